@@ -1,0 +1,74 @@
+# Every target makes what it needs, in a virtual environment of its own. Options reach the build from
+# the command line: make demo CMAKE_ARGS=-DGGML_NATIVE=OFF PIPEINFER_MPI=system
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= Once upon a time, in a small village by the sea,
+
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip --disable-pip-version-check
+UPSTREAM := $(shell sed -n 's/^version *= *//p' native/UPSTREAM)
+QUEUE    := build/upstream
+
+# Variables given to make are in the environment of its commands; a second llama.cpp is never built.
+NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
+
+.DELETE_ON_ERROR:
+.PHONY: demo build test lint format reference patches-apply patches-regenerate clean help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
+
+demo: build ## build, fetch a small model, generate text on 3 ranks
+	$(BIN)/pipeinfer models pull smollm2
+	$(BIN)/pipeinfer generate -m smollm2 --ranks 3 --stats -n 64 "$(PROMPT)"
+
+test: EXTRAS := [test]
+test: reference build ## run all tests
+	$(BIN)/pytest
+
+lint: EXTRAS := [test,dev]
+lint: build ## check style, types and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(wildcard native/src/*.cpp native/src/*.h native/include/*.h)
+
+format: EXTRAS := [test,dev]
+format: build ## format Python and C++
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(wildcard native/src/*.cpp native/src/*.h native/include/*.h)
+
+# Not isolated: with the build tools in the virtual environment, a second build takes seconds.
+build: $(VENV)/.tools ## build and install into the virtual environment
+	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
+	$(PIP) install --quiet --no-build-isolation '.$(EXTRAS)'
+
+$(VENV)/.tools: native/UPSTREAM pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet 'scikit-build-core>=0.11' 'mpich>=4.3' cmake ninja
+	$(NO_LLAMA_BUILD) $(PIP) install --quiet --no-build-isolation --no-binary llama-cpp-python \
+	    llama-cpp-python==$(UPSTREAM)
+	touch $@
+
+reference: $(VENV)/.tools ## build the unpatched libllama that tests compare with
+	$(BIN)/cmake -S . -B build/reference -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_REFERENCE=ON $(CMAKE_ARGS)
+	$(BIN)/cmake --build build/reference
+
+patches-apply: $(VENV)/.tools ## make build/upstream, a git checkout with the patch queue as commits
+	@test ! -e $(QUEUE) || { echo "$(QUEUE) exists: run patches-regenerate or remove it first" >&2; exit 1; }
+	$(BIN)/python native/cmake/upstream.py --pin native/UPSTREAM --into $(QUEUE)
+	cd $(QUEUE) && git init --quiet && git add --force . ':!.pipeinfer.json' \
+	    && git -c user.name=upstream -c user.email=upstream@localhost commit --quiet -m "llama-cpp-python $(UPSTREAM)" \
+	    && git tag upstream
+	set -- native/patches/*.patch; test ! -e "$$1" || git -C $(QUEUE) am --quiet $(abspath $(wildcard native/patches/*.patch))
+
+patches-regenerate: ## write the commits of build/upstream back to native/patches
+	test -d $(QUEUE)/.git
+	rm -f native/patches/*.patch
+	git -C $(QUEUE) format-patch --quiet --no-stat --no-signature --zero-commit --no-numbered --no-renames \
+	    --abbrev=7 --diff-algorithm=myers -U3 --src-prefix=a/ --dst-prefix=b/ -o $(abspath native/patches) upstream
+
+clean: ## remove everything that was built
+	rm -rf build $(VENV)

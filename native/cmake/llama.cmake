@@ -1,0 +1,32 @@
+# libllama and ggml as shared libraries, nothing else of llama.cpp. GGML_* options of the user reach it
+# as they are; only defaults are set here.
+set(BUILD_SHARED_LIBS ON)
+set(GGML_NATIVE ON CACHE BOOL "ggml: optimize the build for the current system")
+foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
+    set(LLAMA_BUILD_${part} OFF CACHE INTERNAL "")
+endforeach()
+set(LLAMA_ALL_WARNINGS OFF CACHE INTERNAL "")
+# llama.cpp would take this repository's commit for its own, and rebuild at every commit.
+set(GIT_EXE "" CACHE INTERNAL "")
+set(LLAMA_BUILD_NUMBER 0)
+set(LLAMA_BUILD_COMMIT "pinned")
+
+# All libraries lie side by side, in the build folder and in the package alike.
+set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+set(CMAKE_INSTALL_RPATH "$ORIGIN")
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON) # an MPI, BLAS or CUDA in a folder of its own
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+
+# EXCLUDE_FROM_ALL also leaves out its install rules (headers, CMake files, .pc files).
+add_subdirectory("${PIPEINFER_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
+
+set(PIPEINFER_LLAMA_TARGETS llama ggml ggml-base ${GGML_AVAILABLE_BACKENDS})
+# No version in the file names: a wheel would hold each library three times in place of its symlinks.
+foreach(target IN LISTS PIPEINFER_LLAMA_TARGETS)
+    set_property(TARGET ${target} PROPERTY VERSION)
+    set_property(TARGET ${target} PROPERTY SOVERSION)
+    set_property(TARGET ${target} PROPERTY PUBLIC_HEADER) # not installed
+endforeach()
+if(PIPEINFER_REFERENCE)
+    add_custom_target(reference ALL DEPENDS ${PIPEINFER_LLAMA_TARGETS})
+endif()

@@ -1,0 +1,1 @@
+"""Language models split by layers over MPI ranks: the `pipeinfer` command."""
