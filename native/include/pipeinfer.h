@@ -1,0 +1,177 @@
+// The C ABI of libpipeinfer: the stage engine.
+//
+// A model is split by layers into stages, one per rank. Rank 0 is the head: it submits runs, waits for results
+// and cancels. A run is one batch of tokens on its way through the stages. The other ranks serve until the head closes.
+//
+// Every function is safe to call from one thread per engine; none calls back into the caller.
+// All strings are UTF-8 and NUL-terminated. Struct sizes are checked against pi_abi_sizes() by the caller.
+
+#ifndef PIPEINFER_H
+#define PIPEINFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PI_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Return codes. After a negative one the engine is still valid, but only pi_engine_close may be called on it.
+enum pi_status {
+    PI_OK          = 0,
+    PI_TIMEOUT     = 1,  // nothing happened in the time given
+    PI_STOPPED     = 2,  // the head has ended the job
+    PI_ERR_INVALID = -1, // an argument, or a run that breaks the rules below
+    PI_ERR_MODEL   = -2, // the model file cannot be read or used
+    PI_ERR_FAILED  = -3, // a stage has failed: the message says which and why
+};
+
+enum pi_limits {
+    PI_MAX_SEQ = 256, // sequence ids are [0, PI_MAX_SEQ)
+};
+
+enum pi_kv_kind {
+    PI_KV_COPY   = 1, // the cells of seq_src in [pos_first, pos_last) also belong to seq_dst
+    PI_KV_REMOVE = 2, // the cells in [pos_first, pos_last) no longer belong to seq_src; -1 means all sequences
+};
+
+// One operation on the KV cache of every stage. It travels with a run and is applied before the run is decoded, in order,
+// even if the run is cancelled. Positions are half-open; pos_last = -1 means to the end.
+struct pi_kv_op {
+    int32_t kind; // enum pi_kv_kind
+    int32_t seq_src;
+    int32_t seq_dst;
+    int32_t pos_first;
+    int32_t pos_last;
+};
+
+// One token of a run.
+struct pi_token {
+    int32_t id;
+    int32_t position;
+    int32_t n_seq; // how many of the run's seq_ids are this token's: they follow one another in the order of the tokens
+    int32_t want;  // 1: the result has a row (the sampled next token) for this token
+};
+
+// A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
+struct pi_run {
+    uint64_t run_id;
+    uint32_t epoch; // the request that the run belongs to; handed back with the result
+    int32_t  n_kv_ops;
+    int32_t  n_tokens;
+    int32_t  n_seq_ids;
+    const struct pi_kv_op * kv_ops;
+    const struct pi_token * tokens;
+    const int32_t *         seq_ids;
+};
+
+enum pi_fate {
+    PI_COMPLETED = 0, // every stage has decoded the run
+    PI_CANCELLED = 1, // given up by a stage before or during its compute: no rows
+};
+
+// What one stage did for one run. Clocks of different hosts have nothing in common: compare start_us on one host only.
+struct pi_stage_time {
+    uint64_t start_us;   // host's monotonic clock when the run's turn came
+    uint32_t wait_us;    // from arrival to start
+    uint32_t compute_us; // from start to end, KV operations included
+    int32_t  stage;
+    int32_t  fate; // enum pi_fate; cancelled with compute_us > 0 may mean aborted in mid-compute
+};
+
+// A run's result. The pointers stay valid until the next pi_wait on this engine.
+struct pi_result {
+    uint64_t run_id;
+    uint32_t epoch;
+    int32_t  fate; // enum pi_fate
+    int32_t  n_rows;
+    int32_t  n_times;
+    const int32_t *              rows;  // [n_rows] sampled token ids, in the order of the tokens that wanted a row
+    const struct pi_stage_time * times; // [n_times] in the order of the stages
+};
+
+struct pi_engine_params {
+    const char * model_path;
+    int32_t      rank;        // this process
+    int32_t      n_ranks;     // 1: no MPI call is ever made
+    int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
+    int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
+    int32_t      layer_last;
+    int32_t      n_ctx;     // cells of the KV cache
+    int32_t      n_batch;   // most tokens in a run
+    int32_t      n_threads; // compute threads of this rank
+    int32_t      poll_us;   // shortest sleep of the comm thread between polls while idle; 0: it spins
+    int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
+    int32_t      comm_control;
+};
+
+struct pi_model_info {
+    int32_t  n_layer;
+    int32_t  n_embd;
+    int32_t  n_vocab;
+    int32_t  n_ctx_train;
+    int32_t  can_split;    // 1: the architecture can be split by layers
+    int32_t  tied_output;  // 1: the output head is the token embedding
+    uint64_t bytes_input;  // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
+    uint64_t bytes_output; // tensors that the last stage alone needs
+    uint64_t bytes_total;
+    char     arch[64];
+};
+
+struct pi_engine;
+
+// sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_engine_params, pi_model_info
+PI_API void pi_abi_sizes(size_t sizes[7]);
+
+// Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
+// Once per process and before anything else; again if another user of llama.cpp has set its own.
+PI_API void pi_log_capture(int32_t verbose);
+
+// The path of the MPI library that libpipeinfer is bound to in this process, e.g. ".../libmpi.so.12".
+PI_API const char * pi_mpi_library(void);
+
+// Read what a GGUF says of itself, without loading it; layer_bytes has room for n_layer_max entries.
+// PI_ERR_MODEL with one line in err if the file is missing, truncated, no GGUF, or lacks what every model has.
+PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, uint64_t * layer_bytes,
+                              int32_t n_layer_max, char * err, size_t err_size);
+
+// Load this rank's layers and start its threads. NULL with one line in err on failure; nothing is left behind then.
+PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, char * err, size_t err_size);
+
+// The head's calls; none blocks for longer than asked.
+// pi_submit: PI_ERR_INVALID if the run breaks a rule; the arrays are copied.
+PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
+// Every submitted run has exactly one result, in the order of submission.
+PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
+// Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
+// already done, and ids that were never submitted, are left alone. Runs that rest on the cells of a cancelled one must be
+// cancelled with it: to decode them, with cells missing, is a failure. Cells that a cancelled run may have left on some
+// stages are the caller's to remove: by a KV operation with a later run.
+PI_API int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);
+
+// The other ranks' call: PI_STOPPED with the job's exit code once the head has closed, PI_TIMEOUT before that;
+// PI_ERR_FAILED if this rank can no longer reach the others.
+PI_API int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
+// Tell the head that this rank cannot go on; the head's pi_wait returns PI_ERR_FAILED with the message.
+PI_API int pi_report_failure(struct pi_engine * engine, const char * message);
+
+// The message of the failure behind PI_ERR_FAILED or PI_ERR_INVALID; valid until the next call.
+PI_API const char * pi_last_error(struct pi_engine * engine);
+
+// Positions held in this rank's KV cache, from the first to the last one of each sequence, summed over the sequences;
+// -1 without a stage. Only while no run is in flight.
+PI_API int32_t pi_kv_positions(struct pi_engine * engine);
+// The logits of the last wanted row, [n_vocab] float32; NULL unless this rank holds the last stage. Only while no run
+// is in flight.
+PI_API const float * pi_last_logits(struct pi_engine * engine);
+
+// End the job with this exit code (the head tells all ranks), stop the threads, free everything. NULL is fine.
+PI_API void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // PIPEINFER_H

@@ -1,0 +1,191 @@
+#include "comm.h"
+
+#include "stage.h"
+
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+
+static constexpr int TAG = 1;
+
+// After something has happened, more is likely to come: yield this many times before the first sleep.
+static constexpr int N_YIELDS_BEFORE_SLEEP = 64;
+
+// A poll costs a few microseconds of a core that others may need. While nothing comes, the pauses grow with the time
+// that nothing has come: they add at most this fraction to it.
+static constexpr uint64_t IDLE_FRACTION = 32;
+static constexpr uint64_t MAX_PAUSE_US  = 1000;
+
+// A stage that computes needs nothing from its comm thread but cancels, and those within a millisecond.
+static constexpr uint64_t COMPUTING_PAUSE_US = 500;
+
+static constexpr uint64_t DRAIN_US = 1000000;
+
+static void check(int status, const char * what) {
+    if (status == MPI_SUCCESS) {
+        return;
+    }
+    char text[MPI_MAX_ERROR_STRING] = {};
+    int  length                     = 0;
+    MPI_Error_string(status, text, &length);
+    throw std::runtime_error(std::string(what) + ": " + text);
+}
+
+comm::comm(const comm_params & params, data_handler on_data, control_handler on_control, failure_handler on_failure) :
+    params_(params),
+    on_data_(std::move(on_data)),
+    on_control_(std::move(on_control)),
+    on_failure_(std::move(on_failure)),
+    incoming_(params.max_message),
+    thread_([this] { loop(); }) {}
+
+comm::~comm() {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        stopping_    = true;
+        deadline_us_ = now_us() + DRAIN_US;
+    }
+    wake_.notify_one();
+    thread_.join();
+}
+
+void comm::send_data(int dest, wire_buffer buffer) {
+    enqueue({ params_.data, dest, std::move(buffer) });
+}
+
+void comm::send_control(int dest, const control_message & message) {
+    wire_buffer buffer(sizeof(message));
+    memcpy(buffer.data.get(), &message, sizeof(message));
+    enqueue({ params_.control, dest, std::move(buffer) });
+}
+
+void comm::enqueue(outgoing message) {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        outbox_.push_back(std::move(message));
+    }
+    wake_.notify_one();
+}
+
+void comm::loop() {
+#ifdef PR_SET_TIMERSLACK
+    prctl(PR_SET_TIMERSLACK, 1000UL); // ns: the default of 50 us would double a short sleep
+#endif
+    try {
+        post_data();
+        post_control();
+        while (!is_over()) {
+            // all four each time: control must not wait behind data
+            const bool sent      = start_sends();
+            const bool finished  = finish_sends();
+            const bool commanded = poll_control();
+            const bool received  = poll_data();
+            if (sent || finished || commanded || received) {
+                idle_rounds_ = 0;
+                active_us_   = now_us();
+            } else {
+                rest();
+            }
+        }
+        cancel_receives();
+    } catch (const std::exception & error) {
+        on_failure_(error.what());
+    }
+}
+
+bool comm::is_over() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return stopping_ && ((outbox_.empty() && sends_.empty()) || now_us() > deadline_us_);
+}
+
+bool comm::start_sends() {
+    std::deque<outgoing> ready;
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ready.swap(outbox_);
+    }
+    for (outgoing & message : ready) {
+        sends_.push_back(std::move(message));
+        outgoing & send = sends_.back();
+        check(MPI_Isend(send.buffer.data.get(), int(send.buffer.size), MPI_BYTE, send.dest, TAG, send.comm,
+                        &send.request),
+              "MPI_Isend");
+    }
+    return !ready.empty();
+}
+
+bool comm::finish_sends() {
+    bool any = false;
+    for (auto send = sends_.begin(); send != sends_.end();) {
+        int done = 0;
+        check(MPI_Test(&send->request, &done, MPI_STATUS_IGNORE), "MPI_Test of a send");
+        any  = any || done;
+        send = done ? sends_.erase(send) : std::next(send);
+    }
+    return any;
+}
+
+void comm::post_data() {
+    check(MPI_Irecv(incoming_.data.get(), int(incoming_.size), MPI_BYTE, params_.data_source, TAG, params_.data,
+                    &data_request_),
+          "MPI_Irecv");
+}
+
+void comm::post_control() {
+    check(MPI_Irecv(&incoming_control_, sizeof(incoming_control_), MPI_BYTE, MPI_ANY_SOURCE, TAG, params_.control,
+                    &control_request_),
+          "MPI_Irecv");
+}
+
+bool comm::poll_data() {
+    int        done = 0;
+    MPI_Status status;
+    check(MPI_Test(&data_request_, &done, &status), "MPI_Test of a receive");
+    if (!done) {
+        return false;
+    }
+    int size = 0;
+    check(MPI_Get_count(&status, MPI_BYTE, &size), "MPI_Get_count");
+    on_data_(incoming_.data.get(), size_t(size));
+    post_data();
+    return true;
+}
+
+bool comm::poll_control() {
+    int        done = 0;
+    MPI_Status status;
+    check(MPI_Test(&control_request_, &done, &status), "MPI_Test of a control receive");
+    if (!done) {
+        return false;
+    }
+    const control_message message = incoming_control_;
+    post_control();
+    on_control_(message, status.MPI_SOURCE);
+    return true;
+}
+
+void comm::rest() {
+    if (params_.poll_us == 0 || ++idle_rounds_ < N_YIELDS_BEFORE_SLEEP) {
+        std::this_thread::yield();
+        return;
+    }
+    const bool     is_computing = computing_.load(std::memory_order_relaxed) && sends_.empty();
+    const uint64_t idle_us      = now_us() - active_us_;
+    const uint64_t pause_us =
+        is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / IDLE_FRACTION, uint64_t(params_.poll_us), MAX_PAUSE_US);
+
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait_for(lock, std::chrono::microseconds(pause_us), [&] { return stopping_ || !outbox_.empty(); });
+}
+
+void comm::cancel_receives() {
+    for (MPI_Request * request : { &data_request_, &control_request_ }) {
+        if (*request != MPI_REQUEST_NULL) {
+            MPI_Cancel(request);
+            MPI_Wait(request, MPI_STATUS_IGNORE);
+        }
+    }
+}

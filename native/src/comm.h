@@ -1,0 +1,102 @@
+#pragma once
+
+#include "wire.h"
+
+#include <mpi.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+enum control_kind : int32_t {
+    CONTROL_CANCEL  = 1, // head -> stage: give up the runs [run_first, run_last]
+    CONTROL_FAILURE = 2, // any rank -> head: this rank cannot go on, text says why
+    CONTROL_STOP    = 3, // head -> all: the job ends with exit_code
+};
+
+// Out-of-band messages have a communicator of their own: on the one of the runs, a cancel could never overtake a run.
+struct control_message {
+    int32_t  kind      = 0; // control_kind
+    int32_t  exit_code = 0;
+    uint64_t run_first = 0;
+    uint64_t run_last  = 0;
+    char     text[480] = {};
+};
+
+struct comm_params {
+    MPI_Comm data;
+    MPI_Comm control;
+    int      data_source; // the one rank that sends us runs or results
+    size_t   max_message; // bytes
+    int32_t  poll_us;     // shortest sleep between polls while idle; 0: spin
+};
+
+// The comm thread of a process: makes all MPI calls from start to end. Sends are handed to it; what arrives it hands
+// to the handlers, on its own thread.
+class comm {
+  public:
+    using data_handler    = std::function<void(const uint8_t * data, size_t size)>;
+    using control_handler = std::function<void(const control_message & message, int source)>;
+    using failure_handler = std::function<void(const std::string & why)>;
+
+    comm(const comm_params & params, data_handler on_data, control_handler on_control, failure_handler on_failure);
+    // Sends what is left, for at most a second, and stops the thread.
+    ~comm();
+
+    void send_data(int dest, wire_buffer buffer);
+    void send_control(int dest, const control_message & message);
+
+    // A hint: while this process computes, the comm thread polls less often and leaves it the core.
+    void set_computing(bool computing) { computing_.store(computing, std::memory_order_relaxed); }
+
+  private:
+    struct outgoing {
+        MPI_Comm    comm;
+        int         dest;
+        wire_buffer buffer;
+        MPI_Request request = MPI_REQUEST_NULL;
+    };
+
+    void loop();
+    void enqueue(outgoing message);
+    bool start_sends();
+    bool finish_sends();
+    bool poll_data();
+    bool poll_control();
+    void post_data();
+    void post_control();
+    void rest();
+    bool is_over();
+    void cancel_receives();
+
+    const comm_params     params_;
+    const data_handler    on_data_;
+    const control_handler on_control_;
+    const failure_handler on_failure_;
+
+    // handed over by other threads
+    std::mutex              mutex_;
+    std::condition_variable wake_;
+    std::deque<outgoing>    outbox_;
+    bool                    stopping_    = false;
+    uint64_t                deadline_us_ = 0;
+    std::atomic<bool>       computing_{ false };
+
+    // the comm thread's own
+    std::list<outgoing> sends_;
+    wire_buffer         incoming_;
+    control_message     incoming_control_;
+    MPI_Request         data_request_    = MPI_REQUEST_NULL;
+    MPI_Request         control_request_ = MPI_REQUEST_NULL;
+    int                 idle_rounds_     = 0;
+    uint64_t            active_us_       = 0; // when something last happened
+
+    std::thread thread_;
+};

@@ -1,0 +1,265 @@
+#include "engine.h"
+
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
+    if (params.layer_first == params.layer_last) {
+        return nullptr;
+    }
+    stage_params stage_params;
+    stage_params.model_path  = params.model_path;
+    stage_params.layer_first = params.layer_first;
+    stage_params.layer_last  = params.layer_last;
+    stage_params.index       = params.rank - params.stage_rank0;
+    stage_params.is_first    = params.rank == params.stage_rank0;
+    stage_params.is_last     = params.rank == params.n_ranks - 1;
+    stage_params.n_ctx       = params.n_ctx;
+    stage_params.n_batch     = params.n_batch;
+    stage_params.n_threads   = params.n_threads;
+    return std::make_unique<stage>(stage_params);
+}
+
+pi_engine::pi_engine(const pi_engine_params & params) : params_(params), stage_(load_stage(params)) {
+    if (stage_) {
+        compute_thread_ = std::thread([this] { compute_loop(); });
+    }
+    if (params.n_ranks > 1) {
+        const size_t n_embd   = stage_ ? size_t(stage_->n_embd()) : 0; // results have no hidden states
+        const size_t n_stages = size_t(params.n_ranks - params.stage_rank0);
+
+        comm_params comm_params;
+        comm_params.data        = MPI_Comm_f2c(params.comm_data);
+        comm_params.control     = MPI_Comm_f2c(params.comm_control);
+        comm_params.data_source = is_head() ? params.n_ranks - 1 : params.rank - 1;
+        comm_params.max_message = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
+        comm_params.poll_us     = params.poll_us;
+
+        comm_ = std::make_unique<comm>(
+            comm_params, [this](const uint8_t * data, size_t size) { on_data(data, size); },
+            [this](const control_message & message, int source) { on_control(message, source); },
+            [this](const std::string & why) { set_failure(why); });
+    }
+}
+
+pi_engine::~pi_engine() {
+    if (stage_) {
+        stage_->cancels.cancel(0, std::numeric_limits<uint64_t>::max());
+    }
+    inbox_.close();
+    if (compute_thread_.joinable()) {
+        compute_thread_.join();
+    }
+    comm_.reset();
+}
+
+//
+// the head's calls
+//
+
+static const char * find_fault(const pi_run & run, uint64_t last_run_id, const pi_engine_params & params) {
+    if (run.run_id <= last_run_id) {
+        return "run ids must grow";
+    }
+    if (run.n_tokens < 0 || run.n_tokens > params.n_batch) {
+        return "a run has more tokens than n_batch";
+    }
+    if (run.n_kv_ops < 0 || size_t(run.n_kv_ops) > WIRE_MAX_KV_OPS) {
+        return "a run has too many KV operations";
+    }
+    int64_t n_seq_ids = 0;
+    for (int32_t i = 0; i < run.n_tokens; i++) {
+        if (run.tokens[i].n_seq < 1 || run.tokens[i].n_seq > PI_MAX_SEQ || run.tokens[i].position < 0) {
+            return "a token needs a position and 1 to PI_MAX_SEQ sequence ids";
+        }
+        n_seq_ids += run.tokens[i].n_seq;
+    }
+    if (n_seq_ids != run.n_seq_ids) {
+        return "n_seq_ids is not the sum of the tokens' n_seq";
+    }
+    for (int32_t i = 0; i < run.n_seq_ids; i++) {
+        if (run.seq_ids[i] < 0 || run.seq_ids[i] >= PI_MAX_SEQ) {
+            return "a sequence id is out of [0, PI_MAX_SEQ)";
+        }
+    }
+    return nullptr;
+}
+
+pi_status pi_engine::submit(const pi_run & run) {
+    if (const char * fault = is_head() ? find_fault(run, last_run_id_, params_) : "only the head submits") {
+        last_error = fault;
+        return PI_ERR_INVALID;
+    }
+    if (has_failed_) {
+        return PI_ERR_FAILED;
+    }
+    last_run_id_ = run.run_id;
+
+    run_state state;
+    state.run_id     = run.run_id;
+    state.epoch      = run.epoch;
+    state.arrived_us = now_us();
+    state.kv_ops.assign(run.kv_ops, run.kv_ops + run.n_kv_ops);
+    state.tokens.assign(run.tokens, run.tokens + run.n_tokens);
+    state.seq_ids.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
+
+    if (stage_) {
+        inbox_.push(std::move(state));
+    } else {
+        comm_->send_data(params_.stage_rank0, wire_encode(WIRE_RUN, state));
+    }
+    return PI_OK;
+}
+
+pi_status pi_engine::wait(int32_t timeout_ms, pi_result & result) {
+    std::optional<run_state> next;
+    if (!has_failed_) {
+        next = results_.pop_for(std::chrono::milliseconds(timeout_ms));
+    }
+    if (has_failed_) {
+        return PI_ERR_FAILED;
+    }
+    if (!next) {
+        return PI_TIMEOUT;
+    }
+    current_ = std::move(*next);
+
+    result         = {};
+    result.run_id  = current_.run_id;
+    result.epoch   = current_.epoch;
+    result.fate    = current_.fate;
+    result.n_rows  = int32_t(current_.rows.size());
+    result.n_times = int32_t(current_.times.size());
+    result.rows    = current_.rows.data();
+    result.times   = current_.times.data();
+    return PI_OK;
+}
+
+void pi_engine::cancel(uint64_t run_first, uint64_t run_last) {
+    control_message message;
+    message.kind      = CONTROL_CANCEL;
+    message.run_first = run_first;
+    message.run_last  = run_last;
+    // the other stages first: their messages are under way while we take our own lock
+    for (int rank = 1; rank < params_.n_ranks; rank++) {
+        comm_->send_control(rank, message);
+    }
+    if (stage_) {
+        stage_->cancels.cancel(run_first, run_last);
+    }
+}
+
+void pi_engine::stop(int32_t exit_code) {
+    control_message message;
+    message.kind      = CONTROL_STOP;
+    message.exit_code = exit_code;
+    for (int rank = 1; is_head() && rank < params_.n_ranks; rank++) {
+        comm_->send_control(rank, message);
+    }
+}
+
+//
+// every rank
+//
+
+pi_status pi_engine::serve(int32_t timeout_ms, int32_t & exit_code) {
+    const std::optional<int32_t> code = stops_.pop_for(std::chrono::milliseconds(timeout_ms));
+    if (has_failed_) {
+        return PI_ERR_FAILED;
+    }
+    if (!code) {
+        return PI_TIMEOUT;
+    }
+    exit_code = *code;
+    return PI_STOPPED;
+}
+
+void pi_engine::fail(const std::string & why) {
+    if (is_head()) {
+        set_failure(why);
+        return;
+    }
+    control_message message;
+    message.kind = CONTROL_FAILURE;
+    strncpy(message.text, why.c_str(), sizeof(message.text) - 1);
+    comm_->send_control(0, message);
+}
+
+void pi_engine::set_failure(const std::string & why) {
+    {
+        std::lock_guard<std::mutex> lock(failure_mutex_);
+        if (failure_.empty()) {
+            failure_ = why;
+        }
+    }
+    has_failed_ = true;
+    results_.push({});
+}
+
+std::string pi_engine::failure() {
+    std::lock_guard<std::mutex> lock(failure_mutex_);
+    return failure_;
+}
+
+void pi_engine::compute_loop() {
+    while (std::optional<run_state> run = inbox_.pop()) {
+        if (comm_) {
+            comm_->set_computing(true);
+        }
+        try {
+            stage_->step(*run);
+        } catch (const std::exception & error) {
+            fail(error.what());
+            return;
+        }
+        hand_on(std::move(*run));
+        if (comm_) {
+            comm_->set_computing(false);
+        }
+    }
+}
+
+void pi_engine::hand_on(run_state run) {
+    if (!is_last()) {
+        comm_->send_data(params_.rank + 1, wire_encode(WIRE_RUN, run));
+        return;
+    }
+    run.kv_ops.clear();
+    if (is_head()) {
+        results_.push(std::move(run));
+    } else {
+        comm_->send_data(0, wire_encode(WIRE_RESULT, run));
+    }
+}
+
+//
+// on the comm thread
+//
+
+void pi_engine::on_data(const uint8_t * data, size_t size) {
+    wire_kind kind;
+    run_state run  = wire_decode(data, size, kind);
+    run.arrived_us = now_us();
+    if (kind == WIRE_RESULT) {
+        results_.push(std::move(run));
+    } else {
+        inbox_.push(std::move(run));
+    }
+}
+
+void pi_engine::on_control(const control_message & message, int source) {
+    switch (message.kind) {
+        case CONTROL_CANCEL:
+            if (stage_) {
+                stage_->cancels.cancel(message.run_first, message.run_last);
+            }
+            break;
+        case CONTROL_FAILURE:
+            set_failure("rank " + std::to_string(source) + ": " + message.text);
+            break;
+        case CONTROL_STOP:
+            stops_.push(message.exit_code);
+            break;
+    }
+}

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "channel.h"
+#include "comm.h"
+#include "pipeinfer.h"
+#include "stage.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+// One process of the pipeline: the head, a stage, or both. The comm thread brings runs, results and control messages;
+// the compute thread takes the runs in order. With a single rank there is no comm thread: runs and results go through
+// the same two channels.
+struct pi_engine {
+  public:
+    explicit pi_engine(const pi_engine_params & params);
+    ~pi_engine();
+
+    pi_status submit(const pi_run & run);
+    pi_status wait(int32_t timeout_ms, pi_result & result);
+    void      cancel(uint64_t run_first, uint64_t run_last);
+    pi_status serve(int32_t timeout_ms, int32_t & exit_code);
+    void      fail(const std::string & why);
+    void      stop(int32_t exit_code);
+
+    std::string   failure();
+    int32_t       kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
+    const float * last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }
+
+    std::string last_error; // what pi_last_error hands out
+
+  private:
+    void compute_loop();
+    void hand_on(run_state run);
+    void on_data(const uint8_t * data, size_t size);
+    void on_control(const control_message & message, int source);
+    void set_failure(const std::string & why);
+    bool is_head() const { return params_.rank == 0; }
+    bool is_last() const { return params_.rank == params_.n_ranks - 1; }
+
+    const pi_engine_params params_;
+    std::unique_ptr<stage> stage_; // none on a head without layers
+    uint64_t               last_run_id_ = 0;
+    run_state              current_; // what the last pi_result points into
+
+    channel<run_state>   inbox_;   // runs whose turn is to come here
+    channel<run_state>   results_; // the head's; an empty one is a nudge: look for a failure
+    channel<int32_t>     stops_;   // the other ranks': the exit code
+    std::mutex           failure_mutex_;
+    std::string          failure_;
+    std::atomic<bool>    has_failed_{ false };
+
+    std::thread           compute_thread_;
+    std::unique_ptr<comm> comm_; // last: it is stopped first, before what its handlers use is gone
+};

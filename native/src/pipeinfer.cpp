@@ -1,0 +1,86 @@
+// The C ABI: no exception leaves it.
+
+#include "pipeinfer.h"
+
+#include "engine.h"
+#include "log.h"
+
+#include "llama.h"
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <mutex>
+
+void pi_abi_sizes(size_t sizes[7]) {
+    const size_t all[] = { sizeof(pi_kv_op),  sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
+                           sizeof(pi_result), sizeof(pi_engine_params), sizeof(pi_model_info) };
+    for (size_t i = 0; i < 7; i++) {
+        sizes[i] = all[i];
+    }
+}
+
+void pi_log_capture(int32_t verbose) {
+    log_capture(verbose != 0);
+}
+
+const char * pi_mpi_library(void) {
+    Dl_info info;
+    return dladdr(reinterpret_cast<void *>(&MPI_Isend), &info) ? info.dli_fname : "";
+}
+
+pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t err_size) {
+    static std::once_flag backend;
+    std::call_once(backend, llama_backend_init);
+    try {
+        return new pi_engine(*params);
+    } catch (const std::exception & error) {
+        snprintf(err, err_size, "%s", error.what());
+        return nullptr;
+    }
+}
+
+int pi_submit(pi_engine * engine, const pi_run * run) {
+    return engine->submit(*run);
+}
+
+int pi_wait(pi_engine * engine, int32_t timeout_ms, pi_result * result) {
+    return engine->wait(timeout_ms, *result);
+}
+
+int pi_cancel(pi_engine * engine, uint64_t run_first, uint64_t run_last) {
+    engine->cancel(run_first, run_last);
+    return PI_OK;
+}
+
+int pi_serve(pi_engine * engine, int32_t timeout_ms, int32_t * exit_code) {
+    return engine->serve(timeout_ms, *exit_code);
+}
+
+int pi_report_failure(pi_engine * engine, const char * message) {
+    engine->fail(message);
+    return PI_OK;
+}
+
+const char * pi_last_error(pi_engine * engine) {
+    const std::string failure = engine->failure();
+    if (!failure.empty()) {
+        engine->last_error = failure;
+    }
+    return engine->last_error.c_str();
+}
+
+int32_t pi_kv_positions(pi_engine * engine) {
+    return engine->kv_positions();
+}
+
+const float * pi_last_logits(pi_engine * engine) {
+    return engine->last_logits();
+}
+
+void pi_engine_close(pi_engine * engine, int32_t exit_code) {
+    if (engine) {
+        engine->stop(exit_code);
+        delete engine;
+    }
+}

@@ -1,0 +1,89 @@
+#pragma once
+
+#include "wire.h"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct llama_model;
+struct llama_context;
+
+struct stage_params {
+    std::string model_path;
+    int32_t     layer_first;
+    int32_t     layer_last;
+    int32_t     index; // of the stage in the pipeline
+    bool        is_first;
+    bool        is_last;
+    int32_t     n_ctx;
+    int32_t     n_batch;
+    int32_t     n_threads;
+};
+
+// The cancels that have arrived, and the run that is being computed. Shared by the thread that computes and the one
+// that hears of cancels; llama.cpp's abort callback reads one atomic flag.
+class cancel_board {
+  public:
+    // Any thread: give up the runs [first, last], the current one too if it is among them.
+    void cancel(uint64_t first, uint64_t last);
+
+    // Compute thread: the run's turn has come. False if it has been cancelled.
+    bool begin(uint64_t run_id);
+    // Compute thread: the run is done. Cancels that concern only it and earlier runs are forgotten.
+    void end();
+
+    bool should_abort() const { return abort_.load(std::memory_order_relaxed); }
+
+  private:
+    std::mutex                                 mutex_;
+    std::vector<std::pair<uint64_t, uint64_t>> ranges_; // [first, last]
+    uint64_t                                   current_ = 0;
+    std::atomic<bool>                          abort_{ false };
+};
+
+// A stage: a range of the target's layers and their KV cache. Used by one thread, but for `cancels`.
+class stage {
+  public:
+    // Loads the layers and runs them once, so that the weights are in memory. Throws std::runtime_error.
+    explicit stage(const stage_params & params);
+    ~stage();
+
+    // Apply the run's KV operations and compute it: tokens (first stage) or hidden states become hidden states, or rows
+    // on the last stage. A cancelled run keeps its KV operations only. Throws std::runtime_error when the run cannot be
+    // computed for another reason.
+    void step(run_state & run);
+
+    // Positions held in the KV cache, from the first to the last one of each sequence, summed over the sequences.
+    int32_t       kv_positions() const;
+    int32_t       n_embd() const { return n_embd_; }
+    const float * last_logits() const { return last_logits_; }
+
+    cancel_board cancels;
+
+  private:
+    void apply(const pi_kv_op & op);
+    void compute(run_state & run);
+    void sample(run_state & run);
+    void remove_cells(const run_state & run);
+    void warm_up();
+
+    struct model_deleter   { void operator()(llama_model * model) const; };
+    struct context_deleter { void operator()(llama_context * context) const; };
+    struct batch_arrays;
+
+    stage_params                                    params_;
+    std::unique_ptr<llama_model, model_deleter>     model_;
+    std::unique_ptr<llama_context, context_deleter> context_;
+    std::unique_ptr<batch_arrays>                   batch_;
+    const float *                                   last_logits_ = nullptr; // llama.cpp's, until the next run
+    int32_t                                         n_embd_  = 0;
+    int32_t                                         n_vocab_ = 0;
+};
+
+// The host's monotonic clock.
+uint64_t now_us();
