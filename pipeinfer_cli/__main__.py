@@ -1,0 +1,8 @@
+"""`python -m pipeinfer_cli`."""
+
+import sys
+
+from pipeinfer_cli.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

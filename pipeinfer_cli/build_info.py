@@ -1,0 +1,93 @@
+"""What the build recorded in lib/build.json: upstream pin, patches and the MPI it was built for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeinfer_cli.errors import UserError
+
+LIB_DIR = Path(__file__).parent / "lib"
+WHEEL_PACKAGE = "mpich"  # the MPI that comes as a dependency of this package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MpiInfo:
+    """The MPI that libpipeinfer is linked with; mpi4py and the launcher must be the same."""
+
+    kind: str  # "wheel" or "system"
+    family: str  # "mpich", "openmpi", ...
+    version: str
+    library: str  # soname, or absolute path, of libmpi
+    mpiexec: str | None  # absolute path; None: the wheel's
+
+    @property
+    def library_path(self) -> str:
+        """What to dlopen: an absolute path for the wheel, whose folder no loader searches."""
+        if self.kind != "wheel" or "/" in self.library:
+            return self.library
+        return str(_wheel_file(f"lib/{self.library}"))
+
+    @property
+    def mpiexec_path(self) -> str | None:
+        """The launcher of this MPI, or None if there is none on this machine."""
+        if self.mpiexec is not None:
+            return shutil.which(self.mpiexec)
+        return shutil.which(_wheel_file("bin/mpiexec"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInfo:
+    """build.json, checked to be whole."""
+
+    upstream_package: str
+    upstream_version: str
+    patches: tuple[str, ...]  # names, in the order in which they are applied
+    mpi: MpiInfo
+    compiler: str
+    build_type: str
+    ggml_options: dict[str, str]
+
+
+def load(lib_dir: Path | None = None) -> BuildInfo:
+    """Reads build.json; UserError if this is not an installed, whole package."""
+    path = (LIB_DIR if lib_dir is None else lib_dir) / "build.json"
+    try:
+        return _parse(json.loads(path.read_text()))
+    except OSError as error:
+        raise UserError(
+            f"pipeinfer's native library is not installed ({path}: {error.strerror}): "
+            "install the package with pip install"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): install the package again") from None
+
+
+def _parse(data: dict[str, Any]) -> BuildInfo:
+    mpi = data["mpi"]
+    return BuildInfo(
+        upstream_package=data["upstream"]["package"],
+        upstream_version=data["upstream"]["version"],
+        patches=tuple(patch["name"] for patch in data["patches"]),
+        mpi=MpiInfo(**{key: mpi[key] for key in MpiInfo.__dataclass_fields__}),
+        compiler=data["compiler"],
+        build_type=data["build_type"],
+        ggml_options={key: str(value) for key, value in data["ggml_options"].items()},
+    )
+
+
+def _wheel_file(name: str) -> Path:
+    """A file of the MPI wheel; wheels lay it relative to the prefix, wherever that is."""
+    try:
+        files = importlib.metadata.files(WHEEL_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.as_posix().endswith(f"../{name}"):
+            return Path(str(file.locate())).resolve()
+    return Path(sys.prefix) / name

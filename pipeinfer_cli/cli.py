@@ -1,0 +1,340 @@
+"""The command line: options into a configuration, one call, and errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pipeinfer_cli import config as cfg
+from pipeinfer_cli import launch, spawned
+from pipeinfer_cli.errors import Interrupted, OutputClosedError, PipeinferError, UserError
+
+# Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
+SILENT_RANK_WAIT_S = 1.0
+
+# Newer versions of typer carry a click of their own: only this way is its base class found.
+_CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+# Commands only say what to do: click has ideas of its own about errors in them (Ctrl-C, EPIPE).
+Action = Callable[[], int]
+
+app = typer.Typer(
+    name="pipeinfer",
+    help="Text from a GGUF model whose layers are split over MPI ranks.",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Named models: list, fetch, and find them.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pipeinfer {_version()}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pipeinfer")
+    except PackageNotFoundError:  # a source tree
+        return "(not installed)"
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option("-m", "--model", help="A GGUF path, or a model's name.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; without it (or with -) it is read from stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="A file with the prompt.")
+    ] = None,
+    n_predict: Annotated[
+        int,
+        typer.Option(
+            "-n", "--n-predict", parser=_integer, metavar="N", help="Tokens to generate at most."
+        ),
+    ] = cfg.DEFAULT_N_PREDICT,
+    ctx_size: Annotated[
+        int,
+        typer.Option(
+            "-c",
+            "--ctx-size",
+            parser=_integer,
+            metavar="N",
+            help="Room for prompt and text, in tokens.",
+        ),
+    ] = cfg.DEFAULT_N_CTX,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            "--ranks",
+            parser=_integer,
+            metavar="N",
+            help="Local ranks to start; default: one per NUMA node.",
+        ),
+    ] = None,
+    layer_split: Annotated[
+        str,
+        typer.Option(
+            "--layer-split",
+            metavar="WEIGHTS",
+            help="A weight per rank (2,1,1), or auto: even by bytes.",
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-t",
+            "--threads",
+            parser=_integer,
+            metavar="N",
+            help="Threads per rank; default: share of cores.",
+        ),
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
+    format_: Annotated[
+        str,
+        typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
+    ] = "text",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            parser=_number,
+            metavar="SECONDS",
+            help="End when a stage is silent for this many seconds.",
+        ),
+    ] = cfg.DEFAULT_TIMEOUT_S,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+) -> Action:
+    """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
+    from pipeinfer_cli.generate import generate as run
+
+    return partial(
+        run,
+        cfg.GenerateConfig(
+            model=model,
+            prompt=cfg.Prompt.from_options(prompt, file),
+            n_predict=n_predict,
+            n_ctx=ctx_size,
+            ranks=ranks,
+            layer_split=cfg.parse_layer_split(layer_split),
+            threads=threads,
+            ignore_eos=ignore_eos,
+            stats=stats,
+            format=cfg.parse_format(format_),
+            verbose=verbose,
+            timeout_s=timeout,
+        ),
+    )
+
+
+@models_app.command("list")
+def models_list() -> Action:
+    """The known models, and which are in the cache."""
+    return _list
+
+
+def _list() -> int:
+    from pipeinfer_cli import models, output
+
+    rows = [
+        (each.name, output.size(each.size_bytes), "yes" if each.cached else "no", each.description)
+        for each in models.catalogue().values()
+    ]
+    output.table(("name", "size", "cached", "description"), rows)
+    return 0
+
+
+@models_app.command("pull")
+def models_pull(name: Annotated[str, typer.Argument(help="A name of `models list`.")]) -> Action:
+    """Bring a model into the cache, and print its path."""
+    return partial(_pull, name)
+
+
+def _pull(name: str) -> int:
+    from pipeinfer_cli import models, pull
+
+    print(pull.pull(models.find(name)))
+    return 0
+
+
+@models_app.command("path")
+def models_path(name: Annotated[str, typer.Argument(help="A name of `models list`.")]) -> Action:
+    """Print the path of a model in the cache."""
+    return partial(_path, name)
+
+
+def _path(name: str) -> int:
+    from pipeinfer_cli import models
+
+    model = models.find(name)
+    if not model.cached:
+        raise UserError(f"the model {name} is not in the cache: run pipeinfer models pull {name}")
+    print(model.cache_path)
+    return 0
+
+
+@app.command()
+def doctor() -> Action:
+    """Check what is installed and how it fits; exit code 1 if generation cannot work."""
+    from pipeinfer_cli import doctor as doctor_
+
+    return doctor_.run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; every error becomes a line and an exit code here, nowhere else."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    place = spawned.folder()
+    if place is not None:
+        from pipeinfer_cli.generate import run_spawned
+
+        return run_rank(place, lambda: run_spawned(place))
+    signal.signal(signal.SIGTERM, _interrupt)
+    return guard(lambda: _command(args), verbose=bool({"-v", "--verbose"} & set(args)))
+
+
+def run_rank(place: Path, call: Callable[[], int]) -> int:
+    """The exit code of a rank that `spawn` started."""
+    code = guard(call, verbose=False)
+    if code != 0:
+        # Now, since the end of MPI may wait for ranks that wait for this one.
+        rank = launch.detect(os.environ).rank
+        spawned.record_failure(place, spawned.Failure(rank=rank, pid=os.getpid(), code=code))
+    return code
+
+
+def _command(args: list[str]) -> int:
+    try:
+        action: Action | int | None = app(args=args, prog_name="pipeinfer", standalone_mode=False)
+    except _CLICK_ERROR as error:
+        raise UserError(_usage_text(error)) from None
+    code = action() if callable(action) else 0  # --help and --version leave nothing to do
+    sys.stdout.flush()  # here, where a closed pipe is still handled
+    return code
+
+
+def _usage_text(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "pipeinfer"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}: see {command} --help"
+
+
+def guard(call: Callable[[], int], *, verbose: bool) -> int:
+    """The exit code of `call`, whatever happens in it."""
+    try:
+        return call()
+    except BaseException as error:  # noqa: BLE001 - the one place where errors end
+        # Launchers send signals to the ranks of a failing job: what is said stays one line.
+        _set_handlers(signal.SIG_IGN)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        code = _end(Interrupted(signal.SIGINT) if interrupted else error, verbose)
+        _set_handlers(signal.SIG_DFL)
+        return code
+
+
+def _set_handlers(handler: signal.Handlers) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handler)
+
+
+def _end(error: BaseException, verbose: bool) -> int:
+    """Says what happened in one line and gives its exit code; ends the other ranks too."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    code = getattr(error, "exit_code", 1)
+    if isinstance(error, BrokenPipeError | OutputClosedError):
+        _discard_stdout()
+        code = OutputClosedError.exit_code
+    elif _speaks_for_all():
+        if verbose and not isinstance(error, PipeinferError | Interrupted):
+            traceback.print_exception(error)
+        print(f"pipeinfer: error: {_line(error)}", file=sys.stderr, flush=True)
+    if _mpi_running():
+        _abort(code)
+    return code
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, Interrupted):
+        return f"interrupted by {signal.Signals(error.signum).name}"
+    text = " ".join(str(error).split())
+    if isinstance(error, PipeinferError):
+        return text
+    return f"unexpected {type(error).__name__}: {text} (-v shows where)"
+
+
+def _speaks_for_all() -> bool:
+    """Whether this rank says what went wrong. Errors that all ranks meet are said once."""
+    place = spawned.folder()
+    if place is not None:
+        return spawned.claim_report(place)
+    if _mpi_running() or launch.detect(os.environ).rank == 0:
+        return True
+    time.sleep(SILENT_RANK_WAIT_S)
+    return False
+
+
+def _mpi_running() -> bool:
+    module = sys.modules.get("mpi4py.MPI")
+    return module is not None and module.Is_initialized() and not module.Is_finalized()
+
+
+def _abort(code: int) -> NoReturn:
+    from pipeinfer_cli import mpi
+
+    mpi.abort(code)
+
+
+def _discard_stdout() -> None:
+    """Python would write what is left at exit, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signum)

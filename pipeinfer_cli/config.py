@@ -1,0 +1,179 @@
+"""What `pipeinfer generate` was asked to do: a frozen, checked configuration and its prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pipeinfer_cli.errors import UserError
+
+OutputFormat = Literal["text", "json"]
+FORMATS: tuple[OutputFormat, ...] = ("text", "json")
+
+DEFAULT_N_PREDICT = 128
+DEFAULT_N_CTX = 4096
+DEFAULT_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Where the prompt comes from: a text, a file, or (neither given) stdin."""
+
+    text: str | None = None
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None and self.file is not None:
+            raise UserError("a prompt and -f/--file were both given: give one of them")
+
+    @classmethod
+    def from_options(cls, text: str | None, file: Path | None) -> Prompt:
+        """The source that the command line names; `-` stands for stdin."""
+        return cls(
+            text=None if text == "-" else text,
+            file=None if file is not None and str(file) == "-" else file,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateConfig:
+    """One request. Raises UserError where it is built if a value makes no sense."""
+
+    model: str  # a GGUF path or a name of models.toml; see models.resolve
+    prompt: Prompt
+    n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
+    n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
+    ranks: int | None = None  # None: what the launcher started, or this machine's default
+    layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by bytes
+    threads: int | None = None  # per rank; None: see launch.default_threads
+    ignore_eos: bool = False
+    stats: bool = False
+    format: OutputFormat = "text"
+    verbose: bool = False
+    timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
+        _at_least_one("-n/--n-predict", self.n_predict)
+        _at_least_one("-c/--ctx-size", self.n_ctx)
+        _at_least_one("--ranks", self.ranks)
+        _at_least_one("-t/--threads", self.threads)
+        if self.format not in FORMATS:
+            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
+        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
+            raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
+        if self.layer_split is not None:
+            _check_weights(self.layer_split)
+            self._check_split_fits()
+
+    def _check_split_fits(self) -> None:
+        assert self.layer_split is not None
+        if self.ranks is not None and self.ranks != len(self.layer_split):
+            raise UserError(
+                f"--layer-split has {len(self.layer_split)} weights for {self.ranks} ranks: "
+                "give one weight per rank"
+            )
+
+    def to_json(self) -> str:
+        """The configuration as text for a rank that we start ourselves."""
+        fields = dataclasses.asdict(self)
+        file = self.prompt.file
+        fields["prompt"]["file"] = None if file is None else str(file)
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> GenerateConfig:
+        """Inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        prompt = fields.pop("prompt")
+        file = None if prompt["file"] is None else Path(prompt["file"])
+        split = fields.pop("layer_split")
+        return cls(
+            prompt=Prompt(text=prompt["text"], file=file),
+            layer_split=None if split is None else tuple(split),
+            **fields,
+        )
+
+
+def parse_format(text: str) -> OutputFormat:
+    """`text` or `json`; GenerateConfig refuses anything else."""
+    return cast("OutputFormat", text)
+
+
+def parse_layer_split(text: str) -> tuple[float, ...] | None:
+    """`2,1,1` as a weight per rank; `auto` (even by bytes) as None. Raises UserError."""
+    if text.strip() == "auto":
+        return None
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--layer-split {text!r} is no list of numbers: "
+            "give a weight per rank like 2,1,1, or auto"
+        ) from None
+    _check_weights(weights)
+    return weights
+
+
+def read_prompt(prompt: Prompt) -> str:
+    """The prompt's text. Files and stdin lose one final newline, as in llama.cpp's tools.
+
+    Raises UserError if it cannot be read, is not UTF-8, or nothing was given on a terminal.
+    """
+    if prompt.text is not None:
+        return _decode(prompt.text.encode(errors="surrogateescape"), "the prompt argument")
+    if prompt.file is not None:
+        return _read_file(prompt.file).removesuffix("\n")
+    return _read_stdin().removesuffix("\n")
+
+
+def _read_file(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the prompt file {str(file)!r}: {error.strerror}: check -f/--file"
+        ) from None
+    return _decode(data, f"the prompt file {str(file)!r}")
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise UserError("there is no prompt and no stdin: give a PROMPT argument or -f FILE")
+    if sys.stdin.isatty():
+        raise UserError(
+            "there is no prompt: give it as an argument, with -f FILE, or through a pipe on stdin"
+        )
+    text = _decode(sys.stdin.buffer.read(), "the prompt on stdin")
+    if not text:
+        raise UserError("the prompt on stdin is empty: pipe a text, or give an argument or -f FILE")
+    return text
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source} is not UTF-8 text (byte {error.start}): convert it, for example with iconv"
+        ) from None
+
+
+def _at_least_one(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{option} {value}: give a number of 1 or more")
+
+
+def _check_weights(weights: tuple[float, ...]) -> None:
+    shown = ",".join(f"{weight:g}" for weight in weights)
+    if any(not math.isfinite(weight) or weight < 0 for weight in weights):
+        raise UserError(f"--layer-split {shown}: weights are finite numbers of 0 or more")
+    if any(weight == 0 for weight in weights[1:]) or not any(weights):
+        # Rank 0 without layers still drives the others; any other rank would only idle.
+        raise UserError(f"--layer-split {shown}: only rank 0 may have the weight 0")

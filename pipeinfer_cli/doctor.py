@@ -1,0 +1,253 @@
+"""`pipeinfer doctor`: what is installed, how it fits, and what to do where it does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeinfer_cli import build_info, launch, models, output
+from pipeinfer_cli.errors import PipeinferError
+
+COMMAND_TIMEOUT_S = 20.0
+MIN_PYTHON = (3, 10)
+LAUNCHER_WORDS = {"openmpi": ("Open MPI", "OpenRTE", "PRTE"), "mpich": ("HYDRA", "MPICH")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding. `needed` is False where generation works all the same."""
+
+    name: str
+    ok: bool
+    text: str
+    todo: str = ""
+    needed: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `not ok` or `note`."""
+        if self.ok:
+            return "ok"
+        return "not ok" if self.needed else "note"
+
+
+def run() -> int:
+    """Prints all checks; 0 if generation can work, else 1."""
+    works = True
+    for check in checks():
+        output.check_line(check.verdict, check.name, check.text, check.todo)
+        works = works and (check.ok or not check.needed)
+    return 0 if works else 1
+
+
+def checks() -> Iterator[Check]:
+    """All checks, one after the other; none of them raises."""
+    yield _python()
+    try:
+        info = build_info.load()
+    except PipeinferError as error:
+        yield Check(name="library", ok=False, text=str(error), todo="pip install pipeinfer again")
+    else:
+        yield Check(name="upstream", ok=True, text=_upstream(info))
+        for name, check in (
+            ("library", _library),
+            ("llama-cpp-python", lambda: _bindings(info)),
+            ("MPI library", lambda: _mpi_library(info.mpi)),
+            ("MPI launcher", lambda: _launcher(info.mpi)),
+            ("mpiexec in PATH", lambda: _foreign_mpiexec(info.mpi)),
+        ):
+            yield _guarded(name, check)
+    yield _guarded("cores", _cores)
+    yield _guarded("memory", _memory)
+    yield _guarded("model cache", _cache)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """A check that fails in a way nobody foresaw is a finding too."""
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001
+        text = " ".join(str(error).split()) or type(error).__name__
+        return Check(name=name, ok=False, text=text, todo="pip install pipeinfer again")
+
+
+def _python() -> Check:
+    return Check(
+        name="Python",
+        ok=sys.version_info >= MIN_PYTHON,
+        text=f"{platform.python_version()} ({sys.executable})",
+        todo="" if sys.version_info >= MIN_PYTHON else "install Python 3.10 or newer",
+    )
+
+
+def _upstream(info: build_info.BuildInfo) -> str:
+    patches = ", ".join(info.patches) or "none"
+    options = " ".join(f"{key}={value}" for key, value in sorted(info.ggml_options.items()))
+    return (
+        f"{info.upstream_package} {info.upstream_version}, patches: {patches}; "
+        f"{info.build_type} by {info.compiler} {options}".rstrip()
+    )
+
+
+def _library() -> Check:
+    """In a process of its own: a library that does not fit may end it."""
+    code = "from pipeinfer_cli import native; native.load()"
+    failed = _probe(code)
+    path = build_info.LIB_DIR / "libpipeinfer.so"
+    if failed:
+        todo = "pip install pipeinfer again, on this machine"
+        return Check(name="library", ok=False, text=f"{path} does not load: {failed}", todo=todo)
+    return Check(name="library", ok=True, text=f"{path} loads")
+
+
+def _bindings(info: build_info.BuildInfo) -> Check:
+    name, wanted = info.upstream_package, info.upstream_version
+    todo = f"CMAKE_ARGS='-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF' pip install {name}=={wanted}"
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name=name, ok=False, text="is not installed", todo=todo)
+    if found != wanted:
+        text = f"is {found}, but the library is built from {wanted}"
+        return Check(name=name, ok=False, text=text, todo=todo)
+    failed = _probe("import llama_cpp", {"LLAMA_CPP_LIB_PATH": str(build_info.LIB_DIR)})
+    if failed:
+        return Check(name=name, ok=False, text=f"does not load our libllama: {failed}", todo=todo)
+    return Check(name=name, ok=True, text=f"{found}, loads our libllama")
+
+
+def _mpi_library(mpi: build_info.MpiInfo) -> Check:
+    text = f"{mpi.family} {mpi.version} ({mpi.kind}), {mpi.library_path}"
+    # Alone, whatever started doctor: MPI must not try to join a launcher's world.
+    failed = _probe("from pipeinfer_cli import mpi; mpi.start()", alone=True)
+    if failed:
+        todo = "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"
+        return Check(name="MPI library", ok=False, text=f"{text}: {failed}", todo=todo)
+    return Check(name="MPI library", ok=True, text=f"{text}; mpi4py uses it")
+
+
+def _launcher(mpi: build_info.MpiInfo) -> Check:
+    path = mpi.mpiexec_path
+    if path is None:
+        # Under srun, or with --ranks 1, none is needed.
+        todo = "start with your launcher (srun), or --ranks 1"
+        text = f"there is no mpiexec of {mpi.family}"
+        return Check(name="MPI launcher", ok=False, text=text, todo=todo, needed=False)
+    said = _launcher_version(path)
+    version = re.search(r"\d+\.\d+[\w.]*", said)
+    family = _family_of(said)
+    found = f"{path}: {family or 'unknown'} {version.group() if version else '(no version)'}"
+    if family not in (None, mpi.family) or (version and version.group() != mpi.version):
+        text = f"{found}, but the library is {mpi.family} {mpi.version}"
+        todo = "install pipeinfer again, so that both are found together"
+        # Open MPI 5 starts ranks with PRTE, which counts its own versions.
+        needed = family != mpi.family
+        return Check(name="MPI launcher", ok=False, text=text, todo=todo, needed=needed)
+    return Check(name="MPI launcher", ok=True, text=found)
+
+
+def _foreign_mpiexec(mpi: build_info.MpiInfo) -> Check:
+    ours, first = mpi.mpiexec_path, shutil.which("mpiexec")
+    if first is None or ours is None or Path(first).resolve() == Path(ours).resolve():
+        return Check(name="mpiexec in PATH", ok=True, text=first or f"none; ours is {ours}")
+    family = _family_of(_launcher_version(first)) or "unknown"
+    return Check(
+        name="mpiexec in PATH",
+        ok=False,
+        needed=False,
+        text=f"{first} ({family}) is not the one of the library",
+        todo=f"start jobs with {ours}, or put its folder first in PATH",
+    )
+
+
+def _launcher_version(path: str) -> str:
+    done = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def _family_of(said: str) -> str | None:
+    for family, words in LAUNCHER_WORDS.items():
+        if any(word.lower() in said.lower() for word in words):
+            return family
+    return None
+
+
+def _cores() -> Check:
+    usable, all_cores = len(launch.affinity()), os.cpu_count() or 1
+    ranks = launch.default_ranks()
+    threads = launch.default_threads(ranks)
+    text = f"{usable} of {all_cores} usable; default: {ranks} rank(s), {threads} thread(s) each"
+    return Check(
+        name="cores",
+        ok=usable == all_cores,
+        needed=False,
+        text=text,
+        todo=""
+        if usable == all_cores
+        else "an affinity mask hides some: see taskset or the batch job",
+    )
+
+
+def _memory() -> Check:
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    return Check(
+        name="memory", ok=True, text=f"{output.size(free)} of {output.size(total)} available"
+    )
+
+
+def _cache() -> Check:
+    folder = models.models_dir()
+    cached = [model.name for model in models.catalogue().values() if model.cached]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Check(
+            name="model cache",
+            ok=False,
+            needed=False,
+            text=f"{folder} cannot be written: {error.strerror}",
+            todo="set PIPEINFER_CACHE to a folder that can be, or give -m a GGUF path",
+        )
+    return Check(name="model cache", ok=True, text=f"{folder}: {', '.join(cached) or 'empty'}")
+
+
+def _probe(code: str, env: dict[str, str] | None = None, *, alone: bool = False) -> str:
+    """Runs the code in a Python of its own; what went wrong in one line, or nothing."""
+    base = dict(os.environ)
+    if alone:
+        launched = ("PMI", "OMPI_", "SLURM_", "PALS_", "MPI_LOCAL", "HYDI_", "PRTE_")
+        base = {key: value for key, value in base.items() if not key.startswith(launched)}
+    program = f"import sys; sys.path[:] = {sys.path!r}; {code}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**base, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {COMMAND_TIMEOUT_S:g} s"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode == 0:
+        return ""
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    return lines[-1].split(": ", 1)[-1] if lines else f"exit code {done.returncode}"

@@ -1,0 +1,43 @@
+"""The errors that people see. `pipeinfer_cli.cli.main` alone turns them into exit codes."""
+
+from __future__ import annotations
+
+import signal
+from typing import ClassVar
+
+
+class PipeinferError(Exception):
+    """An error with a message for a person: what, which value, what to do. One line."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(PipeinferError):
+    """What was asked for cannot be done: a bad option, file, model or installation."""
+
+    exit_code = 2
+
+
+class RunError(PipeinferError):
+    """Something failed while running: a rank died, the network or the disk gave up."""
+
+    exit_code = 1
+
+
+class OutputClosedError(PipeinferError):
+    """The reader of our stdout went away (`| head`): end quietly, as SIGPIPE would."""
+
+    exit_code = 128 + signal.SIGPIPE
+
+
+class Interrupted(BaseException):
+    """A signal asked us to end; not an Exception, so that no handler of errors swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signum

@@ -1,0 +1,81 @@
+"""The three ways to start one request: in a launcher's world, alone, or as our own local ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from pipeinfer_cli import launch, spawned
+from pipeinfer_cli.config import GenerateConfig, Prompt, read_prompt
+from pipeinfer_cli.errors import UserError
+
+CONFIG_FILE = "config.json"
+# Imports the package from where the parent has it (sys.argv[1]), and nothing from the current
+# folder: `-m` would take a source tree lying there for the installed package.
+RANK_PROGRAM = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
+    "from pipeinfer_cli.cli import main; sys.exit(main())"
+)
+
+
+def generate(config: GenerateConfig) -> int:
+    """Runs the request and returns the exit code."""
+    world = launch.detect(os.environ)
+    if not world.alone:
+        return join(config, world)
+    ranks = config.ranks or len(config.layer_split or ()) or launch.default_ranks()
+    return alone(replace(config, ranks=ranks))
+
+
+def join(config: GenerateConfig, world: launch.World) -> int:
+    """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
+    if config.ranks is not None and world.size is not None and config.ranks != world.size:
+        raise UserError(
+            f"--ranks {config.ranks}, but {world.launcher} started {world.size}: "
+            "leave --ranks out, the launcher decides"
+        )
+    from pipeinfer_cli import mpi, session
+
+    return session.run(config, mpi.start())
+
+
+def alone(config: GenerateConfig) -> int:
+    """No launcher: this process alone, or the parent of `config.ranks` local ranks."""
+    from pipeinfer_cli import models
+
+    assert config.ranks is not None
+    text = read_prompt(config.prompt)
+    model = models.resolve(config.model)
+    config = replace(config, model=str(model), prompt=Prompt(text=text))
+    if config.ranks == 1:
+        from pipeinfer_cli import session
+
+        return session.run(config, None)
+    return _spawn(config)
+
+
+def _spawn(config: GenerateConfig) -> int:
+    from pipeinfer_cli import build_info, spawn
+
+    assert config.ranks is not None
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    return spawn.spawn(
+        spawn.Job(
+            launcher=launch.Launcher.of(build_info.load().mpi),
+            ranks=config.ranks,
+            program=[sys.executable, "-c", RANK_PROGRAM, package_parent],
+            # Not through the command line: launchers read things into it (a prompt ":").
+            files={CONFIG_FILE: config.to_json()},
+            verbose=config.verbose,
+        )
+    )
+
+
+def run_spawned(place: Path) -> int:
+    """The life of a rank that `_spawn` started."""
+    world = launch.detect(os.environ)
+    spawned.enter(place, world.rank)
+    config = GenerateConfig.from_json((place / CONFIG_FILE).read_text(encoding="utf-8"))
+    return join(config, world)

@@ -1,0 +1,145 @@
+"""Where we run: alone or under an MPI launcher, on how many cores; and how a launcher is called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeinfer_cli.build_info import MpiInfo
+from pipeinfer_cli.errors import UserError
+
+NODE_DIR = Path("/sys/devices/system/node")
+# Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
+SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What the launcher's environment says about this process."""
+
+    launcher: str | None  # who started it, in words; None: nobody, it is alone
+    rank: int = 0
+    size: int | None = None  # None: the launcher does not say
+    family: str | None = None  # the MPI family that the launcher certainly belongs to
+
+    @property
+    def alone(self) -> bool:
+        """True if no MPI launcher started this process."""
+        return self.launcher is None
+
+
+ALONE = World(launcher=None, size=1)
+
+
+def detect(env: Mapping[str, str]) -> World:
+    """Alone or under a launcher. The innermost launcher wins: mpiexec inside a Slurm job."""
+    if (rank := _number(env, "OMPI_COMM_WORLD_RANK")) is not None:
+        size = _number(env, "OMPI_COMM_WORLD_SIZE")
+        return World(launcher="Open MPI's mpirun", rank=rank, size=size, family="openmpi")
+    if (rank := _number(env, "PMI_RANK")) is not None:
+        # Slurm's PMI sets PMI_RANK too, and serves any MPI; only hydra sets the local rank.
+        hydra = "MPI_LOCALRANKID" in env
+        return World(
+            launcher="MPICH's mpiexec" if hydra else "a PMI launcher",
+            rank=rank,
+            size=_number(env, "PMI_SIZE"),
+            family="mpich" if hydra else None,
+        )
+    if (rank := _number(env, "PALS_RANKID")) is not None:
+        return World(launcher="PALS's mpiexec", rank=rank, size=_number(env, "PALS_SIZE"))
+    slurm = _detect_slurm(env)
+    if (rank := _number(env, "PMIX_RANK")) is not None:
+        size = slurm.size if slurm is not None else None
+        return World(launcher="a PMIx launcher", rank=rank, size=size)
+    if slurm is not None:
+        return slurm
+    if (rank := _number(env, "MPI_LOCALRANKID")) is not None:
+        return World(launcher="an MPI launcher", rank=rank, size=_number(env, "MPI_LOCALNRANKS"))
+    return ALONE
+
+
+def _detect_slurm(env: Mapping[str, str]) -> World | None:
+    rank, step = _number(env, "SLURM_PROCID"), _number(env, "SLURM_STEP_ID")
+    size = _number(env, "SLURM_STEP_NUM_TASKS") or _number(env, "SLURM_NTASKS")
+    if rank is None or step is None or step >= SLURM_FIRST_SPECIAL_STEP:
+        return None
+    # A step of one task is someone's interactive shell more often than a job of one rank.
+    return World(launcher="srun", rank=rank, size=size) if size is not None and size > 1 else None
+
+
+def _number(env: Mapping[str, str], name: str) -> int | None:
+    value = env.get(name, "").strip()
+    return int(value) if value.isdecimal() else None
+
+
+def affinity() -> frozenset[int]:
+    """The CPUs that this process may use."""
+    return frozenset(os.sched_getaffinity(0))
+
+
+def default_ranks(node_dir: Path = NODE_DIR, cpus: frozenset[int] | None = None) -> int:
+    """One rank per NUMA node that has CPUs of ours, at least one.
+
+    Without speculation several local ranks do not make one request faster, so that more are
+    the user's choice.
+    """
+    mask = affinity() if cpus is None else cpus
+    lists = sorted(node_dir.glob("node[0-9]*/cpulist"))
+    return max(1, sum(bool(mask & parse_cpulist(path.read_text())) for path in lists))
+
+
+def parse_cpulist(text: str) -> frozenset[int]:
+    """The kernel's `0-3,8` as a set."""
+    cpus: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus.update(range(int(first), int(last or first) + 1))
+    return frozenset(cpus)
+
+
+def default_threads(local_ranks: int, env: Mapping[str, str] | None = None) -> int:
+    """Threads per rank: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or an even share of the cores."""
+    env = os.environ if env is None else env
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        # OMP_NUM_THREADS may be a list, one number per nesting level.
+        count = _number({name: env.get(name, "").split(",")[0]}, name)
+        if count:
+            return count
+    return max(1, len(affinity()) // local_ranks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """The mpiexec of the MPI that we were built for."""
+
+    mpiexec: str
+    family: str
+
+    @classmethod
+    def of(cls, mpi: MpiInfo) -> Launcher:
+        """UserError if the MPI has no mpiexec here (a cluster with srun only)."""
+        path = mpi.mpiexec_path
+        if path is None:
+            raise UserError(
+                f"there is no mpiexec of {mpi.family} {mpi.version} to start local ranks with: "
+                "start pipeinfer with your launcher (srun, mpirun), or give --ranks 1"
+            )
+        return cls(mpiexec=path, family=mpi.family)
+
+    def command(self, ranks: int, program: Sequence[str]) -> list[str]:
+        """Starts `ranks` copies of `program` on this host, unbound, more than cores if asked."""
+        options = ["-n", str(ranks)]
+        if self.family == "openmpi":
+            options += ["--host", f"localhost:{ranks}", "--oversubscribe", "--bind-to", "none"]
+            if os.geteuid() == 0:
+                options.append("--allow-run-as-root")
+        elif self.family == "mpich":
+            # Inside a batch job hydra would take the job's nodes and its remote launcher.
+            options += ["-launcher", "fork", "-rmk", "user", "-hosts", "localhost"]
+        return [self.mpiexec, *options, *program]
+
+    def environment(self) -> dict[str, str]:
+        """Variables that keep a launcher from binding ranks to cores."""
+        return {"I_MPI_PIN": "off"}

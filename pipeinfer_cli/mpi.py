@@ -1,0 +1,104 @@
+"""MPI's start and abrupt end. The only module that imports mpi4py."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from pipeinfer_cli import build_info, launch, spawned
+from pipeinfer_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm
+
+# libmpi itself, under the names that vendors give it; not its Fortran or C++ companions.
+LIBMPI_NAME = re.compile(r"libmpi(ch)?(_(abi|amd|cray|gnu|intel|nvidia)[_\d]*)?\.so(\.|$)")
+# Families whose libraries hydra can serve: all descend from MPICH.
+HYDRA_FAMILIES = ("mpich", "intel", "intelmpi", "impi", "mvapich", "mvapich2", "cray")
+
+
+def start() -> Comm:
+    """Starts MPI as the build knows it and returns the world's communicator.
+
+    Raises UserError if the launcher belongs to another MPI, if two MPIs are in this process, or
+    if the MPI cannot serve several threads.
+    """
+    mpi = build_info.load().mpi
+    world = launch.detect(os.environ)
+    _check_family(world, mpi)
+    # A variable of the user's own could name another MPI; with the library's path alone mpi4py
+    # loads it and finds out the ABI itself (told the ABI, it would not load the library).
+    os.environ.pop("MPI4PY_MPIABI", None)
+    os.environ["MPI4PY_LIBMPI"] = mpi.library_path
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
+    if (place := spawned.folder()) is not None:
+        spawned.record_shared_memory(place, os.getpid())
+    check_one_library()
+    comm = MPI.COMM_WORLD
+    if world.size is not None and comm.size != world.size:
+        raise _mixture(world, mpi)
+    if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
+        raise UserError(
+            f"{mpi.family} {mpi.version} does not give THREAD_MULTIPLE, which pipeinfer needs: "
+            "use an MPI built with thread support"
+        )
+    return comm
+
+
+def abort(code: int) -> NoReturn:
+    """Ends the whole job with this exit code, because one rank cannot go on and has said why."""
+    from mpi4py import MPI
+
+    place = spawned.folder()
+    if place is not None:
+        rank = MPI.COMM_WORLD.rank
+        spawned.claim_report(place)
+        spawned.record_failure(place, spawned.Failure(rank=rank, pid=os.getpid(), code=code))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # What went wrong has been said; MPI's own words about the abort would bury it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    MPI.COMM_WORLD.Abort(code)
+    os._exit(code)
+
+
+def check_one_library(maps: str | None = None) -> None:
+    """UserError if more than one libmpi is mapped into this process."""
+    text = Path("/proc/self/maps").read_text() if maps is None else maps
+    found = mapped_libraries(text)
+    if len(found) > 1:
+        raise UserError(
+            f"two MPI libraries are in one process ({' and '.join(found)}): "
+            "empty LD_PRELOAD and LD_LIBRARY_PATH, or build pipeinfer for one of them"
+        )
+
+
+def mapped_libraries(maps: str) -> list[str]:
+    """The libmpi files among the lines of /proc/<pid>/maps."""
+    paths = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
+    return sorted(path for path in paths if LIBMPI_NAME.match(path.rpartition("/")[2]))
+
+
+def _check_family(world: launch.World, mpi: build_info.MpiInfo) -> None:
+    ours = "mpich" if mpi.family in HYDRA_FAMILIES else mpi.family
+    if world.family is not None and world.family != ours:
+        raise _mixture(world, mpi)
+
+
+def _mixture(world: launch.World, mpi: build_info.MpiInfo) -> UserError:
+    mpiexec = mpi.mpiexec_path or "its own launcher"
+    return UserError(
+        f"started as one of {world.size} tasks by {world.launcher}, but this pipeinfer is built "
+        f"for {mpi.family} {mpi.version}, which does not see them: use {mpiexec}, "
+        "or install pipeinfer again with PIPEINFER_MPI=system"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,379 @@
+"""libpipeinfer through ctypes: the only module that knows native/include/pipeinfer.h."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64
+from ctypes import c_void_p as c_engine
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeinfer_cli.build_info import LIB_DIR
+from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.runs import Fate, Result, Run, StageTime
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+MAX_SEQ = 256  # sequence ids are [0, MAX_SEQ)
+MAX_LAYERS = 512
+ERROR_BYTES = 1024
+
+OK, TIMEOUT, STOPPED = 0, 1, 2
+ERR_INVALID = -1
+
+
+class _KvOp(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("kind", c_int32),
+        ("seq_src", c_int32),
+        ("seq_dst", c_int32),
+        ("pos_first", c_int32),
+        ("pos_last", c_int32),
+    ]
+
+
+class _Token(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [("id", c_int32), ("position", c_int32), ("n_seq", c_int32), ("want", c_int32)]
+
+
+class _Run(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("run_id", c_uint64),
+        ("epoch", c_uint32),
+        ("n_kv_ops", c_int32),
+        ("n_tokens", c_int32),
+        ("n_seq_ids", c_int32),
+        ("kv_ops", POINTER(_KvOp)),
+        ("tokens", POINTER(_Token)),
+        ("seq_ids", POINTER(c_int32)),
+    ]
+
+
+class _StageTime(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("start_us", c_uint64),
+        ("wait_us", c_uint32),
+        ("compute_us", c_uint32),
+        ("stage", c_int32),
+        ("fate", c_int32),
+    ]
+
+
+class _Result(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("run_id", c_uint64),
+        ("epoch", c_uint32),
+        ("fate", c_int32),
+        ("n_rows", c_int32),
+        ("n_times", c_int32),
+        ("rows", POINTER(c_int32)),
+        ("times", POINTER(_StageTime)),
+    ]
+
+
+class _EngineParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("model_path", c_char_p),
+        ("rank", c_int32),
+        ("n_ranks", c_int32),
+        ("stage_rank0", c_int32),
+        ("layer_first", c_int32),
+        ("layer_last", c_int32),
+        ("n_ctx", c_int32),
+        ("n_batch", c_int32),
+        ("n_threads", c_int32),
+        ("poll_us", c_int32),
+        ("comm_data", c_int32),
+        ("comm_control", c_int32),
+    ]
+
+
+class _ModelInfo(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("n_layer", c_int32),
+        ("n_embd", c_int32),
+        ("n_vocab", c_int32),
+        ("n_ctx_train", c_int32),
+        ("can_split", c_int32),
+        ("tied_output", c_int32),
+        ("bytes_input", c_uint64),
+        ("bytes_output", c_uint64),
+        ("bytes_total", c_uint64),
+        ("arch", c_char * 64),
+    ]
+
+
+# In the order of pi_abi_sizes
+_MIRRORS = (_KvOp, _Token, _Run, _StageTime, _Result, _EngineParams, _ModelInfo)
+
+
+def lib_dir() -> Path:
+    """Where libllama and libpipeinfer are: in the package, or where PIPEINFER_LIB_DIR says."""
+    return Path(os.environ.get("PIPEINFER_LIB_DIR", LIB_DIR))
+
+
+@cache
+def load() -> Any:
+    """The library with its prototypes declared. UserError if it is missing or another version."""
+    path = lib_dir() / "libpipeinfer.so"
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(f"cannot load {path}: {error}: install the package again") from None
+    _declare(lib)
+    sizes = (c_size_t * len(_MIRRORS))()
+    lib.pi_abi_sizes(sizes)
+    if list(sizes) != [ctypes.sizeof(mirror) for mirror in _MIRRORS]:
+        raise UserError(f"{path} is of another version than this package: install it again")
+    return lib
+
+
+def _declare(lib: Any) -> None:
+    # void pi_abi_sizes(size_t sizes[7]);
+    lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
+    lib.pi_abi_sizes.restype = None
+    # void pi_log_capture(int32_t verbose);
+    lib.pi_log_capture.argtypes = [c_int32]
+    lib.pi_log_capture.restype = None
+    # const char * pi_mpi_library(void);
+    lib.pi_mpi_library.argtypes = []
+    lib.pi_mpi_library.restype = c_char_p
+    # int pi_model_info_read(const char * path, struct pi_model_info * info,
+    #                        uint64_t * layer_bytes, int32_t n_layer_max, char * err, size_t);
+    lib.pi_model_info_read.argtypes = [
+        c_char_p,
+        POINTER(_ModelInfo),
+        POINTER(c_uint64),
+        c_int32,
+        c_char_p,
+        c_size_t,
+    ]
+    lib.pi_model_info_read.restype = c_int
+    # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
+    lib.pi_engine_open.argtypes = [POINTER(_EngineParams), c_char_p, c_size_t]
+    lib.pi_engine_open.restype = c_engine
+    # int pi_submit(struct pi_engine * engine, const struct pi_run * run);
+    lib.pi_submit.argtypes = [c_engine, POINTER(_Run)]
+    lib.pi_submit.restype = c_int
+    # int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
+    lib.pi_wait.argtypes = [c_engine, c_int32, POINTER(_Result)]
+    lib.pi_wait.restype = c_int
+    # int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);
+    lib.pi_cancel.argtypes = [c_engine, c_uint64, c_uint64]
+    lib.pi_cancel.restype = c_int
+    # int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
+    lib.pi_serve.argtypes = [c_engine, c_int32, POINTER(c_int32)]
+    lib.pi_serve.restype = c_int
+    # int pi_report_failure(struct pi_engine * engine, const char * message);
+    lib.pi_report_failure.argtypes = [c_engine, c_char_p]
+    lib.pi_report_failure.restype = c_int
+    # const char * pi_last_error(struct pi_engine * engine);
+    lib.pi_last_error.argtypes = [c_engine]
+    lib.pi_last_error.restype = c_char_p
+    # int32_t pi_kv_positions(struct pi_engine * engine);
+    lib.pi_kv_positions.argtypes = [c_engine]
+    lib.pi_kv_positions.restype = c_int32
+    # const float * pi_last_logits(struct pi_engine * engine);
+    lib.pi_last_logits.argtypes = [c_engine]
+    lib.pi_last_logits.restype = POINTER(c_float)
+    # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
+    lib.pi_engine_close.argtypes = [c_engine, c_int32]
+    lib.pi_engine_close.restype = None
+
+
+def capture_log(*, verbose: bool = False) -> None:
+    """Takes over llama.cpp's log: silence, or its warnings and errors on stderr."""
+    load().pi_log_capture(verbose)
+
+
+def mpi_library() -> str:
+    """The path of the MPI library that libpipeinfer is bound to in this process."""
+    return os.fsdecode(load().pi_mpi_library())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What a GGUF says of itself."""
+
+    arch: str
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int
+    can_split: bool
+    tied_output: bool  # the output head is the token embedding
+    layer_bytes: tuple[int, ...]  # [n_layer]
+    bytes_input: int  # what only the first stage needs; with tied_output the last one, too
+    bytes_output: int  # what only the last stage needs
+    bytes_total: int
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """Reads a GGUF's header. UserError if the file is missing, truncated or no model."""
+    info = _ModelInfo()
+    layer_bytes = (c_uint64 * MAX_LAYERS)()
+    err = ctypes.create_string_buffer(ERROR_BYTES)
+    status = load().pi_model_info_read(
+        os.fsencode(path), info, layer_bytes, MAX_LAYERS, err, ERROR_BYTES
+    )
+    if status != OK:
+        raise UserError(f"cannot use the model {str(path)!r}: {_text(err.value)}: check -m/--model")
+    return ModelInfo(
+        arch=_text(info.arch),
+        n_layer=info.n_layer,
+        n_embd=info.n_embd,
+        n_vocab=info.n_vocab,
+        n_ctx_train=info.n_ctx_train,
+        can_split=bool(info.can_split),
+        tied_output=bool(info.tied_output),
+        layer_bytes=tuple(layer_bytes[: info.n_layer]),
+        bytes_input=info.bytes_input,
+        bytes_output=info.bytes_output,
+        bytes_total=info.bytes_total,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """This rank's place in the pipeline; see struct pi_engine_params."""
+
+    model_path: Path
+    rank: int = 0
+    n_ranks: int = 1
+    stage_rank0: int = 0  # 1 if the head holds no layers
+    layer_first: int
+    layer_last: int  # equal to layer_first: no layers
+    n_ctx: int
+    n_batch: int  # most tokens in a run
+    n_threads: int
+    poll_us: int = 50  # 0: the comm thread spins
+    comm_data: int = 0  # Fortran handles
+    comm_control: int = 0
+
+
+class Engine:
+    """This process's part of the pipeline. Loads the layers; raises RunError if that fails.
+
+    Use it as a context manager, or call `close` (twice is fine).
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        params = _EngineParams(
+            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:]},  # type: ignore[misc]
+            model_path=os.fsencode(config.model_path),
+        )
+        err = ctypes.create_string_buffer(ERROR_BYTES)
+        self._lib = load()
+        self._n_vocab = 0
+        self._handle = self._lib.pi_engine_open(params, err, ERROR_BYTES)
+        if not self._handle:
+            raise RunError(f"cannot load {str(config.model_path)!r}: {_text(err.value)}")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(0 if error is None else getattr(error, "exit_code", 1))
+
+    def submit(self, run: Run) -> None:
+        """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
+        kv_ops = [(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last) for op in run.kv_ops]
+        tokens = [(t.id, t.position, len(t.seq_ids), t.want) for t in run.tokens]
+        seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
+        native = _Run(
+            run.run_id,
+            run.epoch,
+            len(kv_ops),
+            len(tokens),
+            len(seq_ids),
+            (_KvOp * len(kv_ops))(*kv_ops),
+            (_Token * len(tokens))(*tokens),
+            (c_int32 * len(seq_ids))(*seq_ids),
+        )
+        self._check(self._lib.pi_submit(self._handle, native))
+
+    def wait(self, timeout_s: float) -> Result | None:
+        """The next result, in the order of submission; None when the time is over."""
+        native = _Result()
+        if self._check(self._lib.pi_wait(self._handle, int(timeout_s * 1000), native)) == TIMEOUT:
+            return None
+        times = native.times[: native.n_times]
+        return Result(
+            run_id=native.run_id,
+            epoch=native.epoch,
+            fate=Fate(native.fate),
+            rows=tuple(native.rows[: native.n_rows]),
+            times=tuple(
+                StageTime(t.stage, Fate(t.fate), t.start_us, t.wait_us, t.compute_us) for t in times
+            ),
+        )
+
+    def cancel(self, run_first: int, run_last: int) -> None:
+        """Gives up the runs `[run_first, run_last]`, wherever they are."""
+        self._check(self._lib.pi_cancel(self._handle, run_first, run_last))
+
+    def serve(self, timeout_s: float) -> int | None:
+        """On a rank that is not the head: the job's exit code once it has ended, else None."""
+        code = c_int32()
+        status = self._check(
+            self._lib.pi_serve(self._handle, int(timeout_s * 1000), ctypes.byref(code))
+        )
+        return code.value if status == STOPPED else None
+
+    def report_failure(self, message: str) -> None:
+        """Tells the head that this rank cannot go on."""
+        self._check(self._lib.pi_report_failure(self._handle, message.encode()))
+
+    def kv_positions(self) -> int:
+        """Positions held in this rank's KV cache, summed over sequences; -1 without layers."""
+        return int(self._lib.pi_kv_positions(self._handle))
+
+    def last_logits(self, n_vocab: int) -> npt.NDArray[np.float32] | None:
+        """A copy of the last row's logits, float32 `[n_vocab]`; None unless the last stage is here.
+
+        Only while no run is in flight.
+        """
+        logits = self._lib.pi_last_logits(self._handle)
+        return np.ctypeslib.as_array(logits, (n_vocab,)).copy() if logits else None
+
+    def close(self, exit_code: int = 0) -> None:
+        """Ends the job with this code (the head tells all ranks) and frees everything."""
+        handle, self._handle = self._handle, None
+        self._lib.pi_engine_close(handle, exit_code)
+
+    def _check(self, status: int) -> int:
+        if status >= OK:
+            return status
+        message = _text(self._lib.pi_last_error(self._handle))
+        if status == ERR_INVALID:
+            raise ValueError(message)
+        raise RunError(message)
+
+
+def byte_buffer(size: int) -> ctypes.Array[c_char]:
+    """Writable memory for llama-cpp-python's bindings to put bytes into."""
+    return ctypes.create_string_buffer(size)
+
+
+def _text(data: bytes) -> str:
+    return " ".join(data.decode(errors="replace").split())

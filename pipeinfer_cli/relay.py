@@ -1,0 +1,121 @@
+"""Copies bytes from pipes to our own output in one poll loop that nothing can block."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+CHUNK_BYTES = 65536
+# A pipe that poll calls writable takes this many bytes without blocking.
+ATOMIC_BYTES = select.PIPE_BUF
+DRAIN_POLL_S = 0.05
+GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+@dataclass(slots=True)
+class Relay:
+    """One source; its bytes go to the sink, or are kept (the last ones) if there is none."""
+
+    source: int
+    sink: int | None = None
+    keep_bytes: int = 0
+    closed: bool = False  # nobody reads the sink any more; what comes is dropped
+    ended: bool = False  # the source is at its end
+    kept: bytearray = field(default_factory=bytearray)
+    pending: bytes = b""
+
+    def read(self) -> bool:
+        """Takes what is there; False if nothing is."""
+        try:
+            data = os.read(self.source, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.ended = True
+        elif self.sink is None:
+            self.kept += data
+            del self.kept[: -self.keep_bytes]
+        elif not self.closed:
+            self.pending = data
+        return bool(data)
+
+    def write(self) -> None:
+        """Passes on a piece that a writable sink takes without blocking."""
+        assert self.sink is not None
+        try:
+            written = os.write(self.sink, self.pending[:ATOMIC_BYTES])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self.pending = self.pending[written:]
+
+    def close(self) -> None:
+        """Gives the sink up."""
+        self.closed, self.pending = True, b""
+
+
+class Relays:
+    """All relays of a job, and a file descriptor that wakes the loop (signals)."""
+
+    def __init__(self, wake_fd: int) -> None:
+        self._wake_fd = wake_fd
+        self._relays: list[Relay] = []
+        self._owned: list[int] = []
+
+    def __enter__(self) -> Relays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._owned:
+            os.close(fd)
+
+    def add(self, source: int, sink: int) -> Relay:
+        """Relays `source`, which is ours from now on, to `sink`."""
+        self._owned.append(source)
+        self._relays.append(Relay(source, sink))
+        return self._relays[-1]
+
+    def capture(self, source: int, keep_bytes: int) -> Relay:
+        """Keeps the last bytes of `source`."""
+        os.set_blocking(source, False)
+        self._relays.append(Relay(source, keep_bytes=keep_bytes))
+        return self._relays[-1]
+
+    def step(self, timeout_s: float) -> bool:
+        """Waits until something can be moved and moves it; False if nothing could be."""
+        poller = select.poll()
+        poller.register(self._wake_fd, select.POLLIN)
+        for each in self._relays:
+            if not each.pending and not each.ended:
+                poller.register(each.source, select.POLLIN)
+            if each.sink is not None and not each.closed:
+                # Also with nothing to write: a reader that goes away is noticed at once.
+                poller.register(each.sink, select.POLLOUT if each.pending else 0)
+        events = dict(poller.poll(timeout_s * 1000))
+        if self._wake_fd in events:
+            os.read(self._wake_fd, CHUNK_BYTES)
+        moved = [self._move(each, events) for each in self._relays]  # all of them, in every step
+        return any(moved)
+
+    def drain(self, enough: Callable[[], bool]) -> None:
+        """Moves what is left in the pipes, to slow readers too, until `enough()`."""
+        while not enough():
+            waiting = any(each.pending for each in self._relays)
+            if not self.step(DRAIN_POLL_S if waiting else 0.0) and not waiting:
+                return
+
+    def _move(self, each: Relay, events: dict[int, int]) -> bool:
+        if each.sink is not None and not each.closed and events.get(each.sink, 0) & GONE:
+            each.close()
+        if each.pending:
+            if events.get(each.sink or -1, 0) & select.POLLOUT:
+                each.write()
+                return True
+            return False
+        if not each.ended and each.source in events:
+            return each.read()
+        return False

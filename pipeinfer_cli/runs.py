@@ -1,0 +1,73 @@
+"""What travels through the pipeline: runs on their way out, results on their way back."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class KvKind(enum.IntEnum):
+    """What a KV operation does to the cells of `[pos_first, pos_last)`."""
+
+    COPY = 1  # they also belong to seq_dst
+    REMOVE = 2  # they no longer belong to seq_src
+
+
+class Fate(enum.IntEnum):
+    """How a run ended."""
+
+    COMPLETED = 0
+    CANCELLED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvOp:
+    """An operation on every stage's KV cache, applied in order even if its run is cancelled."""
+
+    kind: KvKind
+    seq_src: int
+    seq_dst: int = 0
+    pos_first: int = 0
+    pos_last: int = -1  # -1: to the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunToken:
+    """One token of a run."""
+
+    id: int
+    position: int
+    seq_ids: tuple[int, ...] = (0,)
+    want: bool = False  # the result shall have a row (the sampled next token) for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One batch of tokens on its way through the stages. Without tokens: KV operations only."""
+
+    run_id: int  # grows from run to run, from 1
+    tokens: tuple[RunToken, ...] = ()
+    kv_ops: tuple[KvOp, ...] = ()
+    epoch: int = 0  # the request it belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """What one stage did for one run; `start_us` is its host's monotonic clock."""
+
+    stage: int
+    fate: Fate
+    start_us: int
+    wait_us: int
+    compute_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer to a run: a row per token that wanted one, none if the run was cancelled."""
+
+    run_id: int
+    epoch: int
+    fate: Fate
+    rows: tuple[int, ...]  # sampled token ids
+    times: tuple[StageTime, ...]  # in the order of the stages

@@ -1,0 +1,258 @@
+"""One request on all ranks: agree on a plan, load the layers, generate (head) or serve (others)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeinfer_cli import launch, models
+from pipeinfer_cli.config import GenerateConfig, read_prompt
+from pipeinfer_cli.errors import Interrupted, RunError, UserError
+from pipeinfer_cli.head import Answer, Writer, answer_tokens, token_stream
+from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
+from pipeinfer_cli.scheduler import Iterative
+from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+from pipeinfer_cli.stats import measure
+from pipeinfer_cli.vocab import Vocab
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm
+
+# Most tokens in a run. From 64 on, llama.cpp's attention takes another path on CPUs, whose results
+# are not bitwise those of one token at a time; and small runs of a prompt fill the pipeline.
+N_BATCH = 32
+# While idle, the comm thread sleeps this long between polls, unless it has a core of its own.
+POLL_US = 50
+# After a signal a rank waits this long for the head to end the job.
+FAREWELL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What rank 0 has decided for all ranks."""
+
+    model_path: Path
+    model: ModelInfo
+    layers: tuple[LayerRange, ...]  # per rank
+    n_ctx: int
+
+    @property
+    def stage_rank0(self) -> int:
+        """The rank of the first stage."""
+        return 0 if len(self.layers[0]) else 1
+
+    @property
+    def n_stages(self) -> int:
+        """Ranks that hold layers."""
+        return len(self.layers) - self.stage_rank0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The head's own part: what to generate from."""
+
+    vocab: Vocab
+    prompt: list[int]
+    n_max: int  # tokens to generate at most
+
+
+def run(config: GenerateConfig, comm: Comm | None) -> int:
+    """Carries out the request on this rank; returns the exit code. `comm` is None for one rank.
+
+    Errors are raised on the rank that meets them, and end the others through MPI's abort.
+    """
+    capture_log(verbose=config.verbose)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
+    rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
+    request = None
+    plan = None
+    if rank == 0:
+        plan = make_plan(config, n_ranks)
+        request = make_request(config, plan)
+    if comm:
+        plan = comm.bcast(plan)
+    assert plan is not None
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(config, plan, comm))
+        if request is not None:
+            generate(config, plan, request, engine)
+            return 0
+        return serve(engine)
+
+
+def make_plan(config: GenerateConfig, n_ranks: int) -> Plan:
+    """Finds the model and places its layers. Raises UserError."""
+    path = models.resolve(config.model)
+    info = read_model_info(path)
+    return Plan(
+        model_path=path,
+        model=info,
+        layers=split_layers(info, n_ranks, config.layer_split),
+        n_ctx=config.n_ctx,
+    )
+
+
+def make_request(config: GenerateConfig, plan: Plan) -> Request:
+    """Tokenizes the prompt and checks that it fits. Raises UserError."""
+    text = read_prompt(config.prompt)
+    vocab = Vocab(plan.model_path, verbose=config.verbose)
+    prompt = vocab.tokenize(text)
+    if not prompt:
+        raise UserError("the prompt is empty, and this model adds no token of its own: give a text")
+    # The last generated token is never fed back, so that it needs no cell.
+    room = config.n_ctx - len(prompt) + 1
+    if room < 2:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens, the context {config.n_ctx} "
+            f"(-c/--ctx-size): use -c {len(prompt) + config.n_predict} or a shorter prompt"
+        )
+    if room < config.n_predict:
+        print(
+            f"pipeinfer: note: the context of {config.n_ctx} tokens (-c) ends the text "
+            f"after {room} tokens instead of {config.n_predict}",
+            file=sys.stderr,
+        )
+    return Request(vocab=vocab, prompt=prompt, n_max=min(config.n_predict, room))
+
+
+def open_engine(config: GenerateConfig, plan: Plan, comm: Comm | None) -> Engine:
+    """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
+    resident_before = resident_bytes()
+    if comm is None:
+        engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
+        _report([_placement(plan, 0, resident_before)], config.verbose)
+        return engine
+    from mpi4py import MPI
+
+    local_ranks = comm.Split_type(MPI.COMM_TYPE_SHARED).size
+    engine_config = _engine_config(
+        config,
+        plan,
+        rank=comm.rank,
+        local_ranks=local_ranks,
+        comms=(comm.Dup().py2f(), comm.Dup().py2f()),
+    )
+    opened: Engine | None = None
+    error = ""
+    try:
+        opened = Engine(engine_config)
+    except RunError as reason:
+        error = f"rank {comm.rank} on {socket.gethostname()}: {reason}"
+    errors = [each for each in comm.allgather(error) if each]
+    placements = comm.gather(_placement(plan, comm.rank, resident_before))
+    if errors:
+        if comm.rank > 0:
+            time.sleep(FAREWELL_S)  # rank 0 says it and ends all
+        raise RunError("; ".join(errors))
+    _report(placements or [], config.verbose)
+    assert opened is not None
+    return opened
+
+
+def _engine_config(
+    config: GenerateConfig, plan: Plan, *, rank: int, local_ranks: int, comms: tuple[int, int] = (0, 0)
+) -> EngineConfig:
+    threads = config.threads or launch.default_threads(local_ranks)
+    has_spare_cores = len(launch.affinity()) >= local_ranks * (threads + 1)
+    return EngineConfig(
+        model_path=plan.model_path,
+        rank=rank,
+        n_ranks=len(plan.layers),
+        stage_rank0=plan.stage_rank0,
+        layer_first=plan.layers[rank].first,
+        layer_last=plan.layers[rank].last,
+        n_ctx=plan.n_ctx,
+        n_batch=min(N_BATCH, plan.n_ctx),
+        n_threads=threads,
+        poll_us=0 if has_spare_cores else POLL_US,
+        comm_data=comms[0],
+        comm_control=comms[1],
+    )
+
+
+def generate(config: GenerateConfig, plan: Plan, request: Request, engine: Engine) -> None:
+    """The head: streams the text to stdout, and says how fast it was."""
+    scheduler = Iterative(
+        request.prompt,
+        n_batch=min(N_BATCH, plan.n_ctx),
+        depth=2 * plan.n_stages,
+        run_ids=itertools.count(1),
+    )
+    answer = Answer()
+    writer = Writer(config.format)
+    start_s = time.monotonic()
+    tokens = token_stream(engine, scheduler, timeout_s=config.timeout_s)
+    try:
+        for text in answer_tokens(
+            tokens, request.vocab, request.n_max, ignore_eos=config.ignore_eos, answer=answer
+        ):
+            writer.write(text)
+    finally:
+        stats = measure(
+            start_s,
+            answer.times_s,
+            n_ranks=len(plan.layers),
+            n_stages=plan.n_stages,
+            n_prompt=len(request.prompt),
+        )
+        writer.finish(answer, stats)
+    if config.stats:
+        print(f"pipeinfer: {stats.line()}", file=sys.stderr)
+
+
+def serve(engine: Engine) -> int:
+    """A rank that is not the head: its threads do the work until the head ends the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks; the head answers it
+    try:
+        while (code := engine.serve(timeout_s=0.2)) is None:
+            pass
+        return code
+    except Interrupted as interrupted:
+        engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
+        engine.serve(timeout_s=FAREWELL_S)
+        return interrupted.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one rank holds, and what that costs it."""
+
+    rank: int
+    host: str
+    layers: LayerRange
+    tensor_bytes: int  # that a token's way through this rank reads
+    grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
+
+
+def _placement(plan: Plan, rank: int, resident_before: int) -> Placement:
+    return Placement(
+        rank=rank,
+        host=socket.gethostname(),
+        layers=plan.layers[rank],
+        tensor_bytes=stage_bytes(plan.model, plan.layers[rank]),
+        grown_bytes=resident_bytes() - resident_before,
+    )
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _report(placements: list[Placement], verbose: bool) -> None:
+    for each in placements if verbose else ():
+        print(
+            f"pipeinfer: rank {each.rank} on {each.host}: layers {each.layers}, "
+            f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
+            file=sys.stderr,
+        )

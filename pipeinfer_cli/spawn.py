@@ -1,0 +1,231 @@
+"""Starts ranks on this machine and stays their parent: output, signals, end, and no orphans."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from pipeinfer_cli import relay, spawned
+from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError
+from pipeinfer_cli.launch import Launcher
+
+POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
+GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
+SWEEP_S = 4.0  # how long we insist on SIGKILL
+DRAIN_S = 1.0  # how long the rest of the output may take after an abnormal end
+CAPTURE_BYTES = 65536  # of the launcher's own words, for a diagnosis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to start."""
+
+    launcher: Launcher
+    ranks: int
+    program: Sequence[str]  # the command line of every rank
+    files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
+    verbose: bool = False  # show what the launcher said if the job fails
+
+
+def spawn(job: Job) -> int:
+    """Runs the job to its end and returns its exit code; no process of it is left then.
+
+    Text of rank 0 goes to our stdout, stderr of all ranks to our stderr, as they come. Raises
+    RunError if a rank was killed or the launcher failed, Interrupted at a signal (the job has
+    been ended then), OutputClosedError if the reader of our stdout went away.
+    """
+    place = Path(tempfile.mkdtemp(prefix="pipeinfer-"))  # 0700
+    try:
+        for name, text in job.files.items():
+            (place / name).write_text(text, encoding="utf-8")
+        with _Signals() as signals, relay.Relays(signals.fd) as relays:
+            return _run(job, place, signals, relays)
+    finally:
+        _sweep(place)
+        spawned.remove_shared_memory(place)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
+    out = relays.add(_open_fifo(place / spawned.STDOUT_FIFO), 1)
+    relays.add(_open_fifo(place / spawned.STDERR_FIFO), 2)
+    with _start(job, place) as process:
+        try:
+            noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
+            ended = _wait(process, place, signals, relays, out)
+        finally:
+            _sweep(place)
+        give_up_s = time.monotonic() + (DRAIN_S if not ended or process.returncode else math.inf)
+        relays.drain(lambda: bool(signals.received) or time.monotonic() > give_up_s)
+    if signals.received:
+        raise Interrupted(signals.received[0])
+    if out.closed:
+        raise OutputClosedError("the reader of stdout went away")
+    launcher_said = [bytes(each.kept).decode(errors="replace") for each in noise]
+    return _outcome(job, place, process.returncode, launcher_said)
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    place: Path,
+    signals: _Signals,
+    relays: relay.Relays,
+    out: relay.Relay,
+) -> bool:
+    """Relays output until the launcher has ended (True) or the grace after a failure is over."""
+    deadline_s = math.inf
+    while process.poll() is None:
+        relays.step(POLL_S)
+        if deadline_s == math.inf and (signals.received or out.closed or _failed(place)):
+            deadline_s = time.monotonic() + GRACE_S
+            _note_shared_memory(place)
+            _ask_to_end(process, place, signals.received, out.closed)
+        elif time.monotonic() > deadline_s or len(signals.received) > 1:  # asked twice: at once
+            return False
+    return True
+
+
+def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
+    command = job.launcher.command(job.ranks, job.program)
+    marker = {spawned.SPAWN_DIR: str(place)}
+    try:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **job.launcher.environment(), **marker},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # the terminal's Ctrl-C comes to us alone; we pass it on
+        )
+    except OSError as error:
+        raise RunError(f"cannot start {command[0]}: {error.strerror}") from None
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdout is not None and process.stderr is not None
+    return process.stdout, process.stderr
+
+
+def _open_fifo(path: Path) -> int:
+    os.mkfifo(path, 0o600)
+    # With a writing end of our own, an end of file never comes before the last rank is gone.
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+
+def _failed(place: Path) -> bool:
+    return (place / spawned.FAILURE_FILE).exists()
+
+
+def _ask_to_end(
+    process: subprocess.Popen[bytes], place: Path, received: list[int], closed: bool
+) -> None:
+    """Asks the launcher to end the ranks, unless they are about to end by themselves."""
+    failure = spawned.read_failure(place)
+    if received:
+        # hydra would die of SIGHUP and leave the ranks alone.
+        process.send_signal(signal.SIGTERM if received[0] == signal.SIGHUP else received[0])
+    elif closed or (failure is not None and failure.code < 0):
+        process.send_signal(signal.SIGTERM)
+
+
+def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -> int:
+    """The job's exit code, or RunError saying what no rank has said."""
+    failure = spawned.read_failure(place)
+    if failure is None and returncode == 0:
+        return 0
+    said = " | ".join(text.strip() for text in launcher_said if text.strip())
+    detail = f"; the launcher said: {said}" if job.verbose and said else ""
+    if failure is None:
+        last = _last_line(launcher_said)
+        raise RunError(
+            f"the ranks could not be run: {job.launcher.mpiexec} ended with exit code "
+            f"{returncode}{': ' + last if last else ''}{detail}"
+        )
+    who = f"rank {failure.rank} (pid {failure.pid})"
+    if failure.code < 0:
+        name = signal.Signals(-failure.code).name
+        raise RunError(
+            f"{who} was killed by signal {-failure.code} ({name}); all ranks were ended{detail}"
+        )
+    if not (place / spawned.REPORTED_FILE).exists():
+        raise RunError(f"{who} ended with exit code {failure.code}; all ranks were ended{detail}")
+    return failure.code
+
+
+def _last_line(texts: list[str]) -> str:
+    """What the launcher said last, on stderr if it said something there."""
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip(" =-\t")]
+    return lines[-1] if lines else ""
+
+
+def _sweep(place: Path) -> None:
+    """Kills every process that carries the job's marker, wherever launchers have put it."""
+    _note_shared_memory(place)
+    deadline_s = time.monotonic() + SWEEP_S
+    while (pids := marked_processes(place)) and time.monotonic() < deadline_s:
+        for pid in pids:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _note_shared_memory(place: Path) -> None:
+    """What the living ranks have mapped by now; what they made at start they noted themselves."""
+    for pid in marked_processes(place):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            spawned.record_shared_memory(place, pid)
+
+
+def marked_processes(place: Path) -> list[int]:
+    """The processes that were started with this private folder in their environment.
+
+    Ranks have sessions and process groups of their own, so that nothing else finds them all.
+    """
+    marker = f"{spawned.SPAWN_DIR}={place}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker in entry.read_bytes().split(b"\0"):
+                found.append(int(entry.parent.name))
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+class _Signals:
+    """Collects the signals that ask us to end, and wakes the relays for them and for SIGCHLD."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.fd, self._wake_fd = os.pipe()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for fd in (self.fd, self._wake_fd):
+            os.set_blocking(fd, False)
+        self._wake_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
+        for signum in (*spawned.ENDING_SIGNALS, signal.SIGCHLD):
+            self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        signal.set_wakeup_fd(self._wake_before)
+        os.close(self.fd)
+        os.close(self._wake_fd)
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if signum != signal.SIGCHLD:
+            self.received.append(signum)

@@ -1,0 +1,149 @@
+"""A rank that `spawn` started on this machine: its side of the private folder.
+
+The parent holds the reading ends of two FIFOs in the folder. Rank 0 writes its stdout, and every
+rank its stderr, into them, past the launcher, so that the launcher's banners never mix with them.
+Their other use: when the parent dies, by whatever cause, the kernel says so on our end, and the
+rank ends itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
+STDOUT_FIFO = "stdout"
+STDERR_FIFO = "stderr"
+FAILURE_FILE = "failure.json"
+REPORTED_FILE = "reported"
+# Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
+MPI_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)")
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """How the first rank that failed ended."""
+
+    rank: int
+    pid: int
+    code: int  # its exit code; negative: minus the signal that killed it
+
+
+def folder() -> Path | None:
+    """The private folder if `spawn` started this process, else None."""
+    path = os.environ.get(SPAWN_DIR)
+    return Path(path) if path else None
+
+
+def enter(place: Path, rank: int) -> None:
+    """Makes this process a rank: its output goes to the parent, its end is recorded.
+
+    Forks: the original process waits and records how the rank ended, because launchers report
+    signals wrongly once they begin to kill the other ranks. Call it before any thread or MPI.
+    """
+    adopt(place / STDERR_FIFO, 2)
+    if rank == 0:
+        adopt(place / STDOUT_FIFO, 1)
+    pid = os.fork()
+    if pid != 0:
+        _monitor(place, rank, pid)
+    for signum in ENDING_SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)  # the parent speaks for all ranks
+    (place / f"rank-{rank}.pid").write_text(str(os.getpid()))
+    threading.Thread(target=_watch_parent, args=(place, rank), daemon=True).start()
+
+
+def adopt(fifo: Path, fd: int) -> None:
+    """Makes the FIFO this process's file descriptor `fd`; ends it if the parent is gone."""
+    try:
+        opened = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENOENT):
+            raise
+        os._exit(1)
+    os.set_blocking(opened, True)
+    os.dup2(opened, fd)
+    os.close(opened)
+
+
+def record_failure(place: Path, failure: Failure) -> None:
+    """Keeps the first failure of the job; later ones are its consequences."""
+    draft = place / f"failure-{os.getpid()}"
+    try:
+        draft.write_text(
+            json.dumps({"rank": failure.rank, "pid": failure.pid, "code": failure.code})
+        )
+        os.link(draft, place / FAILURE_FILE)  # atomic, and fails if there is one already
+    except OSError:
+        pass  # not the first, or the parent and its folder are gone
+
+
+def read_failure(place: Path) -> Failure | None:
+    """The first failure of the job, if there was one."""
+    try:
+        return Failure(**json.loads((place / FAILURE_FILE).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def claim_report(place: Path) -> bool:
+    """True for the one rank that is to say on stderr what went wrong: the first that asks."""
+    try:
+        (place / REPORTED_FILE).touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
+def record_shared_memory(place: Path, pid: int) -> None:
+    """Notes the segments that MPI has made for a rank: it leaves them behind if it is killed."""
+    text = Path(f"/proc/{pid}/maps").read_text()
+    paths = {line.split(maxsplit=5)[-1] for line in text.splitlines() if MPI_SEGMENT.search(line)}
+    # One that is deleted already (the kernel says so after its name) needs no note.
+    lines = sorted(path for path in paths if not path.endswith(" (deleted)"))
+    with (place / f"shm-{pid}").open("a") as note:  # keeps what was noted before
+        note.writelines(f"{line}\n" for line in lines)
+
+
+def remove_shared_memory(place: Path) -> None:
+    """Removes the segments that this job's own ranks have noted, and no others."""
+    for note in place.glob("shm-*"):
+        for path in note.read_text().splitlines():
+            Path(path).unlink(missing_ok=True)
+
+
+def _monitor(place: Path, rank: int, pid: int) -> NoReturn:
+    for signum in ENDING_SIGNALS:
+        signal.signal(signum, lambda received, _frame: _kill(pid, received))
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        record_failure(place, Failure(rank=rank, pid=pid, code=code))
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _kill(pid: int, signum: int) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _watch_parent(place: Path, rank: int) -> None:
+    poller = select.poll()
+    poller.register(2, 0)  # errors are reported without being asked for
+    poller.poll()
+    if rank == 0:  # the owner no longer can
+        remove_shared_memory(place)
+        shutil.rmtree(place, ignore_errors=True)
+    os.kill(os.getpid(), signal.SIGKILL)

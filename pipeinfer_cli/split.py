@@ -1,0 +1,86 @@
+"""Which rank holds which layers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRange:
+    """The layers `[first, last)` of one rank; a head without layers has `first == last`."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __str__(self) -> str:
+        return f"[{self.first}, {self.last})"
+
+
+def split_layers(
+    model: ModelInfo, n_ranks: int, weights: Sequence[float] | None
+) -> tuple[LayerRange, ...]:
+    """A range per rank, in the order of the ranks. Raises UserError if it cannot be done.
+
+    `weights` are shares of the number of layers; None splits evenly by bytes. Every stage gets at
+    least one layer; only rank 0 may have the weight 0, and then holds none.
+    """
+    if weights is not None and len(weights) != n_ranks:
+        raise UserError(
+            f"--layer-split has {len(weights)} weights for {n_ranks} ranks: give one per rank"
+        )
+    has_idle_head = weights is not None and weights[0] == 0
+    n_stages = n_ranks - has_idle_head
+    if n_stages > model.n_layer:
+        raise UserError(
+            f"{n_stages} stages for a model of {model.n_layer} layers: "
+            f"use at most {model.n_layer + has_idle_head} ranks"
+        )
+    if n_stages > 1 and not model.can_split:
+        raise UserError(
+            f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1"
+        )
+    if weights is None:
+        shares, costs = [1.0] * n_stages, stage_costs(model)
+    else:
+        shares, costs = list(weights[has_idle_head:]), [1.0] * model.n_layer
+    head = (LayerRange(0, 0),) if has_idle_head else ()
+    return head + _cut(costs, shares)
+
+
+def stage_costs(model: ModelInfo) -> list[float]:
+    """Bytes that a token's way through each layer reads; the output head counts with the last.
+
+    A token reads one row of the token embedding: the rest of it stays in the file.
+    """
+    costs = [float(count) for count in model.layer_bytes]
+    costs[-1] += model.bytes_output + (model.bytes_input if model.tied_output else 0)
+    return costs
+
+
+def stage_bytes(model: ModelInfo, layers: LayerRange) -> int:
+    """Bytes that a token's way through these layers reads: what this rank keeps in memory."""
+    return int(sum(stage_costs(model)[layers.first : layers.last]))
+
+
+def _cut(costs: Sequence[float], shares: Sequence[float]) -> tuple[LayerRange, ...]:
+    """Ranges whose summed costs come close to the shares, none of them empty."""
+    ends = list(accumulate(costs))
+    cuts = [0]
+    for index, share in enumerate(accumulate(shares[:-1])):
+        target = ends[-1] * share / sum(shares)
+        above = bisect_left(ends, target)
+        below = ends[above - 1] if above > 0 else 0.0
+        nearest = above + 1 if ends[above] - target < target - below else above
+        stages_to_come = len(shares) - 1 - index
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(costs) - stages_to_come))
+    cuts.append(len(costs))
+    return tuple(LayerRange(first, last) for first, last in zip(cuts, cuts[1:], strict=False))
