@@ -1,0 +1,109 @@
+"""What a hop costs: an S-stage pipeline against one process doing the same work, in turn.
+
+    mpiexec -n S python tests/bench/overhead.py MODEL.gguf [tokens] [rounds]
+
+Each round decodes the same tokens one at a time, first on rank 0 alone (all layers), then through
+the pipeline, with one compute thread per rank; a token goes through one stage after the other, so
+that both do the same work. `hop` is what a token's way through the pipeline takes beyond the
+stages' own compute, per hop (S hops: between stages, and back to the head).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from pipeinfer_cli import mpi, native
+from pipeinfer_cli.head import POLL_S
+from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli.runs import Run, RunToken
+from pipeinfer_cli.session import POLL_US
+from pipeinfer_cli.split import split_layers
+
+N_CTX = 512
+
+
+def decode(engine: Engine, n_tokens: int) -> tuple[list[float], list[float]]:
+    """Milliseconds per token: seen by the head, and computed by the stages in all."""
+    walls, computes = [], []
+    for index in range(n_tokens):
+        start = time.perf_counter()
+        token = RunToken(id=100 + index, position=index, want=True)
+        engine.submit(Run(run_id=index + 1, tokens=(token,)))
+        while (result := engine.wait(POLL_S)) is None:
+            pass
+        walls.append(1000 * (time.perf_counter() - start))
+        computes.append(sum(each.compute_us for each in result.times) / 1000)
+    return walls, computes
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    n_tokens = int(sys.argv[2]) if len(sys.argv) > 2 else 100
+    n_rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    comm = mpi.start()
+    native.capture_log()
+    model = native.read_model_info(path)
+    layers = split_layers(model, comm.size, None)[comm.rank]
+    shared = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
+    comms = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
+    rows = []
+    for _ in range(n_rounds):
+        alone = ([0.0], [0.0])
+        if comm.rank == 0:
+            with Engine(
+                EngineConfig(layer_first=0, layer_last=model.n_layer, **shared)
+            ) as engine:
+                alone = decode(engine, n_tokens)
+        _sleep_until_all_are_here(comm)
+        with Engine(
+            EngineConfig(
+                rank=comm.rank,
+                n_ranks=comm.size,
+                layer_first=layers.first,
+                layer_last=layers.last,
+                poll_us=POLL_US,
+                **shared,
+                **comms,
+            )
+        ) as engine:
+            comm.Barrier()
+            if comm.rank == 0:
+                rows.append((alone, decode(engine, n_tokens)))
+            else:
+                while engine.serve(0.2) is None:
+                    pass
+    if comm.rank == 0:
+        _print(rows, comm.size)
+
+
+def _sleep_until_all_are_here(comm) -> None:  # type: ignore[no-untyped-def]
+    """A barrier that leaves the cores alone."""
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(0.01)
+
+
+def _print(rows, n_stages: int) -> None:  # type: ignore[no-untyped-def]
+    print("round  alone ms  pipeline ms  ratio  compute alone ms  in stages ms  hop us  hops %")
+    ratios, hops, shares = [], [], []
+    for index, (alone, pipeline) in enumerate(rows):
+        walls, computes = pipeline
+        hop_ms = median(w - c for w, c in zip(walls, computes, strict=True))
+        ratios.append(median(walls) / median(alone[0]))
+        hops.append(1000 * hop_ms / n_stages)
+        shares.append(100 * hop_ms / median(walls))
+        print(
+            f"{index + 1:5d}  {median(alone[0]):8.3f}  {median(walls):11.3f}  {ratios[-1]:5.3f}"
+            f"  {median(alone[1]):16.3f}  {median(computes):12.3f}  {hops[-1]:6.1f}  {shares[-1]:6.2f}"
+        )
+    print(
+        f"median over {len(rows)} rounds, {n_stages} stages: pipeline/alone {median(ratios):.3f}, "
+        f"a hop costs {median(hops):.1f} us, all hops {median(shares):.2f} % of a token"
+    )
+
+
+if __name__ == "__main__":
+    main()

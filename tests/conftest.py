@@ -1,0 +1,28 @@
+"""What tests of several folders share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCHED = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "PALS_", "MPI_LOCAL", "HYDI_", "PIPEINFER_")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no launcher and no settings of whoever runs them, but keep the model cache."""
+    for name in list(os.environ):
+        if name.startswith(LAUNCHED) and name != "PIPEINFER_CACHE":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def mpiexec() -> str:
+    """The launcher of the MPI wheel in this environment."""
+    path = shutil.which(Path(sys.prefix) / "bin" / "mpiexec")
+    assert path is not None, "the mpich wheel is not installed here: pip install .[test]"
+    return path

@@ -1,0 +1,202 @@
+"""Whatever goes wrong: one clear line, the right exit code, no orphan, in time."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from support import mpiexec, pipeinfer, smollm2
+
+pytestmark = pytest.mark.e2e
+
+END_S = 10.0  # from the fault to the end of everything
+ENDLESS = ["-n", "3000", "-c", "3500", "-t", "1", "--ignore-eos"]
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def assert_refused(done, *words):
+    """Bad input: exit code 2 and one line on stderr that has these words."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pipeinfer: error: ")
+    for word in words:
+        assert word in line
+
+
+def tiny_model(path, arch="llama", n_layer=2):
+    """A GGUF that has a header like a model's, and hardly any tensors."""
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(n_layer)
+    writer.add_embedding_length(64)
+    writer.add_context_length(128)
+    writer.add_token_list([f"t{i}" for i in range(10)])
+    for layer in range(n_layer):
+        writer.add_tensor(f"blk.{layer}.attn_norm.weight", np.zeros(64, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("ranks", ["1", "3"])
+class TestBadInput:
+    def generate(self, model, ranks, *more):
+        return run(pipeinfer("generate", "-m", str(model), "--ranks", ranks, *more, "Hello"))
+
+    def test_missing_file(self, ranks, tmp_path):
+        assert_refused(self.generate(tmp_path / "no.gguf", ranks), "no.gguf")
+
+    def test_unknown_name(self, ranks):
+        assert_refused(self.generate("smollm3000", ranks), "smollm3000", "smollm2")
+
+    def test_no_gguf(self, ranks, tmp_path):
+        (tmp_path / "text.gguf").write_text("no model at all")
+        assert_refused(self.generate(tmp_path / "text.gguf", ranks), "not a GGUF", "text.gguf")
+
+    def test_empty_file(self, ranks, tmp_path):
+        (tmp_path / "empty.gguf").touch()
+        assert_refused(self.generate(tmp_path / "empty.gguf", ranks), "not a GGUF", "empty.gguf")
+
+    def test_folder(self, ranks, tmp_path):
+        assert_refused(self.generate(tmp_path, ranks), str(tmp_path))
+
+    @pytest.mark.parametrize("size", [100, 1_000_000, 50_000_000])
+    def test_truncated(self, ranks, tmp_path, size):
+        with smollm2().open("rb") as whole:
+            (tmp_path / "cut.gguf").write_bytes(whole.read(size))
+        assert_refused(self.generate(tmp_path / "cut.gguf", ranks), "cut.gguf")
+
+    def test_unsupported_architecture(self, ranks, tmp_path):
+        model = tiny_model(tmp_path / "odd.gguf", arch="rwkv6" if ranks == "3" else "nonesuch")
+        assert_refused(self.generate(model, ranks), "rwkv6" if ranks == "3" else "odd.gguf")
+
+    def test_context_too_small(self, ranks):
+        assert_refused(self.generate("smollm2", ranks, "-c", "1"), "1 tokens", "-c/--ctx-size")
+
+    def test_more_weights_than_ranks(self, ranks):
+        assert_refused(self.generate("smollm2", ranks, "--layer-split", "1,1"), "--layer-split")
+
+
+def test_more_stages_than_layers(tmp_path):
+    model = tiny_model(tmp_path / "tiny.gguf")
+    done = run(pipeinfer("generate", "-m", str(model), "--ranks", "3", "Hello"))
+    assert_refused(done, "3 stages", "2 layers", "at most 2 ranks")
+
+
+def test_errors_under_a_launcher_are_said_once(tmp_path):
+    done = run(mpiexec(3, "generate", "-m", str(tmp_path / "no.gguf"), "Hello"))
+    assert done.returncode == 2
+    assert done.stderr.count("pipeinfer: error: ") == 1
+
+
+def test_a_rank_that_cannot_load_is_named(tmp_path):
+    """The header promises what the file does not have: llama.cpp finds out, on every rank."""
+    model = tiny_model(tmp_path / "hollow.gguf")
+    done = run(pipeinfer("generate", "-m", str(model), "--ranks", "2", "Hello"))
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pipeinfer: error: ")
+
+
+class Job:
+    """A generation on three local ranks that would go on for a long time."""
+
+    def __init__(self, tmp_path, ranks=3):
+        # the spawn folder is made below TMPDIR: that is how we find it, and later its orphans
+        self.tmp = tmp_path
+        self.process = subprocess.Popen(
+            pipeinfer("generate", "-m", "smollm2", "--ranks", str(ranks), *ENDLESS, "Once"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+
+    def rank_pid(self, rank):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for file in self.tmp.glob(f"*/rank-{rank}.pid"):
+                if text := file.read_text():
+                    return int(text)
+            time.sleep(0.01)
+        raise AssertionError(f"rank {rank} has not started: {self.process.poll()}")
+
+    def await_text(self):
+        assert self.process.stdout.read1(1)
+
+    def end(self):
+        """Exit code, stdout and stderr lines; everything is gone within END_S."""
+        start = time.monotonic()
+        out, err = self.process.communicate(timeout=END_S)
+        while orphans(self.tmp) and time.monotonic() < start + END_S:
+            time.sleep(0.05)
+        assert not orphans(self.tmp)
+        return self.process.returncode, out, err.decode().splitlines()
+
+
+def orphans(tmp_path):
+    """Processes of the job that are still alive: they have its folder in their environment."""
+    marker = f"TMPDIR={tmp_path}".encode()
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (proc / "environ").read_bytes().split(b"\0"):
+                found.append(int(proc.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("moment", ["load", "decode"])
+def test_a_killed_rank_ends_the_job(rank, moment, tmp_path):
+    job = Job(tmp_path)
+    pid = job.rank_pid(rank)
+    if moment == "decode":
+        job.await_text()
+    os.kill(pid, signal.SIGKILL)
+    code, _, lines = job.end()
+    assert code == 1
+    assert len(lines) == 1
+    assert lines[0].startswith("pipeinfer: error: ")
+    assert f"rank {rank}" in lines[0]
+    assert "SIGKILL" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_signal_ends_the_job_and_keeps_the_text(signum, code, ranks, tmp_path):
+    job = Job(tmp_path, ranks)
+    job.await_text()
+    job.process.send_signal(signum)
+    ended, out, lines = job.end()
+    assert ended == code
+    assert out
+    assert len(lines) == 1
+    assert signum.name in lines[0]
+
+
+def test_a_killed_parent_leaves_no_ranks(tmp_path):
+    job = Job(tmp_path)
+    job.await_text()
+    job.process.kill()
+    job.end()
+
+
+def test_a_closed_reader_ends_the_job_quietly(tmp_path):
+    job = Job(tmp_path)
+    job.await_text()
+    job.process.stdout.close()
+    assert job.process.wait(END_S) == 128 + signal.SIGPIPE
+    assert job.process.stderr.read() == b""
+    assert not orphans(tmp_path)

@@ -1,0 +1,143 @@
+"""`pipeinfer generate` with a real model: one program, three ways to start, the same text."""
+
+import json
+import subprocess
+from functools import cache
+
+import pytest
+from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
+
+from pipeinfer_cli.vocab import Vocab
+
+pytestmark = pytest.mark.e2e
+
+PROMPT = PROMPTS[1]
+N_PREDICT = 24
+
+
+@cache
+def plain():
+    """Token ids and text of the oracle."""
+    vocab = Vocab(smollm2())
+    tokens = plain_decode(
+        {
+            "model": str(smollm2()),
+            "prompts": [vocab.tokenize(PROMPT)],
+            "n_predict": N_PREDICT,
+            "n_ctx": 256,
+        }
+    )[0]["tokens"]
+    return tokens, b"".join(vocab.piece(token) for token in tokens).decode()
+
+
+def arguments(*more):
+    return ["generate", "-m", "smollm2", "-n", str(N_PREDICT), "-c", "256", "-t", "1", *more]
+
+
+@pytest.mark.parametrize("ranks", ["1", "2", "3"])
+def test_alone_it_starts_its_own_ranks(ranks):
+    assert check_output(pipeinfer(*arguments("--ranks", ranks, PROMPT))) == plain()[1] + "\n"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_under_a_launcher_it_joins(ranks):
+    assert check_output(mpiexec(ranks, *arguments(PROMPT))) == plain()[1] + "\n"
+
+
+def test_layer_split_and_json():
+    out = check_output(
+        pipeinfer(*arguments("--ranks", "3", "--layer-split", "0,1,9", "--format", "json", PROMPT))
+    )
+    shown = json.loads(out)
+    tokens, text = plain()
+    assert shown["tokens"] == tokens
+    assert shown["text"] == text
+    assert shown["finish_reason"] == "length"
+    assert shown["n_prompt"] == len(Vocab(smollm2()).tokenize(PROMPT))
+    assert shown["stats"]["n_ranks"] == 3
+    assert shown["stats"]["n_stages"] == 2
+    assert shown["stats"]["n_generated"] == N_PREDICT
+
+
+@pytest.mark.parametrize("way", ["stdin", "-", "file"])
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_prompt_from_stdin_or_file(way, ranks, tmp_path):
+    (tmp_path / "prompt.txt").write_text(PROMPT + "\n", encoding="utf-8")
+    more = {"stdin": [], "-": ["-"], "file": ["-f", str(tmp_path / "prompt.txt")]}[way]
+    with (tmp_path / "prompt.txt").open() as prompt:
+        done = subprocess.run(
+            pipeinfer(*arguments("--ranks", ranks, *more)),
+            stdin=None if way == "file" else prompt,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (0, plain()[1] + "\n"), done.stderr
+
+
+def test_stats_are_one_line_on_stderr():
+    done = subprocess.run(
+        pipeinfer(*arguments("--ranks", "2", "--stats", PROMPT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == plain()[1] + "\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"pipeinfer: 2 ranks, {N_PREDICT} tokens, ")
+    assert all(word in line for word in ("tok/s", "TTFT", "ITL p50", "p99"))
+
+
+def test_generation_stops_at_an_end_of_generation_token():
+    chat = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
+    args = ["generate", "-m", "smollm2", "-n", "64", "-c", "256", "-t", "1", "--format", "json"]
+    stopped = json.loads(check_output(pipeinfer(*args, "--ranks", "1", chat)))
+    ignored = json.loads(check_output(pipeinfer(*args, "--ranks", "2", "--ignore-eos", chat)))
+    assert stopped["finish_reason"] == "stop"
+    assert ignored["finish_reason"] == "length"
+    assert len(ignored["tokens"]) == 64
+    assert ignored["tokens"][: len(stopped["tokens"])] == stopped["tokens"]
+
+
+def test_a_prompt_of_many_runs_fills_the_context_to_its_end():
+    """Prefill in several runs in flight; the text ends where the context does."""
+    vocab = Vocab(smollm2())
+    prompt = " ".join(PROMPTS[9:10] * 4)
+    n_prompt = len(vocab.tokenize(prompt))
+    room = 256 - n_prompt + 1
+    assert n_prompt > 5 * 32 and room < 100
+    expected = plain_decode(
+        {
+            "model": str(smollm2()),
+            "prompts": [vocab.tokenize(prompt)],
+            "n_predict": room,
+            "n_ctx": 512,
+        }
+    )[0]["tokens"]
+    args = ["generate", "-m", "smollm2", "-n", "200", "-c", "256", "-t", "1", "--ignore-eos"]
+    done = subprocess.run(
+        pipeinfer(*args, "--ranks", "3", "--format", "json", prompt),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["tokens"] == expected, done.stderr
+    assert f"ends the text after {room} tokens" in done.stderr
+
+
+def test_memory_grows_by_the_stages_share():
+    """Each rank's resident set grows by its tensors, and what a context of 256 needs beside."""
+    done = subprocess.run(
+        pipeinfer(*arguments("--ranks", "3", "-v", PROMPT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = [line for line in done.stderr.splitlines() if "resident set grown" in line]
+    assert len(lines) == 3
+    for line in lines:
+        words = line.split()
+        tensors_mb = float(words[words.index("MB") - 1])
+        grown_mb = float(words[-2])
+        assert tensors_mb <= grown_mb < tensors_mb + 35, line
+        assert grown_mb < 98 - 20, f"{line}: hardly less than the whole file"

@@ -1,0 +1,76 @@
+"""For the programs in this folder: a pipeline over the ranks of the job, driven by rank 0."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeinfer_cli import mpi, native
+from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli.runs import KvKind, KvOp, Result, Run
+from pipeinfer_cli.split import split_layers
+
+T = TypeVar("T")
+WAIT_S = 60.0
+N_BATCH = 32
+REMOVE_ALL = KvOp(kind=KvKind.REMOVE, seq_src=-1)
+
+
+def main(body: Callable[[Any, Any], Any]) -> None:
+    """Calls body(comm, request) on every rank and prints rank 0's answer as JSON."""
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    comm = mpi.start()
+    native.capture_log()
+    answer = body(comm, json.loads(sys.argv[1]))
+    if comm.rank == 0:
+        print(json.dumps(answer), flush=True)
+
+
+def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
+    """This rank's engine. Request: model, n_ctx, and maybe layer_split."""
+    path = Path(request["model"])
+    layers = split_layers(native.read_model_info(path), comm.size, request.get("layer_split"))
+    return Engine(
+        EngineConfig(
+            model_path=path,
+            rank=comm.rank,
+            n_ranks=comm.size,
+            stage_rank0=0 if len(layers[0]) else 1,
+            layer_first=layers[comm.rank].first,
+            layer_last=layers[comm.rank].last,
+            n_ctx=request["n_ctx"],
+            n_batch=N_BATCH,
+            n_threads=1,
+            comm_data=comm.Dup().py2f(),
+            comm_control=comm.Dup().py2f(),
+        )
+    )
+
+
+def on_head(
+    comm: Any, request: dict[str, Any], head: Callable[[Engine, Iterator[int]], T]
+) -> T | None:
+    """Opens the engines and runs `head` on rank 0 with a source of run ids; the others serve."""
+    with open_engine(comm, request) as engine:
+        if comm.rank == 0:
+            return head(engine, itertools.count(1))
+        while engine.serve(0.2) is None:
+            pass
+        return None
+
+
+def wait(engine: Engine) -> Result:
+    result = engine.wait(WAIT_S)
+    assert result is not None, f"no result within {WAIT_S} s"
+    return result
+
+
+def call(engine: Engine, run: Run) -> Result:
+    """Submits one run and waits for its result; nothing else may be in flight."""
+    engine.submit(run)
+    return wait(engine)

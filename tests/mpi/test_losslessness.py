@@ -1,0 +1,64 @@
+"""Split == whole: token ids and logits equal the unpatched llama.cpp's, bit for bit."""
+
+from functools import cache
+
+import pytest
+from support import PROMPTS, plain_decode, run_ranks, smollm2
+
+from pipeinfer_cli.vocab import Vocab
+
+pytestmark = pytest.mark.mpi
+
+N_PREDICT = 96
+N_CTX = 512
+N_LAYER = 30
+
+
+@cache
+def tokenized():
+    vocab = Vocab(smollm2())
+    return [vocab.tokenize(text) for text in PROMPTS]
+
+
+def request(prompts, n_predict):
+    return {"model": str(smollm2()), "prompts": prompts, "n_predict": n_predict, "n_ctx": N_CTX}
+
+
+@cache
+def plain_answers():
+    return plain_decode(request(tokenized(), N_PREDICT))
+
+
+@pytest.mark.parametrize(
+    "layer_split",
+    [
+        pytest.param([1], id="1 stage"),
+        pytest.param([0, 1], id="1 stage, head without layers"),
+        pytest.param([1, 1], id="2 stages"),
+        pytest.param([29, 1], id="2 stages, uneven"),
+        pytest.param([1, 27, 2], id="3 stages, uneven"),
+        pytest.param([0, 3, 2], id="2 stages, head without layers"),
+        pytest.param([1, 1, 1, 1, 1], id="5 stages"),
+    ],
+)
+def test_tokens_equal_plain_decoding(layer_split):
+    answers = run_ranks(
+        len(layer_split),
+        "tokens.py",
+        {**request(tokenized(), N_PREDICT), "layer_split": layer_split},
+    )
+    assert len(answers) == len(PROMPTS) >= 10
+    for text, tokens, plain in zip(PROMPTS, answers, plain_answers(), strict=True):
+        assert tokens == plain["tokens"], text
+
+
+def test_logits_equal_plain_decoding_at_every_split_point():
+    prompt = tokenized()[5]
+    plain = plain_decode(request([prompt], 1))[0]["logits"]
+    splits = [[first, N_LAYER - first] for first in range(1, N_LAYER)]
+    answers = run_ranks(
+        2, "logits.py", {**request([], 0), "tokens": prompt, "layer_splits": splits}
+    )
+    assert len(answers) == N_LAYER - 1
+    for split, hashes in zip(splits, answers, strict=True):
+        assert hashes == plain, split

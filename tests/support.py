@@ -1,0 +1,67 @@
+"""What several tests need: the model, the prompts, the oracle, and ranks to run programs on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeinfer_cli import build_info, models
+from pipeinfer_cli.launch import Launcher
+
+TESTS = Path(__file__).parent
+PROMPTS = (TESTS / "prompts.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n---\n")
+REFERENCE_LIB = Path(
+    os.environ.get("PIPEINFER_REFERENCE_LIB", TESTS.parent / "build" / "reference" / "bin")
+)
+
+
+@cache
+def smollm2() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct (Q4_1, 30 layers), fetched if it is not in the cache."""
+    return models.resolve("smollm2")
+
+
+def plain_decode(request: dict[str, Any]) -> Any:
+    """The answer of tests/oracle.py: the unpatched llama.cpp, one process, one token at a time."""
+    assert (REFERENCE_LIB / "libllama.so").exists(), (
+        f"no unpatched llama.cpp in {REFERENCE_LIB}: run `make reference`"
+    )
+    return json.loads(
+        check_output(
+            [sys.executable, str(TESTS / "oracle.py"), json.dumps(request)],
+            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(REFERENCE_LIB)},
+        )
+    )
+
+
+def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = 100) -> Any:
+    """Runs tests/mpi/<program> on so many ranks; returns the JSON that rank 0 prints last."""
+    launcher = Launcher.of(build_info.load().mpi)
+    command = launcher.command(
+        ranks, [sys.executable, str(TESTS / "mpi" / program), json.dumps(request)]
+    )
+    return json.loads(check_output(command, timeout_s=timeout_s).splitlines()[-1])
+
+
+def check_output(
+    command: list[str], *, timeout_s: float = 100, env: dict[str, str] | None = None
+) -> str:
+    """The command's stdout; a failure shows its stderr."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+def pipeinfer(*args: str) -> list[str]:
+    """The installed command."""
+    return [str(Path(sys.executable).with_name("pipeinfer")), *args]
+
+
+def mpiexec(ranks: int, *args: str) -> list[str]:
+    """The installed command under the launcher, as a user would start it."""
+    return Launcher.of(build_info.load().mpi).command(ranks, pipeinfer(*args))

@@ -1,0 +1,259 @@
+"""The command line: options, one line per error, exit codes. The session is a stand-in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeinfer_cli import build_info, cli, generate, launch, spawn
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals() -> Iterator[None]:
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, object]]:
+    """What pipeinfer_cli.session.run was called with; it returns 0."""
+    calls: list[tuple[GenerateConfig, object]] = []
+
+    def run(config: GenerateConfig, comm: object) -> int:
+        calls.append((config, comm))
+        return 0
+
+    stand_in = ModuleType("pipeinfer_cli.session")
+    stand_in.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeinfer_cli.session", stand_in)
+    import pipeinfer_cli
+
+    monkeypatch.setattr(pipeinfer_cli, "session", stand_in, raising=False)
+    return calls
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF")
+    return str(path)
+
+
+def test_one_rank_runs_in_this_process(
+    session: list[tuple[GenerateConfig, object]], model: str
+) -> None:
+    options = ["--ranks", "1", "-n", "5", "-c", "99", "-t", "2", "--ignore-eos", "--stats"]
+    more = ["--format", "json", "-v", "--timeout", "1.5", "--layer-split", "3"]
+    assert cli.main(["generate", "-m", model, *options, *more, "hi"]) == 0
+    expected = GenerateConfig(
+        model=model,
+        prompt=Prompt(text="hi"),
+        n_predict=5,
+        n_ctx=99,
+        ranks=1,
+        layer_split=(3.0,),
+        threads=2,
+        ignore_eos=True,
+        stats=True,
+        format="json",
+        verbose=True,
+        timeout_s=1.5,
+    )
+    assert session == [(expected, None)]
+
+
+def test_prompts_that_look_like_options(
+    session: list[tuple[GenerateConfig, object]], model: str
+) -> None:
+    assert cli.main(["generate", "-m", model, "--ranks", "1", "--", "-n"]) == 0
+    assert session[0][0].prompt.text == "-n"
+
+
+def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[spawn.Job] = []
+    monkeypatch.setattr(spawn, "spawn", lambda job: jobs.append(job) or 7)
+    launcher = launch.Launcher(mpiexec="mpiexec", family="mpich")
+    monkeypatch.setattr(launch.Launcher, "of", lambda _: launcher)
+    monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
+    assert cli.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
+    config = GenerateConfig.from_json(jobs[0].files[generate.CONFIG_FILE])
+    assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
+    assert ":" not in jobs[0].program  # launchers would take it for their own
+
+
+def test_under_a_launcher_rank_0_resolves_later(
+    session: list[tuple[GenerateConfig, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comm = object()
+    mpi = ModuleType("pipeinfer_cli.mpi")
+    mpi.start = lambda: comm  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeinfer_cli.mpi", mpi)
+    import pipeinfer_cli
+
+    monkeypatch.setattr(pipeinfer_cli, "mpi", mpi, raising=False)
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert cli.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
+    assert session == [
+        (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
+    ]
+
+
+def test_ranks_must_be_those_of_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert cli.main(["generate", "-m", "m", "--ranks", "3", "hi"]) == 2
+    assert "--ranks 3, but a PMI launcher started 2" in capsys.readouterr().err
+
+
+def test_only_rank_0_of_a_launcher_speaks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(cli, "SILENT_RANK_WAIT_S", 0.0)
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert cli.main(["generate", "-m", "m", "-n", "0", "hi"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_signals_while_an_error_is_said_change_nothing(capsys: Capture) -> None:
+    class SlowError(UserError):
+        def __str__(self) -> str:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            return "bad"
+
+    assert cli.guard(_raise(SlowError()), verbose=False) == 2
+    assert capsys.readouterr().err == "pipeinfer: error: bad\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "missing command: see pipeinfer --help"),
+        (["bogus"], "'bogus'"),
+        (["generate"], "'-m' / '--model'"),
+        (["generate", "-m", "m", "--bogus"], "--bogus"),
+        (["generate", "-m", "m", "-n", "many"], "'many' is not a whole number"),
+        (["generate", "-m", "m", "--timeout", "soon"], "'soon' is not a number"),
+        (["generate", "-m", "m", "--timeout", "-1"], "--timeout -1"),
+        (["generate", "-m", "m", "-n"], "'-n'"),
+        (["generate", "-m", "m", "-n", "0"], "-n/--n-predict 0"),
+        (["generate", "-m", "m", "--format", "xml"], "'xml'"),
+        (["generate", "-m", "m", "--layer-split", "1;2"], "'1;2'"),
+        (["generate", "-m", "m", "--ranks", "2", "--layer-split", "1"], "1 weights for 2 ranks"),
+        (["generate", "-m", "m", "-f", "f", "prompt"], "one of them"),
+        (["generate", "-m", "m", "-f", "/no/file"], "'/no/file'"),
+        (["generate", "-m", "no.gguf", "hi"], "no.gguf"),
+        (["generate", "-m", "nosuch", "hi"], "known name: give a GGUF path or one of smollm2"),
+        (["generate", "-m", "m", "a", "b"], "b"),
+        (["models", "path", "../x"], "'../x' is no model name"),
+        (["models", "pull", "nosuch"], "known names are smollm2"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str, capsys: Capture) -> None:
+    assert cli.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("pipeinfer: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def _raise(error: BaseException) -> Callable[[], int]:
+    def call() -> int:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("bad\nvalue"), 2, "bad value"),
+        (RunError("rank 1 died"), 1, "rank 1 died"),
+        (KeyError("x"), 1, "unexpected KeyError: 'x' (-v shows where)"),
+        (MemoryError(), 1, "unexpected MemoryError"),
+        (KeyboardInterrupt(), 130, "interrupted by SIGINT"),
+        (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM"),
+    ],
+)
+def test_errors_become_exit_codes(
+    error: BaseException, code: int, said: str, capsys: Capture
+) -> None:
+    assert cli.guard(_raise(error), verbose=False) == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"pipeinfer: error: {said}")
+    assert err.count("\n") == 1
+
+
+def test_verbose_shows_where_only_what_was_unexpected(capsys: Capture) -> None:
+    cli.guard(_raise(KeyError("x")), verbose=True)
+    assert "Traceback" in capsys.readouterr().err
+    cli.guard(_raise(UserError("x")), verbose=True)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_in_one_process(
+    model: str, monkeypatch: pytest.MonkeyPatch, session: object, capsys: Capture
+) -> None:
+    run_session = _raise(KeyboardInterrupt())
+    monkeypatch.setattr(sys.modules["pipeinfer_cli.session"], "run", lambda *_: run_session())
+    assert cli.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
+    assert capsys.readouterr().err == "pipeinfer: error: interrupted by SIGINT\n"
+
+
+def run(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "pipeinfer_cli", *args]
+    return subprocess.run(command, env=env, text=True, capture_output=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_closed_stdout_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeinfer_cli", "models", "list"],
+        env=env,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (OutputClosedError.exit_code, b"")
+
+
+def test_help_is_plain_and_light() -> None:
+    code = "import sys; from pipeinfer_cli import cli; cli.main(['--help']); print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True)
+    *help_lines, loaded = done.stdout.splitlines()
+    assert help_lines[0].startswith("Usage: pipeinfer")
+    assert not {"numpy", "llama_cpp", "mpi4py", "rich"} & set(loaded.split())
+    assert "\x1b" not in done.stdout
+
+
+def test_no_prompt_and_empty_stdin() -> None:
+    done = run("generate", "-m", "m", "--ranks", "1", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the prompt on stdin is empty" in done.stderr
+
+
+def test_version_and_models_list() -> None:
+    assert run("--version").stdout.startswith("pipeinfer ")
+    header, *rows = run("models", "list").stdout.splitlines()
+    assert header.split("\t") == ["name", "size", "cached", "description"]
+    assert rows[0].startswith("smollm2\t98.4 MB\t")

@@ -1,0 +1,152 @@
+"""What doctor finds, with programs and libraries made up for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeinfer_cli import build_info, doctor, models
+from pipeinfer_cli.doctor import Check
+from pipeinfer_cli.errors import UserError
+
+HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
+OPEN_MPI = "mpirun (Open MPI) 4.1.4\n"
+
+
+def program(path: Path, says: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{says}END\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def mpi(mpiexec: str | None, family: str = "mpich", version: str = "5.0.2") -> build_info.MpiInfo:
+    return build_info.MpiInfo(
+        kind="system", family=family, version=version, library="/l/libmpi.so", mpiexec=mpiexec
+    )
+
+
+@pytest.mark.parametrize(
+    ("says", "family", "version", "verdict"),
+    [
+        (HYDRA, "mpich", "5.0.2", "ok"),
+        (HYDRA, "mpich", "4.3.0", "note"),
+        (OPEN_MPI, "openmpi", "4.1.4", "ok"),
+        (OPEN_MPI, "mpich", "5.0.2", "not ok"),
+        (HYDRA, "openmpi", "5.0.2", "not ok"),
+    ],
+)
+def test_launcher(tmp_path: Path, says: str, family: str, version: str, verdict: str) -> None:
+    info = mpi(program(tmp_path / "mpiexec", says), family, version)
+    assert doctor._launcher(info).verdict == verdict
+
+
+def test_no_launcher_is_no_obstacle() -> None:
+    assert doctor._launcher(mpi("/nonexistent/mpiexec")).verdict == "note"
+
+
+def test_a_foreign_mpiexec_first_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = program(tmp_path / "ours" / "mpiexec", HYDRA)
+    program(tmp_path / "foreign" / "mpiexec", OPEN_MPI)
+    monkeypatch.setenv("PATH", f"{tmp_path}/foreign:{tmp_path}/ours:/usr/bin:/bin")
+    found = doctor._foreign_mpiexec(mpi(ours))
+    assert (found.verdict, "openmpi" in found.text, ours in found.todo) == ("note", True, True)
+    monkeypatch.setenv("PATH", f"{tmp_path}/ours:{tmp_path}/foreign:/usr/bin:/bin")
+    assert doctor._foreign_mpiexec(mpi(ours)).ok
+
+
+def whole() -> dict[str, Any]:
+    return {
+        "upstream": {"package": "llama-cpp-python", "version": "9.9.9", "sha256": "0"},
+        "patches": [{"name": "0001-x.patch", "sha256": "0"}],
+        "mpi": {
+            "kind": "wheel",
+            "family": "mpich",
+            "version": "5.0.2",
+            "library": "libmpi.so.12",
+            "mpiexec": None,
+        },
+        "compiler": "g++",
+        "ggml_options": {"GGML_NATIVE": True},
+        "build_type": "Release",
+    }
+
+
+def write(tmp_path: Path, data: object) -> None:
+    (tmp_path / "build.json").write_text(json.dumps(data))
+
+
+def test_build_info_finds_the_wheel(tmp_path: Path) -> None:
+    write(tmp_path, whole())
+    info = build_info.load(tmp_path)
+    assert info.patches == ("0001-x.patch",)
+    assert Path(info.mpi.library_path).is_file()
+    assert info.mpi.mpiexec_path is not None
+
+
+@pytest.mark.parametrize("data", [[], {}, {**whole(), "mpi": {}}, "text", None])
+def test_a_damaged_build_info(tmp_path: Path, data: object) -> None:
+    write(tmp_path, data)
+    with pytest.raises(UserError, match=r"is damaged.*install the package again"):
+        build_info.load(tmp_path)
+
+
+def test_no_build_info(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="native library is not installed"):
+        build_info.load(tmp_path)
+
+
+def test_without_the_library_generation_cannot_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build_info, "LIB_DIR", tmp_path)
+    monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path))
+    assert doctor.run() == 1
+    out = capsys.readouterr().out
+    assert "not ok  library: " in out
+    assert "what to do: " in out
+    assert "\x1b" not in out
+
+
+def test_bindings_of_another_version(tmp_path: Path) -> None:
+    write(tmp_path, whole())
+    found = doctor._bindings(build_info.load(tmp_path))
+    assert found.verdict == "not ok"
+    assert "9.9.9" in found.todo
+
+
+def test_what_nobody_foresaw_is_a_finding() -> None:
+    def broken() -> Check:
+        raise OSError("odd\nthing")
+
+    assert doctor._guarded("x", broken) == Check(
+        name="x", ok=False, text="odd thing", todo="pip install pipeinfer again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("pass", ""),
+        ("raise ValueError('no good')", "no good"),
+        ("import os; os.abort()", "killed by signal 6"),
+        ("import os; os._exit(3)", "exit code 3"),
+    ],
+)
+def test_probe(code: str, said: str) -> None:
+    assert doctor._probe(code) == said
+
+
+def test_the_cache_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "c"))
+    assert doctor._cache().text == f"{tmp_path}/c/models: empty"
+    model = models.catalogue()["smollm2"]
+    with model.cache_path.open("wb") as file:
+        file.truncate(model.size_bytes)
+    assert doctor._cache().text.endswith("smollm2")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "file"))
+    assert doctor._cache().verdict == "note"

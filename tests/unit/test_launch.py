@@ -1,0 +1,404 @@
+"""Launchers' environments, defaults of this machine, and ranks that we start ourselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeinfer_cli import build_info, launch, mpi
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import ALONE, Launcher, World
+
+TESTS = Path(__file__).parent.parent
+LIMIT_S = 10.0  # within which nothing of a job may be left
+
+
+def world(launcher: str, rank: int, size: int | None, family: str | None = None) -> World:
+    return World(launcher=launcher, rank=rank, size=size, family=family)
+
+
+HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "5", "PMI_FD": "9", "MPI_LOCALRANKID": "2"}
+OPENMPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "1"}
+STEP = {"SLURM_PROCID": "3", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
+BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        pytest.param({}, ALONE, id="alone"),
+        pytest.param({"PMI_RANK": ""}, ALONE, id="empty"),
+        pytest.param({"PMI_RANK": "x", "PMI_SIZE": "2"}, ALONE, id="no number"),
+        pytest.param(HYDRA, world("MPICH's mpiexec", 2, 5, "mpich"), id="hydra"),
+        pytest.param(OPENMPI, world("Open MPI's mpirun", 1, 4, "openmpi"), id="Open MPI"),
+        pytest.param(STEP, world("srun", 3, 4), id="srun without PMI"),
+        pytest.param(
+            {**STEP, "SLURM_STEP_NUM_TASKS": "2"}, world("srun", 3, 2), id="a step of a larger job"
+        ),
+        pytest.param(
+            {**STEP, "PMI_RANK": "3", "PMI_SIZE": "4"},
+            world("a PMI launcher", 3, 4),
+            id="srun PMI2",
+        ),
+        pytest.param({**STEP, "PMIX_RANK": "3"}, world("a PMIx launcher", 3, 4), id="srun PMIx"),
+        pytest.param({**STEP, "SLURM_NTASKS": "1"}, ALONE, id="srun --pty shell"),
+        pytest.param({**STEP, "SLURM_STEP_ID": "4294967290"}, ALONE, id="salloc's shell"),
+        pytest.param(BATCH, ALONE, id="sbatch script"),
+        pytest.param(
+            {**BATCH, **HYDRA}, world("MPICH's mpiexec", 2, 5, "mpich"), id="mpiexec in sbatch"
+        ),
+        pytest.param(
+            {"PALS_RANKID": "1", "PALS_SIZE": "2"}, world("PALS's mpiexec", 1, 2), id="PALS"
+        ),
+        pytest.param({"PMIX_RANK": "1"}, world("a PMIx launcher", 1, None), id="PMIx alone"),
+        pytest.param({"MPI_LOCALRANKID": "1"}, world("an MPI launcher", 1, None), id="local rank"),
+    ],
+)
+def test_detect(env: dict[str, str], expected: World) -> None:
+    assert launch.detect(env) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("", set()), ("0", {0}), ("0-2,8\n", {0, 1, 2, 8}), ("3,1-1", {1, 3})]
+)
+def test_cpulist(text: str, cpus: set[int]) -> None:
+    assert launch.parse_cpulist(text) == cpus
+
+
+@pytest.mark.parametrize(
+    ("nodes", "mask", "ranks"),
+    [
+        (["0-3"], {0, 1}, 1),
+        (["0-3", "4-7"], {0, 1, 4}, 2),
+        (["0-3", "4-7"], {5}, 1),
+        (["0-3", ""], {0}, 1),  # a node of memory only
+        ([], {0}, 1),
+        (["0-3"], {9}, 1),
+    ],
+)
+def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: int) -> None:
+    for number, cpus in enumerate(nodes):
+        (tmp_path / f"node{number}").mkdir()
+        (tmp_path / f"node{number}" / "cpulist").write_text(cpus + "\n")
+    assert launch.default_ranks(tmp_path, frozenset(mask)) == ranks
+
+
+@pytest.mark.parametrize(
+    ("env", "local_ranks", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3", "SLURM_CPUS_PER_TASK": "5"}, 1, 3),
+        ({"OMP_NUM_THREADS": "4,2"}, 1, 4),
+        ({"OMP_NUM_THREADS": "all", "SLURM_CPUS_PER_TASK": "5"}, 1, 5),
+        ({}, 2, 4),
+        ({}, 3, 2),
+        ({"OMP_NUM_THREADS": "0"}, 100, 1),
+    ],
+)
+def test_default_threads(
+    env: dict[str, str], local_ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(8)))
+    assert launch.default_threads(local_ranks, env) == threads
+
+
+def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = Launcher(mpiexec="mpiexec", family="openmpi").command
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert {"--oversubscribe", "--allow-run-as-root"} < set(command(3, ["x"]))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "--allow-run-as-root" not in command(3, ["x"])
+
+
+def mpi_info(family: str, mpiexec: str | None) -> build_info.MpiInfo:
+    return build_info.MpiInfo(
+        kind="system", family=family, version="1.0", library="libmpi.so.12", mpiexec=mpiexec
+    )
+
+
+def test_no_launcher() -> None:
+    with pytest.raises(UserError, match="--ranks 1"):
+        Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
+
+
+@pytest.mark.parametrize(("family", "env"), [("mpich", OPENMPI), ("openmpi", HYDRA)])
+def test_another_mpis_launcher_is_refused_before_mpi_starts(
+    family: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    info = build_info.BuildInfo(
+        upstream_package="p",
+        upstream_version="v",
+        patches=(),
+        mpi=mpi_info(family, sys.executable),
+        compiler="c",
+        build_type="Release",
+        ggml_options={},
+    )
+    monkeypatch.setattr(build_info, "load", lambda: info)
+    with pytest.raises(UserError, match=rf"tasks by .* built for {family} 1.0.*{sys.executable}"):
+        mpi.start()
+    assert "mpi4py.MPI" not in sys.modules
+
+
+def test_two_mpi_libraries_are_seen() -> None:
+    line = "7f0000-7f1000 r-xp 00000000 fe:00 12   {}\n"
+    ours = "".join(
+        line.format(path)
+        for path in (
+            "/v/lib/libmpi.so.12",
+            "/v/lib/libmpi.so.12",
+            "/v/lib/libmpifort.so.12",
+            "/usr/lib/libmpi_cxx.so.40",
+            "/dev/shm/mpich_shm_1_0",
+            "/v/mpi4py/MPI.mpich.cpython-311-x86_64-linux-gnu.so",
+        )
+    )
+    assert mpi.mapped_libraries(ours) == ["/v/lib/libmpi.so.12"]
+    mpi.check_one_library(ours)
+    for other in ("/usr/lib/libmpi.so.40.30.4", "/v/lib/libmpi_abi.so.1", "/opt/libmpi_gnu_123.so"):
+        with pytest.raises(UserError, match="two MPI libraries"):
+            mpi.check_one_library(ours + line.format(other))
+
+
+class Jobs:
+    """Starts fake ranks under a parent of its own and looks for what is left of them."""
+
+    def __init__(self, mpiexec: str, tmp_path: Path) -> None:
+        self.mpiexec, self.tmp_path = mpiexec, tmp_path
+        self.ready = tmp_path / "ready"
+        self.ready.mkdir()
+        self.temp = tmp_path / "temp"
+        self.temp.mkdir()
+
+    def start(self, ranks: int, *acts: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, TESTS / "fake_parent.py", self.mpiexec, "mpich", str(ranks), *acts],
+            env={**os.environ, "TMPDIR": str(self.temp)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, ranks: int, *acts: str) -> tuple[int, str, list[str]]:
+        """Exit code, stdout and the lines of stderr."""
+        with self.start(ranks, *acts) as parent:
+            out, err = parent.communicate(timeout=LIMIT_S)
+        self.check_gone()
+        return parent.returncode, out.decode(), err.decode().splitlines()
+
+    def wait_ready(self, ranks: int) -> None:
+        deadline_s = time.monotonic() + LIMIT_S
+        while len(list(self.ready.iterdir())) < ranks:
+            assert time.monotonic() < deadline_s, "the ranks did not start"
+            time.sleep(0.02)
+
+    def living(self) -> list[int]:
+        """Processes whose environment names a private folder of ours: launcher, proxies, ranks."""
+        marker = f"PIPEINFER_SPAWN_DIR={self.temp}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                found += [int(entry.parent.name)] if marker in entry.read_bytes() else []
+            except OSError:
+                continue
+        return found
+
+    def check_gone(self, limit_s: float = 0.0) -> None:
+        deadline_s = time.monotonic() + limit_s
+        while self.living() or list(self.temp.iterdir()):
+            assert time.monotonic() < deadline_s, (self.living(), list(self.temp.iterdir()))
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def jobs(mpiexec: str, tmp_path: Path) -> Iterator[Jobs]:
+    started = Jobs(mpiexec, tmp_path)
+    yield started
+    for pid in started.living():
+        os.kill(pid, signal.SIGKILL)
+
+
+pytest_mpi = pytest.mark.mpi
+
+
+@pytest_mpi
+def test_output_goes_past_the_launcher(jobs: Jobs) -> None:
+    acts = ("0:print=text\\n", "1:print=not shown", "1:err=note")
+    assert jobs.run(3, *acts) == (0, "text\n", ["note"])
+
+
+@pytest_mpi
+def test_more_ranks_than_cores_and_none_is_bound(jobs: Jobs) -> None:
+    ranks = len(os.sched_getaffinity(0)) + 3
+    code, out, _ = jobs.run(ranks, "0:affinity")
+    assert (code, int(out)) == (0, len(os.sched_getaffinity(0)))
+
+
+@pytest_mpi
+def test_much_output_arrives_whole_at_a_slow_reader(jobs: Jobs) -> None:
+    with jobs.start(2, "0:flood=100") as parent:
+        assert parent.stdout is not None
+        time.sleep(0.5)  # pipes fill up meanwhile
+        data = parent.stdout.read()
+    assert (parent.returncode, len(data)) == (0, 100 * 65536)
+
+
+@pytest_mpi
+@pytest.mark.parametrize(
+    ("rank", "signum", "name"), [(1, 9, "SIGKILL"), (0, 6, "SIGABRT"), (2, 15, "SIGTERM")]
+)
+def test_a_killed_rank_is_named(jobs: Jobs, rank: int, signum: int, name: str) -> None:
+    code, out, err = jobs.run(3, f"{rank}:sleep=0.1", f"{rank}:kill={signum}", "*:sleep=60")
+    assert (code, out, len(err)) == (1, "", 1), err
+    assert err[0].startswith(f"pipeinfer: error: rank {rank} (pid ")
+    assert err[0].endswith(f"was killed by signal {signum} ({name}); all ranks were ended")
+
+
+@pytest_mpi
+def test_an_error_of_all_ranks_is_said_once(jobs: Jobs) -> None:
+    assert jobs.run(3, "*:error=bad model") == (2, "", ["pipeinfer: error: bad model"])
+
+
+@pytest_mpi
+def test_an_error_of_one_rank_ends_all(jobs: Jobs) -> None:
+    assert jobs.run(3, "1:error=no memory", "*:sleep=60") == (
+        2,
+        "",
+        ["pipeinfer: error: no memory"],
+    )
+
+
+@pytest_mpi
+def test_a_silent_exit_is_said(jobs: Jobs) -> None:
+    code, _, err = jobs.run(2, "1:exit=3", "*:sleep=60")
+    assert (code, len(err)) == (1, 1)
+    assert "rank 1 (pid " in err[0]
+    assert "ended with exit code 3" in err[0]
+
+
+@pytest_mpi
+def test_stubborn_ranks_and_their_daemons_are_killed(jobs: Jobs) -> None:
+    code, _, err = jobs.run(2, "*:stubborn", "1:daemon", "1:kill=11", "*:sleep=60")
+    assert (code, len(err)) == (1, 1)
+    assert "SIGSEGV" in err[0]
+
+
+@pytest_mpi
+@pytest.mark.parametrize(
+    ("signum", "stubborn"),
+    [
+        (signal.SIGINT, ""),
+        (signal.SIGTERM, ""),
+        (signal.SIGHUP, ""),
+        (signal.SIGINT, "*:stubborn"),
+    ],
+)
+def test_signals_end_the_job(jobs: Jobs, signum: signal.Signals, stubborn: str) -> None:
+    acts = [stubborn] if stubborn else []
+    with jobs.start(3, *acts, f"*:ready={jobs.ready}", "*:sleep=60") as parent:
+        jobs.wait_ready(3)
+        begun_s = time.monotonic()
+        parent.send_signal(signum)
+        _, err = parent.communicate(timeout=LIMIT_S)
+    assert parent.returncode == 128 + signum
+    assert err.decode().splitlines() == [f"pipeinfer: error: interrupted by {signum.name}"]
+    assert time.monotonic() - begun_s < LIMIT_S
+    jobs.check_gone()
+
+
+@pytest_mpi
+@pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.25, 0.35])
+def test_a_signal_while_spawning(jobs: Jobs, delay_s: float) -> None:
+    with jobs.start(3, "*:sleep=60") as parent:
+        time.sleep(delay_s)
+        parent.send_signal(signal.SIGTERM)
+        parent.communicate(timeout=LIMIT_S)
+    # Before Python has installed its handler, the signal's default ends it.
+    assert parent.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
+    jobs.check_gone()
+
+
+@pytest_mpi
+def test_a_second_signal_grants_no_grace(jobs: Jobs) -> None:
+    with jobs.start(2, "*:stubborn", f"*:ready={jobs.ready}", "*:sleep=60") as parent:
+        jobs.wait_ready(2)
+        begun_s = time.monotonic()
+        parent.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        parent.send_signal(signal.SIGINT)
+        parent.communicate(timeout=LIMIT_S)
+    assert (parent.returncode, time.monotonic() - begun_s < 1.5) == (130, True)
+    jobs.check_gone()
+
+
+@pytest_mpi
+@pytest.mark.parametrize("stubborn", ["", "*:stubborn"])
+def test_ranks_do_not_outlive_a_killed_parent(jobs: Jobs, stubborn: str) -> None:
+    acts = [stubborn] if stubborn else []
+    with jobs.start(3, *acts, f"*:ready={jobs.ready}", "*:sleep=60") as parent:
+        jobs.wait_ready(3)
+        parent.kill()
+    jobs.check_gone(LIMIT_S)
+
+
+@pytest_mpi
+@pytest.mark.parametrize("delay_s", [0.1, 0.2, 0.3])
+def test_a_parent_killed_while_spawning(jobs: Jobs, delay_s: float) -> None:
+    with jobs.start(3, "*:sleep=60") as parent:
+        time.sleep(delay_s)
+        parent.kill()
+    deadline_s = time.monotonic() + LIMIT_S
+    while jobs.living():  # its folder may stay: nobody was there yet who could remove it
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@pytest_mpi
+@pytest.mark.parametrize("flood", [[], ["0:flood=50"]])
+def test_a_reader_that_goes_away_ends_the_job_quietly(jobs: Jobs, flood: list[str]) -> None:
+    with jobs.start(3, "0:print=first\\n", *flood, "*:sleep=60") as parent:
+        assert parent.stdout is not None and parent.stderr is not None
+        assert parent.stdout.readline() == b"first\n"
+        parent.stdout.close()
+        assert parent.wait(LIMIT_S) == 128 + signal.SIGPIPE
+        assert parent.stderr.read() == b""
+    jobs.check_gone()
+
+
+@pytest_mpi
+def test_a_killed_launcher_is_said(jobs: Jobs) -> None:
+    with jobs.start(2, f"*:ready={jobs.ready}", "*:sleep=60") as parent:
+        jobs.wait_ready(2)
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, err = parent.communicate(timeout=LIMIT_S)
+    assert (parent.returncode, len(err.decode().splitlines())) == (1, 1), err
+    jobs.check_gone()
+
+
+def test_a_launcher_that_cannot_be_started(jobs: Jobs) -> None:
+    jobs.mpiexec = "/nonexistent/mpiexec"
+    code, _, err = jobs.run(2)
+    assert (code, err) == (
+        1,
+        ["pipeinfer: error: cannot start /nonexistent/mpiexec: No such file or directory"],
+    )
+
+
+def test_what_a_failing_launcher_says_is_passed_on(jobs: Jobs, tmp_path: Path) -> None:
+    broken = tmp_path / "mpiexec"
+    broken.write_text("#!/bin/sh\necho banner\necho 'no slots left' >&2\nexit 7\n")
+    broken.chmod(0o755)
+    jobs.mpiexec = str(broken)
+    code, out, err = jobs.run(2)
+    assert (code, out, len(err)) == (1, "", 1)
+    assert err[0].endswith("ended with exit code 7: no slots left")

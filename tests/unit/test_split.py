@@ -1,0 +1,87 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import ModelInfo
+from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+
+
+def model(layer_bytes, *, can_split=True, output=0, tied=False, embedding=0):
+    return ModelInfo(
+        arch="llama",
+        n_layer=len(layer_bytes),
+        n_embd=64,
+        n_vocab=100,
+        n_ctx_train=512,
+        can_split=can_split,
+        tied_output=tied,
+        layer_bytes=tuple(layer_bytes),
+        bytes_input=embedding,
+        bytes_output=output,
+        bytes_total=sum(layer_bytes) + output + embedding,
+    )
+
+
+@given(
+    layer_bytes=st.lists(st.integers(1, 1000), min_size=1, max_size=60),
+    output=st.integers(0, 5000),
+    data=st.data(),
+)
+def test_stages_cover_all_layers_in_order_and_none_is_empty(layer_bytes, output, data):
+    n_stages = data.draw(st.integers(1, len(layer_bytes)))
+    weights = data.draw(
+        st.none() | st.lists(st.floats(0.01, 100), min_size=n_stages, max_size=n_stages)
+    )
+    layers = split_layers(model(layer_bytes, output=output), n_stages, weights)
+    assert layers[0].first == 0
+    assert layers[-1].last == len(layer_bytes)
+    assert all(a.last == b.first for a, b in zip(layers, layers[1:], strict=False))
+    assert all(len(each) >= 1 for each in layers)
+
+
+@given(n_layer=st.integers(1, 100), data=st.data())
+def test_auto_is_as_even_as_whole_layers_allow(n_layer, data):
+    n_stages = data.draw(st.integers(1, n_layer))
+    whole = model([1000] * n_layer)
+    sizes = [stage_bytes(whole, each) for each in split_layers(whole, n_stages, None)]
+    assert max(sizes) - min(sizes) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ((1, 1), [(0, 15), (15, 30)]),
+        ((29, 1), [(0, 29), (29, 30)]),
+        ((10, 15, 5), [(0, 10), (10, 25), (25, 30)]),
+        ((0, 1, 2), [(0, 0), (0, 10), (10, 30)]),
+        ((1000, 1), [(0, 29), (29, 30)]),
+    ],
+)
+def test_weights_are_shares_of_the_layers(weights, expected):
+    ranges = split_layers(model([7] * 30), len(weights), weights)
+    assert ranges == tuple(LayerRange(*each) for each in expected)
+
+
+def test_the_output_head_counts_with_the_last_stage():
+    heavy_head = model([10] * 8, embedding=40, tied=True)
+    assert split_layers(heavy_head, 2, None) == (LayerRange(0, 6), LayerRange(6, 8))
+
+
+@pytest.mark.parametrize(
+    ("whole", "ranks", "weights", "words"),
+    [
+        (model([1] * 4), 5, None, "use at most 4 ranks"),
+        (model([1] * 4), 6, (0, 1, 1, 1, 1, 1), "use at most 5 ranks"),
+        (model([1] * 4), 2, (1, 1, 1), "3 weights for 2 ranks"),
+        (model([1] * 4, can_split=False), 2, None, "cannot be split"),
+    ],
+)
+def test_impossible_splits_are_refused(whole, ranks, weights, words):
+    with pytest.raises(UserError, match=words):
+        split_layers(whole, ranks, weights)
+
+
+def test_an_architecture_that_cannot_be_split_runs_whole():
+    assert split_layers(model([1] * 4, can_split=False), 1, None) == (LayerRange(0, 4),)
+    assert split_layers(model([1] * 4, can_split=False), 2, (0, 1))[1] == LayerRange(0, 4)
