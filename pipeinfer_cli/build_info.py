@@ -36,9 +36,9 @@ class MpiInfo:
     @property
     def mpiexec_path(self) -> str | None:
         """The launcher of this MPI, or None if there is none on this machine."""
-        if self.mpiexec is not None:
-            return shutil.which(self.mpiexec)
-        return shutil.which(_wheel_file("bin/mpiexec"))
+        if self.kind == "wheel":
+            return shutil.which(_wheel_file("bin/mpiexec"))
+        return shutil.which(self.mpiexec) if self.mpiexec is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,6 @@ def _wheel_file(name: str) -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.as_posix().endswith(f"../{name}"):
+        if file.as_posix().endswith(f"/{name}"):
             return Path(str(file.locate())).resolve()
     return Path(sys.prefix) / name

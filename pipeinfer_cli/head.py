@@ -22,15 +22,21 @@ POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
 class Pipeline(Protocol):
     """What the head needs of native.Engine."""
 
-    def submit(self, run: Run) -> None: ...
-    def wait(self, timeout_s: float) -> Result | None: ...
+    def submit(self, run: Run) -> None:
+        """Sends a run on its way."""
+
+    def wait(self, timeout_s: float) -> Result | None:
+        """The next result, in the order of submission; None when the time is over."""
 
 
 class Scheduler(Protocol):
     """See scheduler.py."""
 
-    def take_runs(self) -> list[Run]: ...
-    def on_result(self, result: Result) -> list[int]: ...
+    def take_runs(self) -> list[Run]:
+        """The runs to submit now, in this order."""
+
+    def on_result(self, result: Result) -> list[int]:
+        """The token ids that this result has decided."""
 
 
 def token_stream(pipeline: Pipeline, scheduler: Scheduler, *, timeout_s: float) -> Iterator[int]:

@@ -51,6 +51,16 @@ def start() -> Comm:
     return comm
 
 
+def ranks_on_this_host(comm: Comm) -> int:
+    """How many of the job's ranks share this host's cores. All ranks call it."""
+    from mpi4py import MPI
+
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    count = local.size
+    local.Free()
+    return count
+
+
 def abort(code: int) -> NoReturn:
     """Ends the whole job with this exit code, because one rank cannot go on and has said why."""
     from mpi4py import MPI

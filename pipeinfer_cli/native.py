@@ -96,7 +96,7 @@ class _EngineParams(ctypes.Structure):
         ("n_ctx", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
-        ("poll_us", c_int32),
+        ("has_own_cores", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
     ]
@@ -261,7 +261,7 @@ class EngineConfig:
     n_ctx: int
     n_batch: int  # most tokens in a run
     n_threads: int
-    poll_us: int = 50  # 0: the comm thread spins
+    has_own_cores: bool = False  # a core for each compute thread: idle ranks may spin
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
 
@@ -297,8 +297,10 @@ class Engine:
 
     def submit(self, run: Run) -> None:
         """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
-        kv_ops = [(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last) for op in run.kv_ops]
-        tokens = [(t.id, t.position, len(t.seq_ids), t.want) for t in run.tokens]
+        kv_ops = [
+            _KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last) for op in run.kv_ops
+        ]
+        tokens = [_Token(t.id, t.position, len(t.seq_ids), t.want) for t in run.tokens]
         seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
         native = _Run(
             run.run_id,
@@ -371,7 +373,7 @@ class Engine:
 
 
 def byte_buffer(size: int) -> ctypes.Array[c_char]:
-    """Writable memory for llama-cpp-python's bindings to put bytes into."""
+    """Writable memory for llama-cpp-python's bindings to put bytes into; `.raw` reads it."""
     return ctypes.create_string_buffer(size)
 
 

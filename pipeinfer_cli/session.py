@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import launch, models
+from pipeinfer_cli import launch, models, mpi
 from pipeinfer_cli.config import GenerateConfig, read_prompt
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.head import Answer, Writer, answer_tokens, token_stream
@@ -24,13 +24,11 @@ from pipeinfer_cli.stats import measure
 from pipeinfer_cli.vocab import Vocab
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Comm
+    from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
 
 # Most tokens in a run. From 64 on, llama.cpp's attention takes another path on CPUs, whose results
 # are not bitwise those of one token at a time; and small runs of a prompt fill the pipeline.
 N_BATCH = 32
-# While idle, the comm thread sleeps this long between polls, unless it has a core of its own.
-POLL_US = 50
 # After a signal a rank waits this long for the head to end the job.
 FAREWELL_S = 5.0
 
@@ -130,14 +128,12 @@ def open_engine(config: GenerateConfig, plan: Plan, comm: Comm | None) -> Engine
         engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
         _report([_placement(plan, 0, resident_before)], config.verbose)
         return engine
-    from mpi4py import MPI
-
-    local_ranks = comm.Split_type(MPI.COMM_TYPE_SHARED).size
+    mpi.check_one_library()  # now that libpipeinfer is loaded, too
     engine_config = _engine_config(
         config,
         plan,
         rank=comm.rank,
-        local_ranks=local_ranks,
+        local_ranks=mpi.ranks_on_this_host(comm),
         comms=(comm.Dup().py2f(), comm.Dup().py2f()),
     )
     opened: Engine | None = None
@@ -158,10 +154,14 @@ def open_engine(config: GenerateConfig, plan: Plan, comm: Comm | None) -> Engine
 
 
 def _engine_config(
-    config: GenerateConfig, plan: Plan, *, rank: int, local_ranks: int, comms: tuple[int, int] = (0, 0)
+    config: GenerateConfig,
+    plan: Plan,
+    *,
+    rank: int,
+    local_ranks: int,
+    comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     threads = config.threads or launch.default_threads(local_ranks)
-    has_spare_cores = len(launch.affinity()) >= local_ranks * (threads + 1)
     return EngineConfig(
         model_path=plan.model_path,
         rank=rank,
@@ -172,7 +172,7 @@ def _engine_config(
         n_ctx=plan.n_ctx,
         n_batch=min(N_BATCH, plan.n_ctx),
         n_threads=threads,
-        poll_us=0 if has_spare_cores else POLL_US,
+        has_own_cores=len(launch.affinity()) >= local_ranks * threads,
         comm_data=comms[0],
         comm_control=comms[1],
     )

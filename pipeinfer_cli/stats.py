@@ -55,8 +55,10 @@ def measure(
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` per cent of the values do not exceed (nearest
-    rank); 0 without values."""
+    """The nearest-rank percentile: at least `percent` per cent of the values do not exceed it.
+
+    0 without values.
+    """
     if not values:
         return 0.0
     rank = max(1, -(-len(values) * percent // 100))

@@ -45,7 +45,7 @@ class Vocab:
             data = native.byte_buffer(room)
             count = self._llama.llama_token_to_piece(self._vocab, token, data, room, 0, False)
             if count >= 0:
-                return bytes(data[:count])
+                return data.raw[:count]
             room = -count
 
     def ends_generation(self, token: int) -> bool:

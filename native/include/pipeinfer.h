@@ -21,8 +21,8 @@ extern "C" {
 // Return codes. After a negative one the engine is still valid, but only pi_engine_close may be called on it.
 enum pi_status {
     PI_OK          = 0,
-    PI_TIMEOUT     = 1,  // nothing happened in the time given
-    PI_STOPPED     = 2,  // the head has ended the job
+    PI_TIMEOUT     = 1, // nothing happened in the time given
+    PI_STOPPED     = 2, // the head has ended the job
     PI_ERR_INVALID = -1, // an argument, or a run that breaks the rules below
     PI_ERR_MODEL   = -2, // the model file cannot be read or used
     PI_ERR_FAILED  = -3, // a stage has failed: the message says which and why
@@ -52,16 +52,16 @@ struct pi_token {
     int32_t id;
     int32_t position;
     int32_t n_seq; // how many of the run's seq_ids are this token's: they follow one another in the order of the tokens
-    int32_t want;  // 1: the result has a row (the sampled next token) for this token
+    int32_t want; // 1: the result has a row (the sampled next token) for this token
 };
 
 // A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
 struct pi_run {
-    uint64_t run_id;
-    uint32_t epoch; // the request that the run belongs to; handed back with the result
-    int32_t  n_kv_ops;
-    int32_t  n_tokens;
-    int32_t  n_seq_ids;
+    uint64_t                run_id;
+    uint32_t                epoch; // the request that the run belongs to; handed back with the result
+    int32_t                 n_kv_ops;
+    int32_t                 n_tokens;
+    int32_t                 n_seq_ids;
     const struct pi_kv_op * kv_ops;
     const struct pi_token * tokens;
     const int32_t *         seq_ids;
@@ -74,8 +74,8 @@ enum pi_fate {
 
 // What one stage did for one run. Clocks of different hosts have nothing in common: compare start_us on one host only.
 struct pi_stage_time {
-    uint64_t start_us;   // host's monotonic clock when the run's turn came
-    uint32_t wait_us;    // from arrival to start
+    uint64_t start_us; // host's monotonic clock when the run's turn came
+    uint32_t wait_us; // from arrival to start
     uint32_t compute_us; // from start to end, KV operations included
     int32_t  stage;
     int32_t  fate; // enum pi_fate; cancelled with compute_us > 0 may mean aborted in mid-compute
@@ -83,26 +83,26 @@ struct pi_stage_time {
 
 // A run's result. The pointers stay valid until the next pi_wait on this engine.
 struct pi_result {
-    uint64_t run_id;
-    uint32_t epoch;
-    int32_t  fate; // enum pi_fate
-    int32_t  n_rows;
-    int32_t  n_times;
-    const int32_t *              rows;  // [n_rows] sampled token ids, in the order of the tokens that wanted a row
+    uint64_t                     run_id;
+    uint32_t                     epoch;
+    int32_t                      fate; // enum pi_fate
+    int32_t                      n_rows;
+    int32_t                      n_times;
+    const int32_t *              rows; // [n_rows] sampled token ids, in the order of the tokens that wanted a row
     const struct pi_stage_time * times; // [n_times] in the order of the stages
 };
 
 struct pi_engine_params {
     const char * model_path;
-    int32_t      rank;        // this process
-    int32_t      n_ranks;     // 1: no MPI call is ever made
+    int32_t      rank; // this process
+    int32_t      n_ranks; // 1: no MPI call is ever made
     int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
     int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
     int32_t      layer_last;
-    int32_t      n_ctx;     // cells of the KV cache
-    int32_t      n_batch;   // most tokens in a run
+    int32_t      n_ctx; // cells of the KV cache
+    int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
-    int32_t      poll_us;   // shortest sleep of the comm thread between polls while idle; 0: it spins
+    int32_t      has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
     int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t      comm_control;
 };
@@ -112,9 +112,9 @@ struct pi_model_info {
     int32_t  n_embd;
     int32_t  n_vocab;
     int32_t  n_ctx_train;
-    int32_t  can_split;    // 1: the architecture can be split by layers
-    int32_t  tied_output;  // 1: the output head is the token embedding
-    uint64_t bytes_input;  // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
+    int32_t  can_split; // 1: the architecture can be split by layers
+    int32_t  tied_output; // 1: the output head is the token embedding
+    uint64_t bytes_input; // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
     uint64_t bytes_output; // tensors that the last stage alone needs
     uint64_t bytes_total;
     char     arch[64];
@@ -162,7 +162,7 @@ PI_API const char * pi_last_error(struct pi_engine * engine);
 
 // Positions held in this rank's KV cache, from the first to the last one of each sequence, summed over the sequences;
 // -1 without a stage. Only while no run is in flight.
-PI_API int32_t pi_kv_positions(struct pi_engine * engine);
+PI_API int32_t       pi_kv_positions(struct pi_engine * engine);
 // The logits of the last wanted row, [n_vocab] float32; NULL unless this rank holds the last stage. Only while no run
 // is in flight.
 PI_API const float * pi_last_logits(struct pi_engine * engine);

@@ -11,12 +11,15 @@
 
 static constexpr int TAG = 1;
 
-// After something has happened, more is likely to come: yield this many times before the first sleep.
-static constexpr int N_YIELDS_BEFORE_SLEEP = 64;
+// While this process does not compute, its cores are free for its comm thread to spin on: for so long, then it pauses.
+static constexpr uint64_t SPIN_US        = 100000;
+// Where cores are shared, it spins no longer than the next message in a burst may take.
+static constexpr uint64_t SHARED_SPIN_US = 50;
 
 // A poll costs a few microseconds of a core that others may need. While nothing comes, the pauses grow with the time
 // that nothing has come: they add at most this fraction to it.
-static constexpr uint64_t IDLE_FRACTION = 32;
+static constexpr uint64_t IDLE_FRACTION = 64;
+static constexpr uint64_t MIN_PAUSE_US  = 50;
 static constexpr uint64_t MAX_PAUSE_US  = 1000;
 
 // A stage that computes needs nothing from its comm thread but cancels, and those within a millisecond.
@@ -84,8 +87,7 @@ void comm::loop() {
             const bool commanded = poll_control();
             const bool received  = poll_data();
             if (sent || finished || commanded || received) {
-                idle_rounds_ = 0;
-                active_us_   = now_us();
+                active_us_ = now_us();
             } else {
                 rest();
             }
@@ -168,14 +170,14 @@ bool comm::poll_control() {
 }
 
 void comm::rest() {
-    if (params_.poll_us == 0 || ++idle_rounds_ < N_YIELDS_BEFORE_SLEEP) {
+    const bool     is_computing = computing_.load(std::memory_order_relaxed) && sends_.empty();
+    const uint64_t idle_us      = now_us() - active_us_;
+    if (!is_computing && idle_us < (params_.has_own_cores ? SPIN_US : SHARED_SPIN_US)) {
         std::this_thread::yield();
         return;
     }
-    const bool     is_computing = computing_.load(std::memory_order_relaxed) && sends_.empty();
-    const uint64_t idle_us      = now_us() - active_us_;
     const uint64_t pause_us =
-        is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / IDLE_FRACTION, uint64_t(params_.poll_us), MAX_PAUSE_US);
+        is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / IDLE_FRACTION, MIN_PAUSE_US, MAX_PAUSE_US);
 
     std::unique_lock<std::mutex> lock(mutex_);
     wake_.wait_for(lock, std::chrono::microseconds(pause_us), [&] { return stopping_ || !outbox_.empty(); });

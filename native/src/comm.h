@@ -33,9 +33,9 @@ struct control_message {
 struct comm_params {
     MPI_Comm data;
     MPI_Comm control;
-    int      data_source; // the one rank that sends us runs or results
-    size_t   max_message; // bytes
-    int32_t  poll_us;     // shortest sleep between polls while idle; 0: spin
+    int      data_source;   // the one rank that sends us runs or results
+    size_t   max_message;   // bytes
+    bool     has_own_cores; // as many as compute threads: the comm thread may spin on them while they are idle
 };
 
 // The comm thread of a process: makes all MPI calls from start to end. Sends are handed to it; what arrives it hands
@@ -95,7 +95,6 @@ class comm {
     control_message     incoming_control_;
     MPI_Request         data_request_    = MPI_REQUEST_NULL;
     MPI_Request         control_request_ = MPI_REQUEST_NULL;
-    int                 idle_rounds_     = 0;
     uint64_t            active_us_       = 0; // when something last happened
 
     std::thread thread_;

@@ -30,11 +30,11 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(params), stage_(
         const size_t n_stages = size_t(params.n_ranks - params.stage_rank0);
 
         comm_params comm_params;
-        comm_params.data        = MPI_Comm_f2c(params.comm_data);
-        comm_params.control     = MPI_Comm_f2c(params.comm_control);
-        comm_params.data_source = is_head() ? params.n_ranks - 1 : params.rank - 1;
-        comm_params.max_message = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
-        comm_params.poll_us     = params.poll_us;
+        comm_params.data          = MPI_Comm_f2c(params.comm_data);
+        comm_params.control       = MPI_Comm_f2c(params.comm_control);
+        comm_params.data_source   = is_head() ? params.n_ranks - 1 : params.rank - 1;
+        comm_params.max_message   = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
+        comm_params.has_own_cores = params.has_own_cores != 0;
 
         comm_ = std::make_unique<comm>(
             comm_params, [this](const uint8_t * data, size_t size) { on_data(data, size); },

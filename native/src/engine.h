@@ -47,12 +47,12 @@ struct pi_engine {
     uint64_t               last_run_id_ = 0;
     run_state              current_; // what the last pi_result points into
 
-    channel<run_state>   inbox_;   // runs whose turn is to come here
-    channel<run_state>   results_; // the head's; an empty one is a nudge: look for a failure
-    channel<int32_t>     stops_;   // the other ranks': the exit code
-    std::mutex           failure_mutex_;
-    std::string          failure_;
-    std::atomic<bool>    has_failed_{ false };
+    channel<run_state> inbox_;   // runs whose turn is to come here
+    channel<run_state> results_; // the head's; an empty one is a nudge: look for a failure
+    channel<int32_t>   stops_;   // the other ranks': the exit code
+    std::mutex         failure_mutex_;
+    std::string        failure_;
+    std::atomic<bool>  has_failed_{ false };
 
     std::thread           compute_thread_;
     std::unique_ptr<comm> comm_; // last: it is stopped first, before what its handlers use is gone

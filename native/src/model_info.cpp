@@ -49,7 +49,7 @@ void check_magic(const char * path) {
 gguf_ptr open_gguf(const char * path) {
     check_magic(path);
     log_reset_errors();
-    gguf_ptr gguf(gguf_init_from_file(path, { /*.no_alloc =*/ true, /*.ctx =*/ nullptr }));
+    gguf_ptr gguf(gguf_init_from_file(path, { /*.no_alloc =*/true, /*.ctx =*/nullptr }));
     if (!gguf) {
         throw std::runtime_error("the GGUF is damaged or incomplete: " + log_first_error());
     }
@@ -110,8 +110,8 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
 
 } // namespace
 
-int pi_model_info_read(const char * path, pi_model_info * info, uint64_t * layer_bytes, int32_t n_layer_max,
-                       char * err, size_t err_size) {
+int pi_model_info_read(const char * path, pi_model_info * info, uint64_t * layer_bytes, int32_t n_layer_max, char * err,
+                       size_t err_size) {
     try {
         const uint64_t    n_file = file_size(path);
         const gguf_ptr    gguf   = open_gguf(path);

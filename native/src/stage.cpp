@@ -40,9 +40,9 @@ bool cancel_board::begin(uint64_t run_id) {
 void cancel_board::end() {
     std::lock_guard<std::mutex> lock(mutex_);
     abort_ = false;
-    ranges_.erase(std::remove_if(ranges_.begin(), ranges_.end(),
-                                 [&](const auto & range) { return range.second <= current_; }),
-                  ranges_.end());
+    ranges_.erase(
+        std::remove_if(ranges_.begin(), ranges_.end(), [&](const auto & range) { return range.second <= current_; }),
+        ranges_.end());
 }
 
 //
@@ -111,8 +111,8 @@ static llama_model * load_layers(const stage_params & params) {
     return model;
 }
 
-static llama_context * make_context(llama_model * model, const stage_params & params, ggml_abort_callback abort_callback,
-                                    void * abort_data) {
+static llama_context * make_context(llama_model * model, const stage_params & params,
+                                    ggml_abort_callback abort_callback, void * abort_data) {
     llama_context_params context_params = llama_context_default_params();
 
     context_params.n_ctx           = uint32_t(params.n_ctx);

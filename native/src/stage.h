@@ -72,8 +72,12 @@ class stage {
     void remove_cells(const run_state & run);
     void warm_up();
 
-    struct model_deleter   { void operator()(llama_model * model) const; };
-    struct context_deleter { void operator()(llama_context * context) const; };
+    struct model_deleter {
+        void operator()(llama_model * model) const;
+    };
+    struct context_deleter {
+        void operator()(llama_context * context) const;
+    };
     struct batch_arrays;
 
     stage_params                                    params_;
@@ -81,8 +85,8 @@ class stage {
     std::unique_ptr<llama_context, context_deleter> context_;
     std::unique_ptr<batch_arrays>                   batch_;
     const float *                                   last_logits_ = nullptr; // llama.cpp's, until the next run
-    int32_t                                         n_embd_  = 0;
-    int32_t                                         n_vocab_ = 0;
+    int32_t                                         n_embd_      = 0;
+    int32_t                                         n_vocab_     = 0;
 };
 
 // The host's monotonic clock.

@@ -50,8 +50,8 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     header.n_rows    = uint32_t(run.rows.size());
     header.n_hidden  = uint32_t(run.hidden.size());
 
-    wire_buffer buffer(sizeof(header) + bytes(run.kv_ops) + bytes(run.times) + bytes(run.tokens) +
-                       bytes(run.seq_ids) + bytes(run.rows) + bytes(run.hidden));
+    wire_buffer buffer(sizeof(header) + bytes(run.kv_ops) + bytes(run.times) + bytes(run.tokens) + bytes(run.seq_ids) +
+                       bytes(run.rows) + bytes(run.hidden));
 
     uint8_t * at = buffer.data.get();
     memcpy(at, &header, sizeof(header));

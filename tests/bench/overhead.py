@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import mpi, native
+from pipeinfer_cli import launch, mpi, native
 from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.native import Engine, EngineConfig
 from pipeinfer_cli.runs import Run, RunToken
-from pipeinfer_cli.session import POLL_US
 from pipeinfer_cli.split import split_layers
 
 N_CTX = 512
@@ -49,13 +48,12 @@ def main() -> None:
     layers = split_layers(model, comm.size, None)[comm.rank]
     shared = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
     comms = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
+    has_own_cores = len(launch.affinity()) >= comm.size
     rows = []
     for _ in range(n_rounds):
         alone = ([0.0], [0.0])
         if comm.rank == 0:
-            with Engine(
-                EngineConfig(layer_first=0, layer_last=model.n_layer, **shared)
-            ) as engine:
+            with Engine(EngineConfig(layer_first=0, layer_last=model.n_layer, **shared)) as engine:
                 alone = decode(engine, n_tokens)
         _sleep_until_all_are_here(comm)
         with Engine(
@@ -64,7 +62,7 @@ def main() -> None:
                 n_ranks=comm.size,
                 layer_first=layers.first,
                 layer_last=layers.last,
-                poll_us=POLL_US,
+                has_own_cores=has_own_cores,
                 **shared,
                 **comms,
             )
@@ -97,7 +95,8 @@ def _print(rows, n_stages: int) -> None:  # type: ignore[no-untyped-def]
         shares.append(100 * hop_ms / median(walls))
         print(
             f"{index + 1:5d}  {median(alone[0]):8.3f}  {median(walls):11.3f}  {ratios[-1]:5.3f}"
-            f"  {median(alone[1]):16.3f}  {median(computes):12.3f}  {hops[-1]:6.1f}  {shares[-1]:6.2f}"
+            f"  {median(alone[1]):16.3f}  {median(computes):12.3f}  {hops[-1]:6.1f}"
+            f"  {shares[-1]:6.2f}"
         )
     print(
         f"median over {len(rows)} rounds, {n_stages} stages: pipeline/alone {median(ratios):.3f}, "

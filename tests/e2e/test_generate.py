@@ -5,9 +5,9 @@ import subprocess
 from functools import cache
 
 import pytest
-from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
 
 from pipeinfer_cli.vocab import Vocab
+from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
 
 pytestmark = pytest.mark.e2e
 
@@ -89,11 +89,12 @@ def test_stats_are_one_line_on_stderr():
 
 
 def test_generation_stops_at_an_end_of_generation_token():
-    chat = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
+    chat = "<|im_start|>user\nWhat is the capital of Italy?<|im_end|>\n<|im_start|>assistant\n"
     args = ["generate", "-m", "smollm2", "-n", "64", "-c", "256", "-t", "1", "--format", "json"]
     stopped = json.loads(check_output(pipeinfer(*args, "--ranks", "1", chat)))
     ignored = json.loads(check_output(pipeinfer(*args, "--ranks", "2", "--ignore-eos", chat)))
     assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == "The capital of Italy is Rome."
     assert ignored["finish_reason"] == "length"
     assert len(ignored["tokens"]) == 64
     assert ignored["tokens"][: len(stopped["tokens"])] == stopped["tokens"]

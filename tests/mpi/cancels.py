@@ -1,7 +1,8 @@
 """An adversary: runs in flight, right and wrong ones, are cancelled at random moments.
 
-Request: model, n_ctx, layer_split, truth ([ids]: a text as greedy decoding goes on with it), n_known
-(of its tokens, given), seed, n_rounds. Prints what happened, and the cells left on each rank.
+Request: model, n_ctx, layer_split, truth ([ids]: a prompt and what greedy decoding makes of it),
+n_known (of its tokens: the prompt's), seed, n_rounds. Prints what happened, and the cells left on
+each rank.
 """
 
 import itertools

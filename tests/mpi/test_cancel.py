@@ -1,9 +1,9 @@
 """Cancelled runs leave no trace: what follows is as if they had never been."""
 
 import pytest
-from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 from pipeinfer_cli.vocab import Vocab
+from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi
 

@@ -3,9 +3,9 @@
 from functools import cache
 
 import pytest
-from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 from pipeinfer_cli.vocab import Vocab
+from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi
 

@@ -28,9 +28,7 @@ class ScriptedVocab:
 
 def answer_of(tokens, vocab, n_max=100, *, ignore_eos=False):
     answer = Answer()
-    pieces = list(
-        answer_tokens(iter(tokens), vocab, n_max, ignore_eos=ignore_eos, answer=answer)
-    )
+    pieces = list(answer_tokens(iter(tokens), vocab, n_max, ignore_eos=ignore_eos, answer=answer))
     return answer, pieces
 
 

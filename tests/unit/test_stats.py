@@ -10,7 +10,8 @@ def test_definitions():
     assert stats.itl_p50_ms == pytest.approx(100)
     assert stats.itl_p99_ms == pytest.approx(300)
     assert stats.total_ms == pytest.approx(1000)
-    assert stats.line().startswith("3 ranks, 4 tokens, 6.00 tok/s, TTFT 500.0 ms, ITL p50 100.00 ms")
+    line = stats.line()
+    assert line.startswith("3 ranks, 4 tokens, 6.00 tok/s, TTFT 500.0 ms, ITL p50 100.00 ms p99")
 
 
 @pytest.mark.parametrize("times", [[], [1.5]])

@@ -1,0 +1,87 @@
+"""How fast a cancel takes effect: from the cancel to the cancelled run's result, at the head.
+
+    mpiexec -n S python tests/bench/cancel.py MODEL.gguf [repetitions]
+
+A run of 32 tokens is cancelled at a random moment of its compute; the result comes once the stage
+that computes it has given up at the end of a graph node. For comparison: the whole run, and what
+its longest node may take (the output head, or a feed-forward matrix, for 32 tokens).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from pipeinfer_cli import launch, mpi, native
+from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result, Run, RunToken
+from pipeinfer_cli.split import split_layers
+from pipeinfer_cli.stats import percentile
+
+N_TOKENS = 32
+FORGET = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
+
+
+def make_run(run_id: int) -> Run:
+    tokens = tuple(RunToken(id=1000 + i, position=i) for i in range(N_TOKENS))
+    return Run(run_id=run_id, tokens=tokens, kv_ops=FORGET)
+
+
+def wait(engine: Engine) -> Result:
+    while (result := engine.wait(1)) is None:
+        pass
+    return result
+
+
+def main() -> None:
+    path, n_times = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
+    comm = mpi.start()
+    native.capture_log()
+    layers = split_layers(native.read_model_info(path), comm.size, None)[comm.rank]
+    config = EngineConfig(
+        model_path=path,
+        rank=comm.rank,
+        n_ranks=comm.size,
+        layer_first=layers.first,
+        layer_last=layers.last,
+        n_ctx=256,
+        n_batch=N_TOKENS,
+        n_threads=1,
+        has_own_cores=len(launch.affinity()) >= comm.size,
+        comm_data=comm.Dup().py2f(),
+        comm_control=comm.Dup().py2f(),
+    )
+    with Engine(config) as engine:
+        comm.Barrier()
+        if comm.rank == 0:
+            measure(engine, n_times)
+        else:
+            while engine.serve(0.2) is None:
+                pass
+
+
+def measure(engine: Engine, n_times: int) -> None:
+    whole_ms, ends_us = [], []
+    for index in range(n_times):
+        start = time.perf_counter()
+        engine.submit(make_run(2 * index + 1))
+        wait(engine)
+        whole_ms.append(1000 * (time.perf_counter() - start))
+        engine.submit(make_run(2 * index + 2))
+        time.sleep(random.uniform(0.05, 0.9) * median(whole_ms) / 1000)
+        cancelled = time.perf_counter()
+        engine.cancel(2 * index + 2, 2 * index + 2)
+        if wait(engine).fate is Fate.CANCELLED:
+            ends_us.append(1e6 * (time.perf_counter() - cancelled))
+    print(
+        f"{len(ends_us)} of {n_times} runs cancelled in mid-compute; a whole run takes "
+        f"{median(whole_ms):.1f} ms; cancel to result: median {median(ends_us):.0f} us, "
+        f"p90 {percentile(ends_us, 90):.0f} us, max {max(ends_us):.0f} us"
+    )
+
+
+if __name__ == "__main__":
+    main()
