@@ -12,8 +12,10 @@ QUEUE    := build/upstream
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 
+BENCH_RANKS ?= 2
+
 .DELETE_ON_ERROR:
-.PHONY: demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: memory bench-overhead bench-cancel demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -69,6 +71,26 @@ patches-regenerate: ## write the commits of build/upstream back to native/patche
 	rm -f native/patches/*.patch
 	git -C $(QUEUE) format-patch --quiet --no-stat --no-signature --zero-commit --no-numbered --no-renames \
 	    --abbrev=7 --diff-algorithm=myers -U3 --src-prefix=a/ --dst-prefix=b/ -o $(abspath native/patches) upstream
+
+SMOLLM2 = $$($(BIN)/pipeinfer models pull smollm2)
+
+memory: EXTRAS := [test]
+memory: build build/smollm2-f32.gguf ## show that a rank's memory grows by its share of the file
+	for ranks in 1 2 3 5; do $(BIN)/pipeinfer generate -m build/smollm2-f32.gguf --ranks $$ranks -c 256 -t 1 -n 1 -v "Hello" \
+	    2>&1 >/dev/null | grep "resident set"; done
+
+bench-overhead: EXTRAS := [test]
+bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one process: BENCH_RANKS=2
+	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
+	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/overhead.py $$model; done
+
+bench-cancel: EXTRAS := [test]
+bench-cancel: build build/smollm2-f32.gguf ## time from a cancel to its effect: BENCH_RANKS=2
+	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
+	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/cancel.py $$model; done
+
+build/smollm2-f32.gguf: | build
+	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@
 
 clean: ## remove everything that was built
 	rm -rf build $(VENV)

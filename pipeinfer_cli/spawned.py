@@ -60,7 +60,7 @@ def enter(place: Path, rank: int) -> None:
     for signum in ENDING_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)  # the parent speaks for all ranks
     (place / f"rank-{rank}.pid").write_text(str(os.getpid()))
-    threading.Thread(target=_watch_parent, args=(place, rank), daemon=True).start()
+    threading.Thread(target=_watch_parent, daemon=True).start()
 
 
 def adopt(fifo: Path, fd: int) -> None:
@@ -127,7 +127,9 @@ def _monitor(place: Path, rank: int, pid: int) -> NoReturn:
         signal.signal(signum, lambda received, _frame: _kill(pid, received))
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code != 0:
+    if _parent_is_gone(wait=False):
+        shutil.rmtree(place, ignore_errors=True)  # its owner no longer can; the last rank succeeds
+    elif code != 0:
         record_failure(place, Failure(rank=rank, pid=pid, code=code))
     os._exit(code if code >= 0 else 128 - code)
 
@@ -139,11 +141,13 @@ def _kill(pid: int, signum: int) -> None:
         pass
 
 
-def _watch_parent(place: Path, rank: int) -> None:
+def _watch_parent() -> None:
+    _parent_is_gone(wait=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _parent_is_gone(*, wait: bool) -> bool:
+    """Whether nobody reads our stderr any more; with `wait` it returns only then."""
     poller = select.poll()
     poller.register(2, 0)  # errors are reported without being asked for
-    poller.poll()
-    if rank == 0:  # the owner no longer can
-        remove_shared_memory(place)
-        shutil.rmtree(place, ignore_errors=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    return bool(poller.poll(None if wait else 0))
