@@ -1,0 +1,137 @@
+"""The engine in one process: its rules, KV operations and token trees. No MPI is started."""
+
+import itertools
+
+import pytest
+from support import PROMPTS, plain_decode, smollm2
+
+from pipeinfer_cli.native import Engine, EngineConfig, read_model_info
+from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.vocab import Vocab
+
+pytestmark = pytest.mark.native
+
+N_BATCH = 32
+N_LAYER = 30
+WAIT_S = 30
+
+
+@pytest.fixture
+def engine():
+    config = EngineConfig(
+        model_path=smollm2(),
+        layer_first=0,
+        layer_last=N_LAYER,
+        n_ctx=512,
+        n_batch=N_BATCH,
+        n_threads=1,
+    )
+    with Engine(config) as opened:
+        yield opened
+
+
+def chain(ids, start=0, seq_ids=(0,)):
+    return tuple(
+        RunToken(id=token, position=start + i, seq_ids=seq_ids, want=True)
+        for i, token in enumerate(ids)
+    )
+
+
+def call(engine, run):
+    engine.submit(run)
+    result = engine.wait(WAIT_S)
+    assert result.run_id == run.run_id
+    return result
+
+
+def test_model_info():
+    info = read_model_info(smollm2())
+    assert (info.arch, info.n_layer, info.n_embd, info.n_vocab) == ("llama", N_LAYER, 576, 49152)
+    assert info.can_split
+    assert info.tied_output
+    assert len(info.layer_bytes) == N_LAYER
+    assert sum(info.layer_bytes) + info.bytes_input + info.bytes_output == info.bytes_total
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (Run(run_id=0, tokens=chain([1])), "run ids must grow"),
+        (Run(run_id=1, tokens=chain(range(N_BATCH + 1))), "more tokens than n_batch"),
+        (Run(run_id=1, tokens=(RunToken(id=1, position=-1),)), "needs a position"),
+        (Run(run_id=1, tokens=(RunToken(id=1, position=0, seq_ids=()),)), "1 to PI_MAX_SEQ"),
+        (Run(run_id=1, tokens=(RunToken(id=1, position=0, seq_ids=(256,)),)), "out of"),
+        (Run(run_id=1, kv_ops=(KvOp(kind=KvKind.REMOVE, seq_src=0),) * 5000), "too many KV"),
+    ],
+)
+def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
+    with pytest.raises(ValueError, match=words):
+        engine.submit(run)
+    assert call(engine, Run(run_id=1, tokens=chain([504]))).fate is Fate.COMPLETED
+
+
+def test_a_run_without_tokens_carries_its_kv_operations(engine):
+    call(engine, Run(run_id=1, tokens=chain([504, 3575, 282])))
+    assert engine.kv_positions() == 3
+    remove = KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=1)
+    assert call(engine, Run(run_id=2, kv_ops=(remove,))).rows == ()
+    assert engine.kv_positions() == 1
+
+
+def test_kv_operations_of_a_cancelled_run_are_applied(engine):
+    call(engine, Run(run_id=1, tokens=chain([504, 3575, 282])))
+    remove = KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=1)
+    engine.cancel(2, 2)  # before it is submitted, as a cancel that overtakes its run
+    result = call(engine, Run(run_id=2, tokens=chain([7], start=1), kv_ops=(remove,)))
+    assert (result.fate, result.rows) == (Fate.CANCELLED, ())
+    assert engine.kv_positions() == 1
+
+
+def test_cancels_of_finished_and_unknown_runs_are_harmless(engine):
+    first = call(engine, Run(run_id=1, tokens=chain([504])))
+    engine.cancel(1, 1)
+    engine.cancel(100, 200)
+    again = call(
+        engine,
+        Run(run_id=2, tokens=chain([504]), kv_ops=(KvOp(kind=KvKind.REMOVE, seq_src=-1),)),
+    )
+    assert again.rows == first.rows
+
+
+def test_results_come_in_the_order_of_submission(engine):
+    runs = [Run(run_id=i + 1, tokens=chain([504 + i], start=i)) for i in range(20)]
+    for run in runs:
+        engine.submit(run)
+    results = [engine.wait(WAIT_S) for _ in runs]
+    assert [result.run_id for result in results] == [run.run_id for run in runs]
+    assert all(len(result.rows) == 1 and len(result.times) == 1 for result in results)
+
+
+def test_branches_of_a_tree_see_their_own_path_only(engine):
+    """Two branches in one batch, on sequences of their own up to the highest id."""
+    prompt = Vocab(smollm2()).tokenize(PROMPTS[0])
+    branches = {7: [29, 42, 216], 255: [260, 314, 282]}
+    run_ids = itertools.count(1)
+    call(engine, Run(run_id=next(run_ids), tokens=chain(prompt)))
+    copies = tuple(KvOp(kind=KvKind.COPY, seq_src=0, seq_dst=seq) for seq in branches)
+    mixed = [
+        token
+        for step in zip(
+            *(chain(ids, len(prompt), (seq,)) for seq, ids in branches.items()), strict=True
+        )
+        for token in step
+    ]
+    rows = call(engine, Run(run_id=next(run_ids), tokens=tuple(mixed), kv_ops=copies)).rows
+    for index, ids in enumerate(branches.values()):
+        plain = [
+            plain_decode(
+                {
+                    "model": str(smollm2()),
+                    "prompts": [prompt + ids[: n + 1]],
+                    "n_predict": 1,
+                    "n_ctx": 512,
+                }
+            )[0]["tokens"][0]
+            for n in range(len(ids))
+        ]
+        assert list(rows[index :: len(branches)]) == plain
