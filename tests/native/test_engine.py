@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-from support import PROMPTS, plain_decode, smollm2
 
 from pipeinfer_cli.native import Engine, EngineConfig, read_model_info
 from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.vocab import Vocab
+from support import PROMPTS, plain_decode, smollm2
 
 pytestmark = pytest.mark.native
 
