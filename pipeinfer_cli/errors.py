@@ -41,3 +41,14 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """The exit code that belongs to an exception; 0 for none."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BrokenPipeError):
+        return OutputClosedError.exit_code
+    return int(getattr(error, "exit_code", 1))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeinfer_cli.build_info import LIB_DIR
-from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class _StageTime(ctypes.Structure):
         ("compute_us", c_uint32),
         ("stage", c_int32),
         ("fate", c_int32),
+        ("in_bytes", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -79,6 +81,7 @@ class _Result(ctypes.Structure):
         ("fate", c_int32),
         ("n_rows", c_int32),
         ("n_times", c_int32),
+        ("in_bytes", c_uint32),
         ("rows", POINTER(c_int32)),
         ("times", POINTER(_StageTime)),
     ]
@@ -173,6 +176,9 @@ def _declare(lib: Any) -> None:
     # int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
     lib.pi_wait.argtypes = [c_engine, c_int32, POINTER(_Result)]
     lib.pi_wait.restype = c_int
+    # int pi_nudge(struct pi_engine * engine);
+    lib.pi_nudge.argtypes = [c_engine]
+    lib.pi_nudge.restype = c_int
     # int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);
     lib.pi_cancel.argtypes = [c_engine, c_uint64, c_uint64]
     lib.pi_cancel.restype = c_int
@@ -293,7 +299,7 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(0 if error is None else getattr(error, "exit_code", 1))
+        self.close(exit_code_of(error))
 
     def submit(self, run: Run) -> None:
         """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
@@ -315,7 +321,7 @@ class Engine:
         self._check(self._lib.pi_submit(self._handle, native))
 
     def wait(self, timeout_s: float) -> Result | None:
-        """The next result, in the order of submission; None when the time is over."""
+        """The next result, in the order of submission; None when the time is over, or nudged."""
         native = _Result()
         if self._check(self._lib.pi_wait(self._handle, int(timeout_s * 1000), native)) == TIMEOUT:
             return None
@@ -326,9 +332,15 @@ class Engine:
             fate=Fate(native.fate),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(
-                StageTime(t.stage, Fate(t.fate), t.start_us, t.wait_us, t.compute_us) for t in times
+                StageTime(t.stage, Fate(t.fate), t.start_us, t.wait_us, t.compute_us, t.in_bytes)
+                for t in times
             ),
+            in_bytes=native.in_bytes,
         )
+
+    def nudge(self) -> None:
+        """Has `wait` return, now or the next time it is called. The one call for any thread."""
+        self._lib.pi_nudge(self._handle)
 
     def cancel(self, run_first: int, run_last: int) -> None:
         """Gives up the runs `[run_first, run_last]`, wherever they are."""

@@ -18,6 +18,7 @@ class Fate(enum.IntEnum):
 
     COMPLETED = 0
     CANCELLED = 1
+    ABORTED = 2  # only of a stage's part: given up in mid-compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class StageTime:
     start_us: int
     wait_us: int
     compute_us: int
+    in_bytes: int = 0  # of the message that brought the run; 0 from within the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +73,4 @@ class Result:
     fate: Fate
     rows: tuple[int, ...]  # sampled token ids
     times: tuple[StageTime, ...]  # in the order of the stages
+    in_bytes: int = 0  # of the message that brought the result; 0 from within the process

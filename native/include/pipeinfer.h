@@ -3,7 +3,7 @@
 // A model is split by layers into stages, one per rank. Rank 0 is the head: it submits runs, waits for results
 // and cancels. A run is one batch of tokens on its way through the stages. The other ranks serve until the head closes.
 //
-// Every function is safe to call from one thread per engine; none calls back into the caller.
+// An engine is used by one thread at a time, but for pi_nudge; nothing calls back into the caller.
 // All strings are UTF-8 and NUL-terminated. Struct sizes are checked against pi_abi_sizes() by the caller.
 
 #ifndef PIPEINFER_H
@@ -29,7 +29,8 @@ enum pi_status {
 };
 
 enum pi_limits {
-    PI_MAX_SEQ = 256, // sequence ids are [0, PI_MAX_SEQ)
+    PI_MAX_SEQ     = 256, // sequence ids are [0, PI_MAX_SEQ)
+    PI_MAX_THREADS = 512, // ggml's own limit
 };
 
 enum pi_kv_kind {
@@ -70,6 +71,7 @@ struct pi_run {
 enum pi_fate {
     PI_COMPLETED = 0, // every stage has decoded the run
     PI_CANCELLED = 1, // given up by a stage before or during its compute: no rows
+    PI_ABORTED   = 2, // only of a stage's own part: given up in mid-compute
 };
 
 // What one stage did for one run. Clocks of different hosts have nothing in common: compare start_us on one host only.
@@ -78,7 +80,9 @@ struct pi_stage_time {
     uint32_t wait_us; // from arrival to start
     uint32_t compute_us; // from start to end, KV operations included
     int32_t  stage;
-    int32_t  fate; // enum pi_fate; cancelled with compute_us > 0 may mean aborted in mid-compute
+    int32_t  fate; // enum pi_fate
+    uint32_t in_bytes; // of the message that brought the run; 0 from within the process
+    uint32_t reserved;
 };
 
 // A run's result. The pointers stay valid until the next pi_wait on this engine.
@@ -88,6 +92,7 @@ struct pi_result {
     int32_t                      fate; // enum pi_fate
     int32_t                      n_rows;
     int32_t                      n_times;
+    uint32_t                     in_bytes; // of the message that brought the result; 0 from within the process
     const int32_t *              rows; // [n_rows] sampled token ids, in the order of the tokens that wanted a row
     const struct pi_stage_time * times; // [n_times] in the order of the stages
 };
@@ -145,8 +150,10 @@ PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params,
 PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
 // Every submitted run has exactly one result, in the order of submission.
 PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
+// Have a pi_wait that is under way, or else the next one, return PI_TIMEOUT at once. The one call for any thread.
+PI_API int pi_nudge(struct pi_engine * engine);
 // Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
-// already done, and ids that were never submitted, are left alone. Runs that rest on the cells of a cancelled one must be
+// already done, and ids that are not submitted yet, are left alone. Runs that rest on the cells of a cancelled one must be
 // cancelled with it: to decode them, with cells missing, is a failure. Cells that a cancelled run may have left on some
 // stages are the caller's to remove: by a KV operation with a later run.
 PI_API int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);

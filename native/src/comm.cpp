@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 static constexpr int TAG = 1;
@@ -25,7 +26,8 @@ static constexpr uint64_t MAX_PAUSE_US  = 1000;
 // A stage that computes needs nothing from its comm thread but cancels, and those within a millisecond.
 static constexpr uint64_t COMPUTING_PAUSE_US = 500;
 
-static constexpr uint64_t DRAIN_US = 1000000;
+static constexpr uint64_t DRAIN_US  = 1000000;
+static constexpr uint64_t RETIRE_US = 100000;
 
 static void check(int status, const char * what) {
     if (status == MPI_SUCCESS) {
@@ -42,8 +44,15 @@ comm::comm(const comm_params & params, data_handler on_data, control_handler on_
     on_data_(std::move(on_data)),
     on_control_(std::move(on_control)),
     on_failure_(std::move(on_failure)),
-    incoming_(params.max_message),
-    thread_([this] { loop(); }) {}
+    incoming_(params.max_message) {
+    if (params.max_message > size_t(std::numeric_limits<int>::max())) {
+        throw std::runtime_error("messages of more than 2 GiB: use a smaller n_batch");
+    }
+}
+
+void comm::start() {
+    thread_ = std::thread([this] { loop(); });
+}
 
 comm::~comm() {
     {
@@ -52,7 +61,9 @@ comm::~comm() {
         deadline_us_ = now_us() + DRAIN_US;
     }
     wake_.notify_one();
-    thread_.join();
+    if (thread_.joinable()) {
+        thread_.join();
+    }
 }
 
 void comm::send_data(int dest, wire_buffer buffer) {
@@ -92,10 +103,10 @@ void comm::loop() {
                 rest();
             }
         }
-        cancel_receives();
     } catch (const std::exception & error) {
         on_failure_(error.what());
     }
+    retire();
 }
 
 bool comm::is_over() {
@@ -137,7 +148,7 @@ void comm::post_data() {
 }
 
 void comm::post_control() {
-    check(MPI_Irecv(&incoming_control_, sizeof(incoming_control_), MPI_BYTE, MPI_ANY_SOURCE, TAG, params_.control,
+    check(MPI_Irecv(incoming_control_.get(), sizeof(*incoming_control_), MPI_BYTE, MPI_ANY_SOURCE, TAG, params_.control,
                     &control_request_),
           "MPI_Irecv");
 }
@@ -163,7 +174,7 @@ bool comm::poll_control() {
     if (!done) {
         return false;
     }
-    const control_message message = incoming_control_;
+    const control_message message = *incoming_control_;
     post_control();
     on_control_(message, status.MPI_SOURCE);
     return true;
@@ -183,11 +194,31 @@ void comm::rest() {
     wake_.wait_for(lock, std::chrono::microseconds(pause_us), [&] { return stopping_ || !outbox_.empty(); });
 }
 
-void comm::cancel_receives() {
+// Ends the requests that are left. MPI may go on using the memory of those that do not end in time (their peer hangs,
+// or is gone): that memory is never freed.
+void comm::retire() {
+    struct leftovers {
+        std::list<outgoing>              sends;
+        wire_buffer                      incoming;
+        std::unique_ptr<control_message> control;
+    };
+
     for (MPI_Request * request : { &data_request_, &control_request_ }) {
         if (*request != MPI_REQUEST_NULL) {
             MPI_Cancel(request);
-            MPI_Wait(request, MPI_STATUS_IGNORE);
         }
+    }
+    const auto is_done = [](MPI_Request & request) {
+        int done = request == MPI_REQUEST_NULL;
+        return done || (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done);
+    };
+    const uint64_t deadline_us = now_us() + RETIRE_US;
+    bool           all_done    = false;
+    while (!all_done && now_us() < deadline_us) {
+        sends_.remove_if([&](outgoing & send) { return is_done(send.request); });
+        all_done = is_done(data_request_) & is_done(control_request_) & sends_.empty();
+    }
+    if (!all_done) {
+        new leftovers{ std::move(sends_), std::move(incoming_), std::move(incoming_control_) };
     }
 }

@@ -50,6 +50,9 @@ class comm {
     // Sends what is left, for at most a second, and stops the thread.
     ~comm();
 
+    // From here on the handlers are called.
+    void start();
+
     void send_data(int dest, wire_buffer buffer);
     void send_control(int dest, const control_message & message);
 
@@ -74,7 +77,7 @@ class comm {
     void post_control();
     void rest();
     bool is_over();
-    void cancel_receives();
+    void retire();
 
     const comm_params     params_;
     const data_handler    on_data_;
@@ -90,12 +93,12 @@ class comm {
     std::atomic<bool>       computing_{ false };
 
     // the comm thread's own
-    std::list<outgoing> sends_;
-    wire_buffer         incoming_;
-    control_message     incoming_control_;
-    MPI_Request         data_request_    = MPI_REQUEST_NULL;
-    MPI_Request         control_request_ = MPI_REQUEST_NULL;
-    uint64_t            active_us_       = 0; // when something last happened
+    std::list<outgoing>              sends_;
+    wire_buffer                      incoming_;
+    std::unique_ptr<control_message> incoming_control_ = std::make_unique<control_message>();
+    MPI_Request                      data_request_     = MPI_REQUEST_NULL;
+    MPI_Request                      control_request_  = MPI_REQUEST_NULL;
+    uint64_t                         active_us_        = 0; // when something last happened
 
     std::thread thread_;
 };

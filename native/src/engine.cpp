@@ -1,8 +1,16 @@
 #include "engine.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+
+// The run id of an empty result: whoever waits shall look around.
+static constexpr uint64_t NUDGE = 0;
+
+// At the end a compute thread that is stuck for longer than this is left behind.
+static constexpr int COMPUTE_END_MS = 3000;
 
 static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     if (params.layer_first == params.layer_last) {
@@ -21,10 +29,20 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     return std::make_unique<stage>(stage_params);
 }
 
-pi_engine::pi_engine(const pi_engine_params & params) : params_(params), stage_(load_stage(params)) {
-    if (stage_) {
-        compute_thread_ = std::thread([this] { compute_loop(); });
+static const pi_engine_params & check(const pi_engine_params & params) {
+    if (params.n_batch < 1 || params.n_batch > params.n_ctx) {
+        throw std::runtime_error("n_batch must be from 1 to n_ctx");
     }
+    if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
+        throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));
+    }
+    if (params.n_ranks == 1 && params.layer_first == params.layer_last) {
+        throw std::runtime_error("a single rank needs layers");
+    }
+    return params;
+}
+
+pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), stage_(load_stage(params)) {
     if (params.n_ranks > 1) {
         const size_t n_embd   = stage_ ? size_t(stage_->n_embd()) : 0; // results have no hidden states
         const size_t n_stages = size_t(params.n_ranks - params.stage_rank0);
@@ -39,24 +57,51 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(params), stage_(
         comm_ = std::make_unique<comm>(
             comm_params, [this](const uint8_t * data, size_t size) { on_data(data, size); },
             [this](const control_message & message, int source) { on_control(message, source); },
-            [this](const std::string & why) { set_failure(why); });
+            [this](const std::string & why) { set_failure("rank " + std::to_string(params_.rank) + ": " + why); });
+    }
+    // now that all is there that the threads use
+    if (stage_) {
+        compute_thread_ = std::thread([this] { compute_loop(); });
+    }
+    if (comm_) {
+        comm_->start();
     }
 }
 
 pi_engine::~pi_engine() {
+    comm_.reset();
+    end_compute();
+}
+
+bool pi_engine::end_compute() {
     if (stage_) {
         stage_->cancels.cancel(0, std::numeric_limits<uint64_t>::max());
     }
     inbox_.close();
     if (compute_thread_.joinable()) {
+        // a weight that a dead file server holds back can block it for ever
+        if (!compute_over_.pop_for(std::chrono::milliseconds(COMPUTE_END_MS))) {
+            return false;
+        }
         compute_thread_.join();
     }
-    comm_.reset();
+    return true;
 }
 
 //
 // the head's calls
 //
+
+static const char * find_fault(const pi_kv_op & op) {
+    const auto is_seq = [](int32_t seq) { return 0 <= seq && seq < PI_MAX_SEQ; };
+    switch (op.kind) {
+        case PI_KV_COPY:
+            return is_seq(op.seq_src) && is_seq(op.seq_dst) ? nullptr : "a copy needs two sequence ids";
+        case PI_KV_REMOVE:
+            return is_seq(op.seq_src) || op.seq_src == -1 ? nullptr : "a removal needs a sequence id, or -1";
+    }
+    return "unknown kind of KV operation";
+}
 
 static const char * find_fault(const pi_run & run, uint64_t last_run_id, const pi_engine_params & params) {
     if (run.run_id <= last_run_id) {
@@ -68,10 +113,18 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
     if (run.n_kv_ops < 0 || size_t(run.n_kv_ops) > WIRE_MAX_KV_OPS) {
         return "a run has too many KV operations";
     }
+    for (int32_t i = 0; i < run.n_kv_ops; i++) {
+        if (const char * fault = find_fault(run.kv_ops[i])) {
+            return fault;
+        }
+    }
     int64_t n_seq_ids = 0;
     for (int32_t i = 0; i < run.n_tokens; i++) {
         if (run.tokens[i].n_seq < 1 || run.tokens[i].n_seq > PI_MAX_SEQ || run.tokens[i].position < 0) {
             return "a token needs a position and 1 to PI_MAX_SEQ sequence ids";
+        }
+        if (run.tokens[i].want != 0 && run.tokens[i].want != 1) {
+            return "want is 0 or 1";
         }
         n_seq_ids += run.tokens[i].n_seq;
     }
@@ -92,7 +145,7 @@ pi_status pi_engine::submit(const pi_run & run) {
         return PI_ERR_INVALID;
     }
     if (has_failed_) {
-        return PI_ERR_FAILED;
+        return failed();
     }
     last_run_id_ = run.run_id;
 
@@ -118,25 +171,30 @@ pi_status pi_engine::wait(int32_t timeout_ms, pi_result & result) {
         next = results_.pop_for(std::chrono::milliseconds(timeout_ms));
     }
     if (has_failed_) {
-        return PI_ERR_FAILED;
+        return failed();
     }
-    if (!next) {
+    if (!next || next->run_id == NUDGE) {
         return PI_TIMEOUT;
     }
     current_ = std::move(*next);
 
-    result         = {};
-    result.run_id  = current_.run_id;
-    result.epoch   = current_.epoch;
-    result.fate    = current_.fate;
-    result.n_rows  = int32_t(current_.rows.size());
-    result.n_times = int32_t(current_.times.size());
-    result.rows    = current_.rows.data();
-    result.times   = current_.times.data();
+    result          = {};
+    result.run_id   = current_.run_id;
+    result.epoch    = current_.epoch;
+    result.fate     = current_.fate;
+    result.n_rows   = int32_t(current_.rows.size());
+    result.n_times  = int32_t(current_.times.size());
+    result.in_bytes = current_.in_bytes;
+    result.rows     = current_.rows.data();
+    result.times    = current_.times.data();
     return PI_OK;
 }
 
 void pi_engine::cancel(uint64_t run_first, uint64_t run_last) {
+    run_last = std::min(run_last, last_run_id_); // runs that are yet to come are not meant
+    if (run_first > run_last) {
+        return;
+    }
     control_message message;
     message.kind      = CONTROL_CANCEL;
     message.run_first = run_first;
@@ -166,7 +224,7 @@ void pi_engine::stop(int32_t exit_code) {
 pi_status pi_engine::serve(int32_t timeout_ms, int32_t & exit_code) {
     const std::optional<int32_t> code = stops_.pop_for(std::chrono::milliseconds(timeout_ms));
     if (has_failed_) {
-        return PI_ERR_FAILED;
+        return failed();
     }
     if (!code) {
         return PI_TIMEOUT;
@@ -177,7 +235,7 @@ pi_status pi_engine::serve(int32_t timeout_ms, int32_t & exit_code) {
 
 void pi_engine::fail(const std::string & why) {
     if (is_head()) {
-        set_failure(why);
+        set_failure("rank 0: " + why);
         return;
     }
     control_message message;
@@ -194,26 +252,37 @@ void pi_engine::set_failure(const std::string & why) {
         }
     }
     has_failed_ = true;
-    results_.push({});
+    nudge();
 }
 
-std::string pi_engine::failure() {
+pi_status pi_engine::failed() {
     std::lock_guard<std::mutex> lock(failure_mutex_);
-    return failure_;
+    last_error = failure_;
+    return PI_ERR_FAILED;
+}
+
+pi_status pi_engine::nudge() {
+    results_.push({});
+    return PI_OK;
 }
 
 void pi_engine::compute_loop() {
+    compute_runs();
+    compute_over_.push(true);
+}
+
+void pi_engine::compute_runs() {
     while (std::optional<run_state> run = inbox_.pop()) {
         if (comm_) {
             comm_->set_computing(true);
         }
         try {
             stage_->step(*run);
+            hand_on(std::move(*run));
         } catch (const std::exception & error) {
             fail(error.what());
             return;
         }
-        hand_on(std::move(*run));
         if (comm_) {
             comm_->set_computing(false);
         }
@@ -241,6 +310,7 @@ void pi_engine::on_data(const uint8_t * data, size_t size) {
     wire_kind kind;
     run_state run  = wire_decode(data, size, kind);
     run.arrived_us = now_us();
+    run.in_bytes   = uint32_t(size);
     if (kind == WIRE_RESULT) {
         results_.push(std::move(run));
     } else {

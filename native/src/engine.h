@@ -22,25 +22,33 @@ struct pi_engine {
 
     pi_status submit(const pi_run & run);
     pi_status wait(int32_t timeout_ms, pi_result & result);
+    pi_status nudge();
     void      cancel(uint64_t run_first, uint64_t run_last);
     pi_status serve(int32_t timeout_ms, int32_t & exit_code);
     void      fail(const std::string & why);
     void      stop(int32_t exit_code);
 
-    std::string   failure();
+    // Stops the compute thread. False if it is stuck: then this object must live on.
+    bool end_compute();
+    // Have sends finish, and stop the comm thread.
+    void end_comm() { comm_.reset(); }
+
     int32_t       kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
     const float * last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }
 
     std::string last_error; // what pi_last_error hands out
 
   private:
-    void compute_loop();
-    void hand_on(run_state run);
-    void on_data(const uint8_t * data, size_t size);
-    void on_control(const control_message & message, int source);
-    void set_failure(const std::string & why);
-    bool is_head() const { return params_.rank == 0; }
-    bool is_last() const { return params_.rank == params_.n_ranks - 1; }
+    void      compute_loop();
+    void      compute_runs();
+    void      hand_on(run_state run);
+    void      on_data(const uint8_t * data, size_t size);
+    void      on_control(const control_message & message, int source);
+    void      set_failure(const std::string & why);
+    // PI_ERR_FAILED, with the failure as the last error.
+    pi_status failed();
+    bool      is_head() const { return params_.rank == 0; }
+    bool      is_last() const { return params_.rank == params_.n_ranks - 1; }
 
     const pi_engine_params params_;
     std::unique_ptr<stage> stage_; // none on a head without layers
@@ -48,12 +56,13 @@ struct pi_engine {
     run_state              current_; // what the last pi_result points into
 
     channel<run_state> inbox_;   // runs whose turn is to come here
-    channel<run_state> results_; // the head's; an empty one is a nudge: look for a failure
+    channel<run_state> results_; // the head's, and nudges
     channel<int32_t>   stops_;   // the other ranks': the exit code
     std::mutex         failure_mutex_;
     std::string        failure_;
     std::atomic<bool>  has_failed_{ false };
 
     std::thread           compute_thread_;
+    channel<bool>         compute_over_;
     std::unique_ptr<comm> comm_; // last: it is stopped first, before what its handlers use is gone
 };

@@ -40,33 +40,47 @@ pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t e
     }
 }
 
+// What a call returns if it runs out of memory, or of threads.
+template <typename F> static int guarded(pi_engine * engine, F call) {
+    try {
+        return call();
+    } catch (const std::exception & error) {
+        engine->fail(error.what());
+        return PI_ERR_FAILED;
+    }
+}
+
 int pi_submit(pi_engine * engine, const pi_run * run) {
-    return engine->submit(*run);
+    return guarded(engine, [&] { return engine->submit(*run); });
 }
 
 int pi_wait(pi_engine * engine, int32_t timeout_ms, pi_result * result) {
-    return engine->wait(timeout_ms, *result);
+    return guarded(engine, [&] { return engine->wait(timeout_ms, *result); });
+}
+
+int pi_nudge(pi_engine * engine) {
+    return guarded(engine, [&] { return engine->nudge(); });
 }
 
 int pi_cancel(pi_engine * engine, uint64_t run_first, uint64_t run_last) {
-    engine->cancel(run_first, run_last);
-    return PI_OK;
+    return guarded(engine, [&] {
+        engine->cancel(run_first, run_last);
+        return PI_OK;
+    });
 }
 
 int pi_serve(pi_engine * engine, int32_t timeout_ms, int32_t * exit_code) {
-    return engine->serve(timeout_ms, *exit_code);
+    return guarded(engine, [&] { return engine->serve(timeout_ms, *exit_code); });
 }
 
 int pi_report_failure(pi_engine * engine, const char * message) {
-    engine->fail(message);
-    return PI_OK;
+    return guarded(engine, [&] {
+        engine->fail(message);
+        return PI_OK;
+    });
 }
 
 const char * pi_last_error(pi_engine * engine) {
-    const std::string failure = engine->failure();
-    if (!failure.empty()) {
-        engine->last_error = failure;
-    }
     return engine->last_error.c_str();
 }
 
@@ -79,8 +93,15 @@ const float * pi_last_logits(pi_engine * engine) {
 }
 
 void pi_engine_close(pi_engine * engine, int32_t exit_code) {
-    if (engine) {
+    if (!engine) {
+        return;
+    }
+    guarded(engine, [&] {
         engine->stop(exit_code);
+        return PI_OK;
+    });
+    engine->end_comm();
+    if (engine->end_compute()) {
         delete engine;
     }
 }

@@ -171,13 +171,16 @@ void stage::step(run_state & run) {
     const uint64_t start_us = now_us();
     const bool     is_new   = run.fate == PI_COMPLETED;
 
+    bool is_aborted = false;
+
     for (const pi_kv_op & op : run.kv_ops) {
         apply(op);
     }
     if (!cancels.begin(run.run_id) || !is_new) {
         run.give_up();
-    } else if (!run.tokens.empty()) {
-        compute(run);
+    } else if (!run.tokens.empty() && !compute(run)) {
+        run.give_up();
+        is_aborted = true;
     }
     cancels.end();
 
@@ -186,7 +189,8 @@ void stage::step(run_state & run) {
     time.wait_us    = uint32_t(start_us - std::min(run.arrived_us, start_us));
     time.compute_us = uint32_t(now_us() - start_us);
     time.stage      = params_.index;
-    time.fate       = run.fate;
+    time.fate       = is_aborted ? PI_ABORTED : run.fate;
+    time.in_bytes   = run.in_bytes;
     run.times.push_back(time);
 }
 
@@ -203,7 +207,10 @@ void stage::apply(const pi_kv_op & op) {
     throw std::runtime_error("unknown KV operation " + std::to_string(op.kind));
 }
 
-void stage::compute(run_state & run) {
+bool stage::compute(run_state & run) {
+    if (!params_.is_first && run.hidden.size() != run.tokens.size() * size_t(n_embd_)) {
+        throw std::runtime_error("hidden states of another width came in: do all ranks have the same model file?");
+    }
     log_reset_errors();
     const int32_t status = llama_decode(context_.get(), batch_->fill(run, params_.is_first, params_.is_last));
 
@@ -212,8 +219,7 @@ void stage::compute(run_state & run) {
             break;
         case 2: // aborted
             remove_cells(run);
-            run.give_up();
-            return;
+            return false;
         case 1:
             throw std::runtime_error("the KV cache of " + std::to_string(params_.n_ctx) + " cells is full");
         default:
@@ -226,6 +232,7 @@ void stage::compute(run_state & run) {
         const float * hidden = llama_get_embeddings(context_.get());
         run.hidden.assign(hidden, hidden + run.tokens.size() * size_t(n_embd_));
     }
+    return true;
 }
 
 // llama.cpp takes an aborted run's positions from the first sequence id of each token only.

@@ -67,7 +67,7 @@ class stage {
 
   private:
     void apply(const pi_kv_op & op);
-    void compute(run_state & run);
+    bool compute(run_state & run); // false: aborted
     void sample(run_state & run);
     void remove_cells(const run_state & run);
     void warm_up();

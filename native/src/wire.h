@@ -44,6 +44,7 @@ struct run_state {
     uint32_t epoch      = 0;
     pi_fate  fate       = PI_COMPLETED;
     uint64_t arrived_us = 0; // host's monotonic clock; does not travel
+    uint32_t in_bytes   = 0; // of the message it came in; does not travel
 
     std::vector<pi_kv_op>      kv_ops;
     std::vector<pi_stage_time> times;

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pipeinfer_cli.native import Engine, EngineConfig, read_model_info
+from pipeinfer_cli.native import Engine, EngineConfig, capture_log, read_model_info
 from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, smollm2
@@ -18,6 +18,7 @@ WAIT_S = 30
 
 @pytest.fixture
 def engine():
+    capture_log()
     config = EngineConfig(
         model_path=smollm2(),
         layer_first=0,
@@ -62,6 +63,9 @@ def test_model_info():
         (Run(run_id=1, tokens=(RunToken(id=1, position=0, seq_ids=()),)), "1 to PI_MAX_SEQ"),
         (Run(run_id=1, tokens=(RunToken(id=1, position=0, seq_ids=(256,)),)), "out of"),
         (Run(run_id=1, kv_ops=(KvOp(kind=KvKind.REMOVE, seq_src=0),) * 5000), "too many KV"),
+        (Run(run_id=1, kv_ops=(KvOp(kind=KvKind.COPY, seq_src=0, seq_dst=256),)), "a copy needs"),
+        (Run(run_id=1, kv_ops=(KvOp(kind=KvKind.COPY, seq_src=-1, seq_dst=1),)), "a copy needs"),
+        (Run(run_id=1, kv_ops=(KvOp(kind=KvKind.REMOVE, seq_src=-2),)), "a removal needs"),
     ],
 )
 def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
@@ -81,8 +85,11 @@ def test_a_run_without_tokens_carries_its_kv_operations(engine):
 def test_kv_operations_of_a_cancelled_run_are_applied(engine):
     call(engine, Run(run_id=1, tokens=chain([504, 3575, 282])))
     remove = KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=1)
-    engine.cancel(2, 2)  # before it is submitted, as a cancel that overtakes its run
-    result = call(engine, Run(run_id=2, tokens=chain([7], start=1), kv_ops=(remove,)))
+    engine.submit(Run(run_id=2, tokens=chain(range(N_BATCH), start=3)))  # keeps the stage busy
+    engine.submit(Run(run_id=3, tokens=chain([7], start=1), kv_ops=(remove,)))
+    engine.cancel(3, 3)
+    assert engine.wait(WAIT_S).fate is Fate.COMPLETED
+    result = engine.wait(WAIT_S)
     assert (result.fate, result.rows) == (Fate.CANCELLED, ())
     assert engine.kv_positions() == 1
 
@@ -90,7 +97,7 @@ def test_kv_operations_of_a_cancelled_run_are_applied(engine):
 def test_cancels_of_finished_and_unknown_runs_are_harmless(engine):
     first = call(engine, Run(run_id=1, tokens=chain([504])))
     engine.cancel(1, 1)
-    engine.cancel(100, 200)
+    engine.cancel(2, 200)  # not submitted yet: not meant
     again = call(
         engine,
         Run(run_id=2, tokens=chain([504]), kv_ops=(KvOp(kind=KvKind.REMOVE, seq_src=-1),)),
