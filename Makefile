@@ -15,7 +15,7 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 BENCH_RANKS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: memory bench-overhead bench-cancel demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench-overhead bench-cancel demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -27,6 +27,10 @@ demo: build ## build, fetch a small model, generate text on 3 ranks
 test: EXTRAS := [test]
 test: reference build ## run all tests
 	$(BIN)/pytest
+
+test-matrix: EXTRAS := [test]
+test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
+	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 600
 
 lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli import launch, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, PipeinferError, UserError
+from pipeinfer_cli.policy import DraftConfig, DrafterKind, Strategy
 
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
 SILENT_RANK_WAIT_S = 1.0
@@ -148,6 +149,75 @@ def generate(
             help="End when a stage is silent for this many seconds.",
         ),
     ] = cfg.DEFAULT_TIMEOUT_S,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", metavar="NAME", help="iterative, speculative, pipeinfer or auto."
+        ),
+    ] = "auto",
+    draft_model: Annotated[
+        str | None,
+        typer.Option("-md", "--model-draft", help="A draft model: a GGUF path, or a model's name."),
+    ] = None,
+    drafter: Annotated[
+        str | None,
+        typer.Option(
+            "--drafter",
+            metavar="NAME",
+            help="none, ngram, model or both; default: model with -md, else ngram.",
+        ),
+    ] = None,
+    draft_max: Annotated[
+        int,
+        typer.Option(
+            "--draft-max", parser=_integer, metavar="N", help="Drafted tokens per run at most."
+        ),
+    ] = cfg.DEFAULT_DRAFT.n_max,
+    draft_min: Annotated[
+        int,
+        typer.Option(
+            "--draft-min",
+            parser=_integer,
+            metavar="N",
+            help="Shorter drafts are dropped (speculative).",
+        ),
+    ] = cfg.DEFAULT_DRAFT.n_min,
+    draft_p_min: Annotated[
+        float,
+        typer.Option(
+            "-pa",
+            "--draft-p-min",
+            parser=_number,
+            metavar="P",
+            help="A draft ends below this confidence.",
+        ),
+    ] = cfg.DEFAULT_DRAFT.p_min,
+    p_recovery: Annotated[
+        float,
+        typer.Option(
+            "-pr",
+            "--draft-p-recovery",
+            parser=_number,
+            metavar="P",
+            help="The cutoff rises by this at a miss.",
+        ),
+    ] = cfg.DEFAULT_DRAFT.p_recovery,
+    p_decay: Annotated[
+        float,
+        typer.Option(
+            "-pd",
+            "--draft-p-decay",
+            parser=_number,
+            metavar="P",
+            help="It falls by this when stages would idle.",
+        ),
+    ] = cfg.DEFAULT_DRAFT.p_decay,
+    draft_threads: Annotated[
+        int,
+        typer.Option(
+            "--draft-threads", parser=_integer, metavar="N", help="Threads of the draft model."
+        ),
+    ] = 1,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Action:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
@@ -168,6 +238,17 @@ def generate(
             format=cfg.parse_format(format_),
             verbose=verbose,
             timeout_s=timeout,
+            strategy=cast("Strategy", strategy),
+            drafter=cast("DrafterKind", drafter or ("model" if draft_model else "ngram")),
+            draft_model=draft_model,
+            draft_threads=draft_threads,
+            draft=DraftConfig(
+                n_max=draft_max,
+                n_min=draft_min,
+                p_min=draft_p_min,
+                p_recovery=p_recovery,
+                p_decay=p_decay,
+            ),
         ),
     )
 

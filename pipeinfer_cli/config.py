@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.policy import DRAFTERS, STRATEGIES, DraftConfig, DrafterKind, Strategy
 
 OutputFormat = Literal["text", "json"]
 FORMATS: tuple[OutputFormat, ...] = ("text", "json")
@@ -18,6 +19,9 @@ FORMATS: tuple[OutputFormat, ...] = ("text", "json")
 DEFAULT_N_PREDICT = 128
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
+DEFAULT_DRAFT = DraftConfig()
+MAX_COUNT = 2**30  # the engine counts with 32 bits
+MAX_THREADS = 512  # ggml's own limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +60,23 @@ class GenerateConfig:
     format: OutputFormat = "text"
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
+    strategy: Strategy = "auto"
+    drafter: DrafterKind = "ngram"
+    draft_model: str | None = None  # as `model`
+    draft_threads: int = 1
+    draft: DraftConfig = DEFAULT_DRAFT
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
-        _at_least_one("-n/--n-predict", self.n_predict)
-        _at_least_one("-c/--ctx-size", self.n_ctx)
-        _at_least_one("--ranks", self.ranks)
-        _at_least_one("-t/--threads", self.threads)
+        _check_count("-n/--n-predict", self.n_predict)
+        _check_count("-c/--ctx-size", self.n_ctx)
+        _check_count("--ranks", self.ranks)
+        _check_count("-t/--threads", self.threads, MAX_THREADS)
+        _check_count("--draft-threads", self.draft_threads, MAX_THREADS)
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
+        self._check_drafter()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
@@ -71,6 +84,17 @@ class GenerateConfig:
         if self.layer_split is not None:
             _check_weights(self.layer_split)
             self._check_split_fits()
+
+    def _check_drafter(self) -> None:
+        if self.drafter not in DRAFTERS:
+            raise UserError(f"--drafter {self.drafter!r}: give one of {', '.join(DRAFTERS)}")
+        needs_model = self.drafter in ("model", "both")
+        if needs_model and not self.draft_model:
+            raise UserError(f"--drafter {self.drafter} needs a draft model: give one with -md")
+        if self.draft_model and not needs_model:
+            raise UserError(f"-md {self.draft_model}: --drafter {self.drafter} does not use it")
+        if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
+            raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
 
     def _check_split_fits(self) -> None:
         assert self.layer_split is not None
@@ -94,9 +118,11 @@ class GenerateConfig:
         prompt = fields.pop("prompt")
         file = None if prompt["file"] is None else Path(prompt["file"])
         split = fields.pop("layer_split")
+        draft = DraftConfig(**fields.pop("draft"))
         return cls(
             prompt=Prompt(text=prompt["text"], file=file),
             layer_split=None if split is None else tuple(split),
+            draft=draft,
             **fields,
         )
 
@@ -165,9 +191,9 @@ def _decode(data: bytes, source: str) -> str:
         ) from None
 
 
-def _at_least_one(option: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{option} {value}: give a number of 1 or more")
+def _check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise UserError(f"{option} {value}: give a number from 1 to {most}")
 
 
 def _check_weights(weights: tuple[float, ...]) -> None:

@@ -47,8 +47,13 @@ def alone(config: GenerateConfig) -> int:
 
     assert config.ranks is not None
     text = read_prompt(config.prompt)
-    model = models.resolve(config.model)
-    config = replace(config, model=str(model), prompt=Prompt(text=text))
+    draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
+    config = replace(
+        config,
+        model=str(models.resolve(config.model)),
+        draft_model=draft_model,
+        prompt=Prompt(text=text),
+    )
     if config.ranks == 1:
         from pipeinfer_cli import session
 

@@ -6,13 +6,15 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 from pipeinfer_cli.config import OutputFormat
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Result, Run
+from pipeinfer_cli.scheduler import Draft, DraftRequest, Scheduler
 from pipeinfer_cli.stats import Stats
 from pipeinfer_cli.vocab import Vocab
 
@@ -25,39 +27,107 @@ class Pipeline(Protocol):
     def submit(self, run: Run) -> None:
         """Sends a run on its way."""
 
+    def cancel(self, run_first: int, run_last: int) -> None:
+        """Gives up the runs `[run_first, run_last]`."""
+
     def wait(self, timeout_s: float) -> Result | None:
-        """The next result, in the order of submission; None when the time is over."""
+        """The next result, in the order of submission; None when the time is over, or nudged."""
 
 
-class Scheduler(Protocol):
-    """See scheduler.py."""
+class Drafts(Protocol):
+    """What the head needs of drafting.DraftThread."""
 
-    def take_runs(self) -> list[Run]:
-        """The runs to submit now, in this order."""
+    def request(self, request: DraftRequest) -> None:
+        """Starts a draft."""
 
-    def on_result(self, result: Result) -> list[int]:
-        """The token ids that this result has decided."""
+    def set_epoch(self, epoch: int) -> None:
+        """Ends drafts of earlier epochs."""
+
+    def take(self) -> list[Draft]:
+        """What has been drafted since the last call."""
 
 
-def token_stream(pipeline: Pipeline, scheduler: Scheduler, *, timeout_s: float) -> Iterator[int]:
-    """Generated token ids, without end: the caller stops. RunError if a stage fails or is silent.
+class NoDrafts:
+    """For the strategy that drafts nothing."""
 
-    When it stands still at a token, no run is in flight but those the scheduler wants there.
+    def request(self, request: DraftRequest) -> None:
+        """Is never called."""
+        raise AssertionError(request)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing to end."""
+
+    def take(self) -> list[Draft]:
+        """Nothing."""
+        return []
+
+
+class TokenStream:
+    """The head's loop: schedule, submit, wait; iterate over it for the generated token ids.
+
+    They have no end: the caller stops, and calls `finish` before another request uses the
+    pipeline. RunError if a stage fails or no result comes for `timeout_s`.
     """
-    while True:
-        for run in scheduler.take_runs():
-            pipeline.submit(run)
-        yield from scheduler.on_result(_wait(pipeline, timeout_s))
 
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scheduler: Scheduler,
+        *,
+        timeout_s: float,
+        drafts: Drafts | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._drafts: Drafts = drafts or NoDrafts()
+        self._timeout_s = timeout_s
+        self._gate = gate
+        if gate is not None:
+            scheduler.set_speculating(gate.is_open)
+        self._heard_s = time.monotonic()  # when a result last came, or none was due
 
-def _wait(pipeline: Pipeline, timeout_s: float) -> Result:
-    deadline = time.monotonic() + timeout_s
-    while (result := pipeline.wait(POLL_S)) is None:
-        if time.monotonic() > deadline:
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            self._submit()
+            if (result := self._wait()) is not None:
+                tokens = self._scheduler.on_result(result)
+                if self._gate is not None and tokens:
+                    self._gate.on_tokens(len(tokens), time.monotonic())
+                    self._scheduler.set_speculating(self._gate.is_open)
+                yield from tokens
+            for draft in self._drafts.take():
+                self._scheduler.on_draft(draft)
+
+    def finish(self) -> None:
+        """Gives up what is in flight, and waits for its results."""
+        self._scheduler.finish()
+        self._submit()
+        while not self._scheduler.is_idle:
+            if (result := self._wait()) is not None:
+                self._scheduler.on_result(result)
+
+    def _submit(self) -> None:
+        for run_first, run_last in self._scheduler.take_cancels():
+            self._pipeline.cancel(run_first, run_last)
+        for run in self._scheduler.take_runs():
+            self._pipeline.submit(run)
+        self._drafts.set_epoch(self._scheduler.epoch)
+        if (request := self._scheduler.take_draft_request()) is not None:
+            self._drafts.request(request)
+
+    def _wait(self) -> Result | None:
+        """The next result, or None after a while, or when a draft has come."""
+        result = self._pipeline.wait(POLL_S)
+        now_s = time.monotonic()
+        if result is not None or self._scheduler.is_idle:
+            self._heard_s = now_s
+        elif now_s > self._heard_s + self._timeout_s:
             raise RunError(
-                f"no result for {timeout_s:g} s: a stage hangs or is slower than that (--timeout)"
+                f"no result for {self._timeout_s:g} s: a stage hangs or is slower than that "
+                "(--timeout)"
             )
-    return result
+        return result
 
 
 @dataclass(slots=True)
@@ -71,7 +141,7 @@ class Answer:
 
 
 def answer_tokens(
-    tokens: Iterator[int], vocab: Vocab, n_max: int, *, ignore_eos: bool, answer: Answer
+    tokens: Iterable[int], vocab: Vocab, n_max: int, *, ignore_eos: bool, answer: Answer
 ) -> Iterator[str]:
     """Takes tokens until the answer ends; yields text as it comes, in whole UTF-8 characters.
 

@@ -8,19 +8,24 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeinfer_cli import launch, models, mpi
 from pipeinfer_cli.config import GenerateConfig, read_prompt
+from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
+from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
+from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
-from pipeinfer_cli.head import Answer, Writer, answer_tokens, token_stream
+from pipeinfer_cli.gate import Gate
+from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
 from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
-from pipeinfer_cli.scheduler import Iterative
+from pipeinfer_cli.policy import Policy
+from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
-from pipeinfer_cli.stats import measure
+from pipeinfer_cli.stats import Setting, measure
 from pipeinfer_cli.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -60,6 +65,7 @@ class Request:
     vocab: Vocab
     prompt: list[int]
     n_max: int  # tokens to generate at most
+    drafter: Drafter | None
 
 
 def run(config: GenerateConfig, comm: Comm | None) -> int:
@@ -90,10 +96,15 @@ def make_plan(config: GenerateConfig, n_ranks: int) -> Plan:
     """Finds the model and places its layers. Raises UserError."""
     path = models.resolve(config.model)
     info = read_model_info(path)
+    weights = config.layer_split
+    if weights is None and n_ranks > 1 and config.draft_model and config.strategy != "iterative":
+        # the head's cores are the draft model's; the stages share the layers evenly by bytes
+        stages = split_layers(info, n_ranks - 1, None)
+        weights = (0.0, *(float(len(each)) for each in stages))
     return Plan(
         model_path=path,
         model=info,
-        layers=split_layers(info, n_ranks, config.layer_split),
+        layers=split_layers(info, n_ranks, weights),
         n_ctx=config.n_ctx,
     )
 
@@ -118,7 +129,26 @@ def make_request(config: GenerateConfig, plan: Plan) -> Request:
             f"after {room} tokens instead of {config.n_predict}",
             file=sys.stderr,
         )
-    return Request(vocab=vocab, prompt=prompt, n_max=min(config.n_predict, room))
+    return Request(
+        vocab=vocab,
+        prompt=prompt,
+        n_max=min(config.n_predict, room),
+        drafter=make_drafter(config, vocab),
+    )
+
+
+def make_drafter(config: GenerateConfig, vocab: Vocab) -> Drafter | None:
+    """The drafter that the request asks for. UserError if its vocabulary is not the target's."""
+    if config.strategy == "iterative" or config.drafter == "none":
+        return None
+    if config.drafter == "ngram":
+        return NgramDrafter()
+    assert config.draft_model is not None
+    path = models.resolve(config.draft_model)
+    read_model_info(path)  # says what is wrong with the file
+    check_same_vocabulary(vocab, Vocab(path, verbose=config.verbose), path)
+    model = ModelDrafter(path, n_ctx=config.n_ctx, n_threads=config.draft_threads)
+    return model if config.drafter == "model" else FirstThatKnows(NgramDrafter(), model)
 
 
 def open_engine(config: GenerateConfig, plan: Plan, comm: Comm | None) -> Engine:
@@ -180,30 +210,45 @@ def _engine_config(
 
 def generate(config: GenerateConfig, plan: Plan, request: Request, engine: Engine) -> None:
     """The head: streams the text to stdout, and says how fast it was."""
-    scheduler = Iterative(
-        request.prompt,
-        n_batch=min(N_BATCH, plan.n_ctx),
-        depth=2 * plan.n_stages,
-        run_ids=itertools.count(1),
-    )
-    answer = Answer()
-    writer = Writer(config.format)
-    start_s = time.monotonic()
-    tokens = token_stream(engine, scheduler, timeout_s=config.timeout_s)
-    try:
-        for text in answer_tokens(
-            tokens, request.vocab, request.n_max, ignore_eos=config.ignore_eos, answer=answer
-        ):
-            writer.write(text)
-    finally:
-        stats = measure(
-            start_s,
-            answer.times_s,
-            n_ranks=len(plan.layers),
-            n_stages=plan.n_stages,
-            n_prompt=len(request.prompt),
+    answer, writer = Answer(), Writer(config.format)
+    with ExitStack() as stack:
+        drafts = None
+        if request.drafter is not None:
+            drafts = stack.enter_context(closing(DraftThread(request.drafter, engine.nudge)))
+        strategy = config.strategy if drafts else "iterative"
+        scheduler = Scheduler(
+            request.prompt,
+            n_max=request.n_max,
+            policy=Policy.of(
+                strategy,
+                config.draft if drafts else None,
+                n_stages=plan.n_stages,
+                n_batch=min(N_BATCH, plan.n_ctx),
+            ),
+            run_ids=itertools.count(1),
         )
-        writer.finish(answer, stats)
+        tokens = TokenStream(
+            engine,
+            scheduler,
+            timeout_s=config.timeout_s,
+            drafts=drafts,
+            gate=Gate() if strategy == "auto" else None,
+        )
+        start_s = time.monotonic()
+        try:
+            for text in answer_tokens(
+                tokens, request.vocab, request.n_max, ignore_eos=config.ignore_eos, answer=answer
+            ):
+                writer.write(text)
+        finally:
+            setting = Setting(
+                strategy=strategy,
+                n_ranks=len(plan.layers),
+                n_stages=plan.n_stages,
+                n_prompt=len(request.prompt),
+            )
+            stats = measure(setting, start_s, answer.times_s, scheduler.counters)
+            writer.finish(answer, stats)
     if config.stats:
         print(f"pipeinfer: {stats.line()}", file=sys.stderr)
 
@@ -216,9 +261,14 @@ def serve(engine: Engine) -> int:
             pass
         return code
     except Interrupted as interrupted:
-        engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
-        engine.serve(timeout_s=FAREWELL_S)
-        return interrupted.exit_code
+        # mostly the head has the same signal, and says so itself
+        code = engine.serve(timeout_s=1)
+        if code is None:
+            engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
+            code = engine.serve(timeout_s=FAREWELL_S)
+        if code is None:
+            raise
+        return code or interrupted.exit_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

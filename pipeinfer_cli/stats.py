@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeinfer_cli.scheduler import Counters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """The speed of one request, as the head saw it. Loading the model is not part of it."""
+    """The speed of one request, as the head saw it, and the work behind it.
 
+    Loading the model is not part of it.
+    """
+
+    strategy: str
     n_ranks: int
     n_stages: int
     n_prompt: int  # tokens
@@ -18,15 +24,39 @@ class Stats:
     tokens_per_s: float  # generated tokens after the first one, over the time that they took
     ttft_ms: float  # time to first token: from the first run's submission
     itl_p50_ms: float  # inter-token latency: the time between one token and the next
+    itl_p90_ms: float
     itl_p99_ms: float
     total_ms: float
+    n_drafted: int  # speculative tokens that were submitted
+    n_accepted: int  # of these, the ones that the target decided, too
+    acceptance_rate: float  # accepted / drafted
+    mean_acceptance_length: float  # tokens decided per live run that decided any, with the bonus
+    acceptance_by_position: tuple[float, ...]  # of the 1st, 2nd, ... token ahead of the text
+    n_runs: int  # launched
+    n_completed: int  # decoded by every stage
+    n_invalidated: int  # given up, since they rest on a wrong token
+    n_cancelled: int  # of the invalidated: in time, before a stage was through with it
+    n_aborted: int  # of the cancelled: in mid-compute
+    busy_ms: tuple[float, ...]  # by stage: compute
+    wasted_ms: tuple[float, ...]  # by stage: compute for tokens that are not in the text
+    messages_per_token: float  # between processes, with runs and results; cancels not counted
+    bytes_per_token: float
+    mean_in_flight: float  # live runs in flight when a run is submitted, that one included
 
     def line(self) -> str:
         """For --stats: one line."""
+        drafts = ""
+        if self.n_drafted:
+            drafts = (
+                f", acceptance {self.n_accepted}/{self.n_drafted} "
+                f"({100 * self.acceptance_rate:.0f} %), length {self.mean_acceptance_length:.2f}, "
+                f"runs {self.n_runs}, cancelled {self.n_cancelled} "
+                f"({self.n_aborted} in mid-compute)"
+            )
         return (
-            f"{self.n_ranks} ranks, {self.n_generated} tokens, {self.tokens_per_s:.2f} tok/s, "
-            f"TTFT {self.ttft_ms:.1f} ms, "
-            f"ITL p50 {self.itl_p50_ms:.2f} ms p99 {self.itl_p99_ms:.2f} ms"
+            f"{self.strategy}, {self.n_ranks} ranks, {self.n_generated} tokens, "
+            f"{self.tokens_per_s:.2f} tok/s, TTFT {self.ttft_ms:.1f} ms, "
+            f"ITL p50 {self.itl_p50_ms:.2f} ms p99 {self.itl_p99_ms:.2f} ms{drafts}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -34,24 +64,57 @@ class Stats:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the stats say of the request besides its measurements."""
+
+    strategy: str
+    n_ranks: int
+    n_stages: int
+    n_prompt: int
+
+
 def measure(
-    start_s: float, token_times_s: Sequence[float], *, n_ranks: int, n_stages: int, n_prompt: int
+    setting: Setting, start_s: float, token_times_s: Sequence[float], counters: Counters
 ) -> Stats:
     """Stats from the times (s, one clock) of the request's start and of each generated token."""
     gaps_ms = [1000 * (b - a) for a, b in zip(token_times_s, token_times_s[1:], strict=False)]
     last_s = token_times_s[-1] if token_times_s else start_s
     first_s = token_times_s[0] if token_times_s else start_s
+    stages = range(setting.n_stages)
     return Stats(
-        n_ranks=n_ranks,
-        n_stages=n_stages,
-        n_prompt=n_prompt,
+        **asdict(setting),
         n_generated=len(token_times_s),
-        tokens_per_s=1000 * len(gaps_ms) / sum(gaps_ms) if sum(gaps_ms) > 0 else 0.0,
+        tokens_per_s=1000 * ratio(len(gaps_ms), sum(gaps_ms)),
         ttft_ms=1000 * (first_s - start_s),
         itl_p50_ms=percentile(gaps_ms, 50),
+        itl_p90_ms=percentile(gaps_ms, 90),
         itl_p99_ms=percentile(gaps_ms, 99),
         total_ms=1000 * (last_s - start_s),
+        n_drafted=counters.n_drafted,
+        n_accepted=counters.n_accepted,
+        acceptance_rate=ratio(counters.n_accepted, counters.n_drafted),
+        mean_acceptance_length=ratio(counters.n_decided, counters.n_verified),
+        acceptance_by_position=tuple(
+            ratio(counters.ahead_accepted.get(ahead, 0), n_drafted)
+            for ahead, n_drafted in sorted(counters.ahead_drafted.items())
+        ),
+        n_runs=counters.n_launched,
+        n_completed=counters.n_completed,
+        n_invalidated=counters.n_invalidated,
+        n_cancelled=counters.n_cancelled,
+        n_aborted=counters.n_aborted,
+        busy_ms=tuple(counters.busy_us.get(stage, 0) / 1000 for stage in stages),
+        wasted_ms=tuple(counters.wasted_us.get(stage, 0) / 1000 for stage in stages),
+        messages_per_token=ratio(counters.n_messages, len(token_times_s)),
+        bytes_per_token=ratio(counters.n_bytes, len(token_times_s)),
+        mean_in_flight=ratio(counters.live_sum, counters.n_launched),
     )
+
+
+def ratio(part: float, whole: float) -> float:
+    """Their quotient; 0 of nothing."""
+    return part / whole if whole else 0.0
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

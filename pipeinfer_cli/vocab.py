@@ -16,7 +16,7 @@ class Vocab:
     """The vocabulary of a GGUF, loaded without its tensors. Raises UserError if it has none."""
 
     def __init__(self, model_path: Path, *, verbose: bool = False) -> None:
-        self._llama = llama = _bindings()
+        self._llama = llama = bindings()
         native.capture_log(verbose=verbose)  # importing the bindings has set a log of their own
         params = llama.llama_model_default_params()
         params.vocab_only = True
@@ -48,12 +48,16 @@ class Vocab:
                 return data.raw[:count]
             room = -count
 
+    def text(self, token: int) -> bytes:
+        """The token as the vocabulary spells it, control tokens, too."""
+        return bytes(self._llama.llama_vocab_get_text(self._vocab, token))
+
     def ends_generation(self, token: int) -> bool:
         """Whether it is one of the model's end-of-generation tokens."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
 
 
-def _bindings() -> Any:
+def bindings() -> Any:
     """llama_cpp's low-level module, bound to our libllama."""
     os.environ["LLAMA_CPP_LIB_PATH"] = str(native.lib_dir())
     import llama_cpp.llama_cpp as llama

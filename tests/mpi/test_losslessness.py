@@ -47,8 +47,8 @@ def test_tokens_equal_plain_decoding(layer_split):
         "tokens.py",
         {**request(tokenized(), N_PREDICT), "layer_split": layer_split},
     )
-    assert len(answers) == len(PROMPTS) >= 10
-    for text, tokens, plain in zip(PROMPTS, answers, plain_answers(), strict=True):
+    assert len(answers["tokens"]) == len(PROMPTS) >= 10
+    for text, tokens, plain in zip(PROMPTS, answers["tokens"], plain_answers(), strict=True):
         assert tokens == plain["tokens"], text
 
 

@@ -2,13 +2,17 @@
 
 import io
 import json
+from itertools import count, islice
 
 import pytest
 
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import Answer, Writer, answer_tokens, token_stream
-from pipeinfer_cli.runs import Fate, Result, Run
-from pipeinfer_cli.stats import measure
+from pipeinfer_cli.gate import Gate
+from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.runs import Fate, Result
+from pipeinfer_cli.scheduler import Counters, Draft, Scheduler
+from pipeinfer_cli.stats import Setting, measure
 
 END = 99
 
@@ -62,58 +66,82 @@ def test_ends(tokens, n_max, ignore_eos, text, n_tokens, reason):
     assert answer.finish_reason == reason
 
 
-class Silence:
+class ScriptedPipeline:
+    """Answers each run's wanted rows with position + 1, or never."""
+
+    def __init__(self, *, is_silent=False):
+        self.is_silent = is_silent
+        self.runs = []
+        self.cancelled = set()
+
     def submit(self, run):
-        pass
+        self.runs.append(run)
+
+    def cancel(self, run_first, run_last):
+        self.cancelled.update(range(run_first, run_last + 1))
 
     def wait(self, timeout_s):
-        return None
+        if self.is_silent or not self.runs:
+            return None
+        run = self.runs.pop(0)
+        is_cancelled = run.run_id in self.cancelled
+        rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
+        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
 
-class OneRun:
-    def take_runs(self):
-        return [Run(run_id=1)]
+class EagerDrafts:
+    """Drafts at once: position + 1 like the pipeline, but every fifth token is wrong."""
 
-    def on_result(self, result):
-        raise AssertionError
+    def __init__(self):
+        self.drafts = []
+
+    def request(self, request):
+        start = len(request.context)
+        for position in range(start, start + request.n_max):
+            token = position + (position % 5 == 0)
+            self.drafts.append(Draft(request.epoch, position, token))
+        self.drafts.append(Draft(request.epoch, start + request.n_max, None))
+
+    def set_epoch(self, epoch):
+        self.drafts = [draft for draft in self.drafts if draft.epoch >= epoch]
+
+    def take(self):
+        drafts, self.drafts = self.drafts, []
+        return drafts
+
+
+def scheduler_of(policy, n_max=30):
+    return Scheduler([0, 1, 2], n_max=n_max, policy=policy, run_ids=count(1))
 
 
 def test_a_silent_pipeline_ends_with_an_error():
+    pipeline = ScriptedPipeline(is_silent=True)
+    stream = TokenStream(pipeline, scheduler_of(Policy()), timeout_s=0.01)
     with pytest.raises(RunError, match=r"no result for 0.01 s"):
-        next(token_stream(Silence(), OneRun(), timeout_s=0.01))
+        next(iter(stream))
 
 
-class Echo:
-    """A pipeline whose result for run n is the row n."""
-
-    def __init__(self):
-        self.queue = []
-
-    def submit(self, run):
-        self.queue.append(run.run_id)
-
-    def wait(self, timeout_s):
-        run_id = self.queue.pop(0)
-        return Result(run_id=run_id, epoch=0, fate=Fate.COMPLETED, rows=(run_id,), times=())
-
-
-class CountUp:
-    def __init__(self):
-        self.last = 0
-
-    def take_runs(self):
-        self.last += 1
-        return [Run(run_id=self.last)]
-
-    def on_result(self, result):
-        return list(result.rows)
-
-
-def test_stream_stands_still_between_tokens():
-    echo = Echo()
-    stream = token_stream(echo, CountUp(), timeout_s=1)
-    assert [next(stream), next(stream)] == [1, 2]
-    assert echo.queue == []
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        Policy(draft=DraftConfig(n_max=3), depth=4),
+        Policy(draft=DraftConfig(n_max=3), is_synchronous=True),
+    ],
+)
+@pytest.mark.parametrize("gate", [None, Gate])
+def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy, gate):
+    if gate and policy.is_synchronous:
+        return
+    pipeline, scheduler = ScriptedPipeline(), scheduler_of(policy)
+    stream = TokenStream(
+        pipeline, scheduler, timeout_s=1, drafts=EagerDrafts(), gate=gate and gate()
+    )
+    assert list(islice(stream, 20)) == list(range(3, 23))
+    stream.finish()
+    assert scheduler.is_idle
+    assert pipeline.runs == []
 
 
 class Stdout(io.StringIO):
@@ -127,7 +155,8 @@ def finished(output_format, answer, pieces):
     writer = Writer(output_format, stdout)
     for piece in pieces:
         writer.write(piece)
-    writer.finish(answer, measure(0.0, answer.times_s, n_ranks=1, n_stages=1, n_prompt=3))
+    setting = Setting(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
+    writer.finish(answer, measure(setting, 0.0, answer.times_s, Counters()))
     return stdout.buffer.getvalue().decode()
 
 

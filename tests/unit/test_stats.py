@@ -1,25 +1,54 @@
 import pytest
 
-from pipeinfer_cli.stats import measure, percentile
+from pipeinfer_cli.scheduler import Counters
+from pipeinfer_cli.stats import Setting, measure, percentile
+
+SETTING = Setting(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
 
 
 def test_definitions():
-    stats = measure(10.0, [10.5, 10.6, 10.7, 11.0], n_ranks=3, n_stages=2, n_prompt=7)
+    counters = Counters(
+        n_drafted=4,
+        n_accepted=3,
+        n_decided=5,
+        n_launched=4,
+        n_verified=2,
+        n_cancelled=1,
+        n_aborted=1,
+        ahead_drafted={2: 1, 1: 3},
+        ahead_accepted={1: 3},
+        busy_us={0: 1500, 1: 500},
+        wasted_us={1: 250},
+        n_messages=8,
+        n_bytes=4000,
+        live_sum=6,
+    )
+    stats = measure(SETTING, 10.0, [10.5, 10.6, 10.7, 11.0], counters)
     assert stats.ttft_ms == pytest.approx(500)
     assert stats.tokens_per_s == pytest.approx(3 / 0.5)
     assert stats.itl_p50_ms == pytest.approx(100)
     assert stats.itl_p99_ms == pytest.approx(300)
     assert stats.total_ms == pytest.approx(1000)
+    assert stats.acceptance_rate == 0.75
+    assert stats.mean_acceptance_length == 2.5
+    assert stats.acceptance_by_position == (1.0, 0.0)
+    assert stats.busy_ms == (1.5, 0.5)
+    assert stats.wasted_ms == (0.0, 0.25)
+    assert stats.messages_per_token == 2
+    assert stats.bytes_per_token == 1000
+    assert stats.mean_in_flight == 1.5
     line = stats.line()
-    assert line.startswith("3 ranks, 4 tokens, 6.00 tok/s, TTFT 500.0 ms, ITL p50 100.00 ms p99")
+    assert line.startswith("pipeinfer, 3 ranks, 4 tokens, 6.00 tok/s, TTFT 500.0 ms, ITL p50 100.")
+    assert "acceptance 3/4 (75 %), length 2.50, runs 4, cancelled 1 (1 in mid-compute)" in line
 
 
 @pytest.mark.parametrize("times", [[], [1.5]])
 def test_few_tokens_have_no_rate(times):
-    stats = measure(1.0, times, n_ranks=1, n_stages=1, n_prompt=1)
+    stats = measure(SETTING, 1.0, times, Counters())
     assert stats.tokens_per_s == 0
     assert stats.itl_p50_ms == 0
     assert stats.n_generated == len(times)
+    assert "acceptance" not in stats.line()
 
 
 def test_percentile_is_the_nearest_rank():

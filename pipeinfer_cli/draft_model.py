@@ -1,0 +1,102 @@
+"""The drafter that is a small model, in the head's process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeinfer_cli import native
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.vocab import Vocab, bindings
+
+N_BATCH = 32
+
+
+class ModelDrafter:
+    """Greedy tokens of a small model with the target's vocabulary. Used by one thread.
+
+    Its KV cache keeps the longest beginning that a context shares with the one before.
+    """
+
+    def __init__(self, path: Path, *, n_ctx: int, n_threads: int) -> None:
+        self._llama = llama = bindings()
+        native.capture_log()
+        self._model = llama.llama_model_load_from_file(
+            os.fsencode(path), llama.llama_model_default_params()
+        )
+        if not self._model:
+            raise UserError(f"cannot load the draft model {str(path)!r}: check -md")
+        params = llama.llama_context_default_params()
+        params.n_ctx = n_ctx + N_BATCH
+        params.n_batch = params.n_ubatch = N_BATCH
+        params.n_threads = params.n_threads_batch = n_threads
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self._context = llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise UserError(f"no memory for the draft model {str(path)!r} with -c {n_ctx}")
+        self._memory = llama.llama_get_memory(self._context)
+        self._n_ctx = n_ctx
+        self._n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        self._cached: list[int] = []
+
+    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """See drafters.Drafter."""
+        self._rewind(context)
+        todo = list(context[len(self._cached) :])
+        while len(self._cached) + len(todo) < self._n_ctx:
+            token, probability = most_likely(self._decode(todo))
+            yield token, probability
+            todo = [token]
+
+    def _rewind(self, context: Sequence[int]) -> None:
+        """Forgets what is cached beyond the context's beginning; its last token is fed anew."""
+        n_keep = common_prefix(self._cached, context[:-1])
+        if n_keep < len(self._cached):
+            self._llama.llama_memory_seq_rm(self._memory, 0, n_keep, -1)
+            del self._cached[n_keep:]
+
+    def _decode(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        """Logits after the last token, float32 `[n_vocab]`: a view until the next call."""
+        llama = self._llama
+        for first in range(0, len(tokens), N_BATCH):
+            piece = tokens[first : first + N_BATCH]
+            ids: Any = (llama.llama_token * len(piece))(*piece)
+            status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
+            assert status == 0, f"the draft model failed with {status}"
+            self._cached += piece
+        logits = llama.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(logits, (self._n_vocab,))
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the beginning that both share."""
+    n_shortest = min(len(a), len(b))
+    if list(a[:n_shortest]) == list(b[:n_shortest]):  # the usual case, at C's speed
+        return n_shortest
+    return next(i for i in range(n_shortest) if a[i] != b[i])
+
+
+def most_likely(logits: npt.NDArray[np.float32]) -> tuple[int, float]:
+    """The token with the largest logit, and its softmax probability."""
+    token = int(np.argmax(logits))
+    return token, float(1.0 / np.exp(logits - logits[token]).sum())
+
+
+def check_same_vocabulary(target: Vocab, draft: Vocab, path: Path) -> None:
+    """UserError, naming the first difference, unless both have the same tokens."""
+    if target.n_tokens != draft.n_tokens:
+        raise UserError(
+            f"the draft model {str(path)!r} has {draft.n_tokens} tokens, the target "
+            f"{target.n_tokens}: use a draft model with the target's vocabulary (-md)"
+        )
+    for token in range(target.n_tokens):
+        if target.text(token) != draft.text(token):
+            raise UserError(
+                f"the draft model {str(path)!r} has another vocabulary: token {token} is "
+                f"{draft.text(token)!r}, the target's is {target.text(token)!r} (-md)"
+            )

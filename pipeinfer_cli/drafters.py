@@ -1,0 +1,81 @@
+"""Who guesses the next tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+# How much less sure each further token of a repeated passage is, than the one before.
+TRUST_PER_TOKEN = 0.95
+
+
+class Drafter(Protocol):
+    """Anything that proposes tokens."""
+
+    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """Tokens that may follow `context`, one after the other, each with its probability.
+
+        The caller stops when it has enough. Contexts mostly grow, or lose their last tokens.
+        """
+
+
+class NgramDrafter:
+    """Prompt lookup: what followed the last tokens when they stood in the text before.
+
+    After "Prompt Lookup Decoding" (A. Saxena, 2023). Needs no model; good at repetition.
+    """
+
+    def __init__(self, *, longest: int = 4, shortest: int = 2) -> None:
+        self._sizes = range(longest, shortest - 1, -1)
+        # Where each n-gram ends; those of discarded texts are found out when they are used.
+        self._ends: dict[tuple[int, ...], list[int]] = {}
+        self._n_indexed = 0
+
+    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """See Drafter. It cannot know how sure it is: longer matches are trusted more."""
+        text = list(context)
+        self._index(text)
+        size, start = self._find(text)
+        probability = 1 - 0.5 ** (size - 1)
+        while size > 0:  # a continuation may run into itself: a text that repeats
+            text.append(text[start])
+            yield text[start], probability
+            start += 1
+            probability *= TRUST_PER_TOKEN
+
+    def _index(self, text: list[int]) -> None:
+        """Knows all n-grams that end before the text does."""
+        for end in range(min(self._n_indexed, len(text)), len(text)):
+            for size in self._sizes:
+                if size <= end:
+                    self._ends.setdefault(tuple(text[end - size : end]), []).append(end)
+        self._n_indexed = len(text)
+
+    def _find(self, text: list[int]) -> tuple[int, int]:
+        """The size of the longest n-gram at the end that stood before, and where it ended then.
+
+        0, 0 if there is none.
+        """
+        for size in self._sizes:
+            ngram = text[-size:]
+            for end in reversed(self._ends.get(tuple(ngram), [])):
+                if end < len(text) and text[end - size : end] == ngram:
+                    return size, end
+        return 0, 0
+
+
+class FirstThatKnows:
+    """The first of several drafters that has something to propose."""
+
+    def __init__(self, *drafters: Drafter) -> None:
+        self._drafters = drafters
+
+    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """See Drafter."""
+        for drafter in self._drafters:
+            proposals = drafter.propose(context)
+            first = next(proposals, None)
+            if first is not None:
+                yield first
+                yield from proposals
+                return

@@ -1,0 +1,70 @@
+"""How to speculate: what tells one strategy from another, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeinfer_cli.errors import UserError
+
+Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
+STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
+DrafterKind = Literal["none", "ngram", "model", "both"]
+DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftConfig:
+    """Lengths and confidence cutoffs of drafts. Raises UserError where a value makes no sense."""
+
+    n_max: int = 8  # tokens in one run beyond the ones that are decided (--draft-max)
+    n_min: int = 0  # shorter drafts are not worth a synchronous verification (--draft-min)
+    p_min: float = 0.4  # a token below this probability ends the draft (--draft-p-min, -pa)
+    p_recovery: float = 0.1  # the cutoff rises by this at each miss (-pr)
+    p_decay: float = 0.1  # and falls by this when the pipeline would idle (-pd)
+
+    def __post_init__(self) -> None:
+        if self.n_max < 1:
+            raise UserError(f"--draft-max {self.n_max}: give a number of 1 or more")
+        if not 0 <= self.n_min <= self.n_max:
+            raise UserError(
+                f"--draft-min {self.n_min}: give a number from 0 to --draft-max ({self.n_max})"
+            )
+        for option, value in (
+            ("--draft-p-min/-pa", self.p_min),
+            ("-pr", self.p_recovery),
+            ("-pd", self.p_decay),
+        ):
+            if not 0 <= value <= 1:
+                raise UserError(f"{option} {value:g}: give a probability from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the scheduler may do.
+
+    - iterative: nothing is drafted;
+    - synchronous: one run in flight, which waits for the whole draft;
+    - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow.
+    """
+
+    draft: DraftConfig | None = None  # None: iterative
+    is_synchronous: bool = False
+    depth: int = 1  # most live runs in flight
+    n_batch: int = 32  # most tokens in a run
+
+    def __post_init__(self) -> None:
+        assert self.depth > 0 and self.n_batch > 0
+        assert self.draft or not self.is_synchronous, "there is no draft to wait for"
+
+    @classmethod
+    def of(
+        cls, strategy: Strategy, draft: DraftConfig | None, *, n_stages: int, n_batch: int
+    ) -> Policy:
+        """The policy of a strategy for so many stages; without a drafter there is only one."""
+        depth = n_stages + 1  # one run in each stage, and one that waits at the first
+        if draft is None or strategy == "iterative":
+            return cls(depth=depth, n_batch=n_batch)
+        return cls(
+            draft=draft, is_synchronous=strategy == "speculative", depth=depth, n_batch=n_batch
+        )

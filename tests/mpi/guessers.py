@@ -1,0 +1,36 @@
+"""Drafters for the tests: real ones, and two that know the truth and use it as they like."""
+
+import random
+from pathlib import Path
+
+from pipeinfer_cli.draft_model import ModelDrafter
+from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
+
+N_VOCAB = 49152
+
+
+class Teller:
+    """Right with a given chance: 0 is an adversary that is always wrong."""
+
+    def __init__(self, text, chance, seed=1):
+        self.text, self.chance, self.random = text, chance, random.Random(seed)
+
+    def propose(self, context):
+        position = len(context)
+        while position < len(self.text):
+            token = self.text[position]
+            if self.random.random() >= self.chance:
+                token = (token + self.random.randrange(1, N_VOCAB)) % N_VOCAB
+            yield token, self.random.choice([0.2, 0.6, 1.0])
+            position += 1
+
+
+def make_guesser(name, request, prompt, truth):
+    if name == "wrong":
+        return Teller(prompt + truth, 0.0)
+    if name == "random":
+        return Teller(prompt + truth, 0.7)
+    if name == "ngram":
+        return NgramDrafter()
+    model = ModelDrafter(Path(request["draft_model"]), n_ctx=request["n_ctx"], n_threads=1)
+    return FirstThatKnows(NgramDrafter(), model) if name == "both" else model

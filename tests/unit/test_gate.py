@@ -1,0 +1,48 @@
+import pytest
+
+from pipeinfer_cli.gate import Gate, GateConfig
+
+
+def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):
+    """The share of tokens made with speculation, and the whole rate, if the two ways have these."""
+    gate, now_s, n_open = Gate(), 0.0, 0
+    for _ in range(n_tokens // per_result):
+        now_s += per_result / (speculating_tps if gate.is_open else plain_tps)
+        n_open += per_result * gate.is_open
+        gate.on_tokens(per_result, now_s)
+    return n_open / n_tokens, n_tokens / now_s
+
+
+def test_it_begins_closed_and_opens_for_a_probe():
+    gate, seen = Gate(), []
+    for step in range(40):
+        seen.append(gate.is_open)
+        gate.on_tokens(1, float(step))
+    assert not any(seen[:7])
+    assert all(seen[8:20])
+
+
+@pytest.mark.parametrize("per_result", [1, 3])
+def test_speculation_that_pays_stays(per_result):
+    share, rate = shares(50, 100, per_result=per_result)
+    assert share > 0.95
+    assert rate > 95
+
+
+@pytest.mark.parametrize("speculating", [10, 25, 40])
+def test_speculation_that_does_not_pay_costs_little(speculating):
+    share, rate = shares(50, speculating)
+    assert share < 0.05
+    assert rate > 0.85 * 50
+    assert shares(50, 40, n_tokens=200)[1] > 0.95 * 50
+
+
+def test_it_notices_a_change():
+    gate, now_s = Gate(GateConfig(n_hold_max=128)), 0.0
+    for step in range(3000):
+        speculating_tps = 20 if step < 1500 else 200
+        now_s += 1 / (speculating_tps if gate.is_open else 50)
+        gate.on_tokens(1, now_s)
+        if step == 1499:
+            assert not gate.is_open
+    assert gate.is_open
