@@ -19,6 +19,7 @@ from pipeinfer_cli import config as cfg
 from pipeinfer_cli import launch, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, PipeinferError, UserError
 from pipeinfer_cli.policy import DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
 SILENT_RANK_WAIT_S = 1.0
@@ -132,6 +133,46 @@ def generate(
             help="Threads per rank; default: share of cores.",
         ),
     ] = None,
+    temp: Annotated[
+        float,
+        typer.Option("--temp", parser=_number, metavar="T", help="Temperature; 0 is greedy."),
+    ] = DEFAULT_SAMPLE.temperature,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "--top-k",
+            parser=_integer,
+            metavar="N",
+            help="With --temp: draw from the N most likely tokens; 0: all.",
+        ),
+    ] = DEFAULT_SAMPLE.top_k,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p",
+            parser=_number,
+            metavar="P",
+            help="With --temp: of these, as few as have probability P together; 1: all.",
+        ),
+    ] = DEFAULT_SAMPLE.top_p,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            "--min-p",
+            parser=_number,
+            metavar="P",
+            help="With --temp: of these, all with P times the largest probability; 0: all.",
+        ),
+    ] = DEFAULT_SAMPLE.min_p,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            parser=_integer,
+            metavar="N",
+            help="With --temp: same model, prompt and options, same text; another seed, another.",
+        ),
+    ] = DEFAULT_SAMPLE.seed,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
     ] = False,
@@ -233,6 +274,7 @@ def generate(
             ranks=ranks,
             layer_split=cfg.parse_layer_split(layer_split),
             threads=threads,
+            sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
             ignore_eos=ignore_eos,
             stats=stats,
             format=cfg.parse_format(format_),

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import DRAFTERS, STRATEGIES, DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
 OutputFormat = Literal["text", "json"]
 FORMATS: tuple[OutputFormat, ...] = ("text", "json")
@@ -55,6 +56,7 @@ class GenerateConfig:
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by bytes
     threads: int | None = None  # per rank; None: see launch.default_threads
+    sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     stats: bool = False
     format: OutputFormat = "text"
@@ -121,6 +123,7 @@ class GenerateConfig:
         draft = DraftConfig(**fields.pop("draft"))
         return cls(
             prompt=Prompt(text=prompt["text"], file=file),
+            sample=SampleParams(**fields.pop("sample")),
             layer_split=None if split is None else tuple(split),
             draft=draft,
             **fields,

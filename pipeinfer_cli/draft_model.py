@@ -7,23 +7,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeinfer_cli import native
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.vocab import Vocab, bindings
 
 N_BATCH = 32
 
 
 class ModelDrafter:
-    """Greedy tokens of a small model with the target's vocabulary. Used by one thread.
+    """Tokens of a small model with the target's vocabulary, drawn as the target draws its own.
+
+    Used by one thread.
 
     Its KV cache keeps the longest beginning that a context shares with the one before.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int, n_threads: int) -> None:
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_threads: int, sample: SampleParams = DEFAULT_SAMPLE
+    ) -> None:
         self._llama = llama = bindings()
         native.capture_log()
         self._model = llama.llama_model_load_from_file(
@@ -41,6 +43,7 @@ class ModelDrafter:
             raise UserError(f"no memory for the draft model {str(path)!r} with -c {n_ctx}")
         self._memory = llama.llama_get_memory(self._context)
         self._n_ctx = n_ctx
+        self._sample = sample
         self._n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self._cached: list[int] = []
 
@@ -49,7 +52,11 @@ class ModelDrafter:
         self._rewind(context)
         todo = list(context[len(self._cached) :])
         while len(self._cached) + len(todo) < self._n_ctx:
-            token, probability = most_likely(self._decode(todo))
+            self._decode(todo)
+            logits = self._llama.llama_get_logits_ith(self._context, -1)
+            token, probability = native.sample_pointer(
+                logits, self._n_vocab, len(self._cached), self._sample
+            )
             yield token, probability
             todo = [token]
 
@@ -60,8 +67,8 @@ class ModelDrafter:
             self._llama.llama_memory_seq_rm(self._memory, 0, n_keep, -1)
             del self._cached[n_keep:]
 
-    def _decode(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """Logits after the last token, float32 `[n_vocab]`: a view until the next call."""
+    def _decode(self, tokens: list[int]) -> None:
+        """Feeds the tokens; the context has the logits after the last one then."""
         llama = self._llama
         for first in range(0, len(tokens), N_BATCH):
             piece = tokens[first : first + N_BATCH]
@@ -69,8 +76,6 @@ class ModelDrafter:
             status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
             assert status == 0, f"the draft model failed with {status}"
             self._cached += piece
-        logits = llama.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(logits, (self._n_vocab,))
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -79,12 +84,6 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     if list(a[:n_shortest]) == list(b[:n_shortest]):  # the usual case, at C's speed
         return n_shortest
     return next(i for i in range(n_shortest) if a[i] != b[i])
-
-
-def most_likely(logits: npt.NDArray[np.float32]) -> tuple[int, float]:
-    """The token with the largest logit, and its softmax probability."""
-    token = int(np.argmax(logits))
-    return token, float(1.0 / np.exp(logits - logits[token]).sum())
 
 
 def check_same_vocabulary(target: Vocab, draft: Vocab, path: Path) -> None:

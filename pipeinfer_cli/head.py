@@ -167,8 +167,11 @@ def answer_tokens(
 class Writer:
     """Puts the answer on stdout: text as it comes, or one JSON object at the end."""
 
-    def __init__(self, output_format: OutputFormat, stdout: TextIO = sys.stdout) -> None:
+    def __init__(
+        self, output_format: OutputFormat, stdout: TextIO = sys.stdout, *, seed: int
+    ) -> None:
         self._is_json = output_format == "json"
+        self._seed = seed
         self._stdout = stdout
         self._last = ""
 
@@ -181,7 +184,7 @@ class Writer:
     def finish(self, answer: Answer, stats: Stats) -> None:
         """The end, also after an error: whatever was produced is kept."""
         if self._is_json:
-            self._put(json.dumps(_as_json(answer, stats), ensure_ascii=False) + "\n")
+            self._put(json.dumps(_as_json(answer, stats, self._seed), ensure_ascii=False) + "\n")
         elif not self._last.endswith("\n"):
             self._put("\n")
 
@@ -190,11 +193,12 @@ class Writer:
         self._stdout.buffer.flush()
 
 
-def _as_json(answer: Answer, stats: Stats) -> dict[str, Any]:
+def _as_json(answer: Answer, stats: Stats, seed: int) -> dict[str, Any]:
     return {
         "text": answer.text,
         "tokens": answer.tokens,
         "n_prompt": stats.n_prompt,
+        "seed": seed,
         "finish_reason": answer.finish_reason,
         "stats": stats.as_dict(),
     }

@@ -6,7 +6,7 @@ import ctypes
 import os
 from ctypes import POINTER, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64
 from ctypes import c_void_p as c_engine
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from pipeinfer_cli.build_info import LIB_DIR
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
+from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -87,6 +88,17 @@ class _Result(ctypes.Structure):
     ]
 
 
+class _SampleParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("temperature", c_float),
+        ("top_k", c_int32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("seed", c_uint64),
+    ]
+
+
 class _EngineParams(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -102,6 +114,7 @@ class _EngineParams(ctypes.Structure):
         ("has_own_cores", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
+        ("sample", _SampleParams),
     ]
 
 
@@ -122,7 +135,16 @@ class _ModelInfo(ctypes.Structure):
 
 
 # In the order of pi_abi_sizes
-_MIRRORS = (_KvOp, _Token, _Run, _StageTime, _Result, _EngineParams, _ModelInfo)
+_MIRRORS = (
+    _KvOp,
+    _Token,
+    _Run,
+    _StageTime,
+    _Result,
+    _SampleParams,
+    _EngineParams,
+    _ModelInfo,
+)
 
 
 def lib_dir() -> Path:
@@ -147,7 +169,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[7]);
+    # void pi_abi_sizes(size_t sizes[8]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);
@@ -167,6 +189,17 @@ def _declare(lib: Any) -> None:
         c_size_t,
     ]
     lib.pi_model_info_read.restype = c_int
+    # int pi_sample(const float * logits, int32_t n_vocab, int32_t position,
+    #               const struct pi_sample_params *, int32_t * token, float * probability);
+    lib.pi_sample.argtypes = [
+        POINTER(c_float),
+        c_int32,
+        c_int32,
+        POINTER(_SampleParams),
+        POINTER(c_int32),
+        POINTER(c_float),
+    ]
+    lib.pi_sample.restype = c_int
     # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
     lib.pi_engine_open.argtypes = [POINTER(_EngineParams), c_char_p, c_size_t]
     lib.pi_engine_open.restype = c_engine
@@ -254,6 +287,37 @@ def read_model_info(path: Path) -> ModelInfo:
     )
 
 
+def sample(
+    logits: npt.NDArray[np.float32], position: int, params: SampleParams
+) -> tuple[int, float]:
+    """Draws the token to stand at `position`, as the last stage does; see `sample_pointer`.
+
+    `logits` is float32 `[n_vocab]`, contiguous, of the token before that position.
+    """
+    assert logits.dtype == np.float32 and logits.ndim == 1 and logits.flags.c_contiguous
+    return sample_pointer(logits.ctypes.data_as(POINTER(c_float)), len(logits), position, params)
+
+
+def sample_pointer(
+    logits: Any, n_vocab: int, position: int, params: SampleParams
+) -> tuple[int, float]:
+    """As `sample`, for a pointer to float as llama_cpp's llama_get_logits_ith returns it.
+
+    Returns the token id and its softmax probability over the whole vocabulary at temperature 1,
+    without filters. A pure function of its arguments: noise depends on seed, position and token id.
+    """
+    token = c_int32()
+    probability = c_float()
+    status = load().pi_sample(logits, n_vocab, position, _native_sample(params), token, probability)
+    assert status == OK, "n_vocab is 1 or more, and position 0 or more"
+    return token.value, probability.value
+
+
+@cache
+def _native_sample(params: SampleParams) -> _SampleParams:
+    return _SampleParams(*astuple(params))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """This rank's place in the pipeline; see struct pi_engine_params."""
@@ -270,6 +334,7 @@ class EngineConfig:
     has_own_cores: bool = False  # a core for each compute thread: idle ranks may spin
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
+    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks
 
 
 class Engine:
@@ -280,8 +345,9 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         params = _EngineParams(
-            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:]},  # type: ignore[misc]
+            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:-1]},  # type: ignore[misc]
             model_path=os.fsencode(config.model_path),
+            sample=_native_sample(config.sample),
         )
         err = ctypes.create_string_buffer(ERROR_BYTES)
         self._lib = load()

@@ -147,7 +147,9 @@ def make_drafter(config: GenerateConfig, vocab: Vocab) -> Drafter | None:
     path = models.resolve(config.draft_model)
     read_model_info(path)  # says what is wrong with the file
     check_same_vocabulary(vocab, Vocab(path, verbose=config.verbose), path)
-    model = ModelDrafter(path, n_ctx=config.n_ctx, n_threads=config.draft_threads)
+    model = ModelDrafter(
+        path, n_ctx=config.n_ctx, n_threads=config.draft_threads, sample=config.sample
+    )
     return model if config.drafter == "model" else FirstThatKnows(NgramDrafter(), model)
 
 
@@ -205,12 +207,13 @@ def _engine_config(
         has_own_cores=len(launch.affinity()) >= local_ranks * threads,
         comm_data=comms[0],
         comm_control=comms[1],
+        sample=config.sample,
     )
 
 
 def generate(config: GenerateConfig, plan: Plan, request: Request, engine: Engine) -> None:
     """The head: streams the text to stdout, and says how fast it was."""
-    answer, writer = Answer(), Writer(config.format)
+    answer, writer = Answer(), Writer(config.format, seed=config.sample.seed)
     with ExitStack() as stack:
         drafts = None
         if request.drafter is not None:

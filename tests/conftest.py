@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+# A shell lets its background jobs ignore SIGINT, and so would the commands that we interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LAUNCHED = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "PALS_", "MPI_LOCAL", "HYDI_", "PIPEINFER_")
 

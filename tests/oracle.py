@@ -1,10 +1,12 @@
 """The oracle: a GGUF decoded plainly by an unpatched llama.cpp, in one process, with one thread,
-one token at a time (the prompt too), greedy. Knows nothing of pipeinfer.
+one token at a time (the prompt too), greedy or with the noise of plain_sampling. Knows nothing of
+pipeinfer.
 
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/oracle.py REQUEST
 
-REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx"}; prints as JSON, per prompt,
-{"tokens": [ids], "logits": [sha256 of each position's logits, from the first prompt token on]}.
+REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample"}; prints as
+JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the first
+prompt token on]}.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -17,6 +19,10 @@ import sys
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
+
+import plain_sampling
+
+GREEDY = {"temperature": 0}
 
 
 def main() -> None:
@@ -43,7 +49,8 @@ def decode(model, prompt, request):
         logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (n_vocab,))
         hashes.append(hashlib.sha256(logits.tobytes()).hexdigest())
         if len(hashes) == len(fed):
-            tokens.append(int(np.argmax(logits)))  # the lowest id first on ties
+            params = request.get("sample", GREEDY)
+            tokens.append(plain_sampling.sample(logits, len(fed), params))
             fed.append(tokens[-1])
     llama.llama_free(context)
     return {"tokens": tokens, "logits": hashes}

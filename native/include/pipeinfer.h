@@ -97,6 +97,16 @@ struct pi_result {
     const struct pi_stage_time * times; // [n_times] in the order of the stages
 };
 
+// How a token is drawn from logits: the same for all ranks, so that a draft draws as the last stage does. The filters are
+// llama.cpp's, in this order; they act when temperature > 0.
+struct pi_sample_params {
+    float    temperature; // 0: greedy
+    int32_t  top_k; // the most likely tokens to choose from; 0: all
+    float    top_p; // of these as few as have this probability together; 1: all
+    float    min_p; // of these the ones with this share of the most likely one's probability; 0: all
+    uint64_t seed;
+};
+
 struct pi_engine_params {
     const char * model_path;
     int32_t      rank; // this process
@@ -110,6 +120,8 @@ struct pi_engine_params {
     int32_t      has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
     int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t      comm_control;
+
+    struct pi_sample_params sample;
 };
 
 struct pi_model_info {
@@ -127,8 +139,8 @@ struct pi_model_info {
 
 struct pi_engine;
 
-// sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_engine_params, pi_model_info
-PI_API void pi_abi_sizes(size_t sizes[7]);
+// sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_engine_params, pi_model_info
+PI_API void pi_abi_sizes(size_t sizes[8]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
@@ -141,6 +153,13 @@ PI_API const char * pi_mpi_library(void);
 // PI_ERR_MODEL with one line in err if the file is missing, truncated, no GGUF, or lacks what every model has.
 PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, uint64_t * layer_bytes,
                               int32_t n_layer_max, char * err, size_t err_size);
+
+// The token to stand at `position`, from the logits [n_vocab] of the one before it: as the last stage of an engine with
+// these parameters would draw it, a pure function of the arguments. With probability not NULL, also the token's softmax
+// probability over the whole vocabulary at temperature 1, without filters. PI_ERR_INVALID if n_vocab < 1 or position < 0.
+// Needs no engine; safe to call from any number of threads.
+PI_API int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const struct pi_sample_params * params,
+                     int32_t * token, float * probability);
 
 // Load this rank's layers and start its threads. NULL with one line in err on failure; nothing is left behind then.
 PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, char * err, size_t err_size);

@@ -26,6 +26,7 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.n_ctx       = params.n_ctx;
     stage_params.n_batch     = params.n_batch;
     stage_params.n_threads   = params.n_threads;
+    stage_params.sample      = params.sample;
     return std::make_unique<stage>(stage_params);
 }
 

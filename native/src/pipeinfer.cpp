@@ -4,6 +4,7 @@
 
 #include "engine.h"
 #include "log.h"
+#include "sampler.h"
 
 #include "llama.h"
 
@@ -12,10 +13,12 @@
 #include <cstdio>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[7]) {
-    const size_t all[] = { sizeof(pi_kv_op),  sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
-                           sizeof(pi_result), sizeof(pi_engine_params), sizeof(pi_model_info) };
-    for (size_t i = 0; i < 7; i++) {
+void pi_abi_sizes(size_t sizes[8]) {
+    const size_t all[] = {
+        sizeof(pi_kv_op),  sizeof(pi_token),         sizeof(pi_run),           sizeof(pi_stage_time),
+        sizeof(pi_result), sizeof(pi_sample_params), sizeof(pi_engine_params), sizeof(pi_model_info)
+    };
+    for (size_t i = 0; i < 8; i++) {
         sizes[i] = all[i];
     }
 }
@@ -27,6 +30,18 @@ void pi_log_capture(int32_t verbose) {
 const char * pi_mpi_library(void) {
     Dl_info info;
     return dladdr(reinterpret_cast<void *>(&MPI_Isend), &info) ? info.dli_fname : "";
+}
+
+int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params * params, int32_t * token,
+              float * probability) {
+    if (n_vocab < 1 || position < 0) {
+        return PI_ERR_INVALID;
+    }
+    *token = token_sample(logits, n_vocab, position, *params);
+    if (probability) {
+        *probability = token_probability(logits, n_vocab, *token);
+    }
+    return PI_OK;
 }
 
 pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t err_size) {

@@ -1,6 +1,7 @@
 #include "stage.h"
 
 #include "log.h"
+#include "sampler.h"
 
 #include "llama.h"
 
@@ -246,24 +247,13 @@ void stage::remove_cells(const run_state & run) {
     }
 }
 
-// Greedy: the token with the largest logit, the lowest id first on ties.
-static int32_t argmax(const float * logits, int32_t n_vocab) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n_vocab; i++) {
-        if (logits[i] > logits[best]) {
-            best = i;
-        }
-    }
-    return best;
-}
-
 void stage::sample(run_state & run) {
     for (size_t i = 0; i < run.tokens.size(); i++) {
         if (!run.tokens[i].want) {
             continue;
         }
         const float * logits = llama_get_logits_ith(context_.get(), int32_t(i));
-        run.rows.push_back(argmax(logits, n_vocab_));
+        run.rows.push_back(token_sample(logits, n_vocab_, run.tokens[i].position + 1, params_.sample));
         last_logits_ = logits;
     }
     run.tokens.clear();

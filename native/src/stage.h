@@ -23,6 +23,8 @@ struct stage_params {
     int32_t     n_ctx;
     int32_t     n_batch;
     int32_t     n_threads;
+
+    pi_sample_params sample;
 };
 
 // The cancels that have arrived, and the run that is being computed. Shared by the thread that computes and the one

@@ -59,6 +59,20 @@ def test_layer_split_and_json():
     assert shown["stats"]["n_generated"] == N_PREDICT
 
 
+def sampled(ranks, seed):
+    options = ["--ranks", ranks, "--temp", "0.8", "--seed", seed, "--format", "json"]
+    shown = json.loads(check_output(pipeinfer(*arguments(*options, PROMPT))))
+    assert shown["seed"] == int(seed)
+    return shown["tokens"]
+
+
+def test_the_seed_decides_the_text_whatever_the_number_of_ranks():
+    tokens = sampled("1", "5")
+    assert tokens == sampled("2", "5") == sampled("3", "5")
+    others = [plain()[0], sampled("1", "6"), sampled("1", "0")]
+    assert all(tokens != other for other in others)
+
+
 @pytest.mark.parametrize("way", ["stdin", "-", "file"])
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_prompt_from_stdin_or_file(way, ranks, tmp_path):

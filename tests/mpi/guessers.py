@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeinfer_cli.draft_model import ModelDrafter
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
+from pipeinfer_cli.sampling import SampleParams
 
 N_VOCAB = 49152
 
@@ -32,5 +33,7 @@ def make_guesser(name, request, prompt, truth):
         return Teller(prompt + truth, 0.7)
     if name == "ngram":
         return NgramDrafter()
-    model = ModelDrafter(Path(request["draft_model"]), n_ctx=request["n_ctx"], n_threads=1)
+    sample = SampleParams(**request.get("sample", {}))
+    path = Path(request["draft_model"])
+    model = ModelDrafter(path, n_ctx=request["n_ctx"], n_threads=1, sample=sample)
     return FirstThatKnows(NgramDrafter(), model) if name == "both" else model

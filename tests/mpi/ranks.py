@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pipeinfer_cli import mpi, native
 from pipeinfer_cli.native import Engine, EngineConfig
 from pipeinfer_cli.runs import KvKind, KvOp, Result, Run
+from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.split import split_layers
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def main(body: Callable[[Any, Any], Any]) -> None:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe layer_split."""
+    """This rank's engine. Request: model, n_ctx, and maybe layer_split and sample."""
     path = Path(request["model"])
     layers = split_layers(native.read_model_info(path), comm.size, request.get("layer_split"))
     return Engine(
@@ -48,6 +49,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             n_threads=1,
             comm_data=comm.Dup().py2f(),
             comm_control=comm.Dup().py2f(),
+            sample=SampleParams(**request.get("sample", {})),
         )
     )
 

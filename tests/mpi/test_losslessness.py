@@ -1,9 +1,11 @@
 """Split == whole: token ids and logits equal the unpatched llama.cpp's, bit for bit."""
 
+from dataclasses import asdict
 from functools import cache
 
 import pytest
 
+from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 
@@ -50,6 +52,35 @@ def test_tokens_equal_plain_decoding(layer_split):
     assert len(answers["tokens"]) == len(PROMPTS) >= 10
     for text, tokens, plain in zip(PROMPTS, answers["tokens"], plain_answers(), strict=True):
         assert tokens == plain["tokens"], text
+
+
+@cache
+def plain_samples(params):
+    return plain_decode({**request(tokenized()[:4], N_PREDICT), "sample": asdict(params)})
+
+
+@pytest.mark.parametrize("layer_split", [[1], [1, 1], [1, 1, 1]], ids=str)
+@pytest.mark.parametrize(
+    "params",
+    [
+        SampleParams(temperature=0.8, seed=1),
+        SampleParams(temperature=1.2, top_k=0, top_p=1, min_p=0, seed=2**64 - 1),
+    ],
+    ids=str,
+)
+def test_sampled_tokens_equal_plain_decoding(layer_split, params):
+    answers = run_ranks(
+        len(layer_split),
+        "tokens.py",
+        {
+            **request(tokenized()[:4], N_PREDICT),
+            "layer_split": layer_split,
+            "sample": asdict(params),
+        },
+    )
+    plain = [each["tokens"] for each in plain_samples(params)]
+    assert answers["tokens"] == plain
+    assert plain != [each["tokens"] for each in plain_answers()[:4]]
 
 
 def test_logits_equal_plain_decoding_at_every_split_point():

@@ -1,7 +1,7 @@
-"""Greedy token ids of several prompts, one after the other, through one pipeline.
+"""Token ids of several prompts, one after the other, through one pipeline.
 
-Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, and maybe strategy and drafter
-(see tests/mpi/guessers.py). Prints the answers, and how many drafted tokens were accepted in all.
+Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, strategy and
+drafter (see tests/mpi/guessers.py). Prints the answers, and what became of the drafts in all.
 """
 
 from itertools import islice

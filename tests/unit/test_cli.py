@@ -15,6 +15,7 @@ import pytest
 from pipeinfer_cli import build_info, cli, generate, launch, spawn
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
+from pipeinfer_cli.sampling import SampleParams
 
 Capture = pytest.CaptureFixture[str]
 
@@ -57,7 +58,8 @@ def test_one_rank_runs_in_this_process(
 ) -> None:
     options = ["--ranks", "1", "-n", "5", "-c", "99", "-t", "2", "--ignore-eos", "--stats"]
     more = ["--format", "json", "-v", "--timeout", "1.5", "--layer-split", "3"]
-    assert cli.main(["generate", "-m", model, *options, *more, "hi"]) == 0
+    sample = ["--temp", "0.8", "--top-k", "9", "--top-p", "0.5", "--min-p", "0.1", "--seed", "3"]
+    assert cli.main(["generate", "-m", model, *options, *more, *sample, "hi"]) == 0
     expected = GenerateConfig(
         model=model,
         prompt=Prompt(text="hi"),
@@ -66,6 +68,7 @@ def test_one_rank_runs_in_this_process(
         ranks=1,
         layer_split=(3.0,),
         threads=2,
+        sample=SampleParams(temperature=0.8, top_k=9, top_p=0.5, min_p=0.1, seed=3),
         ignore_eos=True,
         stats=True,
         format="json",
@@ -150,6 +153,8 @@ def test_signals_while_an_error_is_said_change_nothing(capsys: Capture) -> None:
         (["generate", "-m", "m", "-n", "many"], "'many' is not a whole number"),
         (["generate", "-m", "m", "--timeout", "soon"], "'soon' is not a number"),
         (["generate", "-m", "m", "--timeout", "-1"], "--timeout -1"),
+        (["generate", "-m", "m", "--temp", "-1"], "--temp -1"),
+        (["generate", "-m", "m", "--seed", "x"], "'x' is not a whole number"),
         (["generate", "-m", "m", "-n"], "'-n'"),
         (["generate", "-m", "m", "-n", "0"], "-n/--n-predict 0"),
         (["generate", "-m", "m", "--format", "xml"], "'xml'"),

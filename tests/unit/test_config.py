@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.config import GenerateConfig, Prompt, parse_layer_split, read_prompt
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.sampling import SampleParams
 
 PROMPT = Prompt(text="hi")
 
@@ -64,6 +65,25 @@ def test_values_that_make_no_sense(field: str, value: object, said: str) -> None
         GenerateConfig(**{"model": "m", "prompt": PROMPT, field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("temperature", -0.1, "--temp -0.1"),
+        ("temperature", float("nan"), "--temp nan"),
+        ("temperature", float("inf"), "--temp inf"),
+        ("top_k", -1, "--top-k -1"),
+        ("top_p", 1.01, "--top-p 1.01"),
+        ("top_p", float("nan"), "--top-p nan"),
+        ("min_p", -0.5, "--min-p -0.5"),
+        ("seed", -1, "--seed -1"),
+        ("seed", 2**64, "--seed 18446744073709551616"),
+    ],
+)
+def test_sampling_that_makes_no_sense(field: str, value: float, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        SampleParams(**{field: value})  # type: ignore[arg-type]
+
+
 def test_split_must_fit_ranks() -> None:
     with pytest.raises(UserError, match="3 weights for 2 ranks"):
         GenerateConfig(model="m", prompt=PROMPT, ranks=2, layer_split=(1.0, 1.0, 1.0))
@@ -79,6 +99,7 @@ def test_split_must_fit_ranks() -> None:
             layer_split=(0.0, 2.5),
             ranks=2,
             threads=3,
+            sample=SampleParams(temperature=0.8, seed=2**64 - 1),
             format="json",
             stats=True,
         ),

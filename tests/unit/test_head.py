@@ -152,7 +152,7 @@ class Stdout(io.StringIO):
 
 def finished(output_format, answer, pieces):
     stdout = Stdout()
-    writer = Writer(output_format, stdout)
+    writer = Writer(output_format, stdout, seed=5)
     for piece in pieces:
         writer.write(piece)
     setting = Setting(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
@@ -173,5 +173,6 @@ def test_json_is_one_object_also_after_an_error():
     assert shown["text"] == "ab"
     assert shown["tokens"] == [0, 1]
     assert shown["n_prompt"] == 3
+    assert shown["seed"] == 5
     assert shown["finish_reason"] == "error"
     assert shown["stats"]["n_generated"] == 2

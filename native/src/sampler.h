@@ -1,0 +1,14 @@
+#pragma once
+
+#include "pipeinfer.h"
+
+// The token to stand at `position`, from the logits [n_vocab] of the one before it. Greedy at temperature 0: the largest
+// logit, the lowest id first on ties. Otherwise an ordinary draw after top-k, top-p and min-p, made by adding Gumbel noise
+// that is a pure function of (seed, position, token id) to logits/temperature: whoever draws for this position from
+// nearly the same logits gets, most of the time, the same token.
+// Source: Gumbel-max trick; coupling by common noise: Daliri, Musco, Suresh, "Coupling without Communication and
+// Drafter-Invariant Speculative Decoding" (2024).
+int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params);
+
+// Its softmax probability over the whole vocabulary at temperature 1, without filters.
+float token_probability(const float * logits, int32_t n_vocab, int32_t token);
