@@ -1,12 +1,12 @@
 """The oracle: a GGUF decoded plainly by an unpatched llama.cpp, in one process, with one thread,
-one token at a time (the prompt too), greedy or with the noise of plain_sampling. Knows nothing of
-pipeinfer.
+one token at a time (the prompt too, unless n_batch says otherwise), greedy or with the noise of
+plain_sampling. Knows nothing of pipeinfer.
 
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/oracle.py REQUEST
 
-REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample"}; prints as
-JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the first
-prompt token on]}.
+REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch"};
+prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the
+first prompt token on]}. With "n_batch", the prompt is decoded in batches of so many tokens.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -44,16 +44,27 @@ def decode(model, prompt, request):
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     tokens, hashes, fed = [], [], list(prompt)
     while len(tokens) < request["n_predict"]:
-        token = (llama.llama_token * 1)(fed[len(hashes)])
-        assert llama.llama_decode(context, llama.llama_batch_get_one(token, 1)) == 0
-        logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (n_vocab,))
-        hashes.append(hashlib.sha256(logits.tobytes()).hexdigest())
+        part = fed[len(hashes) : len(hashes) + request.get("n_batch", 1)]
+        decode_part(context, part, len(hashes))
+        for i in range(len(part)):
+            logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, i), (n_vocab,))
+            hashes.append(hashlib.sha256(logits.tobytes()).hexdigest())
         if len(hashes) == len(fed):
             params = request.get("sample", GREEDY)
             tokens.append(plain_sampling.sample(logits, len(fed), params))
             fed.append(tokens[-1])
     llama.llama_free(context)
     return {"tokens": tokens, "logits": hashes}
+
+
+def decode_part(context, ids, position):
+    batch = llama.llama_batch_init(len(ids), 0, 1)
+    batch.n_tokens = len(ids)
+    for i, token in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.logits[i] = token, position + i, True
+        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+    assert llama.llama_decode(context, batch) == 0
+    llama.llama_batch_free(batch)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""A token's logits are the same, bit for bit, whatever runs its text is cut into, for every type.
+
+The reference is the same engine, one token at a time, with one thread. Its logits in turn are
+those of the unpatched llama.cpp: one token at a time, or in batches of 32 where that differs.
+"""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from pipeinfer_cli.native import Engine, EngineConfig, capture_log
+from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.vocab import Vocab
+from small_models import FILE_TYPES, N_LAYER, N_VOCAB, convert, random_llama
+from support import PROMPTS, plain_decode, smollm2
+
+pytestmark = pytest.mark.native
+
+N_LAYER_SMOLLM2, N_VOCAB_SMOLLM2 = 30, 49152
+N_BATCH = 32
+N_CTX = 512
+WAIT_S = 30
+# llama.cpp looks at 256 cells at a time: at 512 from token 257 on, and from that number on its own
+# flash attention divides one token's cells among threads
+N_TOKENS = 300
+SIZES = [[2], [3], [4], [5], [8], [16], [32], [1, 7, 32, 2, 13, 31]]  # of runs, in turn
+CLEAR = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    capture_log()
+    return random_llama(tmp_path_factory.mktemp("random") / "random.gguf")
+
+
+@pytest.fixture(scope="module", params=FILE_TYPES)
+def model(request, source):
+    path = convert(source, source.parent, request.param)
+    yield path
+    path.unlink()
+
+
+def open_engine(path, n_layer, n_threads):
+    return Engine(
+        EngineConfig(
+            model_path=path,
+            layer_first=0,
+            layer_last=n_layer,
+            n_ctx=N_CTX,
+            n_batch=N_BATCH,
+            n_threads=n_threads,
+        )
+    )
+
+
+def cut(ids, sizes):
+    """The token ids in runs of these sizes, in turn: (position of the first, ids)."""
+    first = 0
+    for size in itertools.cycle(sizes):
+        if first >= len(ids):
+            return
+        yield first, ids[first : first + size]
+        first += size
+
+
+def decode(engine, ids, sizes, run_ids, n_vocab=N_VOCAB):
+    """Each position's token, and the logits of each run's last position: ([n], {position: bytes}).
+
+    Begins with an empty cache.
+    """
+    rows, logits = [], {}
+    for first, part in cut(ids, sizes):
+        tokens = tuple(
+            RunToken(id=token, position=first + i, want=True) for i, token in enumerate(part)
+        )
+        engine.submit(Run(run_id=next(run_ids), tokens=tokens, kv_ops=CLEAR if first == 0 else ()))
+        rows += engine.wait(WAIT_S).rows
+        logits[first + len(part) - 1] = engine.last_logits(n_vocab).tobytes()
+    return rows, logits
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return [int(token) for token in np.random.default_rng(1).integers(0, N_VOCAB, N_TOKENS)]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(model, ids):
+    with open_engine(model, N_LAYER, 1) as engine:
+        return decode(engine, ids, [1], itertools.count(1))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_logits_do_not_depend_on_the_cut_into_runs(model, ids, one_by_one, n_threads):
+    rows, logits = one_by_one
+    assert len(logits) == N_TOKENS
+    run_ids = itertools.count(1)
+    with open_engine(model, N_LAYER, n_threads) as engine:
+        for sizes in [[1], *SIZES]:
+            rows_of_runs, logits_of_runs = decode(engine, ids, sizes, run_ids)
+            assert rows_of_runs == rows, sizes
+            differ = [i for i, values in logits_of_runs.items() if values != logits[i]]
+            assert not differ, f"runs of {sizes}: first at position {differ[0]}"
+
+
+# What the unpatched llama.cpp computes alike for one token and for several; else (False) our logits
+# are those of its batches of 32, and its own tokens one at a time may be others.
+SAME_ALONE = {name: name in ("Q4_0", "Q4_1", "Q8_0") for name in FILE_TYPES}
+
+
+@pytest.mark.parametrize("file_type", FILE_TYPES)
+def test_logits_equal_the_unpatched_llama_cpp(file_type, tmp_path):
+    path = convert(smollm2(), tmp_path, file_type)
+    prompt = Vocab(smollm2()).tokenize(" ".join(PROMPTS))[: 3 * N_BATCH]
+    request = {"model": str(path), "prompts": [prompt], "n_predict": 1, "n_ctx": N_CTX}
+    n_batch = 1 if SAME_ALONE[file_type] else N_BATCH
+    plain = plain_decode({**request, "n_batch": n_batch})[0]["logits"]
+    with open_engine(path, N_LAYER_SMOLLM2, 1) as engine:
+        _, logits = decode(engine, prompt, [1], itertools.count(1), N_VOCAB_SMOLLM2)
+    path.unlink()
+    assert len(prompt) == 3 * N_BATCH
+    assert [hashlib.sha256(values).hexdigest() for values in logits.values()] == plain

@@ -1,0 +1,100 @@
+"""GGUF files that tests make for themselves: a small random llama, and models of other types."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from pipeinfer_cli import native
+
+N_LAYER, N_EMBD, N_FF, N_VOCAB = 3, 512, 1024, 384  # rows of K-quants are multiples of 256
+N_HEAD, N_HEAD_KV = 8, 4
+HEAD_DIM = N_EMBD // N_HEAD
+
+FILE_TYPES = {  # llama_ftype
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q4_K_M": 15,
+    "Q5_K_M": 17,
+    "Q6_K": 18,
+}
+
+
+def random_llama(path: Path) -> Path:
+    """Writes a llama of N_LAYER layers with random weights (F32) and no vocabulary: ids only."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(2048)
+    writer.add_block_count(N_LAYER)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_feed_forward_length(N_FF)
+    writer.add_head_count(N_HEAD)
+    writer.add_head_count_kv(N_HEAD_KV)
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(N_VOCAB)
+    writer.add_tokenizer_model("no_vocab")
+    for name, shape in tensor_shapes().items():
+        writer.add_tensor(name, weights(name, shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """Name to shape, rows first."""
+    n_kv = HEAD_DIM * N_HEAD_KV
+    layer = {
+        "attn_norm": (N_EMBD,),
+        "attn_q": (N_EMBD, N_EMBD),
+        "attn_k": (n_kv, N_EMBD),
+        "attn_v": (n_kv, N_EMBD),
+        "attn_output": (N_EMBD, N_EMBD),
+        "ffn_norm": (N_EMBD,),
+        "ffn_gate": (N_FF, N_EMBD),
+        "ffn_up": (N_FF, N_EMBD),
+        "ffn_down": (N_EMBD, N_FF),
+    }
+    ends = {
+        "token_embd.weight": (N_VOCAB, N_EMBD),
+        "output.weight": (N_VOCAB, N_EMBD),
+        "output_norm.weight": (N_EMBD,),
+    }
+    layers = {
+        f"blk.{i}.{name}.weight": shape for i in range(N_LAYER) for name, shape in layer.items()
+    }
+    return {**ends, **layers}
+
+
+def weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Ones for a norm; else normal ones, of which a row keeps the scale of its input."""
+    if len(shape) == 1:
+        return np.ones(shape, np.float32)
+    random = np.random.default_rng(list(name.encode()))
+    return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+
+
+def convert(source: Path, folder: Path, file_type: str) -> Path:
+    """Writes source again as another type (a key of FILE_TYPES), by libllama's own quantizer."""
+    os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(native.lib_dir()))
+    import llama_cpp.llama_cpp as llama
+
+    target = folder / f"{source.stem}-{file_type}.gguf"
+    params = llama.llama_model_quantize_default_params()
+    params.ftype = FILE_TYPES[file_type]
+    params.allow_requantize = True
+    params.nthread = 2
+    status = llama.llama_model_quantize(
+        os.fsencode(source), os.fsencode(target), ctypes.byref(params)
+    )
+    assert status == 0, f"{source} as {file_type}"
+    return target
