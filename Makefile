@@ -15,7 +15,7 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 BENCH_RANKS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench-overhead bench-cancel demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench-overhead bench-cancel bench-strategies bench-scheduler demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -92,6 +92,14 @@ bench-cancel: EXTRAS := [test]
 bench-cancel: build build/smollm2-f32.gguf ## time from a cancel to its effect: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
 	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/cancel.py $$model; done
+
+bench-strategies: EXTRAS := [test]
+bench-strategies: build build/smollm2-f32.gguf ## strategies and drafters against plain decoding
+	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/strategies.py build/smollm2-f32.gguf $(SMOLLM2)
+
+bench-scheduler: EXTRAS := [test]
+bench-scheduler: build ## what the scheduler itself costs per run, with 64 in flight
+	$(BIN)/python tests/bench/scheduler.py
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@

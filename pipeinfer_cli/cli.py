@@ -177,6 +177,10 @@ def generate(
         bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Decode again without speculation; say where texts differ."),
+    ] = False,
     format_: Annotated[
         str,
         typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
@@ -277,6 +281,7 @@ def generate(
             sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
             ignore_eos=ignore_eos,
             stats=stats,
+            verify=verify,
             format=cfg.parse_format(format_),
             verbose=verbose,
             timeout_s=timeout,

@@ -59,6 +59,7 @@ class GenerateConfig:
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     stats: bool = False
+    verify: bool = False  # decode the text once more without speculation, and compare
     format: OutputFormat = "text"
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job

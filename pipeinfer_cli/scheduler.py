@@ -90,7 +90,8 @@ class Scheduler:
         self._n_fed = 0  # positions that were submitted, and are still believed
         self._in_flight: deque[_InFlight] = deque()
         self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
-        self._remove_from: int | None = None  # cells of a wrong continuation, for the next run
+        # Cells to remove with the next run: first an earlier request's, later wrong continuations'.
+        self._remove_from: int | None = 0
         # drafting
         self._epoch = 0
         self._is_drafting = False

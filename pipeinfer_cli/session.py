@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
 from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
-from pipeinfer_cli.policy import Policy
+from pipeinfer_cli.policy import Policy, Strategy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
 from pipeinfer_cli.stats import Setting, measure
@@ -212,30 +213,27 @@ def _engine_config(
 
 
 def generate(config: GenerateConfig, plan: Plan, request: Request, engine: Engine) -> None:
-    """The head: streams the text to stdout, and says how fast it was."""
+    """The head: streams the text to stdout, and does as --stats and --verify ask."""
     answer, writer = Answer(), Writer(config.format, seed=config.sample.seed)
+    strategy = config.strategy if request.drafter is not None else "iterative"
+    run_ids = itertools.count(1)
     with ExitStack() as stack:
         drafts = None
         if request.drafter is not None:
             drafts = stack.enter_context(closing(DraftThread(request.drafter, engine.nudge)))
-        strategy = config.strategy if drafts else "iterative"
-        scheduler = Scheduler(
-            request.prompt,
-            n_max=request.n_max,
-            policy=Policy.of(
-                strategy,
-                config.draft if drafts else None,
-                n_stages=plan.n_stages,
-                n_batch=min(N_BATCH, plan.n_ctx),
-            ),
-            run_ids=itertools.count(1),
-        )
+        scheduler = _scheduler(config, plan, request, strategy, run_ids)
         tokens = TokenStream(
             engine,
             scheduler,
             timeout_s=config.timeout_s,
             drafts=drafts,
             gate=Gate() if strategy == "auto" else None,
+        )
+        setting = Setting(
+            strategy=strategy,
+            n_ranks=len(plan.layers),
+            n_stages=plan.n_stages,
+            n_prompt=len(request.prompt),
         )
         start_s = time.monotonic()
         try:
@@ -244,16 +242,38 @@ def generate(config: GenerateConfig, plan: Plan, request: Request, engine: Engin
             ):
                 writer.write(text)
         finally:
-            setting = Setting(
-                strategy=strategy,
-                n_ranks=len(plan.layers),
-                n_stages=plan.n_stages,
-                n_prompt=len(request.prompt),
-            )
             stats = measure(setting, start_s, answer.times_s, scheduler.counters)
             writer.finish(answer, stats)
     if config.stats:
         print(f"pipeinfer: {stats.line()}", file=sys.stderr)
+    if config.verify:
+        tokens.finish()
+        plain = _scheduler(config, plan, request, "iterative", run_ids)
+        verify(answer.tokens, TokenStream(engine, plain, timeout_s=config.timeout_s))
+
+
+def _scheduler(
+    config: GenerateConfig,
+    plan: Plan,
+    request: Request,
+    strategy: Strategy,
+    run_ids: Iterator[int],
+) -> Scheduler:
+    policy = Policy.of(
+        strategy, config.draft, n_stages=plan.n_stages, n_batch=min(N_BATCH, plan.n_ctx)
+    )
+    return Scheduler(request.prompt, n_max=request.n_max, policy=policy, run_ids=run_ids)
+
+
+def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:
+    """Says on stderr that plain decoding gives the same tokens; RunError where it does not."""
+    for index, (token, expected) in enumerate(zip(tokens, plain, strict=False)):
+        if token != expected:
+            raise RunError(
+                f"--verify: token {index + 1} of {len(tokens)} is {token}, without speculation "
+                f"{expected}: please report this, with the model and the command"
+            )
+    print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)
 
 
 def serve(engine: Engine) -> int:

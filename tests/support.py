@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
+
 from pipeinfer_cli import build_info, models
 from pipeinfer_cli.launch import Launcher
 
@@ -65,3 +68,19 @@ def pipeinfer(*args: str) -> list[str]:
 def mpiexec(ranks: int, *args: str) -> list[str]:
     """The installed command under the launcher, as a user would start it."""
     return Launcher.of(build_info.load().mpi).command(ranks, pipeinfer(*args))
+
+
+def tiny_model(path: Path, arch: str = "llama", n_layer: int = 2) -> Path:
+    """A GGUF that has a header like a model's, and hardly any tensors."""
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(n_layer)
+    writer.add_embedding_length(64)
+    writer.add_context_length(128)
+    writer.add_token_list([f"t{i}" for i in range(10)])
+    for layer in range(n_layer):
+        writer.add_tensor(f"blk.{layer}.attn_norm.weight", np.zeros(64, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

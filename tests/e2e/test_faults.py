@@ -6,11 +6,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 
-from support import mpiexec, pipeinfer, smollm2
+from support import mpiexec, pipeinfer, smollm2, tiny_model
 
 pytestmark = pytest.mark.e2e
 
@@ -30,22 +28,6 @@ def assert_refused(done, *words):
     assert line.startswith("pipeinfer: error: ")
     for word in words:
         assert word in line
-
-
-def tiny_model(path, arch="llama", n_layer=2):
-    """A GGUF that has a header like a model's, and hardly any tensors."""
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(n_layer)
-    writer.add_embedding_length(64)
-    writer.add_context_length(128)
-    writer.add_token_list([f"t{i}" for i in range(10)])
-    for layer in range(n_layer):
-        writer.add_tensor(f"blk.{layer}.attn_norm.weight", np.zeros(64, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.mark.parametrize("ranks", ["1", "3"])

@@ -7,7 +7,15 @@ from functools import cache
 import pytest
 
 from pipeinfer_cli.vocab import Vocab
-from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
+from support import (
+    PROMPTS,
+    check_output,
+    mpiexec,
+    pipeinfer,
+    plain_decode,
+    smollm2,
+    tiny_model,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -156,3 +164,42 @@ def test_memory_grows_by_the_stages_share():
         grown_mb = float(words[-2])
         assert tensors_mb <= grown_mb < tensors_mb + 35, line
         assert grown_mb < 98 - 20, f"{line}: hardly less than the whole file"
+
+
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_strategies_write_the_same_text_and_verify_says_so(strategy):
+    done = subprocess.run(
+        pipeinfer(*arguments("--ranks", "2", "--strategy", strategy, "--verify", PROMPT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, plain()[1] + "\n"), done.stderr
+    assert done.stderr == f"pipeinfer: verified: {N_PREDICT} tokens as without speculation\n"
+
+
+def test_a_draft_model_has_the_heads_cores_and_guesses_well():
+    out = check_output(
+        pipeinfer(
+            *arguments("--ranks", "3", "-md", "smollm2", "--strategy", "pipeinfer"),
+            *("--draft-max", "4", "-pa", "0", "--format", "json", PROMPT),
+        )
+    )
+    shown = json.loads(out)
+    assert shown["tokens"] == plain()[0]
+    assert shown["stats"]["n_stages"] == 2
+    assert shown["stats"]["n_accepted"] > N_PREDICT / 2
+    assert shown["stats"]["acceptance_rate"] == 1.0
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(tmp_path):
+    model = tiny_model(tmp_path / "other.gguf")
+    done = subprocess.run(
+        pipeinfer(*arguments("--ranks", "1", "-md", str(model), PROMPT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "other.gguf" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

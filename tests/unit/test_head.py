@@ -12,6 +12,7 @@ from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import Fate, Result
 from pipeinfer_cli.scheduler import Counters, Draft, Scheduler
+from pipeinfer_cli.session import verify
 from pipeinfer_cli.stats import Setting, measure
 
 END = 99
@@ -176,3 +177,10 @@ def test_json_is_one_object_also_after_an_error():
     assert shown["seed"] == 5
     assert shown["finish_reason"] == "error"
     assert shown["stats"]["n_generated"] == 2
+
+
+def test_verify_names_the_first_difference(capsys):
+    verify([1, 2, 3], iter([1, 2, 3, 4]))
+    assert "verified: 3 tokens" in capsys.readouterr().err
+    with pytest.raises(RunError, match="token 2 of 3 is 2, without speculation 9"):
+        verify([1, 2, 3], iter([1, 9, 3]))

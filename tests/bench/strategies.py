@@ -1,0 +1,130 @@
+"""Strategies and drafters against plain decoding, in turn, through one pipeline.
+
+    mpiexec -n RANKS python tests/bench/strategies.py MODEL.gguf DRAFT.gguf [n_predict] [rounds]
+
+Rank 0 is the head, with layers unless it runs the draft model (as in `pipeinfer generate`). Every
+round decodes a prompt with each pair of strategy and drafter; `ratio` is the median over the rounds
+of its tokens/s over those of `iterative` in the same round. `wrong` is an adversary that is never
+right, `random` is right seven times out of ten; both know the text and cost nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+TESTS = Path(__file__).parent.parent
+sys.path += [str(TESTS), str(TESTS / "mpi")]
+
+from guessers import make_guesser  # noqa: E402
+
+from pipeinfer_cli import launch, mpi, native  # noqa: E402
+from pipeinfer_cli.drafting import DraftThread  # noqa: E402
+from pipeinfer_cli.gate import Gate  # noqa: E402
+from pipeinfer_cli.head import TokenStream  # noqa: E402
+from pipeinfer_cli.native import Engine, EngineConfig  # noqa: E402
+from pipeinfer_cli.policy import DraftConfig, Policy  # noqa: E402
+from pipeinfer_cli.scheduler import Scheduler  # noqa: E402
+from pipeinfer_cli.split import split_layers  # noqa: E402
+from pipeinfer_cli.stats import Setting, measure  # noqa: E402
+from pipeinfer_cli.vocab import Vocab  # noqa: E402
+from support import PROMPTS  # noqa: E402
+
+N_CTX = 1024
+N_BATCH = 32
+PAIRS = [
+    ("iterative", "none"),
+    ("speculative", "wrong"),
+    ("pipeinfer", "wrong"),
+    ("auto", "wrong"),
+    ("speculative", "random"),
+    ("pipeinfer", "random"),
+    ("auto", "random"),
+    ("auto", "ngram"),
+    ("speculative", "model"),
+    ("pipeinfer", "model"),
+    ("auto", "model"),
+]
+
+
+def main() -> None:
+    model, draft = Path(sys.argv[1]), Path(sys.argv[2])
+    n_predict = int(sys.argv[3]) if len(sys.argv) > 3 else 128
+    n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    comm = mpi.start()
+    native.capture_log()
+    weights = None if comm.size < 3 else [0.0] + [1.0] * (comm.size - 1)
+    layers = split_layers(native.read_model_info(model), comm.size, weights)
+    first_rank = 0 if len(layers[0]) else 1
+    config = EngineConfig(
+        model_path=model,
+        rank=comm.rank,
+        n_ranks=comm.size,
+        stage_rank0=first_rank,
+        layer_first=layers[comm.rank].first,
+        layer_last=layers[comm.rank].last,
+        n_ctx=N_CTX,
+        n_batch=N_BATCH,
+        n_threads=1,
+        has_own_cores=len(launch.affinity()) >= comm.size,
+        comm_data=comm.Dup().py2f(),
+        comm_control=comm.Dup().py2f(),
+    )
+    with Engine(config) as engine:
+        comm.Barrier()
+        if comm.rank == 0:
+            compare(engine, model, draft, n_predict, n_rounds, comm.size - first_rank)
+        else:
+            while engine.serve(0.2) is None:
+                pass
+
+
+def compare(engine, model, draft, n_predict, n_rounds, n_stages) -> None:  # type: ignore[no-untyped-def]
+    prompts = [Vocab(model).tokenize(text) for text in PROMPTS[:n_rounds]]
+    run_ids = itertools.count(1)
+    rates: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
+    lines = {}
+    for prompt in prompts:
+        truth: list[int] = []
+        for pair in PAIRS:
+            request = {"draft_model": str(draft), "n_ctx": N_CTX}
+            tokens, stats = run(engine, pair, request, prompt, truth, n_predict, n_stages, run_ids)
+            truth = truth or tokens
+            assert tokens == truth, f"{pair} writes another text"
+            rates[pair].append(stats.tokens_per_s)
+            lines[pair] = stats.line()
+    for pair, each in rates.items():
+        ratios = [a / b for a, b in zip(each, rates[PAIRS[0]], strict=True)]
+        print(
+            f"{pair[0]:12s} {pair[1]:7s} {median(each):7.2f} tok/s  ratio {median(ratios):.3f} "
+            f"({min(ratios):.3f}-{max(ratios):.3f})  last: {lines[pair]}"
+        )
+
+
+def run(engine, pair, request, prompt, truth, n_predict, n_stages, run_ids):  # type: ignore[no-untyped-def]
+    strategy, drafter = pair
+    drafts = draft_config = None
+    if drafter != "none":
+        drafts = DraftThread(make_guesser(drafter, request, prompt, truth), engine.nudge)
+        draft_config = DraftConfig()
+    policy = Policy.of(strategy, draft_config, n_stages=n_stages, n_batch=N_BATCH)
+    scheduler = Scheduler(prompt, n_max=n_predict, policy=policy, run_ids=run_ids)
+    gate = Gate() if strategy == "auto" else None
+    stream = TokenStream(engine, scheduler, timeout_s=60, drafts=drafts, gate=gate)
+    start_s, times_s, tokens = time.monotonic(), [], []
+    for token in islice(stream, n_predict):
+        tokens.append(token)
+        times_s.append(time.monotonic())
+    stream.finish()
+    if drafts is not None:
+        drafts.close()
+    setting = Setting(strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt))
+    return tokens, measure(setting, start_s, times_s, scheduler.counters)
+
+
+if __name__ == "__main__":
+    main()
