@@ -95,7 +95,7 @@ class Scheduler:
         # drafting
         self._epoch = 0
         self._is_drafting = False
-        self._is_draft_over = False  # synchronous: the draft for this round has ended
+        self._is_draft_over = False  # the drafter has nothing to add, until the text is longer
         self._is_speculating = True
         self._held: Draft | None = None  # the token whose low probability ended the draft
         self._cutoff = policy.draft.p_min if policy.draft else 1.0
@@ -182,7 +182,6 @@ class Scheduler:
         run = Run(run_id=next(self._run_ids), tokens=tokens, kv_ops=kv_ops)
         self._in_flight.append(_InFlight(run.run_id, first, last))
         self._n_fed = last
-        self._is_draft_over = False
         self.counters.n_launched += 1
         self.counters.live_sum += self.n_live
         for ahead in range(max(first, n_decided) - n_decided + 1, last - n_decided + 1):
@@ -232,6 +231,7 @@ class Scheduler:
         if self._held is not None and self._held.position == position:
             self._held = None  # decided meanwhile
         self._text.append(token)
+        self._is_draft_over = False
         self.counters.n_decided += 1
         if is_accepted:
             self._chain.popleft()
@@ -273,7 +273,7 @@ class Scheduler:
         is_busy = self._is_drafting or self._held is not None or self._n_fed < self._n_prompt
         if draft is None or is_busy or not self._is_speculating:
             return None
-        if self.policy.is_synchronous and (self._in_flight or self._is_draft_over):
+        if self._is_draft_over or (self.policy.is_synchronous and self._in_flight):
             return None
         if (n_max := self._draft_room(draft)) <= 0:
             return None
@@ -321,6 +321,7 @@ class Scheduler:
         if self._held.probability >= self._cutoff:
             self._chain.append(self._held.token)
             self._held = None
+            self._is_draft_over = False
         return len(self._text) + len(self._chain)
 
 

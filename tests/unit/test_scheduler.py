@@ -215,6 +215,18 @@ def test_an_unsure_token_waits_until_the_pipeline_would_idle():
     assert [token.id for token in run.tokens] == [4]
 
 
+def test_a_drafter_that_knows_nothing_is_asked_again_when_the_text_is_longer():
+    policy = Policy(draft=DraftConfig(), depth=3)
+    scheduler = Scheduler((1,), n_max=9, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+    pipeline.submit(scheduler.take_runs()[0])
+    request = scheduler.take_draft_request()
+    scheduler.on_draft(Draft(request.epoch, 1, None))
+    assert scheduler.take_draft_request() is None
+    scheduler.on_result(pipeline.answer())
+    assert scheduler.take_draft_request() is not None
+
+
 @pytest.mark.parametrize("n_batch", [1, 2, 7])
 def test_prefill_goes_in_pieces_and_only_its_last_token_wants_a_row(n_batch):
     policy = Policy(depth=9, n_batch=n_batch)
