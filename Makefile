@@ -30,7 +30,7 @@ test: reference build ## run all tests
 
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
-	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 600
+	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 1300
 
 lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting

@@ -83,6 +83,34 @@ def weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
 
+def without_layers(source: Path, target: Path, left_out: set[int]) -> Path:
+    """Writes source again without some of its layers: a cheaper model of the same vocabulary."""
+    reader = gguf.GGUFReader(source)
+    arch = reader.fields["general.architecture"].contents()
+    n_layer = reader.fields[f"{arch}.block_count"].contents()
+    kept = [layer for layer in range(n_layer) if layer not in left_out]
+    writer = gguf.GGUFWriter(target, arch)
+    for field in reader.fields.values():
+        if field.name == f"{arch}.block_count":
+            writer.add_block_count(len(kept))
+        elif not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
+    for tensor in reader.tensors:
+        head, _, rest = tensor.name.partition(".")
+        layer, _, name = rest.partition(".")
+        if head != "blk":
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        elif int(layer) not in left_out:
+            renamed = f"blk.{kept.index(int(layer))}.{name}"
+            writer.add_tensor(renamed, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
 def convert(source: Path, folder: Path, file_type: str) -> Path:
     """Writes source again as another type (a key of FILE_TYPES), by libllama's own quantizer."""
     os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(native.lib_dir()))

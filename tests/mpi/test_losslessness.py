@@ -14,16 +14,23 @@ pytestmark = pytest.mark.mpi
 N_PREDICT = 96
 N_CTX = 512
 N_LAYER = 30
+TEXTS = PROMPTS[:12]
 
 
 @cache
 def tokenized():
     vocab = Vocab(smollm2())
-    return [vocab.tokenize(text) for text in PROMPTS]
+    return [vocab.tokenize(text) for text in TEXTS]
 
 
 def request(prompts, n_predict):
     return {"model": str(smollm2()), "prompts": prompts, "n_predict": n_predict, "n_ctx": N_CTX}
+
+
+def decoded(layer_split, **more):
+    """Token ids of a pipeline without speculation."""
+    job = {"layer_split": layer_split, "cases": [{}], **more}
+    return run_ranks(len(layer_split), "tokens.py", job)[0]["tokens"]
 
 
 @cache
@@ -44,13 +51,9 @@ def plain_answers():
     ],
 )
 def test_tokens_equal_plain_decoding(layer_split):
-    answers = run_ranks(
-        len(layer_split),
-        "tokens.py",
-        {**request(tokenized(), N_PREDICT), "layer_split": layer_split},
-    )
-    assert len(answers["tokens"]) == len(PROMPTS) >= 10
-    for text, tokens, plain in zip(PROMPTS, answers["tokens"], plain_answers(), strict=True):
+    answers = decoded(layer_split, **request(tokenized(), N_PREDICT))
+    assert len(answers) == len(TEXTS) >= 10
+    for text, tokens, plain in zip(TEXTS, answers, plain_answers(), strict=True):
         assert tokens == plain["tokens"], text
 
 
@@ -69,17 +72,10 @@ def plain_samples(params):
     ids=str,
 )
 def test_sampled_tokens_equal_plain_decoding(layer_split, params):
-    answers = run_ranks(
-        len(layer_split),
-        "tokens.py",
-        {
-            **request(tokenized()[:4], N_PREDICT),
-            "layer_split": layer_split,
-            "sample": asdict(params),
-        },
-    )
+    job = request(tokenized()[:4], N_PREDICT)
+    answers = decoded(layer_split, **job, sample=asdict(params))
     plain = [each["tokens"] for each in plain_samples(params)]
-    assert answers["tokens"] == plain
+    assert answers == plain
     assert plain != [each["tokens"] for each in plain_answers()[:4]]
 
 

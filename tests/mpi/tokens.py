@@ -1,49 +1,51 @@
-"""Token ids of several prompts, one after the other, through one pipeline.
+"""Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
-Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, strategy and
-drafter (see tests/mpi/guessers.py). Prints the answers, and what became of the drafts in all.
+Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, and cases: each with
+maybe strategy and drafter (a name of guessers.py), draft_model, and truths ([[ids]]: the texts, for
+drafters that know them). Prints per case the answers, and what became of the drafts in all.
 """
 
 from itertools import islice
 
 from guessers import make_guesser
-from ranks import N_BATCH, REMOVE_ALL, WAIT_S, call, main, on_head
+from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Run
 from pipeinfer_cli.scheduler import Scheduler
 
 
-def body(comm, request):
-    strategy = request.get("strategy", "iterative")
-    n_stages = comm.size - (request["layer_split"][0] == 0)
+class Decoder:
+    def __init__(self, engine, run_ids, request, n_stages):
+        self.engine, self.run_ids, self.request = engine, run_ids, request
+        self.n_stages = n_stages
 
-    def answer(engine, run_ids, prompt, truth):
-        call(engine, Run(run_id=next(run_ids), kv_ops=(REMOVE_ALL,)))
+    def decode(self, case, prompt, truth):
+        """Tokens, and the scheduler's counters."""
+        strategy = case.get("strategy", "iterative")
         drafts, draft_config = None, None
         if strategy != "iterative":
-            guesser = make_guesser(request["drafter"], request, prompt, truth)
-            drafts = DraftThread(guesser, engine.nudge)
+            guesser = make_guesser(case["drafter"], {**self.request, **case}, prompt, truth)
+            drafts = DraftThread(guesser, self.engine.nudge)
             draft_config = DraftConfig(n_max=4, p_min=0.3)
-        policy = Policy.of(strategy, draft_config, n_stages=n_stages, n_batch=N_BATCH)
-        n_max = request["n_predict"]
-        scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=run_ids)
+        policy = Policy.of(strategy, draft_config, n_stages=self.n_stages, n_batch=N_BATCH)
+        n_max = self.request["n_predict"]
+        scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=self.run_ids)
         gate = Gate() if strategy == "auto" else None
-        stream = TokenStream(engine, scheduler, timeout_s=WAIT_S, drafts=drafts, gate=gate)
+        stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, gate=gate)
         tokens = list(islice(stream, n_max))
         if drafts is not None:
             drafts.close()
         stream.finish()
         return tokens, scheduler.counters
 
-    def head(engine, run_ids):
-        truths = request.get("truths", [[]] * len(request["prompts"]))
+    def decode_all(self, case):
+        prompts = self.request["prompts"]
+        truths = case.get("truths", [[]] * len(prompts))
         answers = [
-            answer(engine, run_ids, prompt, truth)
-            for prompt, truth in zip(request["prompts"], truths, strict=True)
+            self.decode(case, prompt, truth) for prompt, truth in zip(prompts, truths, strict=True)
         ]
         return {
             "tokens": [tokens for tokens, _ in answers],
@@ -51,6 +53,14 @@ def body(comm, request):
             "n_accepted": sum(counters.n_accepted for _, counters in answers),
             "n_cancelled": sum(counters.n_cancelled for _, counters in answers),
         }
+
+
+def body(comm, request):
+    n_stages = comm.size - (request["layer_split"][0] == 0)
+
+    def head(engine, run_ids):
+        decoder = Decoder(engine, run_ids, request, n_stages)
+        return [decoder.decode_all(case) for case in request["cases"]]
 
     return on_head(comm, request, head)
 
