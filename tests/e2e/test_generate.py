@@ -181,7 +181,7 @@ def test_strategies_write_the_same_text_and_verify_says_so(strategy):
 def test_a_draft_model_has_the_heads_cores_and_guesses_well():
     out = check_output(
         pipeinfer(
-            *arguments("--ranks", "3", "-md", "smollm2", "--strategy", "pipeinfer"),
+            *arguments("--ranks", "3", "-md", "smollm2", "--strategy", "speculative"),
             *("--draft-max", "4", "-pa", "0", "--format", "json", PROMPT),
         )
     )

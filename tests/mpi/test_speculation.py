@@ -87,7 +87,6 @@ def test_the_text_is_that_of_plain_decoding(layer_split, seed, draft_models):
         assert seen["n_drafted"] >= seen["n_accepted"], (strategy, drafter)
         if drafter == "wrong":
             assert seen["n_accepted"] == 0
-        if (strategy, drafter) == ("pipeinfer", "wrong"):
-            assert seen["n_cancelled"] > 0
-        if strategy != "auto" and drafter in ("same", "random"):
+        # only here it does not depend on who is faster, the drafter or the target
+        if strategy == "speculative" and drafter in ("same", "random"):
             assert seen["n_accepted"] > 0, (strategy, drafter)

@@ -91,6 +91,8 @@ class Game:
         return self.tokens
 
     def exchange(self):
+        if not self.scheduler.policy.is_synchronous and self.data.draw(st.integers(0, 9)) == 0:
+            self.scheduler.set_speculating(self.data.draw(st.booleans()))
         for cancel in self.scheduler.take_cancels():
             self.pipeline.cancel(*cancel)
         for run in self.scheduler.take_runs():
