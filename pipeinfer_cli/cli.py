@@ -17,7 +17,13 @@ import typer
 
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli import launch, spawned
-from pipeinfer_cli.errors import Interrupted, OutputClosedError, PipeinferError, UserError
+from pipeinfer_cli.errors import (
+    Interrupted,
+    OutputClosedError,
+    PipeinferError,
+    UserError,
+    exit_code_of,
+)
 from pipeinfer_cli.policy import DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
@@ -415,10 +421,9 @@ def _end(error: BaseException, verbose: bool) -> int:
     """Says what happened in one line and gives its exit code; ends the other ranks too."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    code = getattr(error, "exit_code", 1)
+    code = exit_code_of(error)
     if isinstance(error, BrokenPipeError | OutputClosedError):
         _discard_stdout()
-        code = OutputClosedError.exit_code
     elif _speaks_for_all():
         if verbose and not isinstance(error, PipeinferError | Interrupted):
             traceback.print_exception(error)

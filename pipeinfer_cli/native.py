@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-MAX_SEQ = 256  # sequence ids are [0, MAX_SEQ)
 MAX_LAYERS = 512
 ERROR_BYTES = 1024
 

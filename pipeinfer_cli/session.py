@@ -54,6 +54,11 @@ class Plan:
         return 0 if len(self.layers[0]) else 1
 
     @property
+    def n_batch(self) -> int:
+        """Most tokens in a run."""
+        return min(N_BATCH, self.n_ctx)
+
+    @property
     def n_stages(self) -> int:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
@@ -203,7 +208,7 @@ def _engine_config(
         layer_first=plan.layers[rank].first,
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_ctx,
-        n_batch=min(N_BATCH, plan.n_ctx),
+        n_batch=plan.n_batch,
         n_threads=threads,
         has_own_cores=len(launch.affinity()) >= local_ranks * threads,
         comm_data=comms[0],
@@ -259,9 +264,7 @@ def _scheduler(
     strategy: Strategy,
     run_ids: Iterator[int],
 ) -> Scheduler:
-    policy = Policy.of(
-        strategy, config.draft, n_stages=plan.n_stages, n_batch=min(N_BATCH, plan.n_ctx)
-    )
+    policy = Policy.of(strategy, config.draft, n_stages=plan.n_stages, n_batch=plan.n_batch)
     return Scheduler(request.prompt, n_max=request.n_max, policy=policy, run_ids=run_ids)
 
 
