@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli import native
+from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.vocab import Vocab, bindings
@@ -47,18 +48,20 @@ class ModelDrafter:
         self._n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self._cached: list[int] = []
 
-    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+    def propose(
+        self, context: Sequence[int], n_candidates: int = 1
+    ) -> Iterator[Sequence[Candidate]]:
         """See drafters.Drafter."""
         self._rewind(context)
         todo = list(context[len(self._cached) :])
         while len(self._cached) + len(todo) < self._n_ctx:
             self._decode(todo)
             logits = self._llama.llama_get_logits_ith(self._context, -1)
-            token, probability = native.sample_pointer(
-                logits, self._n_vocab, len(self._cached), self._sample
+            candidates = native.sample_top_pointer(
+                logits, self._n_vocab, len(self._cached), self._sample, n_candidates
             )
-            yield token, probability
-            todo = [token]
+            yield candidates
+            todo = [candidates[0][0]]
 
     def _rewind(self, context: Sequence[int]) -> None:
         """Forgets what is cached beyond the context's beginning; its last token is fed anew."""

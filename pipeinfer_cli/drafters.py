@@ -9,13 +9,19 @@ from typing import Protocol
 TRUST_PER_TOKEN = 0.95
 
 
+Candidate = tuple[int, float]  # a token, and the probability that the drafter gives it
+
+
 class Drafter(Protocol):
     """Anything that proposes tokens."""
 
-    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """Tokens that may follow `context`, one after the other, each with its probability.
+    def propose(
+        self, context: Sequence[int], n_candidates: int = 1
+    ) -> Iterator[Sequence[Candidate]]:
+        """What may follow `context`, position by position: one to `n_candidates`, the best first.
 
-        The caller stops when it has enough. Contexts mostly grow, or lose their last tokens.
+        The draft goes on after the best one. The caller stops when it has enough. Contexts mostly
+        grow, or lose their last tokens.
         """
 
 
@@ -31,17 +37,26 @@ class NgramDrafter:
         self._ends: dict[tuple[int, ...], list[int]] = {}
         self._n_indexed = 0
 
-    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """See Drafter. It cannot know how sure it is: longer matches are trusted more."""
+    def propose(
+        self, context: Sequence[int], n_candidates: int = 1
+    ) -> Iterator[Sequence[Candidate]]:
+        """See Drafter. It cannot know how sure it is: longer matches are trusted more.
+
+        Only the first position has several candidates: what followed other matches of that size.
+        """
         text = list(context)
         self._index(text)
-        size, start = self._find(text)
-        probability = 1 - 0.5 ** (size - 1)
-        while size > 0:  # a continuation may run into itself: a text that repeats
+        size, starts = self._find(text, n_candidates)
+        if not starts:
+            return
+        trust = 1 - 0.5 ** (size - 1)
+        yield [(text[start], trust * (1 - trust) ** rank) for rank, start in enumerate(starts)]
+        start = starts[0]
+        while True:  # a continuation may run into itself: a text that repeats
             text.append(text[start])
-            yield text[start], probability
             start += 1
-            probability *= TRUST_PER_TOKEN
+            trust *= TRUST_PER_TOKEN
+            yield [(text[start], trust)]
 
     def _index(self, text: list[int]) -> None:
         """Knows all n-grams that end before the text does."""
@@ -51,17 +66,22 @@ class NgramDrafter:
                     self._ends.setdefault(tuple(text[end - size : end]), []).append(end)
         self._n_indexed = len(text)
 
-    def _find(self, text: list[int]) -> tuple[int, int]:
-        """The size of the longest n-gram at the end that stood before, and where it ended then.
+    def _find(self, text: list[int], n_candidates: int) -> tuple[int, list[int]]:
+        """The size of the longest n-gram at the end that stood before, and where its matches ended.
 
-        0, 0 if there is none.
+        The latest match first, and only those that different tokens followed.
         """
         for size in self._sizes:
             ngram = text[-size:]
+            ends: dict[int, int] = {}  # by the token that followed
             for end in reversed(self._ends.get(tuple(ngram), [])):
                 if end < len(text) and text[end - size : end] == ngram:
-                    return size, end
-        return 0, 0
+                    ends.setdefault(text[end], end)
+                if len(ends) == n_candidates:
+                    break
+            if ends:
+                return size, list(ends.values())
+        return 0, []
 
 
 class FirstThatKnows:
@@ -70,10 +90,12 @@ class FirstThatKnows:
     def __init__(self, *drafters: Drafter) -> None:
         self._drafters = drafters
 
-    def propose(self, context: Sequence[int]) -> Iterator[tuple[int, float]]:
+    def propose(
+        self, context: Sequence[int], n_candidates: int = 1
+    ) -> Iterator[Sequence[Candidate]]:
         """See Drafter."""
         for drafter in self._drafters:
-            proposals = drafter.propose(context)
+            proposals = drafter.propose(context, n_candidates)
             first = next(proposals, None)
             if first is not None:
                 yield first

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pipeinfer_cli.drafters import Drafter
-from pipeinfer_cli.scheduler import Draft, DraftRequest
+from pipeinfer_cli.speculation import Draft, DraftRequest
 
 
 class DraftThread:
@@ -60,11 +60,13 @@ class DraftThread:
 
     def _draft(self, request: DraftRequest) -> None:
         position = len(request.context)
-        proposals = self._drafter.propose(request.context)
-        for index, (token, probability) in enumerate(proposals):
+        proposals = self._drafter.propose(request.context, request.n_candidates)
+        for index, ((token, probability), *alternatives) in enumerate(proposals):
             if self._epoch != request.epoch:
                 return
-            self._post(Draft(request.epoch, position + index, token, probability))
+            self._post(
+                Draft(request.epoch, position + index, token, probability, tuple(alternatives))
+            )
             if index + 1 == request.n_max:
                 break
         self._post(Draft(request.epoch, position, None))

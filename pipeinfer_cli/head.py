@@ -14,7 +14,8 @@ from pipeinfer_cli.config import OutputFormat
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Result, Run
-from pipeinfer_cli.scheduler import Draft, DraftRequest, Scheduler
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.speculation import Draft, DraftRequest
 from pipeinfer_cli.stats import Stats
 from pipeinfer_cli.vocab import Vocab
 

@@ -13,6 +13,10 @@ DrafterKind = Literal["none", "ngram", "model", "both"]
 DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
 
+MAX_DRAFT = 31  # tokens: with a decided one a run has 32, see session.N_BATCH
+MAX_WIDTH = 16  # candidates per position
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
     """Lengths and confidence cutoffs of drafts. Raises UserError where a value makes no sense."""
@@ -22,15 +26,20 @@ class DraftConfig:
     p_min: float = 0.4  # a token below this probability ends the draft (--draft-p-min, -pa)
     p_recovery: float = 0.1  # the cutoff rises by this at each miss (-pr)
     p_decay: float = 0.1  # and falls by this when the pipeline would idle (-pd)
+    width: int = 1  # candidates per position; more than one make a tree (--draft-width)
+    p_split: float = 0.1  # a further candidate below this is not worth a branch (--draft-p-split)
 
     def __post_init__(self) -> None:
-        if self.n_max < 1:
-            raise UserError(f"--draft-max {self.n_max}: give a number of 1 or more")
+        if not 1 <= self.n_max <= MAX_DRAFT:
+            raise UserError(f"--draft-max {self.n_max}: give a number from 1 to {MAX_DRAFT}")
         if not 0 <= self.n_min <= self.n_max:
             raise UserError(
                 f"--draft-min {self.n_min}: give a number from 0 to --draft-max ({self.n_max})"
             )
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise UserError(f"--draft-width {self.width}: give a number from 1 to {MAX_WIDTH}")
         for option, value in (
+            ("--draft-p-split", self.p_split),
             ("--draft-p-min/-pa", self.p_min),
             ("-pr", self.p_recovery),
             ("-pd", self.p_decay),
@@ -52,6 +61,10 @@ class Policy:
     is_synchronous: bool = False
     depth: int = 1  # most live runs in flight
     n_batch: int = 32  # most tokens in a run
+    # What asynchronous speculation is made of; one can be left out to see what it brings.
+    is_continuous: bool = True  # drafting goes on while earlier drafts are in flight
+    cancels: bool = True  # wrong runs are given up; else they run to their end
+    is_reactive: bool = True  # the confidence cutoff rises at misses and falls when stages idle
 
     def __post_init__(self) -> None:
         assert self.depth > 0 and self.n_batch > 0

@@ -10,7 +10,8 @@ class KvKind(enum.IntEnum):
     """What a KV operation does to the cells of `[pos_first, pos_last)`."""
 
     COPY = 1  # they also belong to seq_dst
-    REMOVE = 2  # they no longer belong to seq_src
+    REMOVE = 2  # they no longer belong to seq_src (-1: to any sequence)
+    COMPACT = 3  # used cells move down over free ones, in their order; the fields do not matter
 
 
 class Fate(enum.IntEnum):
@@ -26,7 +27,7 @@ class KvOp:
     """An operation on every stage's KV cache, applied in order even if its run is cancelled."""
 
     kind: KvKind
-    seq_src: int
+    seq_src: int = 0
     seq_dst: int = 0
     pos_first: int = 0
     pos_last: int = -1  # -1: to the end

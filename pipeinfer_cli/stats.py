@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeinfer_cli.scheduler import Counters
+from pipeinfer_cli.counters import Counters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class Stats:
     n_runs: int  # launched
     n_completed: int  # decoded by every stage
     n_invalidated: int  # given up, since they rest on a wrong token
-    n_cancelled: int  # of the invalidated: in time, before a stage was through with it
+    n_superfluous: int  # given up, since the text was long enough without them
+    n_cancelled: int  # of those given up: in time, before a stage was through with it
     n_aborted: int  # of the cancelled: in mid-compute
     busy_ms: tuple[float, ...]  # by stage: compute
     wasted_ms: tuple[float, ...]  # by stage: compute for tokens that are not in the text
@@ -102,6 +103,7 @@ def measure(
         n_runs=counters.n_launched,
         n_completed=counters.n_completed,
         n_invalidated=counters.n_invalidated,
+        n_superfluous=counters.n_superfluous,
         n_cancelled=counters.n_cancelled,
         n_aborted=counters.n_aborted,
         busy_ms=tuple(counters.busy_us.get(stage, 0) / 1000 for stage in stages),

@@ -12,7 +12,8 @@ from itertools import count
 
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import Fate, Result
-from pipeinfer_cli.scheduler import Draft, Scheduler
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.speculation import Draft
 
 MISS_EVERY = 50  # tokens
 

@@ -11,18 +11,22 @@ N_VOCAB = 49152
 
 
 class Teller:
-    """Right with a given chance: 0 is an adversary that is always wrong."""
+    """Right with a given chance: 0 is an adversary that is always wrong.
+
+    If it may name several candidates, the last one is right, or none.
+    """
 
     def __init__(self, text, chance, seed=1):
         self.text, self.chance, self.random = text, chance, random.Random(seed)
 
-    def propose(self, context):
+    def propose(self, context, n_candidates=1):
         position = len(context)
         while position < len(self.text):
             token = self.text[position]
             if self.random.random() >= self.chance:
-                token = (token + self.random.randrange(1, N_VOCAB)) % N_VOCAB
-            yield token, self.random.choice([0.2, 0.6, 1.0])
+                token = (token + self.random.randrange(1, N_VOCAB - n_candidates)) % N_VOCAB
+            wrong = [((token + i + 1) % N_VOCAB, 0.5) for i in range(n_candidates - 1)]
+            yield [*wrong, (token, self.random.choice([0.2, 0.6, 1.0]))]
             position += 1
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pipeinfer_cli.draft_model import common_prefix
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
-from pipeinfer_cli.scheduler import DraftRequest
+from pipeinfer_cli.speculation import DraftRequest
 
 WAIT_S = 10
 
 
 def proposed(drafter, context, n_tokens=5):
-    return [token for token, _ in islice(drafter.propose(context), n_tokens)]
+    return [token for ((token, _),) in islice(drafter.propose(context), n_tokens)]
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_ngram(context, expected):
 
 
 def test_longer_matches_are_trusted_more_and_later_tokens_less():
-    short = [p for _, p in islice(NgramDrafter().propose([1, 2, 3, 1, 2]), 2)]
-    long = [p for _, p in islice(NgramDrafter().propose([1, 2, 3, 4, 5, 1, 2, 3, 4]), 2)]
+    short = [p for ((_, p),) in islice(NgramDrafter().propose([1, 2, 3, 1, 2]), 2)]
+    long = [p for ((_, p),) in islice(NgramDrafter().propose([1, 2, 3, 4, 5, 1, 2, 3, 4]), 2)]
     assert short[0] < long[0]
     assert long[1] < long[0]
 
@@ -57,12 +57,18 @@ def test_ngram_of_changing_contexts_is_that_of_a_new_drafter(contexts):
                 )
 
 
+def test_several_candidates_are_what_followed_different_matches():
+    (candidates,) = islice(NgramDrafter().propose([1, 2, 3, 9, 1, 2, 4, 8, 1, 2], 3), 1)
+    assert [token for token, _ in candidates] == [4, 3]
+    assert candidates[0][1] > candidates[1][1]
+
+
 class Fixed:
     def __init__(self, *tokens):
         self.tokens = tokens
 
-    def propose(self, context):
-        return iter([(token, 1.0) for token in self.tokens])
+    def propose(self, context, n_candidates=1):
+        return iter([[(token, 1.0)] for token in self.tokens])
 
 
 def test_the_first_drafter_that_knows_something_proposes():
@@ -101,10 +107,10 @@ def test_a_draft_of_an_earlier_epoch_ends():
         def __init__(self):
             self.go_on = threading.Semaphore(0)
 
-        def propose(self, context):
+        def propose(self, context, n_candidates=1):
             while True:
                 assert self.go_on.acquire(timeout=WAIT_S)
-                yield 5, 1.0
+                yield [(5, 1.0)]
 
     arrived, drafter = threading.Semaphore(0), Endless()
     thread = DraftThread(drafter, arrived.release)
@@ -119,7 +125,7 @@ def test_a_draft_of_an_earlier_epoch_ends():
 
 def test_what_the_drafter_raises_reaches_the_head():
     class Broken:
-        def propose(self, context):
+        def propose(self, context, n_candidates=1):
             raise RuntimeError("out of order")
             yield
 

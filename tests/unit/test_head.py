@@ -6,13 +6,15 @@ from itertools import count, islice
 
 import pytest
 
+from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import Fate, Result
-from pipeinfer_cli.scheduler import Counters, Draft, Scheduler
+from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.session import verify
+from pipeinfer_cli.speculation import Draft
 from pipeinfer_cli.stats import Setting, measure
 
 END = 99

@@ -1,16 +1,19 @@
 """The scheduler against scripted models, drafters and pipelines: the text is always the model's."""
 
 from collections import deque
-from dataclasses import dataclass, field
 from itertools import count
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeinfer_cli import sequences
 from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, KvKind, Result
-from pipeinfer_cli.scheduler import Draft, Scheduler
+from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import N_SEQUENCES, spare_cells
+from pipeinfer_cli.speculation import Draft
 
 N_VOCAB = 11
 
@@ -27,48 +30,91 @@ def plain(prompt, n_tokens):
     return text[len(prompt) :]
 
 
-@dataclass
-class ScriptedPipeline:
-    """All stages as one: a cache of cells in the order of positions, runs answered in order."""
+class ScriptedCache:
+    """One stage's cells: (token, position, sequence ids) in the order of their indices, or None."""
 
-    cells: list = field(default_factory=list)
-    queue: deque = field(default_factory=deque)
-    cancelled: set = field(default_factory=set)
-    last_run_id: int = 0
+    def __init__(self):
+        self.cells = []
+
+    def apply(self, op):
+        first, last = op.pos_first, op.pos_last if op.pos_last >= 0 else 10**9
+        if op.kind is KvKind.COMPACT:
+            self.cells = [cell for cell in self.cells if cell]
+        for index, cell in enumerate(self.cells):
+            if op.kind is KvKind.COMPACT or cell is None or not first <= cell[1] < last:
+                continue
+            token, position, ids = cell
+            if op.kind is KvKind.COPY and op.seq_src in ids:
+                self.cells[index] = (token, position, ids | {op.seq_dst})
+            elif op.kind is KvKind.REMOVE:
+                ids = ids - {op.seq_src} if op.seq_src >= 0 else frozenset()
+                self.cells[index] = (token, position, ids) if ids else None
+        while self.cells and self.cells[-1] is None:
+            self.cells.pop()
+
+    def decode(self, tokens):
+        """The tokens that each of them looks at, itself included."""
+        self.cells += [(t.id, t.position, frozenset(t.seq_ids)) for t in tokens]
+        return [self.seen_by(token) for token in tokens]
+
+    def seen_by(self, token):
+        seen = [
+            cell
+            for cell in self.cells
+            if cell and token.seq_ids[0] in cell[2] and cell[1] <= token.position
+        ]
+        positions = [position for _, position, _ in seen]
+        assert positions == list(range(token.position + 1)), "a cell is missing, or out of order"
+        return [token for token, _, _ in seen]
+
+
+class ScriptedPipeline:
+    """Stages with caches of their own; runs are answered in order, cancels heard at any time."""
+
+    def __init__(self, hear=lambda n_heard, n_sent: n_sent):
+        self.hear = hear  # how many cancels a stage has heard of when a run's turn comes
+        self.stages = [ScriptedCache(), ScriptedCache()]
+        self.queue = deque()
+        self.cancels = []  # as they were sent
+        self.n_heard = [0, 0]  # of them, by stage
+        self.last_run_id = 0
+        self.most_cells = 0
 
     def submit(self, run):
         assert run.run_id > self.last_run_id
         assert run.tokens
+        assert all(0 <= i < N_SEQUENCES for token in run.tokens for i in token.seq_ids)
         self.last_run_id = run.run_id
         self.queue.append(run)
 
     def cancel(self, first, last):
-        self.cancelled.update(range(first, last + 1))
+        assert all(any(run.run_id == i for run in self.queue) for i in range(first, last + 1))
+        self.cancels.append((first, last))
 
     def answer(self):
         run = self.queue.popleft()
-        for op in run.kv_ops:
-            assert op.kind is KvKind.REMOVE
-            del self.cells[op.pos_first :]
-        rows = []
-        is_cancelled = run.run_id in self.cancelled
-        for token in () if is_cancelled else run.tokens:
-            assert token.position == len(self.cells), "a run depends on a cell that is not there"
-            assert token.seq_ids == (0,)
-            self.cells.append(token.id)
-            if token.want:
-                rows.append(next_token(self.cells))
-        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=tuple(rows), times=())
+        rows, fate = (), Fate.COMPLETED
+        for index, stage in enumerate(self.stages):
+            for op in run.kv_ops:
+                stage.apply(op)
+            self.n_heard[index] = n_heard = self.hear(self.n_heard[index], len(self.cancels))
+            if any(first <= run.run_id <= last for first, last in self.cancels[:n_heard]):
+                fate = Fate.CANCELLED
+            if fate is Fate.COMPLETED:
+                texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
+                rows = tuple(next_token(text) for text, token in texts if token.want)
+                self.most_cells = max(self.most_cells, len(stage.cells))
+        rows = rows if fate is Fate.COMPLETED else ()
+        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
 
 class Game:
     """The head's loop with every choice of timing, draft and probability drawn from data."""
 
-    def __init__(self, data, prompt, n_max, policy):
-        self.data = data
-        self.scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1))
-        self.pipeline = ScriptedPipeline()
+    def __init__(self, random, pipeline, prompt, n_max, policy):
+        self.random, self.pipeline = random, pipeline
+        run_ids = count(pipeline.last_run_id + 1)
+        self.scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=run_ids)
         self.request = None
         self.drafted = []
         self.tokens = []
@@ -80,7 +126,7 @@ class Game:
             self.exchange()
             can_draft, can_answer = self.request is not None, bool(self.pipeline.queue)
             assert can_draft or can_answer, "nothing is under way: the text would never end"
-            if can_draft and (not can_answer or self.data.draw(st.booleans())):
+            if can_draft and (not can_answer or self.random.random() < 0.5):
                 self.draft()
             else:
                 self.tokens += self.scheduler.on_result(self.pipeline.answer())
@@ -91,8 +137,8 @@ class Game:
         return self.tokens
 
     def exchange(self):
-        if not self.scheduler.policy.is_synchronous and self.data.draw(st.integers(0, 9)) == 0:
-            self.scheduler.set_speculating(self.data.draw(st.booleans()))
+        if not self.scheduler.policy.is_synchronous and self.random.randrange(10) == 0:
+            self.scheduler.set_speculating(self.random.random() < 0.5)
         for cancel in self.scheduler.take_cancels():
             self.pipeline.cancel(*cancel)
         for run in self.scheduler.take_runs():
@@ -100,46 +146,80 @@ class Game:
         if (request := self.scheduler.take_draft_request()) is not None:
             self.request, self.drafted = request, []
         self.most_live = max(self.most_live, self.scheduler.n_live)
+        assert self.scheduler.n_sequences <= 1 + self.scheduler.n_drafted, "a sequence id leaks"
 
     def draft(self):
         request = self.request
         context = [*request.context, *self.drafted]
-        if len(self.drafted) == request.n_max or self.data.draw(st.integers(0, 9)) == 0:
+        right = next_token(context)
+        if len(self.drafted) == request.n_max or self.random.randrange(10) == 0:
             self.request = None
             self.scheduler.on_draft(Draft(request.epoch, len(context), None))
             return
-        is_right = self.data.draw(st.integers(0, 3)) > 0
-        token = next_token(context) if is_right else self.data.draw(st.integers(0, N_VOCAB - 1))
-        self.drafted.append(token)
-        probability = self.data.draw(st.sampled_from([0.05, 0.5, 1.0]))
-        self.scheduler.on_draft(Draft(request.epoch, len(context), token, probability))
+        tokens = [right, *self.random.sample(range(N_VOCAB), 2)]
+        if self.random.randrange(4) == 0:
+            tokens.reverse()
+        tokens = list(dict.fromkeys(tokens))[: request.n_candidates]
+        self.drafted.append(tokens[0])
+        probability = self.random.choice([0.05, 0.5, 1.0])
+        share = self.random.choice([0.3, 0.9])
+        alternatives = tuple((token, share * probability) for token in tokens[1:])
+        self.scheduler.on_draft(
+            Draft(request.epoch, len(context), tokens[0], probability, alternatives)
+        )
 
 
 prompts = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=12)
 drafts = st.builds(
     DraftConfig,
     n_max=st.integers(1, 5),
-    p_min=st.sampled_from([0.0, 0.3, 1.0]),
+    p_min=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
     p_recovery=st.sampled_from([0.0, 0.2]),
     p_decay=st.sampled_from([0.0, 0.2]),
+    width=st.integers(1, 3),
+    p_split=st.sampled_from([0.0, 0.2]),
 )
-sizes = {"depth": st.integers(1, 6), "n_batch": st.integers(1, 8)}
+sizes = {
+    "depth": st.integers(1, 6),
+    "n_batch": st.integers(1, 8),
+    "is_continuous": st.booleans(),
+    "cancels": st.booleans(),
+    "is_reactive": st.booleans(),
+}
 policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
     Policy, draft=drafts, is_synchronous=st.booleans(), **sizes
 )
 
 
-@settings(max_examples=2500, deadline=None)
-@given(prompt=prompts, n_max=st.integers(1, 12), policy=policies, data=st.data())
-def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, data):
-    game = Game(data, prompt, n_max, policy)
+@settings(max_examples=1500, deadline=None)
+@given(
+    prompt=prompts,
+    n_max=st.integers(1, 30),
+    policy=policies,
+    random=st.randoms(use_true_random=True),
+)
+def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
+    pipeline = ScriptedPipeline(hear=random.randint)
+    with mock.patch.object(sequences, "N_HOLES_MAX", 3):
+        for text in (prompt, prompt[::-1]):
+            check_game(Game(random, pipeline, text, n_max, policy), text)
+
+
+def check_game(game, prompt):
+    policy, n_max = game.scheduler.policy, game.n_max
     assert game.play()[:n_max] == plain(prompt, n_max)
+    assert game.pipeline.most_cells <= len(prompt) + n_max - 1 + spare_cells(policy)
     counters = game.scheduler.counters
     assert counters.n_accepted <= counters.n_drafted
     assert counters.n_decided >= n_max
     assert game.most_live <= max(policy.depth + 1, 2 * policy.depth)
     assert sum(counters.ahead_drafted.values()) == counters.n_drafted
-    assert sum(counters.ahead_accepted.values()) == counters.n_accepted
+    for ahead, n_accepted in counters.ahead_accepted.items():
+        assert n_accepted <= counters.ahead_drafted[ahead]
+    assert counters.n_cancelled <= counters.n_invalidated + counters.n_superfluous
+    assert policy.cancels or counters.n_cancelled == 0
+    assert counters.n_completed + counters.n_cancelled == counters.n_launched
+    assert game.scheduler.n_sequences <= N_SEQUENCES
 
 
 def runs_of(policy, drafted, n_max=20, prompt=(1, 2, 3)):
@@ -181,7 +261,7 @@ def test_the_run_of_a_corrected_token_leaves_at_once_with_the_removal():
     assert scheduler.take_cancels() == [(3, 3)]
     (corrected,) = scheduler.take_runs()
     assert [(token.id, token.position) for token in corrected.tokens] == [(decided[0], 3)]
-    assert corrected.kv_ops[0].pos_first == 3
+    assert corrected.kv_ops == (KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=3),)
     assert scheduler.counters.n_invalidated == 1
 
 
@@ -204,6 +284,89 @@ def test_a_synchronous_run_waits_for_the_whole_draft():
     assert [token.id for token in run.tokens] == text[2:]
     pipeline.submit(run)
     assert len(scheduler.on_result(pipeline.answer())) == 4  # three accepted, and the bonus
+
+
+def branching(width=2, n_max=2, depth=4, n_tokens=20):
+    """A scheduler whose prompt's run is in flight, its pipeline, and a function that drafts."""
+    draft = DraftConfig(n_max=n_max, p_min=0.0, width=width, p_split=0.0)
+    policy = Policy(draft=draft, depth=depth)
+    scheduler = Scheduler((1, 2), n_max=n_tokens, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+
+    def submit():
+        for cancel in scheduler.take_cancels():
+            pipeline.cancel(*cancel)
+        for run in scheduler.take_runs():
+            pipeline.submit(run)
+        return [[token.id for token in run.tokens] for run in pipeline.queue]
+
+    def draft_next(*candidates):
+        request = scheduler.take_draft_request()
+        (token, probability), *alternatives = candidates
+        position = len(request.context)
+        drafted = Draft(request.epoch, position, token, probability, tuple(alternatives))
+        scheduler.on_draft(drafted)
+        return request.context
+
+    submit()
+    return scheduler, pipeline, submit, draft_next
+
+
+def test_the_most_probable_node_is_drafted_and_fed_first():
+    _, _, submit, draft_next = branching()
+    assert draft_next((5, 0.6), (6, 0.4)) == (1, 2)
+    assert draft_next((7, 0.5), (8, 0.1)) == (1, 2, 5)  # 0.3 and 0.06
+    assert draft_next((9, 1.0)) == (1, 2, 6)
+    assert submit() == [[1, 2], [5, 6], [9, 7], [8]]
+
+
+def test_a_branch_copies_the_cells_before_it_and_shares_those_of_its_run():
+    _, pipeline, submit, draft_next = branching(n_max=4)
+    draft_next((5, 1.0))
+    draft_next((6, 0.9), (7, 0.8))
+    submit()
+    run = pipeline.queue[-1]
+    assert [token.seq_ids for token in run.tokens] == [(0, 1), (0,), (1,)]
+    assert run.kv_ops == (KvOp(kind=KvKind.COPY, seq_src=0, seq_dst=1, pos_last=2),)
+
+
+def test_a_wrong_run_is_not_cancelled_while_another_runs_dead_half_rests_on_it():
+    scheduler, pipeline, submit, draft_next = branching(width=3, n_max=2, depth=3)
+    first = next_token([1, 2])
+    right = next_token([1, 2, first])
+    draft_next((first, 1.0))
+    submit()
+    draft_next((right + 1, 0.9), (right + 2, 0.5), (right, 0.2))
+    submit()
+    draft_next((4, 1.0))
+    scheduler.on_result(pipeline.answer())
+    assert submit() == [[first], [right + 1, right + 2], [4, right]]
+    scheduler.on_result(pipeline.answer())
+    assert scheduler.take_cancels() == []
+    assert scheduler.n_live == 2
+
+
+def test_branches_leave_no_holes_in_the_long_run():
+    scheduler, pipeline, submit, draft_next = branching(n_max=3, depth=2, n_tokens=400)
+    text, kinds = [1, 2], set()
+    while len(text) < 400:
+        while scheduler.n_drafted < 6:
+            request = scheduler.take_draft_request()
+            if request is None:
+                break
+            right = next_token(request.context)
+            wrong = (right + 1 + len(request.context) % 3) % N_VOCAB
+            both = [(wrong, 0.6), (right, 0.4)]
+            token, *alternatives = both if len(request.context) % 2 else both[::-1]
+            scheduler.on_draft(
+                Draft(request.epoch, len(request.context), *token, tuple(alternatives))
+            )
+        submit()
+        kinds |= {op.kind for op in pipeline.queue[0].kv_ops}
+        text += scheduler.on_result(pipeline.answer())
+    assert text[2:] == plain((1, 2), len(text) - 2)
+    assert kinds == set(KvKind)
+    assert pipeline.most_cells <= 400 + spare_cells(scheduler.policy)
 
 
 def test_an_unsure_token_waits_until_the_pipeline_would_idle():

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeinfer_cli.scheduler import Counters
+from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.stats import Setting, measure, percentile
 
 SETTING = Setting(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)

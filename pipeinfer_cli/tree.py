@@ -1,0 +1,172 @@
+"""The token tree: the decided text, and what was drafted after it. A chain is a tree of width 1."""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+SMALLEST_PROBABILITY = 1e-9  # of a drafted token: its logarithm is finite
+N_FORGOTTEN_MAX = 64  # nodes
+
+
+class State(enum.Enum):
+    """What is known of a node."""
+
+    DRAFTED = enum.auto()  # believed; neither confirmed nor refuted
+    DECIDED = enum.auto()  # in the text
+    DEAD = enum.auto()  # wrong, or after something wrong
+
+
+class Verdict(enum.Enum):
+    """How the target's token compares with what was drafted there."""
+
+    ACCEPTED = enum.auto()  # it was drafted, and fed
+    KNOWN = enum.auto()  # it was drafted, but not fed yet
+    MISSED = enum.auto()  # something else was drafted
+    BONUS = enum.auto()  # nothing was
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A token at a position of the text, or of what may follow it."""
+
+    token: int
+    position: int
+    parent: Node | None
+    log_probability: float  # of the whole path, as the drafter sees it; 0 for the text
+    state: State = State.DRAFTED
+    children: dict[int, Node] = field(default_factory=dict)  # by token
+    is_open: bool = True  # the drafter may be asked what follows
+    is_fed: bool = False  # it was submitted with a run
+    sequence: int = -1  # the sequence id under which it was fed
+    ahead: int = 0  # how many tokens ahead of the text it was then: 1, 2, ...; 0: decided before
+    next_token: int | None = None  # what the target says follows
+
+
+class TokenTree:
+    """Decided tokens, and below the last of them, the `root`, the drafted ones.
+
+    Nodes enter by `add`; `decide` moves the root to what the target says, and everything beside
+    that path dies.
+    """
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.text = list(prompt)  # decided tokens, by position
+        self.root = _decided(prompt[-1], len(prompt) - 1, parent=None)
+        self.n_drafted = 0  # nodes below the root
+        self.n_unfed = 0  # of these, not submitted yet
+        # Heaps of drafted nodes: the most probable first, of equals the older, so that parents come
+        # before children. What is no longer of interest is skipped.
+        self._open: list[tuple[float, int, Node]] = []
+        self._unfed: list[tuple[float, int, Node]] = []
+        self._n_added = 0
+
+    def add(self, parent: Node, token: int, probability: float) -> Node:
+        """A drafted token after `parent`, which the drafter gives this probability."""
+        assert token not in parent.children and parent.state is not State.DEAD
+        probability = max(probability, SMALLEST_PROBABILITY)
+        node = Node(token, parent.position + 1, parent, parent.log_probability)
+        node.log_probability += math.log(probability)
+        parent.children[token] = node
+        self.n_drafted += 1
+        self.n_unfed += 1
+        self._n_added += 1
+        entry = (-node.log_probability, self._n_added, node)
+        heapq.heappush(self._open, entry)
+        heapq.heappush(self._unfed, entry)
+        return node
+
+    def best_open(self) -> Node | None:
+        """The most probable node whose children the drafter has not been asked for."""
+        if self.root.is_open:
+            return self.root
+        while self._open:
+            node = self._open[0][2]
+            if node.is_open and node.state is State.DRAFTED:
+                return node
+            heapq.heappop(self._open)
+        return None
+
+    def pop_unfed(self) -> Node | None:
+        """The most probable drafted node that was not fed; parents come before children."""
+        while self._unfed:
+            node = heapq.heappop(self._unfed)[2]
+            if node.state is State.DRAFTED and not node.is_fed:
+                return node
+        return None
+
+    def mark_fed(self, node: Node) -> None:
+        """The node, the root or a drafted one, was submitted with a run."""
+        node.is_fed = True
+        self.n_unfed -= node.state is State.DRAFTED
+
+    def decide(self) -> tuple[Verdict, list[Node]] | None:
+        """Moves the root to the token that the target says follows it, if that is known.
+
+        Also says which nodes have died.
+        """
+        if (token := self.root.next_token) is None:
+            return None
+        old, child = self.root, self.root.children.pop(token, None)
+        dead = [node for sibling in old.children.values() for node in _subtree(sibling)]
+        for node in dead:
+            self._kill(node)
+        if child is not None:
+            self.n_drafted -= 1
+            self.n_unfed -= not child.is_fed
+            verdict = Verdict.ACCEPTED if child.is_fed else Verdict.KNOWN
+        else:
+            verdict = Verdict.MISSED if dead else Verdict.BONUS
+            child = _decided(token, old.position + 1, old)
+        child.state = State.DECIDED
+        old.children = {token: child}
+        old.parent = None  # the text before is not needed: let it go
+        self.text.append(token)
+        self.root = child
+        self._forget_others()
+        return verdict, dead
+
+    def _forget_others(self) -> None:
+        """Heaps of a long text do not fill up with nodes that have long been decided."""
+        for heap in (self._open, self._unfed):
+            if len(heap) > 2 * self.n_drafted + N_FORGOTTEN_MAX:
+                heap[:] = [entry for entry in heap if entry[2].state is State.DRAFTED]
+                heapq.heapify(heap)
+
+    def drop_unfed(self) -> None:
+        """Forgets what was drafted but not fed."""
+        while (node := self.pop_unfed()) is not None:
+            assert node.parent is not None
+            del node.parent.children[node.token]
+            for each in _subtree(node):
+                self._kill(each)
+
+    def _kill(self, node: Node) -> None:
+        node.state = State.DEAD
+        self.n_drafted -= 1
+        self.n_unfed -= not node.is_fed
+
+    def context(self, node: Node) -> tuple[int, ...]:
+        """All tokens up to and with this drafted node, or the root."""
+        path = []
+        while node is not self.root:
+            assert node.parent is not None
+            path.append(node.token)
+            node = node.parent
+        return (*self.text, *reversed(path))
+
+
+def _decided(token: int, position: int, parent: Node | None) -> Node:
+    return Node(token, position, parent, log_probability=0.0, state=State.DECIDED)
+
+
+def _subtree(node: Node) -> Iterator[Node]:
+    """The node and all below it, parents first."""
+    todo = [node]
+    while todo:
+        each = todo.pop()
+        yield each
+        todo += each.children.values()
