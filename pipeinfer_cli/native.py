@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_LAYERS = 512
+MAX_TOP = 16  # tokens of one sample_top
 ERROR_BYTES = 1024
 
 OK, TIMEOUT, STOPPED = 0, 1, 2
@@ -199,6 +200,20 @@ def _declare(lib: Any) -> None:
         POINTER(c_float),
     ]
     lib.pi_sample.restype = c_int
+    # int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position,
+    #                   const struct pi_sample_params *, int32_t n_max, int32_t * n,
+    #                   int32_t * tokens, float * probabilities);
+    lib.pi_sample_top.argtypes = [
+        POINTER(c_float),
+        c_int32,
+        c_int32,
+        POINTER(_SampleParams),
+        c_int32,
+        POINTER(c_int32),
+        POINTER(c_int32),
+        POINTER(c_float),
+    ]
+    lib.pi_sample_top.restype = c_int
     # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
     lib.pi_engine_open.argtypes = [POINTER(_EngineParams), c_char_p, c_size_t]
     lib.pi_engine_open.restype = c_engine
@@ -310,6 +325,32 @@ def sample_pointer(
     status = load().pi_sample(logits, n_vocab, position, _native_sample(params), token, probability)
     assert status == OK, "n_vocab is 1 or more, and position 0 or more"
     return token.value, probability.value
+
+
+def sample_top(
+    logits: npt.NDArray[np.float32], position: int, params: SampleParams, n: int
+) -> list[tuple[int, float]]:
+    """As `sample_top_pointer`; `logits` is float32 `[n_vocab]`, contiguous."""
+    assert logits.dtype == np.float32 and logits.ndim == 1 and logits.flags.c_contiguous
+    pointer = logits.ctypes.data_as(POINTER(c_float))
+    return sample_top_pointer(pointer, len(logits), position, params, n)
+
+
+def sample_top_pointer(
+    logits: Any, n_vocab: int, position: int, params: SampleParams, n: int
+) -> list[tuple[int, float]]:
+    """The n (1 to MAX_TOP) best tokens in the order of the draw, the first one `sample_pointer`'s.
+
+    Each with its probability, as there. Fewer than n if the filters, or the vocabulary, leave fewer.
+    """
+    tokens = (c_int32 * MAX_TOP)()
+    probabilities = (c_float * MAX_TOP)()
+    n_found = c_int32()
+    status = load().pi_sample_top(
+        logits, n_vocab, position, _native_sample(params), n, n_found, tokens, probabilities
+    )
+    assert status == OK, f"n_vocab is 1 or more, position 0 or more, and n 1 to {MAX_TOP}"
+    return list(zip(tokens[: n_found.value], probabilities[: n_found.value], strict=True))
 
 
 @cache

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class KvKind(enum.IntEnum):
     """What a KV operation does to the cells of `[pos_first, pos_last)`."""
 
-    COPY = 1  # they also belong to seq_dst
-    REMOVE = 2  # they no longer belong to seq_src (-1: to any sequence)
-    COMPACT = 3  # used cells move down over free ones, in their order; the fields do not matter
+    COPY = 1  # those of seq_src also belong to seq_dst
+    REMOVE = 2  # they no longer belong to seq_src; -1: to any sequence
+    COMPACT = 3  # all used cells move over the free ones before them, in their order
 
 
 class Fate(enum.IntEnum):
@@ -39,7 +39,7 @@ class RunToken:
 
     id: int
     position: int
-    seq_ids: tuple[int, ...] = (0,)
+    seq_ids: tuple[int, ...] = (0,)  # it sees the cells of the first one
     want: bool = False  # the result shall have a row (the sampled next token) for it
 
 

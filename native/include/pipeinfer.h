@@ -31,11 +31,13 @@ enum pi_status {
 enum pi_limits {
     PI_MAX_SEQ     = 256, // sequence ids are [0, PI_MAX_SEQ)
     PI_MAX_THREADS = 512, // ggml's own limit
+    PI_MAX_TOP     = 16, // tokens of one pi_sample_top
 };
 
 enum pi_kv_kind {
-    PI_KV_COPY   = 1, // the cells of seq_src in [pos_first, pos_last) also belong to seq_dst
-    PI_KV_REMOVE = 2, // the cells in [pos_first, pos_last) no longer belong to seq_src; -1 means all sequences
+    PI_KV_COPY    = 1, // the cells of seq_src in [pos_first, pos_last) also belong to seq_dst
+    PI_KV_REMOVE  = 2, // the cells in [pos_first, pos_last) no longer belong to seq_src; -1 means all sequences
+    PI_KV_COMPACT = 3, // the used cells move over the free ones before them, in their order; other fields unused
 };
 
 // One operation on the KV cache of every stage. It travels with a run and is applied before the run is decoded, in order,
@@ -57,6 +59,10 @@ struct pi_token {
 };
 
 // A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
+// A token sees the cells of its first sequence id, up to its own position. The tokens of a tree:
+// - In a run, each sequence has one token at a position, and positions without a gap, in rising order.
+// - They go on where the sequence's cells end. Sequences that share a token have cells for the same positions.
+// The first rule is checked by pi_submit, the second by each stage: it fails.
 struct pi_run {
     uint64_t                run_id;
     uint32_t                epoch; // the request that the run belongs to; handed back with the result
@@ -114,12 +120,12 @@ struct pi_engine_params {
     int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
     int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
     int32_t      layer_last;
-    int32_t      n_ctx; // cells of the KV cache
-    int32_t      n_batch; // most tokens in a run
-    int32_t      n_threads; // compute threads of this rank
-    int32_t      has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
-    int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
-    int32_t      comm_control;
+    int32_t n_ctx; // cells of the KV cache: tokens of all branches together; llama.cpp makes them a multiple of 256
+    int32_t n_batch; // most tokens in a run
+    int32_t n_threads; // compute threads of this rank
+    int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
+    int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
+    int32_t comm_control;
 
     struct pi_sample_params sample;
 };
@@ -160,6 +166,14 @@ PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, ui
 // Needs no engine; safe to call from any number of threads.
 PI_API int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const struct pi_sample_params * params,
                      int32_t * token, float * probability);
+
+// The n_max (at most PI_MAX_TOP) best tokens in the order of that draw, the first one pi_sample's: by logit when greedy, the
+// lowest id first on ties; else by logits/temperature plus noise. Fills tokens[] and, if not NULL, probabilities[], each as
+// pi_sample's; *n says how many, fewer where the filters leave fewer. PI_ERR_INVALID as for pi_sample, or if n_max is out of
+// [1, PI_MAX_TOP].
+PI_API int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position,
+                         const struct pi_sample_params * params, int32_t n_max, int32_t * n, int32_t * tokens,
+                         float * probabilities);
 
 // Load this rank's layers and start its threads. NULL with one line in err on failure; nothing is left behind then.
 PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, char * err, size_t err_size);

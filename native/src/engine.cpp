@@ -100,8 +100,27 @@ static const char * find_fault(const pi_kv_op & op) {
             return is_seq(op.seq_src) && is_seq(op.seq_dst) ? nullptr : "a copy needs two sequence ids";
         case PI_KV_REMOVE:
             return is_seq(op.seq_src) || op.seq_src == -1 ? nullptr : "a removal needs a sequence id, or -1";
+        case PI_KV_COMPACT:
+            return nullptr;
     }
     return "unknown kind of KV operation";
+}
+
+// A gap, or a second token, at a sequence's next position would leave cells that are nobody's to remove.
+static const char * find_gap(const pi_run & run) {
+    int64_t next[PI_MAX_SEQ] = {}; // position after the sequence's last token; 0: no token yet
+
+    const int32_t * seq_id = run.seq_ids;
+    for (int32_t i = 0; i < run.n_tokens; i++) {
+        const pi_token & token = run.tokens[i];
+        for (int32_t j = 0; j < token.n_seq; j++, seq_id++) {
+            if (next[*seq_id] != 0 && next[*seq_id] != token.position) {
+                return "the positions of a sequence must follow one another";
+            }
+            next[*seq_id] = int64_t(token.position) + 1;
+        }
+    }
+    return nullptr;
 }
 
 static const char * find_fault(const pi_run & run, uint64_t last_run_id, const pi_engine_params & params) {
@@ -137,7 +156,7 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
             return "a sequence id is out of [0, PI_MAX_SEQ)";
         }
     }
-    return nullptr;
+    return find_gap(run);
 }
 
 pi_status pi_engine::submit(const pi_run & run) {

@@ -34,12 +34,18 @@ const char * pi_mpi_library(void) {
 
 int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params * params, int32_t * token,
               float * probability) {
-    if (n_vocab < 1 || position < 0) {
+    int32_t n;
+    return pi_sample_top(logits, n_vocab, position, params, 1, &n, token, probability);
+}
+
+int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params * params,
+                  int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities) {
+    if (n_vocab < 1 || position < 0 || n_max < 1 || n_max > PI_MAX_TOP) {
         return PI_ERR_INVALID;
     }
-    *token = token_sample(logits, n_vocab, position, *params);
-    if (probability) {
-        *probability = token_probability(logits, n_vocab, *token);
+    *n = token_sample_top(logits, n_vocab, position, *params, n_max, tokens);
+    if (probabilities) {
+        token_probabilities(logits, n_vocab, tokens, *n, probabilities);
     }
     return PI_OK;
 }

@@ -1,6 +1,9 @@
 #include "sampler.h"
 
+#include "softmax.h"
+
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -18,14 +21,63 @@ static bool comes_after(const candidate & a, const candidate & b) {
     return comes_before(b, a);
 }
 
-static int32_t argmax(const float * logits, int32_t n_vocab) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n_vocab; i++) {
-        if (logits[i] > logits[best]) {
-            best = i;
+struct scored {
+    double  score;
+    int32_t id;
+
+    bool is_better_than(const scored & other) const {
+        return score != other.score ? score > other.score : id < other.id;
+    }
+};
+
+// The best of the tokens that are offered, the best first, at most n_max of them. A score that is -INFINITY, or no number,
+// is none.
+class best_tokens {
+  public:
+    explicit best_tokens(int32_t n_max) : n_max_(n_max) {}
+
+    // A token whose id is larger than all before must have a larger score than this.
+    double threshold() const { return n_ < n_max_ ? -INFINITY : best_[n_ - 1].score; }
+
+    void offer(const scored & token) {
+        if (!(token.score > -INFINITY) || (n_ == n_max_ && !token.is_better_than(best_[n_ - 1]))) {
+            return;
+        }
+        int32_t at = n_ < n_max_ ? n_++ : n_ - 1;
+        for (; at > 0 && token.is_better_than(best_[at - 1]); at--) {
+            best_[at] = best_[at - 1];
+        }
+        best_[at] = token;
+    }
+
+    // The number of tokens, of which there is at least one: `otherwise` if none has a score.
+    int32_t take(int32_t * tokens, int32_t otherwise) const {
+        tokens[0] = otherwise;
+        for (int32_t i = 0; i < n_; i++) {
+            tokens[i] = best_[i].id;
+        }
+        return std::max(n_, 1);
+    }
+
+  private:
+    const int32_t                  n_max_;
+    int32_t                        n_ = 0;
+    std::array<scored, PI_MAX_TOP> best_;
+};
+
+static int32_t greedy_top(const float * logits, int32_t n_vocab, int32_t n_max, int32_t * tokens) {
+    constexpr int32_t N_BLOCK = 64; // mostly, one comparison is enough for a block
+
+    best_tokens best(n_max);
+    for (int32_t first = 0; first < n_vocab; first += N_BLOCK) {
+        const int32_t n = std::min(N_BLOCK, n_vocab - first);
+        if (values_max(logits + first, n) > best.threshold()) {
+            for (int32_t id = first; id < first + n; id++) {
+                best.offer({ logits[id], id });
+            }
         }
     }
-    return best;
+    return best.take(tokens, 0);
 }
 
 //
@@ -114,39 +166,42 @@ static double gumbel(uint64_t bits) {
     return -std::log(-std::log(uniform));
 }
 
-static int32_t draw(const std::vector<candidate> & kept, int32_t position, const pi_sample_params & params) {
+static int32_t draw_top(const std::vector<candidate> & kept, int32_t position, const pi_sample_params & params,
+                        int32_t n_max, int32_t * tokens) {
     // every position has a generator of its own, and every token id a place in its output
     const uint64_t state = splitmix64(mix64(params.seed), uint32_t(position));
 
-    int32_t best_id    = kept.front().id;
-    double  best_score = -INFINITY;
+    best_tokens best(n_max);
     for (const candidate & each : kept) {
-        const double score = double(each.logit) / params.temperature + gumbel(splitmix64(state, uint32_t(each.id)));
-        if (score > best_score || (score == best_score && each.id < best_id)) {
-            best_score = score;
-            best_id    = each.id;
-        }
+        const double noise = gumbel(splitmix64(state, uint32_t(each.id)));
+        best.offer({ double(each.logit) / params.temperature + noise, each.id });
     }
-    return best_id;
+    return best.take(tokens, kept.front().id);
 }
 
-int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params) {
+int32_t token_sample_top(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params,
+                         int32_t n_max, int32_t * tokens) {
     if (!(params.temperature > 0.0f)) {
-        return argmax(logits, n_vocab);
+        return greedy_top(logits, n_vocab, n_max, tokens);
     }
     static thread_local std::vector<candidate> kept; // its memory stays, so that a call allocates nothing
 
     gather_top_k(logits, n_vocab, params.top_k, kept);
     filter(kept, params);
-    return draw(kept, position, params);
+    return draw_top(kept, position, params, n_max, tokens);
 }
 
-float token_probability(const float * logits, int32_t n_vocab, int32_t token) {
-    const float max_logit = logits[argmax(logits, n_vocab)];
+int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params) {
+    int32_t token;
+    token_sample_top(logits, n_vocab, position, params, 1, &token);
+    return token;
+}
 
-    double sum = 0.0;
-    for (int32_t id = 0; id < n_vocab; id++) {
-        sum += std::exp(logits[id] - max_logit);
+void token_probabilities(const float * logits, int32_t n_vocab, const int32_t * tokens, int32_t n,
+                         float * probabilities) {
+    const float  max_logit = values_max(logits, n_vocab);
+    const double sum       = softmax_sum(logits, n_vocab, max_logit);
+    for (int32_t i = 0; i < n; i++) {
+        probabilities[i] = float(std::exp(double(logits[tokens[i]]) - max_logit) / sum);
     }
-    return float(std::exp(logits[token] - max_logit) / sum);
 }

@@ -10,5 +10,11 @@
 // Drafter-Invariant Speculative Decoding" (2024).
 int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params);
 
-// Its softmax probability over the whole vocabulary at temperature 1, without filters.
-float token_probability(const float * logits, int32_t n_vocab, int32_t token);
+// The best n_max (at most PI_MAX_TOP) tokens in the order of that draw, the first one the drawn token; their number, from 1
+// on: filters may leave fewer.
+int32_t token_sample_top(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params,
+                         int32_t n_max, int32_t * tokens);
+
+// Softmax probabilities of n tokens over the whole vocabulary at temperature 1, without filters.
+void token_probabilities(const float * logits, int32_t n_vocab, const int32_t * tokens, int32_t n,
+                         float * probabilities);

@@ -204,6 +204,12 @@ void stage::apply(const pi_kv_op & op) {
         case PI_KV_REMOVE:
             llama_memory_seq_rm(memory, op.seq_src, op.pos_first, op.pos_last);
             return;
+        case PI_KV_COMPACT:
+            llama_synchronize(context_.get());
+            if (llama_memory_compact(memory) < 0) {
+                throw std::runtime_error("this model's KV cache cannot be compacted");
+            }
+            return;
     }
     throw std::runtime_error("unknown KV operation " + std::to_string(op.kind));
 }
@@ -222,7 +228,8 @@ bool stage::compute(run_state & run) {
             remove_cells(run);
             return false;
         case 1:
-            throw std::runtime_error("the KV cache of " + std::to_string(params_.n_ctx) + " cells is full");
+            throw std::runtime_error("no room in the KV cache of " + std::to_string(llama_n_ctx(context_.get())) +
+                                     " cells for a run of " + std::to_string(run.tokens.size()) + " tokens");
         default:
             throw std::runtime_error("llama_decode returned " + std::to_string(status) + ": " + log_first_error());
     }

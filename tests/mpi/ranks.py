@@ -14,7 +14,7 @@ from pipeinfer_cli import mpi, native
 from pipeinfer_cli.native import Engine, EngineConfig
 from pipeinfer_cli.runs import KvKind, KvOp, Result, Run
 from pipeinfer_cli.sampling import SampleParams
-from pipeinfer_cli.split import split_layers
+from pipeinfer_cli.split import LayerRange, split_layers
 
 T = TypeVar("T")
 WAIT_S = 60.0
@@ -33,9 +33,15 @@ def main(body: Callable[[Any, Any], Any]) -> None:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe layer_split and sample."""
+    """This rank's engine. Request: model, n_ctx, and maybe layer_split and sample.
+
+    For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
+    """
     path = Path(request["model"])
-    layers = split_layers(native.read_model_info(path), comm.size, request.get("layer_split"))
+    if "layers" in request:
+        layers = [LayerRange(*each) for each in request["layers"]]
+    else:
+        layers = split_layers(native.read_model_info(path), comm.size, request.get("layer_split"))
     return Engine(
         EngineConfig(
             model_path=path,
@@ -50,6 +56,20 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             comm_data=comm.Dup().py2f(),
             comm_control=comm.Dup().py2f(),
             sample=SampleParams(**request.get("sample", {})),
+        )
+    )
+
+
+def open_alone(request: dict[str, Any]) -> Engine:
+    """An engine of one stage, for this rank alone. Request: model, n_layer, n_ctx."""
+    return Engine(
+        EngineConfig(
+            model_path=Path(request["model"]),
+            layer_first=0,
+            layer_last=request["n_layer"],
+            n_ctx=request["n_ctx"],
+            n_batch=N_BATCH,
+            n_threads=1,
         )
     )
 

@@ -347,7 +347,7 @@ def test_a_wrong_run_is_not_cancelled_while_another_runs_dead_half_rests_on_it()
 
 
 def test_branches_leave_no_holes_in_the_long_run():
-    scheduler, pipeline, submit, draft_next = branching(n_max=3, depth=2, n_tokens=400)
+    scheduler, pipeline, submit, _ = branching(n_max=3, depth=2, n_tokens=400)
     text, kinds = [1, 2], set()
     while len(text) < 400:
         while scheduler.n_drafted < 6:
