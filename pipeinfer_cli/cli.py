@@ -263,6 +263,24 @@ def generate(
             help="It falls by this when stages would idle.",
         ),
     ] = cfg.DEFAULT_DRAFT.p_decay,
+    draft_width: Annotated[
+        int,
+        typer.Option(
+            "--draft-width",
+            parser=_integer,
+            metavar="N",
+            help="Candidates per position; more than one draft a tree.",
+        ),
+    ] = cfg.DEFAULT_DRAFT.width,
+    draft_p_split: Annotated[
+        float,
+        typer.Option(
+            "--draft-p-split",
+            parser=_number,
+            metavar="P",
+            help="Further candidates below this confidence get no branch.",
+        ),
+    ] = cfg.DEFAULT_DRAFT.p_split,
     draft_threads: Annotated[
         int,
         typer.Option(
@@ -301,6 +319,8 @@ def generate(
                 p_min=draft_p_min,
                 p_recovery=p_recovery,
                 p_decay=p_decay,
+                width=draft_width,
+                p_split=draft_p_split,
             ),
         ),
     )

@@ -1,4 +1,4 @@
-"""What `pipeinfer generate` was asked to do: a frozen, checked configuration and its prompt."""
+"""What a job was asked to do: frozen, checked configurations, and reading a prompt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import DRAFTERS, STRATEGIES, DraftConfig, DrafterKind, Strategy
@@ -46,47 +47,85 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateConfig:
-    """One request. Raises UserError where it is built if a value makes no sense."""
+class JobConfig:
+    """What all ranks of a job need: from this a pipeline is loaded, which serves many requests.
+
+    Raises UserError where it is built if a value makes no sense.
+    """
+
+    kind: ClassVar[str]  # tells a rank that we start which job it is, see generate.run_spawned
 
     model: str  # a GGUF path or a name of models.toml; see models.resolve
-    prompt: Prompt
-    n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
     n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by bytes
     threads: int | None = None  # per rank; None: see launch.default_threads
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
-    stats: bool = False
-    verify: bool = False  # decode the text once more without speculation, and compare
-    format: OutputFormat = "text"
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
-    strategy: Strategy = "auto"
-    drafter: DrafterKind = "ngram"
-    draft_model: str | None = None  # as `model`
     draft_threads: int = 1
-    draft: DraftConfig = DEFAULT_DRAFT
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
-        _check_count("-n/--n-predict", self.n_predict)
-        _check_count("-c/--ctx-size", self.n_ctx)
-        _check_count("--ranks", self.ranks)
-        _check_count("-t/--threads", self.threads, MAX_THREADS)
-        _check_count("--draft-threads", self.draft_threads, MAX_THREADS)
-        if self.strategy not in STRATEGIES:
-            raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
-        self._check_drafter()
-        if self.format not in FORMATS:
-            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
+        check_count("-c/--ctx-size", self.n_ctx)
+        check_count("--ranks", self.ranks)
+        check_count("-t/--threads", self.threads, MAX_THREADS)
+        check_count("--draft-threads", self.draft_threads, MAX_THREADS)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
         if self.layer_split is not None:
             _check_weights(self.layer_split)
             self._check_split_fits()
+
+    def _check_split_fits(self) -> None:
+        assert self.layer_split is not None
+        if self.ranks is not None and self.ranks != len(self.layer_split):
+            raise UserError(
+                f"--layer-split has {len(self.layer_split)} weights for {self.ranks} ranks: "
+                "give one weight per rank"
+            )
+
+    @property
+    def uses_draft_model(self) -> bool:
+        """Whether the head's cores are a draft model's."""
+        raise NotImplementedError
+
+    @property
+    def drafts(self) -> Sequence[DraftConfig]:
+        """How its requests may draft."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """The configuration as text for a rank that we start ourselves."""
+        return json.dumps({"kind": self.kind, **dataclasses.asdict(self)}, default=str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateConfig(JobConfig):
+    """One request: `pipeinfer generate`."""
+
+    kind: ClassVar[str] = "generate"
+
+    prompt: Prompt
+    n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
+    stats: bool = False
+    verify: bool = False  # decode the text once more without speculation, and compare
+    format: OutputFormat = "text"
+    strategy: Strategy = "auto"
+    drafter: DrafterKind = "ngram"
+    draft_model: str | None = None  # as `model`
+    draft: DraftConfig = DEFAULT_DRAFT
+
+    def __post_init__(self) -> None:
+        JobConfig.__post_init__(self)  # super() does not know a class with slots
+        check_count("-n/--n-predict", self.n_predict)
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
+        self._check_drafter()
+        if self.format not in FORMATS:
+            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
 
     def _check_drafter(self) -> None:
         if self.drafter not in DRAFTERS:
@@ -99,25 +138,21 @@ class GenerateConfig:
         if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
             raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
 
-    def _check_split_fits(self) -> None:
-        assert self.layer_split is not None
-        if self.ranks is not None and self.ranks != len(self.layer_split):
-            raise UserError(
-                f"--layer-split has {len(self.layer_split)} weights for {self.ranks} ranks: "
-                "give one weight per rank"
-            )
+    @property
+    def uses_draft_model(self) -> bool:
+        """Whether the head's cores are a draft model's."""
+        return self.draft_model is not None and self.strategy != "iterative"
 
-    def to_json(self) -> str:
-        """The configuration as text for a rank that we start ourselves."""
-        fields = dataclasses.asdict(self)
-        file = self.prompt.file
-        fields["prompt"]["file"] = None if file is None else str(file)
-        return json.dumps(fields)
+    @property
+    def drafts(self) -> Sequence[DraftConfig]:
+        """How its request drafts."""
+        return [] if self.strategy == "iterative" else [self.draft]
 
     @classmethod
     def from_json(cls, text: str) -> GenerateConfig:
         """Inverse of `to_json`."""
         fields: dict[str, Any] = json.loads(text)
+        assert fields.pop("kind") == cls.kind
         prompt = fields.pop("prompt")
         file = None if prompt["file"] is None else Path(prompt["file"])
         split = fields.pop("layer_split")
@@ -195,7 +230,8 @@ def _decode(data: bytes, source: str) -> str:
         ) from None
 
 
-def _check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:
+def check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:
+    """UserError unless the value is None or from 1 to `most`."""
     if value is not None and not 1 <= value <= most:
         raise UserError(f"{option} {value}: give a number from 1 to {most}")
 

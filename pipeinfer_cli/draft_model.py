@@ -63,6 +63,16 @@ class ModelDrafter:
             yield candidates
             todo = [candidates[0][0]]
 
+    def forget(self) -> None:
+        """Forgets the text before: the next one costs what a first one costs."""
+        self._llama.llama_memory_seq_rm(self._memory, 0, 0, -1)
+        self._cached.clear()
+
+    def close(self) -> None:
+        """Frees the model; it is not used after that."""
+        self._llama.llama_free(self._context)
+        self._llama.llama_model_free(self._model)
+
     def _rewind(self, context: Sequence[int]) -> None:
         """Forgets what is cached beyond the context's beginning; its last token is fed anew."""
         n_keep = common_prefix(self._cached, context[:-1])

@@ -1,14 +1,15 @@
-"""The three ways to start one request: in a launcher's world, alone, or as our own local ranks."""
+"""The three ways to start a job: in a launcher's world, alone, or as our own local ranks."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import launch, spawned
-from pipeinfer_cli.config import GenerateConfig, Prompt, read_prompt
+from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -21,7 +22,12 @@ RANK_PROGRAM = (
 
 
 def generate(config: GenerateConfig) -> int:
-    """Runs the request and returns the exit code."""
+    """Runs one request and returns the exit code."""
+    return start(_resolved(config) if launch.detect(os.environ).alone else config)
+
+
+def start(config: JobConfig) -> int:
+    """Runs a job and returns its exit code. Without a launcher, its files were looked up."""
     world = launch.detect(os.environ)
     if not world.alone:
         return join(config, world)
@@ -29,7 +35,7 @@ def generate(config: GenerateConfig) -> int:
     return alone(replace(config, ranks=ranks))
 
 
-def join(config: GenerateConfig, world: launch.World) -> int:
+def join(config: JobConfig, world: launch.World) -> int:
     """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
     if config.ranks is not None and world.size is not None and config.ranks != world.size:
         raise UserError(
@@ -41,19 +47,8 @@ def join(config: GenerateConfig, world: launch.World) -> int:
     return session.run(config, mpi.start())
 
 
-def alone(config: GenerateConfig) -> int:
+def alone(config: JobConfig) -> int:
     """No launcher: this process alone, or the parent of `config.ranks` local ranks."""
-    from pipeinfer_cli import models
-
-    assert config.ranks is not None
-    text = read_prompt(config.prompt)
-    draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
-    config = replace(
-        config,
-        model=str(models.resolve(config.model)),
-        draft_model=draft_model,
-        prompt=Prompt(text=text),
-    )
     if config.ranks == 1:
         from pipeinfer_cli import session
 
@@ -61,7 +56,21 @@ def alone(config: GenerateConfig) -> int:
     return _spawn(config)
 
 
-def _spawn(config: GenerateConfig) -> int:
+def _resolved(config: GenerateConfig) -> GenerateConfig:
+    """The same with the models' files, and the prompt's text. Raises UserError."""
+    from pipeinfer_cli import models
+
+    text = read_prompt(config.prompt)
+    draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
+    return replace(
+        config,
+        model=str(models.resolve(config.model)),
+        draft_model=draft_model,
+        prompt=Prompt(text=text),
+    )
+
+
+def _spawn(config: JobConfig) -> int:
     from pipeinfer_cli import build_info, spawn
 
     assert config.ranks is not None
@@ -82,5 +91,11 @@ def run_spawned(place: Path) -> int:
     """The life of a rank that `_spawn` started."""
     world = launch.detect(os.environ)
     spawned.enter(place, world.rank)
-    config = GenerateConfig.from_json((place / CONFIG_FILE).read_text(encoding="utf-8"))
-    return join(config, world)
+    return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), world)
+
+
+def _read_config(text: str) -> JobConfig:
+    """Inverse of `JobConfig.to_json`."""
+    kind = json.loads(text)["kind"]
+    assert kind == GenerateConfig.kind
+    return GenerateConfig.from_json(text)

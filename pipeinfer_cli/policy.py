@@ -70,12 +70,17 @@ class Policy:
         assert self.depth > 0 and self.n_batch > 0
         assert self.draft or not self.is_synchronous, "there is no draft to wait for"
 
+    @staticmethod
+    def depth_of(n_stages: int) -> int:
+        """One run in each stage, and one that waits at the first."""
+        return n_stages + 1
+
     @classmethod
     def of(
         cls, strategy: Strategy, draft: DraftConfig | None, *, n_stages: int, n_batch: int
     ) -> Policy:
         """The policy of a strategy for so many stages; without a drafter there is only one."""
-        depth = n_stages + 1  # one run in each stage, and one that waits at the first
+        depth = cls.depth_of(n_stages)
         if draft is None or strategy == "iterative":
             return cls(depth=depth, n_batch=n_batch)
         return cls(

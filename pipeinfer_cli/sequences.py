@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from pipeinfer_cli.policy import Policy
+from pipeinfer_cli.policy import DraftConfig
 from pipeinfer_cli.runs import KvKind, KvOp
 from pipeinfer_cli.tree import Node, State
 
@@ -105,12 +105,9 @@ class Sequences:
             self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
 
 
-def spare_cells(policy: Policy) -> int:
+def spare_cells(draft: DraftConfig, depth: int) -> int:
     """Cells that the branches of a request take, beyond those of its text."""
-    draft = policy.draft
-    return (
-        0 if draft is None or draft.width == 1 else N_HOLES_MAX + (policy.depth + 1) * draft.n_max
-    )
+    return 0 if draft.width == 1 else N_HOLES_MAX + (depth + 1) * draft.n_max
 
 
 def _leads_on(node: Node, root: Node) -> bool:

@@ -225,7 +225,9 @@ class RandomTree:
         alike: dict[int, list[int]] = {}
         for seq, nodes in self.caches.seqs.items():
             alike.setdefault(id(nodes[-1]) if nodes else 0, []).append(seq)
-        groups = self.random.sample(list(alike.values()), self.random.randint(1, min(4, len(alike))))
+        groups = self.random.sample(
+            list(alike.values()), self.random.randint(1, min(4, len(alike)))
+        )
         for group in groups:
             self.random.shuffle(group)
         return groups

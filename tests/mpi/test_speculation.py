@@ -19,7 +19,9 @@ IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:8]
 N_PREDICT = 32
 N_CTX = 256
+N_SPARE = 128  # cells, for branches
 STRATEGIES = ("speculative", "pipeinfer", "auto")
+WIDTHS = (1, 3)
 DRAFTERS = ("same", "Q4_0", "fewer layers", "both", "ngram", "wrong", "random")
 SEEDS = (None, 1, 2, 3)  # None: greedy; else temperature 0.8
 JOBS = [([1], None), ([1, 1], 1), ([0, 1, 1], None), ([1, 1, 1, 1], 2)]
@@ -51,9 +53,9 @@ def prompts_and_truths(seed):
 
 
 def cases_of(layer_split):
-    """All pairs of strategy and drafter, or a third of them, another one for each split."""
-    pairs = list(product(STRATEGIES, DRAFTERS))
-    return pairs if IS_WHOLE else pairs[len(layer_split) % 3 :: 3]
+    """All strategies, drafters and widths, or a fifth, another one for each split."""
+    triples = list(product(STRATEGIES, DRAFTERS, WIDTHS))
+    return triples if IS_WHOLE else triples[len(layer_split) % 5 :: 5]
 
 
 @pytest.mark.parametrize(("layer_split", "seed"), JOBS, ids=str)
@@ -62,18 +64,19 @@ def test_the_text_is_that_of_plain_decoding(layer_split, seed, draft_models):
     cases = [
         {
             "strategy": strategy,
+            "width": width,
             "drafter": "model" if drafter in ("same", "Q4_0", "fewer layers") else drafter,
             "draft_model": str(draft_models.get(drafter, "")),
             "truths": truths,
         }
-        for strategy, drafter in cases_of(layer_split)
+        for strategy, drafter, width in cases_of(layer_split)
     ]
     answers = run_ranks(
         len(layer_split),
         "tokens.py",
         {
             "model": str(smollm2()),
-            "n_ctx": N_CTX,
+            "n_ctx": N_CTX + N_SPARE,
             "layer_split": layer_split,
             "prompts": prompts,
             "n_predict": N_PREDICT,
@@ -82,11 +85,11 @@ def test_the_text_is_that_of_plain_decoding(layer_split, seed, draft_models):
         },
         timeout_s=1200,
     )
-    for (strategy, drafter), seen in zip(cases_of(layer_split), answers, strict=True):
-        assert seen["tokens"] == truths, (strategy, drafter)
-        assert seen["n_drafted"] >= seen["n_accepted"], (strategy, drafter)
+    for (strategy, drafter, width), seen in zip(cases_of(layer_split), answers, strict=True):
+        assert seen["tokens"] == truths, (strategy, drafter, width)
+        assert seen["n_drafted"] >= seen["n_accepted"], (strategy, drafter, width)
         if drafter == "wrong":
             assert seen["n_accepted"] == 0
         # only here it does not depend on who is faster, the drafter or the target
         if strategy == "speculative" and drafter in ("same", "random"):
-            assert seen["n_accepted"] > 0, (strategy, drafter)
+            assert seen["n_accepted"] > 0, (strategy, drafter, width)

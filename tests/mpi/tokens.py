@@ -1,7 +1,7 @@
 """Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
 Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, and cases: each with
-maybe strategy and drafter (a name of guessers.py), draft_model, and truths ([[ids]]: the texts, for
+maybe strategy, width and drafter (of guessers.py), draft_model, and truths ([[ids]]: the texts, for
 drafters that know them). Prints per case the answers, and what became of the drafts in all.
 """
 
@@ -29,7 +29,7 @@ class Decoder:
         if strategy != "iterative":
             guesser = make_guesser(case["drafter"], {**self.request, **case}, prompt, truth)
             drafts = DraftThread(guesser, self.engine.nudge)
-            draft_config = DraftConfig(n_max=4, p_min=0.3)
+            draft_config = DraftConfig(n_max=4, p_min=0.3, width=case.get("width", 1))
         policy = Policy.of(strategy, draft_config, n_stages=self.n_stages, n_batch=N_BATCH)
         n_max = self.request["n_predict"]
         scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=self.run_ids)

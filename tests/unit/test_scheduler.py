@@ -208,7 +208,8 @@ def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
 def check_game(game, prompt):
     policy, n_max = game.scheduler.policy, game.n_max
     assert game.play()[:n_max] == plain(prompt, n_max)
-    assert game.pipeline.most_cells <= len(prompt) + n_max - 1 + spare_cells(policy)
+    n_spare = spare_cells(policy.draft, policy.depth) if policy.draft else 0
+    assert game.pipeline.most_cells <= len(prompt) + n_max - 1 + n_spare
     counters = game.scheduler.counters
     assert counters.n_accepted <= counters.n_drafted
     assert counters.n_decided >= n_max
@@ -366,7 +367,7 @@ def test_branches_leave_no_holes_in_the_long_run():
         text += scheduler.on_result(pipeline.answer())
     assert text[2:] == plain((1, 2), len(text) - 2)
     assert kinds == set(KvKind)
-    assert pipeline.most_cells <= 400 + spare_cells(scheduler.policy)
+    assert pipeline.most_cells <= 400 + spare_cells(scheduler.policy.draft, depth=2)
 
 
 def test_an_unsure_token_waits_until_the_pipeline_would_idle():

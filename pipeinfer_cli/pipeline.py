@@ -1,0 +1,218 @@
+"""A job's pipeline on all ranks: agree on a plan, load the layers; the head works, others serve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeinfer_cli import launch, models, mpi
+from pipeinfer_cli.config import JobConfig
+from pipeinfer_cli.errors import Interrupted, RunError
+from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
+from pipeinfer_cli.policy import Policy
+from pipeinfer_cli.sequences import spare_cells
+from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
+
+# Most tokens in a run. From 64 on, llama.cpp's attention takes another path on CPUs, whose results
+# are not bitwise those of one token at a time; and small runs of a prompt fill the pipeline.
+N_BATCH = 32
+# After a signal a rank waits this long for the head to end the job.
+FAREWELL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What rank 0 has decided for all ranks."""
+
+    model_path: Path
+    model: ModelInfo
+    layers: tuple[LayerRange, ...]  # per rank
+    n_ctx: int  # positions
+    n_cells: int  # of the KV caches: the branches of token trees take some besides
+
+    @property
+    def stage_rank0(self) -> int:
+        """The rank of the first stage."""
+        return 0 if len(self.layers[0]) else 1
+
+    @property
+    def n_batch(self) -> int:
+        """Most tokens in a run."""
+        return min(N_BATCH, self.n_ctx)
+
+    @property
+    def n_stages(self) -> int:
+        """Ranks that hold layers."""
+        return len(self.layers) - self.stage_rank0
+
+
+# The head's work with a loaded pipeline.
+Work = Callable[[Engine], None]
+
+
+def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -> int:
+    """Carries out a job on this rank; returns the exit code. `comm` is None for one rank.
+
+    `prepare` is called on the head alone, before anything is loaded: what is wrong with the job is
+    said at once. Errors are raised on the rank that meets them, and end the others through MPI's
+    abort. A process may run several jobs, one after the other.
+    """
+    capture_log(verbose=config.verbose)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
+    rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
+    work: Work | None = None
+    plan = None
+    if rank == 0:
+        plan = make_plan(config, n_ranks)
+        work = prepare(plan)
+    if comm:
+        plan = comm.bcast(plan)
+    assert plan is not None
+    with open_engine(config, plan, comm) as engine:
+        if work is None:
+            return serve(engine)
+        work(engine)
+        return 0
+
+
+def make_plan(config: JobConfig, n_ranks: int) -> Plan:
+    """Finds the model and places its layers. Raises UserError."""
+    path = models.resolve(config.model)
+    info = read_model_info(path)
+    weights = config.layer_split
+    if weights is None and n_ranks > 1 and config.uses_draft_model:
+        # the head's cores are the draft model's; the stages share the layers evenly by bytes
+        stages = split_layers(info, n_ranks - 1, None)
+        weights = (0.0, *(float(len(each)) for each in stages))
+    layers = split_layers(info, n_ranks, weights)
+    depth = Policy.depth_of(sum(len(each) > 0 for each in layers))
+    return Plan(
+        model_path=path,
+        model=info,
+        layers=layers,
+        n_ctx=config.n_ctx,
+        n_cells=config.n_ctx + max((spare_cells(each, depth) for each in config.drafts), default=0),
+    )
+
+
+def open_engine(config: JobConfig, plan: Plan, comm: Comm | None) -> Engine:
+    """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
+    resident_before = resident_bytes()
+    if comm is None:
+        engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
+        _report([_placement(plan, 0, resident_before)], config.verbose)
+        return engine
+    mpi.check_one_library()  # now that libpipeinfer is loaded, too
+    engine_config = _engine_config(
+        config,
+        plan,
+        rank=comm.rank,
+        local_ranks=mpi.ranks_on_this_host(comm),
+        comms=(comm.Dup().py2f(), comm.Dup().py2f()),
+    )
+    opened: Engine | None = None
+    error = ""
+    try:
+        opened = Engine(engine_config)
+    except RunError as reason:
+        error = f"rank {comm.rank} on {socket.gethostname()}: {reason}"
+    errors = [each for each in comm.allgather(error) if each]
+    placements = comm.gather(_placement(plan, comm.rank, resident_before))
+    if errors:
+        if comm.rank > 0:
+            time.sleep(FAREWELL_S)  # rank 0 says it and ends all
+        raise RunError("; ".join(errors))
+    _report(placements or [], config.verbose)
+    assert opened is not None
+    return opened
+
+
+def _engine_config(
+    config: JobConfig,
+    plan: Plan,
+    *,
+    rank: int,
+    local_ranks: int,
+    comms: tuple[int, int] = (0, 0),
+) -> EngineConfig:
+    threads = config.threads or launch.default_threads(local_ranks)
+    return EngineConfig(
+        model_path=plan.model_path,
+        rank=rank,
+        n_ranks=len(plan.layers),
+        stage_rank0=plan.stage_rank0,
+        layer_first=plan.layers[rank].first,
+        layer_last=plan.layers[rank].last,
+        n_ctx=plan.n_cells,
+        n_batch=plan.n_batch,
+        n_threads=threads,
+        has_own_cores=len(launch.affinity()) >= local_ranks * threads,
+        comm_data=comms[0],
+        comm_control=comms[1],
+        sample=config.sample,
+    )
+
+
+def serve(engine: Engine) -> int:
+    """A rank that is not the head: its threads do the work until the head ends the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks; the head answers it
+    try:
+        while (code := engine.serve(timeout_s=0.2)) is None:
+            pass
+        return code
+    except Interrupted as interrupted:
+        # mostly the head has the same signal, and says so itself
+        code = engine.serve(timeout_s=1)
+        if code is None:
+            engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
+            code = engine.serve(timeout_s=FAREWELL_S)
+        if code is None:
+            raise
+        return code or interrupted.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one rank holds, and what that costs it."""
+
+    rank: int
+    host: str
+    layers: LayerRange
+    tensor_bytes: int  # that a token's way through this rank reads
+    grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
+
+
+def _placement(plan: Plan, rank: int, resident_before: int) -> Placement:
+    return Placement(
+        rank=rank,
+        host=socket.gethostname(),
+        layers=plan.layers[rank],
+        tensor_bytes=stage_bytes(plan.model, plan.layers[rank]),
+        grown_bytes=resident_bytes() - resident_before,
+    )
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _report(placements: list[Placement], verbose: bool) -> None:
+    for each in placements if verbose else ():
+        print(
+            f"pipeinfer: rank {each.rank} on {each.host}: layers {each.layers}, "
+            f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
+            file=sys.stderr,
+        )

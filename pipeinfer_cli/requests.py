@@ -1,0 +1,135 @@
+"""The head's requests to a loaded pipeline, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeinfer_cli import models
+from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
+from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
+from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
+from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.gate import Gate
+from pipeinfer_cli.head import TokenStream
+from pipeinfer_cli.native import Engine, read_model_info
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.policy import DraftConfig, DrafterKind, Policy, Strategy
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.stats import Setting
+from pipeinfer_cli.vocab import Vocab
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A prompt, and how to speculate on what follows it."""
+
+    prompt: Sequence[int]  # token ids
+    n_max: int  # tokens to generate at most
+    strategy: Strategy = "iterative"
+    draft: DraftConfig = DEFAULT_DRAFT
+    drafter: Drafter | None = None  # None: iterative, whatever the strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A request that has begun: iterate over its tokens."""
+
+    tokens: TokenStream
+    counters: Counters
+    setting: Setting
+
+
+class Head:
+    """Begins one request after the other; what the one before has left in flight is given up."""
+
+    def __init__(self, plan: Plan, engine: Engine, *, timeout_s: float) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
+        self._last: TokenStream | None = None
+
+    @contextmanager
+    def begin(self, request: Request) -> Iterator[Running]:
+        """The request while the block runs; its drafter is at rest after it."""
+        if self._last is not None:
+            self._last.finish()
+        plan, drafter = self._plan, request.drafter
+        strategy = "iterative" if drafter is None else request.strategy
+        thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
+        with closing(thread) if thread is not None else nullcontext():
+            policy = Policy.of(
+                strategy, request.draft, n_stages=plan.n_stages, n_batch=plan.n_batch
+            )
+            scheduler = Scheduler(
+                request.prompt, n_max=request.n_max, policy=policy, run_ids=self._run_ids
+            )
+            self._last = TokenStream(
+                self._engine,
+                scheduler,
+                timeout_s=self._timeout_s,
+                drafts=thread,
+                gate=Gate() if strategy == "auto" else None,
+            )
+            setting = Setting(
+                strategy=strategy,
+                n_ranks=len(plan.layers),
+                n_stages=plan.n_stages,
+                n_prompt=len(request.prompt),
+            )
+            yield Running(tokens=self._last, counters=scheduler.counters, setting=setting)
+
+
+class Drafters:
+    """Makes the requests' drafters. A draft model is loaded once, and serves all of them."""
+
+    def __init__(self, config: JobConfig, vocab: Vocab) -> None:
+        self._config = config
+        self._vocab = vocab
+        self._models: dict[Path, ModelDrafter] = {}
+
+    def make(self, kind: DrafterKind, draft_model: str | None) -> Drafter | None:
+        """A drafter that knows no text yet. UserError if its vocabulary is not the target's."""
+        if kind == "none":
+            return None
+        if kind == "ngram":
+            return NgramDrafter()
+        assert draft_model is not None
+        model = self._load(models.resolve(draft_model))
+        model.forget()
+        return model if kind == "model" else FirstThatKnows(NgramDrafter(), model)
+
+    def close(self) -> None:
+        """Frees the draft models."""
+        while self._models:
+            self._models.popitem()[1].close()
+
+    def _load(self, path: Path) -> ModelDrafter:
+        if path not in self._models:
+            config = self._config
+            read_model_info(path)  # says what is wrong with the file
+            check_same_vocabulary(self._vocab, Vocab(path, verbose=config.verbose), path)
+            self._models[path] = ModelDrafter(
+                path, n_ctx=config.n_ctx, n_threads=config.draft_threads, sample=config.sample
+            )
+        return self._models[path]
+
+
+def check_room(prompt: Sequence[int], n_ctx: int, n_predict: int) -> int:
+    """How many tokens the context leaves for the text. UserError if that is hardly any."""
+    if not prompt:
+        raise UserError("the prompt is empty, and this model adds no token of its own: give a text")
+    # The last generated token is never fed back, so that it needs no cell.
+    room = n_ctx - len(prompt) + 1
+    if room < 2:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens, the context {n_ctx} "
+            f"(-c/--ctx-size): use -c {len(prompt) + n_predict} or a shorter prompt"
+        )
+    return room

@@ -1,0 +1,97 @@
+"""Several requests to one pipeline, one after the other: each finds it as if it were new."""
+
+import threading
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Head, Request, check_room
+from pipeinfer_cli.runs import Fate, KvKind, Result
+from pipeinfer_cli.split import LayerRange
+
+
+class ScriptedEngine:
+    """Answers each run's wanted rows with position + 1; notes what is in flight."""
+
+    def __init__(self):
+        self.in_flight = []
+        self.run_ids = []
+        self.first_runs = []  # of each request
+        self.cancelled = set()
+
+    def submit(self, run):
+        self.run_ids.append(run.run_id)
+        if run.tokens[0].position == 0:
+            self.first_runs.append(run)
+        self.in_flight.append(run)
+
+    def cancel(self, run_first, run_last):
+        self.cancelled.update(range(run_first, run_last + 1))
+
+    def wait(self, timeout_s):
+        if not self.in_flight:
+            return None
+        run = self.in_flight.pop(0)
+        is_cancelled = run.run_id in self.cancelled
+        rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
+        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
+
+    def nudge(self):
+        pass
+
+
+class CountingDrafter:
+    """Right but for every fifth token."""
+
+    def propose(self, context, n_candidates=1):
+        for position in range(len(context), 1000):
+            yield [(position + (position % 5 == 0), 1.0)]
+
+
+def plan():
+    return Plan(
+        model_path=Path("m"), model=None, layers=(LayerRange(0, 3),) * 3, n_ctx=64, n_cells=64
+    )
+
+
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_requests_follow_one_another_on_one_pipeline(strategy):
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    for n_prompt in (3, 5, 2):
+        request = Request(
+            prompt=range(n_prompt), n_max=40, strategy=strategy, drafter=CountingDrafter()
+        )
+        with head.begin(request) as running:
+            assert not engine.in_flight, "the request before has left something in flight"
+            expected = list(range(n_prompt, n_prompt + 12))
+            assert list(islice(running.tokens, 12)) == expected
+        assert running.setting.n_prompt == n_prompt
+        assert running.setting.strategy == strategy
+        assert not [each for each in threading.enumerate() if each.name == "drafter"]
+    assert engine.run_ids == list(range(1, len(engine.run_ids) + 1))
+    assert len(engine.first_runs) == 3
+    for run in engine.first_runs:
+        (op,) = run.kv_ops
+        assert (op.kind, op.pos_first, op.pos_last) == (KvKind.REMOVE, 0, -1)
+
+
+def test_without_a_drafter_a_request_is_iterative():
+    with Head(plan(), ScriptedEngine(), timeout_s=5).begin(
+        Request(prompt=[0], n_max=4, strategy="pipeinfer")
+    ) as running:
+        assert list(islice(running.tokens, 4)) == [1, 2, 3, 4]
+        assert running.setting.strategy == "iterative"
+        assert running.counters.n_drafted == 0
+
+
+def test_a_prompt_needs_room():
+    assert check_room([1] * 9, n_ctx=10, n_predict=5) == 2
+    with pytest.raises(UserError, match=r"10 tokens, the context 10 .* -c 15"):
+        check_room([1] * 10, n_ctx=10, n_predict=5)
+    with pytest.raises(UserError, match="the prompt is empty"):
+        check_room([], n_ctx=10, n_predict=5)
