@@ -15,7 +15,7 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 BENCH_RANKS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench-overhead bench-cancel bench-strategies bench-scheduler demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench-overhead bench-cancel bench-strategies bench-scheduler trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -100,6 +100,10 @@ bench-strategies: build build/smollm2-f32.gguf ## strategies and drafters agains
 bench-scheduler: EXTRAS := [test]
 bench-scheduler: build ## what the scheduler itself costs per run, with 64 in flight
 	$(BIN)/python tests/bench/scheduler.py
+
+trace-overlap: EXTRAS := [test]
+trace-overlap: build build/smollm2-f32.gguf ## trace a generation: draft, stages and a cancel at once
+	$(BIN)/python tests/bench/trace_overlap.py build/smollm2-f32.gguf $(SMOLLM2) build/trace-overlap
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@

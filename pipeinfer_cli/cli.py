@@ -26,6 +26,8 @@ from pipeinfer_cli.errors import (
 )
 from pipeinfer_cli.policy import DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.trace import options as picture_options
+from pipeinfer_cli.trace.config import Pictures
 
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
 SILENT_RANK_WAIT_S = 1.0
@@ -287,6 +289,10 @@ def generate(
             "--draft-threads", parser=_integer, metavar="N", help="Threads of the draft model."
         ),
     ] = 1,
+    trace: picture_options.Trace = None,
+    plot: picture_options.Plot = None,
+    plot_window: picture_options.PlotWindow = None,
+    live: picture_options.Live = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Action:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
@@ -322,6 +328,7 @@ def generate(
                 width=draft_width,
                 p_split=draft_p_split,
             ),
+            pictures=Pictures.from_options(trace, plot, plot_window, live),
         ),
     )
 

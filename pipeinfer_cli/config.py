@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import DRAFTERS, STRATEGIES, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
 OutputFormat = Literal["text", "json"]
 FORMATS: tuple[OutputFormat, ...] = ("text", "json")
@@ -117,6 +118,7 @@ class GenerateConfig(JobConfig):
     drafter: DrafterKind = "ngram"
     draft_model: str | None = None  # as `model`
     draft: DraftConfig = DEFAULT_DRAFT
+    pictures: Pictures = NO_PICTURES
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
@@ -162,6 +164,7 @@ class GenerateConfig(JobConfig):
             sample=SampleParams(**fields.pop("sample")),
             layer_split=None if split is None else tuple(split),
             draft=draft,
+            pictures=Pictures.from_fields(fields.pop("pictures")),
             **fields,
         )
 

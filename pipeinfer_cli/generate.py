@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import launch, spawned
+from pipeinfer_cli import launch, output, spawned
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
 
@@ -23,7 +24,11 @@ RANK_PROGRAM = (
 
 def generate(config: GenerateConfig) -> int:
     """Runs one request and returns the exit code."""
-    return start(_resolved(config) if launch.detect(os.environ).alone else config)
+    if config.pictures.live:
+        shown = replace(config.pictures, terminal=output.find_terminal())
+        config = replace(config, pictures=shown)
+    with output.restored_terminal() if config.pictures.terminal else nullcontext():
+        return start(_resolved(config) if launch.detect(os.environ).alone else config)
 
 
 def start(config: JobConfig) -> int:

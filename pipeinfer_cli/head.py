@@ -6,7 +6,7 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
@@ -48,6 +48,19 @@ class Drafts(Protocol):
         """What has been drafted since the last call."""
 
 
+class Observer(Protocol):
+    """Is told what happens, in this order, on the head's thread: for pictures."""
+
+    def on_submit(self, run: Run) -> None:
+        """The run is about to be submitted."""
+
+    def on_cancel(self, run_first: int, run_last: int) -> None:
+        """The runs `[run_first, run_last]` are about to be given up."""
+
+    def on_result(self, result: Result, decided: Sequence[int]) -> None:
+        """A result has come, and has decided these token ids."""
+
+
 class NoDrafts:
     """For the strategy that drafts nothing."""
 
@@ -78,12 +91,14 @@ class TokenStream:
         timeout_s: float,
         drafts: Drafts | None = None,
         gate: Gate | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._drafts: Drafts = drafts or NoDrafts()
         self._timeout_s = timeout_s
         self._gate = gate
+        self._observer = observer
         if gate is not None:
             scheduler.set_speculating(gate.is_open)
         self._heard_s = time.monotonic()  # when a result last came, or none was due
@@ -92,7 +107,7 @@ class TokenStream:
         while True:
             self._submit()
             if (result := self._wait()) is not None:
-                tokens = self._scheduler.on_result(result)
+                tokens = self._take(result)
                 if self._gate is not None and tokens:
                     self._gate.on_tokens(len(tokens), time.monotonic())
                     self._scheduler.set_speculating(self._gate.is_open)
@@ -106,16 +121,26 @@ class TokenStream:
         self._submit()
         while not self._scheduler.is_idle:
             if (result := self._wait()) is not None:
-                self._scheduler.on_result(result)
+                self._take(result)
 
     def _submit(self) -> None:
         for run_first, run_last in self._scheduler.take_cancels():
+            if self._observer is not None:
+                self._observer.on_cancel(run_first, run_last)
             self._pipeline.cancel(run_first, run_last)
         for run in self._scheduler.take_runs():
+            if self._observer is not None:
+                self._observer.on_submit(run)
             self._pipeline.submit(run)
         self._drafts.set_epoch(self._scheduler.epoch)
         if (request := self._scheduler.take_draft_request()) is not None:
             self._drafts.request(request)
+
+    def _take(self, result: Result) -> list[int]:
+        tokens = self._scheduler.on_result(result)
+        if self._observer is not None:
+            self._observer.on_result(result, tokens)
+        return tokens
 
     def _wait(self) -> Result | None:
         """The next result, or None after a while, or when a draft has come."""

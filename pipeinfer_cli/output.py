@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipeinfer_cli.trace.config import Terminal
+from pipeinfer_cli.trace.live import Activity, Panel
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+REFRESHES_PER_S = 8
+SHOW_CURSOR = "\x1b[?25h"
+ACTIVITIES: dict[Activity, tuple[str, str]] = {  # a sign, for those who see no colours, and a style
+    "idle": ("·", "dim"),
+    "plain": ("■", "blue"),
+    "speculative": ("▶", "cyan"),
+    "cancelled": ("x", "red"),
+    "drafting": ("●", "magenta"),
+}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -73,3 +91,107 @@ def size(count_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def find_terminal() -> Terminal | None:
+    """The terminal on stderr; None if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    size = os.get_terminal_size(sys.stderr.fileno())
+    has_stdout = sys.stdout.isatty() and os.path.sameopenfile(1, 2)
+    return Terminal(n_columns=size.columns, n_lines=size.lines, has_stdout=has_stdout)
+
+
+@contextmanager
+def live_panel(show: Callable[[], Panel], terminal: Terminal) -> Iterator[Callable[[str], None]]:
+    """Draws what `show` returns at the bottom of the terminal on stderr while the block runs.
+
+    `show` is called on a thread of its own. The value puts text above the panel: that is the way
+    for all text that goes to the same terminal. It stays there; the panel goes at the end.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    # stderr may be a pipe to the process that has the terminal: rich must not find out for itself
+    console = Console(
+        file=sys.stderr, force_terminal=True, width=terminal.n_columns, height=terminal.n_lines
+    )
+    above = _TextAbove(console, show)
+    live = Live(
+        get_renderable=above.renderable,
+        console=console,
+        refresh_per_second=REFRESHES_PER_S,
+        transient=True,
+        redirect_stdout=False,
+    )
+    try:
+        with live:
+            live.refresh()
+            yield above.put
+    finally:
+        above.end()
+
+
+@contextmanager
+def restored_terminal() -> Iterator[None]:
+    """After a panel that another process has drawn, and may have been killed over it."""
+    try:
+        yield
+    except BaseException:
+        print(file=sys.stderr)  # what is left of the panel stays, and no error is put into it
+        raise
+    finally:
+        print(SHOW_CURSOR, end="", file=sys.stderr, flush=True)
+
+
+class _TextAbove:
+    """Text over a panel: whole lines are printed for good, the last one is part of the panel."""
+
+    def __init__(self, console: Console, show: Callable[[], Panel]) -> None:
+        self._console = console
+        self._show = show
+        self._line = ""
+
+    def put(self, text: str) -> None:
+        """More of the text."""
+        from rich.cells import chop_cells
+        from rich.text import Text
+
+        *whole, rest = (self._line + text).split("\n")
+        # a line that is as wide as the terminal would be cut within the panel
+        *full, self._line = chop_cells(rest, self._console.width) or [""]
+        lines = [*whole, *full]
+        if lines:
+            self._console.print(Text("\n".join(lines)), soft_wrap=True)
+
+    def end(self) -> None:
+        """The panel is gone: puts the last line, if the text did not end it."""
+        if self._line:
+            self._console.print(self._line, end="", markup=False, highlight=False, soft_wrap=True)
+
+    def renderable(self) -> RenderableType:
+        """The text's last line and the panel."""
+        from rich.console import Group
+        from rich.text import Text
+
+        panel = drawn_panel(self._show(), self._console.width)
+        return Group(Text(self._line, no_wrap=True), panel) if self._line else panel
+
+
+def drawn_panel(panel: Panel, n_columns: int) -> RenderableType:
+    """The panel for a terminal of this width."""
+    from rich.panel import Panel as Frame
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table.grid(padding=(0, 2))
+    for row in panel.rows:
+        signs = Text()
+        for activity in row.activities:
+            sign, style = ACTIVITIES[activity]
+            signs.append(sign, style=style)
+        rows.add_row(Text(row.name), signs, Text(row.text, style="dim"))
+    body = Table.grid()
+    body.add_row(rows)
+    body.add_row(Text(panel.summary))
+    return Frame(body, title=Text(panel.title), title_align="left", width=min(n_columns, 100))

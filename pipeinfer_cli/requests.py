@@ -16,7 +16,7 @@ from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.head import TokenStream
+from pipeinfer_cli.head import Observer, TokenStream
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import DraftConfig, DrafterKind, Policy, Strategy
@@ -55,12 +55,22 @@ class Head:
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._last: TokenStream | None = None
 
+    def setting(self, request: Request) -> Setting:
+        """What the stats say of a request besides its measurements."""
+        return Setting(
+            strategy="iterative" if request.drafter is None else request.strategy,
+            n_ranks=len(self._plan.layers),
+            n_stages=self._plan.n_stages,
+            n_prompt=len(request.prompt),
+        )
+
     @contextmanager
-    def begin(self, request: Request) -> Iterator[Running]:
+    def begin(self, request: Request, observer: Observer | None = None) -> Iterator[Running]:
         """The request while the block runs; its drafter is at rest after it."""
         if self._last is not None:
             self._last.finish()
         plan, drafter = self._plan, request.drafter
+        setting = self.setting(request)
         strategy = "iterative" if drafter is None else request.strategy
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
@@ -76,12 +86,7 @@ class Head:
                 timeout_s=self._timeout_s,
                 drafts=thread,
                 gate=Gate() if strategy == "auto" else None,
-            )
-            setting = Setting(
-                strategy=strategy,
-                n_ranks=len(plan.layers),
-                n_stages=plan.n_stages,
-                n_prompt=len(request.prompt),
+                observer=observer,
             )
             yield Running(tokens=self._last, counters=scheduler.counters, setting=setting)
 

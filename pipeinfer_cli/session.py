@@ -17,6 +17,7 @@ from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.stats import Stats, measure
+from pipeinfer_cli.trace.watch import Watch, watching
 from pipeinfer_cli.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def run(config: JobConfig, comm: Comm | None) -> int:
 
 def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     """Tokenizes the prompt, checks that it fits, and loads the draft model. Raises UserError."""
+    config.pictures.check()
     text = read_prompt(config.prompt)
     vocab = Vocab(plan.model_path, verbose=config.verbose)
     prompt = vocab.tokenize(text)
@@ -72,8 +74,23 @@ def write_text(
     config: GenerateConfig, head: Head, request: Request, vocab: Vocab, answer: Answer
 ) -> Stats:
     """Writes the answer to stdout while it comes."""
-    writer = Writer(config.format, seed=config.sample.seed)
-    with head.begin(request) as running:
+    with watching(config.pictures, head.setting(request)) as watch:
+        stats = _write_watched(config, head, request, vocab, answer, watch)
+    watch.write_files(config.pictures, stats)
+    return stats
+
+
+def _write_watched(
+    config: GenerateConfig,
+    head: Head,
+    request: Request,
+    vocab: Vocab,
+    answer: Answer,
+    watch: Watch,
+) -> Stats:
+    writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
+    request = replace(request, drafter=watch.drafter(request.drafter))
+    with head.begin(request, watch.observer) as running:
         start_s = time.monotonic()
         try:
             for text in answer_tokens(
@@ -82,6 +99,7 @@ def write_text(
                 writer.write(text)
         finally:
             stats = measure(running.setting, start_s, answer.times_s, running.counters)
+            watch.finish()
             writer.finish(answer, stats)
     return stats
 

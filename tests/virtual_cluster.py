@@ -1,0 +1,144 @@
+"""A pipeline and a drafter on a virtual clock, for tests of pictures: stages, hops, cancels.
+
+Token ids are positions; the drafter is wrong at the positions that it is told. Cancels reach the
+stages after a hop, and end what they compute at once.
+"""
+
+import heapq
+from itertools import count, islice
+
+from pipeinfer_cli.head import TokenStream
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.trace.recorder import Recorder
+
+WRONG = 1_000_000  # added to a drafted token that is wrong
+
+
+class VirtualCluster:
+    def __init__(self, n_stages=2, *, stage_us=8000, token_us=500, hop_us=100, draft_us=2000):
+        self.now_us = 1_000_000
+        self.n_stages, self.hop_us, self.draft_us = n_stages, hop_us, draft_us
+        self.stage_us, self.token_us = stage_us, token_us
+        self.events, self.order = [], count()
+        self.queues = [[] for _ in range(n_stages)]
+        self.current = [None] * n_stages
+        self.cancelled, self.results, self.drafted = set(), [], []
+        self.epoch = 0
+        self.wrong = frozenset()
+        self.on_drafted = None
+
+    def clock(self):
+        return self.now_us / 1e6
+
+    def after(self, delay_us, call, *args):
+        heapq.heappush(self.events, (self.now_us + delay_us, next(self.order), call, args))
+
+    # head.Pipeline
+
+    def submit(self, run):
+        self.after(self.hop_us, self.arrive, 0, run, [])
+
+    def cancel(self, run_first, run_last):
+        self.after(self.hop_us, self.abort, set(range(run_first, run_last + 1)))
+
+    def wait(self, timeout_s):
+        while not self.results and not self.drafted:
+            assert self.events, "the head waits for nothing"
+            self.now_us, _, call, args = heapq.heappop(self.events)
+            call(*args)
+        return self.results.pop(0) if self.results else None
+
+    # stages
+
+    def arrive(self, stage, run, times):
+        if stage == self.n_stages:
+            is_cancelled = any(time.fate is not Fate.COMPLETED for time in times)
+            # what follows a wrong token is nobody's business: the position in any case
+            rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
+            fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+            result = Result(
+                run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=tuple(times), in_bytes=64
+            )
+            self.results.append(result)
+            return
+        self.queues[stage].append((run, times, self.now_us))
+        if self.current[stage] is None:
+            self.begin(stage)
+
+    def begin(self, stage):
+        if self.current[stage] is not None or not self.queues[stage]:
+            return
+        run, times, arrived_us = self.queues[stage].pop(0)
+        is_skipped = run.run_id in self.cancelled
+        needed_us = 0 if is_skipped else self.stage_us + self.token_us * len(run.tokens)
+        self.current[stage] = (run, times, arrived_us, self.now_us, is_skipped)
+        self.after(needed_us, self.end, stage, run.run_id, Fate.COMPLETED)
+
+    def end(self, stage, run_id, fate):
+        if self.current[stage] is None or self.current[stage][0].run_id != run_id:
+            return  # aborted meanwhile
+        run, times, arrived_us, began_us, is_skipped = self.current[stage]
+        self.current[stage] = None
+        fate = Fate.CANCELLED if is_skipped else fate
+        done = StageTime(
+            stage, fate, began_us, began_us - arrived_us, self.now_us - began_us, in_bytes=4096
+        )
+        self.after(self.hop_us, self.arrive, stage + 1, run, [*times, done])
+        self.begin(stage)
+
+    def abort(self, run_ids):
+        self.cancelled |= run_ids
+        for stage, current in enumerate(self.current):
+            if current is not None and current[0].run_id in run_ids and not current[4]:
+                self.end(stage, current[0].run_id, Fate.ABORTED)
+
+    # head.Drafts
+
+    def request(self, request):
+        self.epoch = request.epoch
+        self.after(self.draft_us, self.draft, request, len(request.context), self.now_us)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def take(self):
+        drafted, self.drafted = self.drafted, []
+        return drafted
+
+    def draft(self, request, position, began_us):
+        self.on_drafted(began_us / 1e6, self.clock())
+        if request.epoch != self.epoch:
+            return
+        n_done = position - len(request.context) + 1
+        token = position + (WRONG if position in self.wrong else 0)
+        self.drafted.append(Draft(request.epoch, position, token))
+        if n_done == request.n_max:
+            self.drafted.append(Draft(request.epoch, len(request.context), None))
+        else:
+            self.after(self.draft_us, self.draft, request, position + 1, self.now_us)
+
+
+def generate(
+    cluster,
+    *,
+    n_tokens=40,
+    strategy="pipeinfer",
+    wrong=(),
+    n_prompt=3,
+    draft_max=2,
+    on_recorder=None,
+):
+    """The tokens, the scheduler's counters and the recorder of one request."""
+    cluster.wrong = frozenset(wrong)
+    draft = DraftConfig(n_max=draft_max)
+    policy = Policy.of(strategy, draft, n_stages=cluster.n_stages, n_batch=32)
+    scheduler = Scheduler(range(n_prompt), n_max=n_tokens, policy=policy, run_ids=count(1))
+    recorder = Recorder(n_prompt=n_prompt, n_stages=cluster.n_stages, clock=cluster.clock)
+    cluster.on_drafted = recorder.on_drafted
+    if on_recorder is not None:
+        on_recorder(recorder)
+    stream = TokenStream(cluster, scheduler, timeout_s=60, drafts=cluster, observer=recorder)
+    return list(islice(stream, n_tokens)), scheduler.counters, recorder
