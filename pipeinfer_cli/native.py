@@ -341,7 +341,7 @@ def sample_top_pointer(
 ) -> list[tuple[int, float]]:
     """The n (1 to MAX_TOP) best tokens in the order of the draw, the first one `sample_pointer`'s.
 
-    Each with its probability, as there. Fewer than n if the filters, or the vocabulary, leave fewer.
+    Each with its probability, as there. Fewer than n if filters or the vocabulary leave fewer.
     """
     tokens = (c_int32 * MAX_TOP)()
     probabilities = (c_float * MAX_TOP)()

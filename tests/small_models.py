@@ -15,6 +15,7 @@ from pipeinfer_cli import native
 N_LAYER, N_EMBD, N_FF, N_VOCAB = 3, 512, 1024, 384  # rows of K-quants are multiples of 256
 N_HEAD, N_HEAD_KV = 8, 4
 HEAD_DIM = N_EMBD // N_HEAD
+N_WINDOW = 12
 
 FILE_TYPES = {  # llama_ftype
     "F32": 0,
@@ -30,18 +31,42 @@ FILE_TYPES = {  # llama_ftype
 
 def random_llama(path: Path) -> Path:
     """Writes a llama of N_LAYER layers with random weights (F32) and no vocabulary: ids only."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = begin(path, "llama")
+    writer.add_rope_dimension_count(HEAD_DIM)
+    return finish(writer, path, tensor_shapes())
+
+
+def random_windowed(path: Path) -> Path:
+    """Writes a gemma3 like `random_llama`: its layers see N_WINDOW positions, but one sees all."""
+    writer = begin(path, "gemma3")
+    writer.add_key_length(HEAD_DIM)
+    writer.add_value_length(HEAD_DIM)
+    writer.add_sliding_window(N_WINDOW)
+    writer.add_sliding_window_pattern([True, False, True])
+    norms = {"post_attention_norm": N_EMBD, "post_ffw_norm": N_EMBD}
+    norms |= {"attn_q_norm": HEAD_DIM, "attn_k_norm": HEAD_DIM}
+    more = {f"blk.{i}.{name}.weight": (n,) for i in range(N_LAYER) for name, n in norms.items()}
+    return finish(writer, path, tensor_shapes() | more)
+
+
+def begin(path: Path, arch: str) -> gguf.GGUFWriter:
+    """What both have in common."""
+    writer = gguf.GGUFWriter(path, arch)
     writer.add_context_length(2048)
     writer.add_block_count(N_LAYER)
     writer.add_embedding_length(N_EMBD)
     writer.add_feed_forward_length(N_FF)
     writer.add_head_count(N_HEAD)
     writer.add_head_count_kv(N_HEAD_KV)
-    writer.add_rope_dimension_count(HEAD_DIM)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(N_VOCAB)
     writer.add_tokenizer_model("no_vocab")
-    for name, shape in tensor_shapes().items():
+    return writer
+
+
+def finish(writer: gguf.GGUFWriter, path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """Writes the file, with random tensors of these shapes."""
+    for name, shape in shapes.items():
         writer.add_tensor(name, weights(name, shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,8 +1,8 @@
 """Random token trees against plain decoding: branches, promotions, cancels, compaction.
 
-Request: model, n_layer, n_vocab, n_ctx, layers (per rank), seed, n_rounds. Each token's row, and the logits of the last
-row of a round, must be those of its path decoded alone, one token at a time, by an engine of one
-stage. Prints what happened, and the positions left on each rank.
+Request: model, n_layer, n_vocab, n_ctx, layers (per rank), seed, n_rounds. Each token's row, and
+the logits of the last row of a round with one run, must be those of its path decoded alone, one
+token at a time, by an engine of one stage. Prints what happened, and the positions left per rank.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from ranks import N_BATCH, REMOVE_ALL, call, main, open_alone, open_engine, wait
 
 from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
 
-COUNTED = ("completed", "cancelled", "aborted", "compactions", "coupled")
+COUNTED = ("completed", "cancelled", "aborted", "compactions", "shared")
 
 
 class Walk:
@@ -59,7 +59,7 @@ class Walk:
         self.counts["compactions"] += sum(op.kind is KvKind.COMPACT for op in step.run.kv_ops)
         if result.fate is Fate.COMPLETED:
             self.counts["completed"] += 1
-            self.counts["coupled"] += any(len(token.seq_ids) > 1 for token in step.run.tokens)
+            self.counts["shared"] += any(len(token.seq_ids) > 1 for token in step.run.tokens)
             for node, row in zip(step.wanted, result.rows, strict=True):
                 self.rows[node.path()] = row
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import plain_sampling as plain
-from pipeinfer_cli.native import sample
+from pipeinfer_cli.native import MAX_TOP, sample, sample_top
 from pipeinfer_cli.sampling import MAX_SEED, SampleParams
 
 pytestmark = pytest.mark.native
@@ -98,6 +98,39 @@ def test_filters_leave_what_llama_cpps_definitions_leave(filters):
     logits[[4, 9, 30]] = logits[[5, 11, 7]]  # ties
     params = params_of(**filters, temperature=1e4)
     assert set(draws(logits, params, 1500)) == set(plain.keep(logits, asdict(params)))
+
+
+def plain_top(logits, position, params, n):
+    """The best ids in the order of the draw, by sorting them all."""
+    if params.temperature == 0:
+        return np.argsort(-logits, kind="stable")[:n].tolist()
+    kept = np.sort(plain.keep(logits, asdict(params)))
+    noise = plain.gumbel(params.seed, position, kept)
+    scores = logits[kept].astype(np.float64) / np.float32(params.temperature) + noise
+    return kept[np.argsort(-scores, kind="stable")][:n].tolist()
+
+
+@pytest.mark.parametrize("filters", [None, *FILTERS], ids=str)
+def test_the_best_tokens_are_those_of_the_draw_in_its_order(filters):
+    params = SampleParams() if filters is None else params_of(**filters, seed=3)
+    for seed, (n_vocab, spread) in enumerate([(1, 1), (5, 1), (130, 3), (1999, 0.5)]):
+        logits = random_logits(n_vocab, seed, spread)
+        logits[n_vocab // 2 :] = logits[: n_vocab - n_vocab // 2]  # ties
+        probabilities = plain.softmax(logits)
+        for position, n in [(0, 1), (7, 2), (8, 5), (4095, MAX_TOP)]:
+            best = sample_top(logits, position, params, n)
+            assert [token for token, _ in best] == plain_top(logits, position, params, n)
+            assert best[0] == sample(logits, position, params)
+            for token, probability in best:
+                assert probability == pytest.approx(probabilities[token], rel=1e-5)
+
+
+def test_what_has_no_probability_is_not_among_the_best():
+    logits = np.array([-np.inf, 1, np.nan, 3, -np.inf], dtype=np.float32)
+    for params in (SampleParams(), PLAIN, params_of(top_k=4)):
+        assert sorted(token for token, _ in sample_top(logits, 0, params, 4)) == [1, 3]
+    nothing = np.full(70, -np.inf, dtype=np.float32)
+    assert [len(sample_top(nothing, 0, params, 4)) for params in (SampleParams(), PLAIN)] == [1, 1]
 
 
 def test_ties_at_the_end_of_top_k_leave_the_lowest_ids():

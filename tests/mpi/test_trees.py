@@ -1,0 +1,56 @@
+"""Token trees in the KV caches give what plain decoding gives, bit for bit."""
+
+import pytest
+
+from pipeinfer_cli.native import capture_log
+from small_models import N_LAYER, N_VOCAB, convert, random_llama, random_windowed
+from support import run_ranks, smollm2
+
+pytestmark = pytest.mark.mpi
+
+# Far fewer cells than tokens: those of removed branches must be used again.
+N_CTX = 256
+N_ROUNDS = 120
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    capture_log()
+    return tmp_path_factory.mktemp("trees")
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+    return random_llama(folder / "random.gguf")
+
+
+def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS):
+    """Random trees on so many stages: see trees.py, which compares."""
+    request = {
+        "model": str(model),
+        "layers": layers,
+        "n_layer": layers[-1][-1],
+        "n_vocab": n_vocab,
+        "n_ctx": N_CTX,
+        "seed": len(layers),
+        "n_rounds": n_rounds,
+    }
+    seen = run_ranks(len(layers), "trees.py", request)
+    assert seen["positions"] == [0 if first < last else -1 for first, last in layers]
+    assert seen["rows"] > 5 * n_rounds, seen
+    assert seen["logits"] > n_rounds // 4, seen
+    assert min(seen[name] for name in ("cancelled", "compactions", "shared")) > n_rounds // 10, seen
+
+
+@pytest.mark.parametrize("layers", [[[0, 3]], [[0, 1], [1, 3]]], ids=["1 stage", "2 stages"])
+@pytest.mark.parametrize("file_type", ["F32", "Q4_1", "Q4_K_M"])
+def test_random_trees_against_plain_decoding(file_type, layers, source, folder):
+    check(convert(source, folder, file_type), layers)
+
+
+def test_random_trees_in_a_model_with_sliding_windows(folder):
+    check(random_windowed(folder / "windowed.gguf"), [[0, N_LAYER]])
+
+
+def test_random_trees_in_a_real_model(folder):
+    check(smollm2(), [[0, 0], [0, 14], [14, 30]], n_vocab=49152, n_rounds=50)
