@@ -15,8 +15,8 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
+from pipeinfer_cli import cli_simulate, launch, spawned
 from pipeinfer_cli import config as cfg
-from pipeinfer_cli import launch, spawned
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
@@ -48,6 +48,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Named models: list, fetch, and find them.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.command()(cli_simulate.simulate)
 
 
 def _integer(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -61,12 +62,21 @@ class DraftThread:
     def _draft(self, request: DraftRequest) -> None:
         position = len(request.context)
         proposals = self._drafter.propose(request.context, request.n_candidates)
+        begin_ns = time.monotonic_ns()
         for index, ((token, probability), *alternatives) in enumerate(proposals):
             if self._epoch != request.epoch:
                 return
-            self._post(
-                Draft(request.epoch, position + index, token, probability, tuple(alternatives))
+            end_ns = time.monotonic_ns()
+            draft = Draft(
+                request.epoch,
+                position + index,
+                token,
+                probability,
+                tuple(alternatives),
+                took_us=(end_ns - begin_ns) // 1000,
             )
+            begin_ns = end_ns
+            self._post(draft)
             if index + 1 == request.n_max:
                 break
         self._post(Draft(request.epoch, position, None))

@@ -21,7 +21,7 @@ MAX_WIDTH = 16  # candidates per position
 class DraftConfig:
     """Lengths and confidence cutoffs of drafts. Raises UserError where a value makes no sense."""
 
-    n_max: int = 8  # tokens in one run beyond the ones that are decided (--draft-max)
+    n_max: int = 8  # drafted tokens in one run at most (--draft-max)
     n_min: int = 0  # shorter drafts are not worth a synchronous verification (--draft-min)
     p_min: float = 0.4  # a token below this probability ends the draft (--draft-p-min, -pa)
     p_recovery: float = 0.1  # the cutoff rises by this at each miss (-pr)
@@ -61,6 +61,7 @@ class Policy:
     is_synchronous: bool = False
     depth: int = 1  # most live runs in flight
     n_batch: int = 32  # most tokens in a run
+    run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
     # What asynchronous speculation is made of; one can be left out to see what it brings.
     is_continuous: bool = True  # drafting goes on while earlier drafts are in flight
     cancels: bool = True  # wrong runs are given up; else they run to their end

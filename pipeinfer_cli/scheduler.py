@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.pacing import Pacer
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.runs import Fate, Result, Run, RunToken
 from pipeinfer_cli.sequences import Sequences
@@ -55,6 +56,7 @@ class Scheduler:
         self._tree = TokenTree(prompt)
         self._sequences = Sequences()
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
+        self._pacer = Pacer(policy.draft.n_max if policy.draft else 1)
         self._in_flight: deque[_InFlight] = deque()
         self._n_live = 0
         self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
@@ -122,12 +124,26 @@ class Scheduler:
                 self._feed_drafts(nodes)
         elif not self._tree.root.is_fed:  # a decided token leaves at once
             self._feed_root(nodes)
-        elif self._n_live < self.policy.depth:
+        elif self._n_live < self.policy.depth and self._is_run_full():
             self._feed_drafts(nodes)
             if not nodes:
                 self._speculation.release_held()
                 self._feed_drafts(nodes)
         return self._make_run((), nodes) if nodes else None
+
+    def _is_run_full(self) -> bool:
+        """True if it does not pay to wait for more drafted tokens before the next run."""
+        is_full = self._tree.n_unfed >= self._run_size
+        return is_full or self._n_live == 0 or not self._speculation.is_waiting
+
+    @property
+    def _run_size(self) -> int:
+        """Most drafted tokens in a run."""
+        if self.policy.draft is None:
+            return 0
+        if self.policy.is_synchronous:
+            return self.policy.draft.n_max
+        return self.policy.run_size or self._pacer.run_size
 
     def _next_prefill(self) -> Run | None:
         """A part of the prompt: all stages shall have one to work on."""
@@ -158,9 +174,8 @@ class Scheduler:
 
     def _feed_drafts(self, nodes: dict[Node, list[int]]) -> None:
         """The most probable drafted tokens, as many as a run may have."""
-        n_max = self.policy.draft.n_max if self.policy.draft else 0
         n_decided = len(self._tree.text)
-        n_room = n_max + len(nodes)
+        n_room = self._run_size + len(nodes)
         while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:
             if node.position < self._n_feed_max and self._feed(node, nodes):
                 node.ahead = node.position - n_decided + 1
@@ -197,6 +212,7 @@ class Scheduler:
             for node, row in zip(run.nodes, result.rows, strict=True):
                 node.next_token = row
             decided = self._advance()
+            self._pacer.on_run(run.n_tokens, result.times)
         n_wrong = sum(node.state is not State.DECIDED for node in run.nodes)
         self.counters.on_result(result, n_tokens=run.n_tokens, n_wrong=n_wrong)
         return decided
@@ -216,6 +232,7 @@ class Scheduler:
         self.counters.n_verified += 1
         self._sequences.release(self._tree.root, dead)
         self._speculation.on_verdicts(verdicts)
+        self._pacer.on_verdicts(verdicts)
         if dead:
             self._give_up(self._wrong_runs(), _Cause.INVALIDATED)
         return self._tree.text[-len(verdicts) :]
@@ -266,4 +283,6 @@ class Scheduler:
 
     def on_draft(self, draft: Draft) -> None:
         """A drafted token, or the end of a draft. What is no longer wanted is ignored."""
+        if draft.token is not None:
+            self._pacer.on_draft(draft.took_us)
         self._speculation.on_draft(draft)

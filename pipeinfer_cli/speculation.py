@@ -36,6 +36,7 @@ class Draft:
     token: int | None
     probability: float = 1.0  # how sure the drafter is of the token
     alternatives: tuple[Candidate, ...] = ()  # less probable ones, the best first
+    took_us: int = 0  # the drafter's time for it
 
 
 @dataclass(frozen=True, slots=True)

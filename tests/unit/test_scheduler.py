@@ -182,6 +182,7 @@ drafts = st.builds(
 sizes = {
     "depth": st.integers(1, 6),
     "n_batch": st.integers(1, 8),
+    "run_size": st.none() | st.integers(1, 5),
     "is_continuous": st.booleans(),
     "cancels": st.booleans(),
     "is_reactive": st.booleans(),
@@ -245,7 +246,7 @@ def test_asynchronous_runs_follow_one_another_while_drafting_goes_on():
 
 
 def test_the_run_of_a_corrected_token_leaves_at_once_with_the_removal():
-    policy = Policy(draft=DraftConfig(n_max=2, p_min=0.0), depth=3)
+    policy = Policy(draft=DraftConfig(n_max=2, p_min=0.0), depth=3, run_size=2)
     scheduler = Scheduler((1, 2), n_max=9, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
     pipeline.submit(scheduler.take_runs()[0])
@@ -290,7 +291,7 @@ def test_a_synchronous_run_waits_for_the_whole_draft():
 def branching(width=2, n_max=2, depth=4, n_tokens=20):
     """A scheduler whose prompt's run is in flight, its pipeline, and a function that drafts."""
     draft = DraftConfig(n_max=n_max, p_min=0.0, width=width, p_split=0.0)
-    policy = Policy(draft=draft, depth=depth)
+    policy = Policy(draft=draft, depth=depth, run_size=n_max)
     scheduler = Scheduler((1, 2), n_max=n_tokens, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
 
@@ -318,11 +319,11 @@ def test_the_most_probable_node_is_drafted_and_fed_first():
     assert draft_next((5, 0.6), (6, 0.4)) == (1, 2)
     assert draft_next((7, 0.5), (8, 0.1)) == (1, 2, 5)  # 0.3 and 0.06
     assert draft_next((9, 1.0)) == (1, 2, 6)
-    assert submit() == [[1, 2], [5, 6], [9, 7], [8]]
+    assert submit() == [[1, 2], [5, 6], [9, 7]]  # 8 waits for a full run
 
 
 def test_a_branch_copies_the_cells_before_it_and_shares_those_of_its_run():
-    _, pipeline, submit, draft_next = branching(n_max=4)
+    _, pipeline, submit, draft_next = branching(n_max=3)
     draft_next((5, 1.0))
     draft_next((6, 0.9), (7, 0.8))
     submit()
@@ -335,13 +336,13 @@ def test_a_wrong_run_is_not_cancelled_while_another_runs_dead_half_rests_on_it()
     scheduler, pipeline, submit, draft_next = branching(width=3, n_max=2, depth=3)
     first = next_token([1, 2])
     right = next_token([1, 2, first])
-    draft_next((first, 1.0))
+    draft_next((first, 1.0), (first + 1, 0.01))
     submit()
     draft_next((right + 1, 0.9), (right + 2, 0.5), (right, 0.2))
     submit()
     draft_next((4, 1.0))
     scheduler.on_result(pipeline.answer())
-    assert submit() == [[first], [right + 1, right + 2], [4, right]]
+    assert submit() == [[first, first + 1], [right + 1, right + 2], [4, right]]
     scheduler.on_result(pipeline.answer())
     assert scheduler.take_cancels() == []
     assert scheduler.n_live == 2

@@ -1,0 +1,115 @@
+"""The options of `pipeinfer simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from pipeinfer_cli.errors import UserError
+
+
+def _list(option: str, text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise UserError(f"{option} {text!r} has an empty part: give a list like 1,2,4")
+    return parts
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _list(option, text))
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give whole numbers like 1,2,4") from None
+
+
+def _integer(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give a whole number") from None
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give a number") from None
+
+
+def simulate(
+    profile: Annotated[
+        str,
+        typer.Option("--profile", metavar="NAME,...", help="Shipped profiles, or TOML files."),
+    ] = "cpu70b-8-ib",
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            metavar="N,...",
+            help="The profile's model over N equal stages, 1 to 512; default: as in the profile.",
+        ),
+    ] = None,
+    acceptance: Annotated[
+        str,
+        typer.Option(
+            "--acceptance",
+            metavar="RATE,...",
+            help="How often a draft is right; by tokens ahead of the text: 0.8/0.7/0.6; or "
+            "FILE.json: a list of true and false, one for each generated token.",
+        ),
+    ] = "0.5,0.66,0.79,0.9",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", metavar="NAME,...", help="iterative, speculative and pipeinfer, or some."
+        ),
+    ] = "iterative,speculative,pipeinfer",
+    draft_max: Annotated[
+        str, typer.Option("--draft-max", metavar="N,...", help="Drafted tokens per run at most.")
+    ] = "1,2,4,8",
+    n_predict: Annotated[
+        str, typer.Option("-n", "--n-predict", metavar="N", help="Tokens to generate.")
+    ] = "512",
+    seed: Annotated[
+        str, typer.Option("--seed", metavar="N", help="Another seed, another luck.")
+    ] = "1",
+    draft_ms: Annotated[
+        str | None,
+        typer.Option("--draft-ms", metavar="MS", help="Per drafted token, not the profile's."),
+    ] = None,
+    draft_ratio: Annotated[
+        str | None,
+        typer.Option(
+            "--draft-ratio",
+            metavar="R",
+            help="The same as a share of the first stage's time for one token.",
+        ),
+    ] = None,
+    head_us: Annotated[
+        str, typer.Option("--head-us", metavar="US", help="The head's own time per run.")
+    ] = "50",
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="md|json|csv", help="How to print it.")
+    ] = "md",
+) -> Callable[[], int]:
+    """Predict the speed of strategies on a cluster. Comma lists make the product."""
+    from pipeinfer_cli.simulate import SimulateConfig
+    from pipeinfer_cli.simulate import simulate as run
+
+    config = SimulateConfig(
+        profiles=_list("--profile", profile),
+        stages=() if stages is None else _integers("--stages", stages),
+        acceptance=_list("--acceptance", acceptance),
+        strategies=_list("--strategy", strategy),
+        draft_max=_integers("--draft-max", draft_max),
+        n_predict=_integer("-n/--n-predict", n_predict),
+        seed=_integer("--seed", seed),
+        draft_ms=None if draft_ms is None else _number("--draft-ms", draft_ms),
+        draft_ratio=None if draft_ratio is None else _number("--draft-ratio", draft_ratio),
+        head_us=_number("--head-us", head_us),
+        output=output,
+    )
+    return partial(run, config)

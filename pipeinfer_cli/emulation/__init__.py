@@ -1,0 +1,1 @@
+"""Clusters that are not there: profiles of them, emulated on real ranks or simulated."""

@@ -1,0 +1,191 @@
+"""Profiles as TOML files: those that ship, those people write, those that calibration writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeinfer_cli.emulation.profile import MAX_STAGES, Link, Profile, StageCurve
+from pipeinfer_cli.errors import RunError, UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED_DIR = Path(__file__).parent / "profiles"
+Part = TypeVar("Part", StageCurve, Link)
+
+TOP_KEYS = ("description", "n_stages", "hidden_bytes", "draft_ms")
+TOP_TABLES = ("stage", "link", "result_link", "stage_at", "link_at")
+STAGE_KEYS = ("ms", "base_ms", "token_ms")
+LINK_KEYS = ("latency_us", "gbit_per_s")
+
+
+def names() -> list[str]:
+    """The profiles that ship, sorted by model, stages and network."""
+    found = (path.stem for path in SHIPPED_DIR.glob("*.toml"))
+    return sorted(found, key=lambda name: [(len(part), part) for part in name.split("-")])
+
+
+def load(name_or_path: str) -> Profile:
+    """A shipped profile by its name, or one from a TOML file. Raises UserError."""
+    path = _path_of(name_or_path)
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"cannot read the profile {str(path)!r}: {error.strerror}: give a TOML file or one of "
+            f"{', '.join(names())}"
+        ) from None
+    except ValueError as error:  # also text that is not UTF-8
+        raise UserError(f"the profile {str(path)!r} is no TOML: {error}") from None
+    try:
+        return _profile(path.stem, fields)
+    except UserError as error:
+        raise UserError(f"the profile {str(path)!r}: {error}") from None
+
+
+def _path_of(name_or_path: str) -> Path:
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return Path(name_or_path).expanduser()
+    if name_or_path in names():
+        return SHIPPED_DIR / f"{name_or_path}.toml"
+    raise UserError(
+        f"there is no profile named {name_or_path!r}: give a TOML file or one of "
+        f"{', '.join(names())}"
+    )
+
+
+def _profile(name: str, fields: Mapping[str, Any]) -> Profile:
+    _check_keys("", fields, (*TOP_KEYS, *TOP_TABLES))
+    n_stages = _integer("n_stages", fields)
+    if not 1 <= n_stages <= MAX_STAGES:
+        raise UserError(f"n_stages {n_stages}: give a number from 1 to {MAX_STAGES}")
+    stage = _stage(_table("stage", fields))
+    link = _link(_table("link", fields))
+    return Profile(
+        name=name,
+        description=_text("description", fields),
+        stages=_with_others([stage] * n_stages, "stage_at", fields, STAGE_KEYS),
+        links=_with_others([link] * n_stages, "link_at", fields, LINK_KEYS),
+        result_link=_link(_table("result_link", fields)) if "result_link" in fields else link,
+        hidden_bytes=_integer("hidden_bytes", fields),
+        draft_ms=_number("draft_ms", fields),
+    )
+
+
+def _with_others(
+    parts: list[Part], key: str, fields: Mapping[str, Any], keys: Sequence[str]
+) -> tuple[Part, ...]:
+    """The parts, some of them replaced by those that `[[stage_at]]` or `[[link_at]]` name."""
+    others = fields.get(key, [])
+    if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
+        raise UserError(f"{key} is no list of tables: write [[{key}]]")
+    make: Any = _stage if key == "stage_at" else _link
+    for other in others:
+        _check_keys(f"{key}.", other, ("index", *keys))
+        index = _integer("index", other, where=f"{key}.")
+        if not 0 <= index < len(parts):
+            raise UserError(f"{key}.index {index}: give a stage from 0 to {len(parts) - 1}")
+        parts[index] = make({k: v for k, v in other.items() if k != "index"})
+    return tuple(parts)
+
+
+def _stage(table: Mapping[str, Any]) -> StageCurve:
+    _check_keys("stage.", table, STAGE_KEYS)
+    if "ms" not in table:
+        return StageCurve.line(
+            base_ms=_number("base_ms", table, where="stage."),
+            token_ms=_number("token_ms", table, where="stage."),
+        )
+    if len(table) > 1:
+        raise UserError("stage.ms and stage.base_ms or token_ms: give one of the two")
+    if not isinstance(times := table["ms"], dict):
+        raise UserError("stage.ms is no table: write ms = { 1 = 25.0, 2 = 27.5 }")
+    points = []
+    for key in times:
+        if not key.isdecimal():
+            raise UserError(f"stage.ms.{key}: give a number of tokens for a key")
+        points.append((int(key), _number(key, times, where="stage.ms.")))
+    return StageCurve(points=tuple(sorted(points)))
+
+
+def _link(table: Mapping[str, Any]) -> Link:
+    _check_keys("link.", table, LINK_KEYS)
+    return Link(
+        latency_us=_number("latency_us", table, where="link."),
+        gbit_per_s=_number("gbit_per_s", table, where="link."),
+    )
+
+
+def _check_keys(where: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"unknown key {where}{key}: known are {', '.join(known)}")
+
+
+def _value(key: str, table: Mapping[str, Any], where: str) -> Any:
+    if key not in table:
+        raise UserError(f"{where}{key} is missing: add it")
+    return table[key]
+
+
+def _table(key: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value := _value(key, table, ""), dict):
+        raise UserError(f"{key} is no table: write [{key}]")
+    return value
+
+
+def _number(key: str, table: Mapping[str, Any], where: str = "") -> float:
+    value = _value(key, table, where)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where}{key} {value!r}: give a number")
+    return float(value)
+
+
+def _integer(key: str, table: Mapping[str, Any], where: str = "") -> int:
+    value = _value(key, table, where)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{where}{key} {value!r}: give a whole number")
+    return value
+
+
+def _text(key: str, table: Mapping[str, Any]) -> str:
+    if not isinstance(value := table.get(key, ""), str):
+        raise UserError(f"{key} {value!r}: give a text")
+    return value
+
+
+def save(profile: Profile, path: Path) -> None:
+    """Writes what `load` reads: the first stage and link, and those that differ from them."""
+    lines = [
+        f"description = {json.dumps(profile.description)}",  # a JSON text is a TOML text
+        f"n_stages = {profile.n_stages}",
+        f"hidden_bytes = {profile.hidden_bytes}",
+        f"draft_ms = {profile.draft_ms!r}",
+        *("", "[stage]", _stage_line(profile.stages[0])),
+        *("", "[link]", *_link_lines(profile.links[0])),
+        *("", "[result_link]", *_link_lines(profile.result_link)),
+    ]
+    for index, stage in enumerate(profile.stages):
+        if stage != profile.stages[0]:
+            lines += ["", "[[stage_at]]", f"index = {index}", _stage_line(stage)]
+    for index, link in enumerate(profile.links):
+        if link != profile.links[0]:
+            lines += ["", "[[link_at]]", f"index = {index}", *_link_lines(link)]
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write the profile {str(path)!r}: {error.strerror}") from None
+
+
+def _stage_line(stage: StageCurve) -> str:
+    return f"ms = {{ {', '.join(f'{n} = {ms!r}' for n, ms in stage.points)} }}"
+
+
+def _link_lines(link: Link) -> list[str]:
+    return [f"latency_us = {link.latency_us!r}", f"gbit_per_s = {link.gbit_per_s!r}"]

@@ -1,0 +1,189 @@
+"""A text without a model: what the target would say, and whether the drafter knows it.
+
+Everything is a pure function of a seed and the position in the text, so that all strategies meet
+the same luck: where one drafter misses, all of them do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from pipeinfer_cli.drafters import Candidate
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runs import Fate, Result, Run
+
+_MASK = (1 << 64) - 1
+_SALT_TOKEN, _SALT_RANK = 1, 2
+
+
+def draw(seed: int, position: int, salt: int) -> float:
+    """A number in [0, 1), the same for the same arguments (the mixer of SplitMix64)."""
+    x = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + salt) & _MASK
+    for _ in range(2):
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+        x ^= x >> 31
+    return (x >> 11) / (1 << 53)
+
+
+class Luck(Protocol):
+    """How good the drafter is."""
+
+    @property
+    def rate(self) -> float | None:
+        """How often the first proposal is right; None if that depends on its distance."""
+
+    def rank(self, position: int, ahead: int) -> int:
+        """Which of the drafter's proposals is right, 0 the first. `ahead` 1: next to the text."""
+
+    def chances(self, ahead: int, n: int) -> list[float]:
+        """How probable the drafter holds its `n` best proposals; alone, the first is certain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomLuck:
+    """The first proposal is right with the rate of its distance from the text; see `parse`.
+
+    A rate counts only cases where the tokens before are right. Of the first proposals that are
+    wrong, `second_rate` have the right token next, and so on.
+    """
+
+    rates: tuple[float, ...]  # of the 1st, 2nd, ... token ahead; the last one holds for the rest
+    seed: int = 0
+    second_rate: float = 0.4
+
+    def __post_init__(self) -> None:
+        assert self.rates
+        for rate in self.rates:
+            if not 0 <= rate <= 1:
+                raise UserError(f"acceptance {rate:g}: give a rate from 0 to 1")
+
+    @classmethod
+    def parse(cls, text: str, seed: int = 0) -> RandomLuck:
+        """`0.8`, or one rate for each token ahead of the text: `0.8/0.7/0.6`. Raises UserError."""
+        try:
+            return cls(rates=tuple(float(part) for part in text.split("/")), seed=seed)
+        except ValueError:
+            raise UserError(
+                f"acceptance {text!r}: give a rate from 0 to 1, or several like 0.8/0.7/0.6"
+            ) from None
+
+    @property
+    def rate(self) -> float | None:
+        """See Luck."""
+        return self.rates[0] if len(self.rates) == 1 else None
+
+    def chances(self, ahead: int, n: int) -> list[float]:
+        """See Luck."""
+        rate = self.rates[min(ahead, len(self.rates)) - 1]
+        others = [(1 - rate) * self.second_rate * (1 - self.second_rate) ** i for i in range(n - 1)]
+        return [rate if n > 1 else 1.0, *others]
+
+    def rank(self, position: int, ahead: int) -> int:
+        """See Luck."""
+        number = draw(self.seed, position, _SALT_RANK)
+        missed = 1 - self.rates[min(ahead, len(self.rates)) - 1]
+        rank = 0
+        while number >= 1 - missed and missed > 1e-6:
+            missed *= 1 - self.second_rate
+            rank += 1
+        return rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedLuck:
+    """What happened in a real run: for each generated token whether the drafter knew it.
+
+    The file is a JSON list of booleans, one per generated token in order; a longer text starts
+    over from the beginning.
+    """
+
+    verdicts: tuple[bool, ...]
+    n_prompt: int
+
+    @classmethod
+    def read(cls, path: Path, n_prompt: int) -> RecordedLuck:
+        """The file's verdicts, for a text after a prompt of `n_prompt` tokens. UserError."""
+        try:
+            verdicts = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"cannot read the acceptance trace {str(path)!r}: {error.strerror}: "
+                "give a rate or a file"
+            ) from None
+        except ValueError as error:
+            raise UserError(f"the acceptance trace {str(path)!r} is no JSON: {error}") from None
+        is_list = isinstance(verdicts, list) and bool(verdicts)
+        if not is_list or not all(isinstance(verdict, bool) for verdict in verdicts):
+            raise UserError(
+                f"the acceptance trace {str(path)!r} is no list of booleans: "
+                "write true for each generated token that the drafter knew, else false"
+            )
+        return cls(verdicts=tuple(verdicts), n_prompt=n_prompt)
+
+    @property
+    def rate(self) -> float | None:
+        """See Luck."""
+        return sum(self.verdicts) / len(self.verdicts)
+
+    def chances(self, ahead: int, n: int) -> list[float]:  # noqa: ARG002
+        """See Luck."""
+        return [1.0] + [0.0] * (n - 1)
+
+    def rank(self, position: int, ahead: int) -> int:  # noqa: ARG002
+        """See Luck. Nothing is known of a second proposal."""
+        return 0 if self.verdicts[(position - self.n_prompt) % len(self.verdicts)] else _MASK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticText:
+    """The text that the target is said to write, and a drafter's proposals for it."""
+
+    luck: Luck
+    seed: int = 0
+    n_vocab: int = 32000  # token ids are below
+
+    def token(self, position: int) -> int:
+        """The target's token at a position."""
+        return int(draw(self.seed, position, _SALT_TOKEN) * self.n_vocab)
+
+    def proposals(self, position: int, ahead: int, n: int = 1) -> list[int]:
+        """The drafter's `n` best tokens for a position, all different, the best one first."""
+        rank = self.luck.rank(position, ahead)
+        token = self.token(position)
+        wrong = iter(range(token + 1, token + 1 + n))
+        return [token if i == rank else next(wrong) % self.n_vocab for i in range(n)]
+
+    def with_verdicts(self, result: Result, run: Run) -> Result:
+        """The result of this run, as if the target had written this text."""
+        if result.fate is not Fate.COMPLETED:
+            return result
+        rows = tuple(self.token(each.position + 1) for each in run.tokens if each.want)
+        return replace(result, rows=rows)
+
+
+class SyntheticDrafter:
+    """A drafter that knows as much of the text as its luck says.
+
+    A single candidate it is sure of; of several it gives the chances that its luck has.
+    """
+
+    def __init__(self, text: SyntheticText) -> None:
+        self._text = text
+        self.n_decided = 0  # tokens of the text; matters to rates that fall with the distance
+
+    def propose(
+        self, context: Sequence[int], n_candidates: int = 1
+    ) -> Iterator[Sequence[Candidate]]:
+        """See drafters.Drafter."""
+        position = len(context)
+        while True:
+            start = self.n_decided or len(context)
+            ahead = max(position - start, 0) + 1
+            tokens = self._text.proposals(position, ahead, n_candidates)
+            yield list(zip(tokens, self._text.luck.chances(ahead, n_candidates), strict=True))
+            position += 1

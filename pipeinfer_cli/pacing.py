@@ -1,0 +1,142 @@
+"""How many drafted tokens a run shall carry: chosen from what runs and drafts have cost so far.
+
+A run of more tokens gets more of a text through each stage, but is late with its own verdict. What
+is best follows from the time T(k) that the stages take for k tokens, the drafter's time per token,
+and how often a drafted token is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from pipeinfer_cli.runs import Fate, StageTime
+from pipeinfer_cli.tree import Verdict
+
+MEMORY = 0.95  # how much of what was known a new measurement leaves
+SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
+PRIOR_ACCEPTANCE, PRIOR_WEIGHT = 0.7, 4.0  # in tokens
+REVIEW_EVERY = 8  # results
+
+
+class Costs(Protocol):
+    """What a run of k tokens costs, in seconds."""
+
+    @property
+    def draft_s(self) -> float:
+        """The drafter's time for one token."""
+
+    def interval_s(self, n_tokens: int) -> float:
+        """From one run to the next at least: the slowest stage."""
+
+    def compute_s(self, n_tokens: int) -> float:
+        """In all stages, one after the other."""
+
+
+def chain_tps(costs: Costs, *, acceptance: float, run_size: int) -> float:
+    """Tokens per second of an ideal scheduler of chains: links, head and the end cost nothing.
+
+    After a miss the right token leaves alone; runs of `run_size` drafted tokens follow it as fast
+    as the first stage takes them and the drafter fills them. The pass that shows the next miss is
+    that of the right token with probability 1 - acceptance, else that of the run in which the
+    accepted tokens end.
+    """
+    draft_s = run_size * costs.draft_s
+    step_s = max(costs.interval_s(run_size), draft_s)
+    if acceptance >= 1:
+        return run_size / step_s
+    # Another run is needed with each `run_size` tokens that are accepted: a geometric series.
+    more_runs = acceptance ** (1 + run_size) / (1 - acceptance**run_size)
+    first_s = max(costs.interval_s(1), draft_s) + costs.compute_s(run_size)
+    cycle_s = (1 - acceptance) * costs.compute_s(1) + acceptance * first_s + more_runs * step_s
+    return 1 / ((1 - acceptance) * cycle_s)
+
+
+def best_run_size(costs: Costs, *, acceptance: float, largest: int) -> int:
+    """The run size with which chains are fastest, at most `largest`."""
+    return max(
+        range(1, largest + 1),
+        key=lambda size: chain_tps(costs, acceptance=acceptance, run_size=size),
+    )
+
+
+class MeasuredCosts:
+    """Costs as runs and drafts show them; between the sizes that were seen, T(k) is linear."""
+
+    def __init__(self) -> None:
+        self.draft_s = 0.0
+        self._seen: dict[int, tuple[float, float]] = {}  # by tokens: slowest stage, all stages
+
+    @property
+    def is_known(self) -> bool:
+        """True if there has been a run."""
+        return bool(self._seen)
+
+    def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
+        """Every stage has computed a run of so many tokens."""
+        new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
+        old = self._seen.get(n_tokens, new)
+        self._seen[n_tokens] = (_mixed(old[0], new[0]), _mixed(old[1], new[1]))
+
+    def on_draft(self, took_s: float) -> None:
+        """A token took the drafter so long."""
+        self.draft_s = _mixed(self.draft_s, took_s) if self.draft_s else took_s
+
+    def interval_s(self, n_tokens: int) -> float:
+        """See Costs."""
+        return self._at(n_tokens, 0)
+
+    def compute_s(self, n_tokens: int) -> float:
+        """See Costs."""
+        return self._at(n_tokens, 1)
+
+    def _at(self, n_tokens: int, which: int) -> float:
+        """T(k), which never falls with k."""
+        sizes = sorted(self._seen)
+        below = [size for size in sizes if size <= n_tokens]
+        above = [size for size in sizes if size > n_tokens]
+        if not below:
+            return self._seen[above[0]][which]
+        low = max(self._seen[size][which] for size in below)
+        if above:
+            share = (n_tokens - below[-1]) / (above[0] - below[-1])
+            return low + share * max(self._seen[above[0]][which] - low, 0.0)
+        return low * (1 + SLOPE * (n_tokens - below[-1]))
+
+
+class Pacer:
+    """Chooses the run size of one request while it runs."""
+
+    def __init__(self, largest: int) -> None:
+        self.run_size = 1
+        self._largest = largest
+        self._costs = MeasuredCosts()
+        self._n_right = PRIOR_ACCEPTANCE * PRIOR_WEIGHT  # fading counts of drafted tokens
+        self._n_wrong = (1 - PRIOR_ACCEPTANCE) * PRIOR_WEIGHT
+        self._n_results = 0
+
+    def on_draft(self, took_us: int) -> None:
+        """A token took the drafter so long."""
+        self._costs.on_draft(took_us / 1e6)
+
+    def on_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """The text has grown."""
+        for verdict in verdicts:
+            if verdict is not Verdict.BONUS:
+                is_wrong = verdict is Verdict.MISSED
+                self._n_right = MEMORY * self._n_right + (not is_wrong)
+                self._n_wrong = MEMORY * self._n_wrong + is_wrong
+
+    def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
+        """A run is over."""
+        if not times or any(each.fate is not Fate.COMPLETED for each in times):
+            return
+        self._costs.on_run(n_tokens, times)
+        self._n_results += 1
+        if self._n_results % REVIEW_EVERY == 0:
+            acceptance = self._n_right / (self._n_right + self._n_wrong)
+            self.run_size = best_run_size(self._costs, acceptance=acceptance, largest=self._largest)
+
+
+def _mixed(old: float, new: float) -> float:
+    return MEMORY * old + (1 - MEMORY) * new

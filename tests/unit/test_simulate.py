@@ -1,0 +1,105 @@
+"""`pipeinfer simulate`: the command, its table and its JSON."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from pipeinfer_cli import cli
+
+FAST = ("simulate", "-n", "40", "--draft-max", "1,3")
+
+
+def records(capsys, *options):
+    assert cli.main([*FAST, "-o", "json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_lists_make_the_product(capsys) -> None:
+    found = records(
+        capsys, "--profile", "cpu70b-4-ib,cpu70b-8-gbe", "--stages", "2,3", "--acceptance", "0.5,1"
+    )
+    assert len(found) == 2 * 2 * 2 * (1 + 2 + 2)
+    assert {each["n_stages"] for each in found} == {2, 3}
+    for each in found:
+        assert each["tokens_per_s"] <= 1.01 * each["batched_tps"]
+        assert 0 < each["utilisation"] <= 1
+        assert 0 <= each["wasted"] < 1
+        assert each["n_generated"] >= 40
+
+
+def test_speedups_are_those_of_the_table(capsys) -> None:
+    found = records(capsys, "--acceptance", "0.8")
+    by_name = {(each["strategy"], each["draft_max"]): each for each in found}
+    iterative = by_name["iterative", 0]
+    assert iterative["speedup"] == 1
+    assert iterative["tokens_per_s"] == pytest.approx(iterative["iterative_tps"])
+    best = max(by_name["speculative", k]["tokens_per_s"] for k in (1, 3))
+    for each in found:
+        speed = each["tokens_per_s"]
+        assert each["speedup"] == pytest.approx(speed / iterative["tokens_per_s"])
+        assert each["over_speculative"] == pytest.approx(speed / best)
+
+
+def test_draft_ratio_is_of_the_first_stage(capsys) -> None:
+    found = records(capsys, "--stages", "4", "--draft-ratio", "0.25", "--strategy", "iterative")
+    assert len(found) == 4
+    assert found[0]["draft_ms"] == pytest.approx(12.5)
+    assert found[0]["draft_tps"] == pytest.approx(80)
+    assert records(capsys, "--draft-ms", "3", "--strategy", "iterative")[0]["draft_ms"] == 3
+
+
+def test_recorded_acceptance(capsys, tmp_path) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps([False, True, True, True]))
+    found = records(capsys, "--acceptance", str(path), "--strategy", "speculative")
+    # With 3 drafted, the wrong ones are always at bonus tokens; the last round is cut short.
+    assert [each["acceptance_rate"] for each in found if each["draft_max"] == 3] == [1.0]
+
+
+def test_same_seed_same_output(capsys) -> None:
+    one, same, other = (
+        records(capsys, "--acceptance", "0.7", "--seed", seed) for seed in ("3", "3", "4")
+    )
+    assert one == same
+    assert one != other
+
+
+def test_table_and_csv(capsys) -> None:
+    assert cli.main([*FAST, "--acceptance", "0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == (2 + 1) + (2 + 5)
+    assert "oracle drafter" in tables[0]
+    assert "| pipeinfer" in tables[-1]
+    assert cli.main([*FAST, "--acceptance", "0.5", "-o", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["draft_max"] for row in rows] == ["0", "1", "3", "1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--profile", "nope"], "there is no profile named 'nope'"),
+        (["--stages", "0"], "--stages 0: give a number from 1 to 512"),
+        (["--stages", "513"], "--stages 513: give a number from 1 to 512"),
+        (["--stages", "two"], "--stages 'two': give whole numbers"),
+        (["--acceptance", "1.5"], "acceptance 1.5: give a rate from 0 to 1"),
+        (["--strategy", "auto"], "--strategy 'auto': give some of iterative"),
+        (["--draft-max", "1,,2"], "--draft-max '1,,2' has an empty part"),
+        (["--draft-max", "0"], "--draft-max 0: give a number from 1"),
+        (["-n", "1"], "-n/--n-predict 1: give a number from 2"),
+        (["--draft-ms", "-1"], "--draft-ms -1: give a number above 0"),
+        (["--draft-ms", "1", "--draft-ratio", "1"], "both given: give one"),
+        (["--head-us", "nan"], "--head-us nan: give a number of 0 or more"),
+        (["--output", "xml"], "--output 'xml': give one of md, json, csv"),
+        (["--seed", "x"], "--seed 'x': give a whole number"),
+    ],
+)
+def test_bad_options(capsys, options, message) -> None:
+    assert cli.main([*FAST, *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
