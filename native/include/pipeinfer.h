@@ -120,12 +120,12 @@ struct pi_engine_params {
     int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
     int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
     int32_t      layer_last;
-    int32_t n_ctx; // cells of the KV cache: tokens of all branches together; llama.cpp makes them a multiple of 256
-    int32_t n_batch; // most tokens in a run
-    int32_t n_threads; // compute threads of this rank
-    int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
-    int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
-    int32_t comm_control;
+    int32_t      n_ctx; // cells of the KV cache, for the tokens of all branches; a multiple of 256 is made of it
+    int32_t      n_batch; // most tokens in a run
+    int32_t      n_threads; // compute threads of this rank
+    int32_t      has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
+    int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
+    int32_t      comm_control;
 
     struct pi_sample_params sample;
 };

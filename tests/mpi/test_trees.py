@@ -53,4 +53,4 @@ def test_random_trees_in_a_model_with_sliding_windows(folder):
 
 
 def test_random_trees_in_a_real_model(folder):
-    check(smollm2(), [[0, 0], [0, 14], [14, 30]], n_vocab=49152, n_rounds=50)
+    check(smollm2(), [[0, 0], [0, 14], [14, 30]], n_vocab=49152, n_rounds=30)
