@@ -15,7 +15,7 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 BENCH_RANKS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench-overhead bench-cancel bench-strategies bench-scheduler trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -83,6 +83,21 @@ memory: build build/smollm2-f32.gguf ## show that a rank's memory grows by its s
 	for ranks in 1 2 3 5; do $(BIN)/pipeinfer generate -m build/smollm2-f32.gguf --ranks $$ranks -c 256 -t 1 -n 1 -v "Hello" \
 	    2>&1 >/dev/null | grep "resident set"; done
 
+# Drafts of high, middle and low acceptance: whole, and with layers left out.
+DRAFTS = $(SMOLLM2),build/smollm2-27-layers.gguf,build/smollm2-24-layers.gguf
+BENCH_MODELS = -m build/smollm2-f32.gguf -md $(DRAFTS) -c 1024 -t 1
+BENCH_FILES = build/smollm2-f32.gguf build/smollm2-27-layers.gguf build/smollm2-24-layers.gguf
+BENCH_ARGS ?= --ranks 3 -n 64 -r 3
+
+bench: EXTRAS := [test]
+bench: build $(BENCH_FILES) ## compare strategies with real models: BENCH_ARGS="--ranks 3 -n 64 -r 3 -o json"
+	$(BIN)/pipeinfer bench $(BENCH_MODELS) --draft-max 2,4,8 $(BENCH_ARGS)
+
+bench-ablations: EXTRAS := [test]
+bench-ablations: build $(BENCH_FILES) ## what each part of pipeinfer is worth: BENCH_ARGS as for bench
+	$(BIN)/pipeinfer bench $(BENCH_MODELS) --draft-max 4 $(BENCH_ARGS) \
+	    --strategy iterative,pipeinfer,pipeinfer:no-continuous,pipeinfer:no-cancel,pipeinfer:no-reactive
+
 bench-overhead: EXTRAS := [test]
 bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one process: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
@@ -107,6 +122,12 @@ trace-overlap: build build/smollm2-f32.gguf ## trace a generation: draft, stages
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@
+
+build/smollm2-27-layers.gguf: | build
+	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 9 16 23
+
+build/smollm2-24-layers.gguf: | build
+	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 7 10 13 16 19 22
 
 clean: ## remove everything that was built
 	rm -rf build $(VENV)

@@ -52,6 +52,8 @@ class BuildInfo:
     compiler: str
     build_type: str
     ggml_options: dict[str, str]
+    commit: str = "unknown"  # of this package; of its git checkout, if it was built in one
+    number: int = 0  # commits up to it
 
 
 def load(lib_dir: Path | None = None) -> BuildInfo:
@@ -78,6 +80,8 @@ def _parse(data: dict[str, Any]) -> BuildInfo:
         compiler=data["compiler"],
         build_type=data["build_type"],
         ggml_options={key: str(value) for key, value in data["ggml_options"].items()},
+        commit=data.get("commit", "unknown"),
+        number=int(data.get("number", 0)),
     )
 
 

@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from pipeinfer_cli import cli_simulate, launch, spawned
+from pipeinfer_cli import cli_bench, cli_simulate, launch, spawned
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.errors import (
     Interrupted,
@@ -24,7 +25,7 @@ from pipeinfer_cli.errors import (
     UserError,
     exit_code_of,
 )
-from pipeinfer_cli.policy import DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace import options as picture_options
 from pipeinfer_cli.trace.config import Pictures
@@ -294,6 +295,19 @@ def generate(
     plot: picture_options.Plot = None,
     plot_window: picture_options.PlotWindow = None,
     live: picture_options.Live = False,
+    no_continuous: Annotated[
+        bool,
+        typer.Option(
+            "--no-continuous", help="pipeinfer, but one draft after the other's end (to compare)."
+        ),
+    ] = False,
+    no_cancel: Annotated[
+        bool,
+        typer.Option("--no-cancel", help="pipeinfer, but wrong runs are computed to their end."),
+    ] = False,
+    no_reactive: Annotated[
+        bool, typer.Option("--no-reactive", help="pipeinfer, but with a fixed cutoff (-pa).")
+    ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Action:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
@@ -317,6 +331,7 @@ def generate(
             verbose=verbose,
             timeout_s=timeout,
             strategy=cast("Strategy", strategy),
+            ablations=tuple(compress(ABLATIONS, (no_continuous, no_cancel, no_reactive))),
             drafter=cast("DrafterKind", drafter or ("model" if draft_model else "ngram")),
             draft_model=draft_model,
             draft_threads=draft_threads,
@@ -332,6 +347,9 @@ def generate(
             pictures=Pictures.from_options(trace, plot, plot_window, live),
         ),
     )
+
+
+app.command()(cli_bench.bench)
 
 
 @models_app.command("list")

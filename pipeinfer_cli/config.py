@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.policy import DRAFTERS, STRATEGIES, DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.policy import (
+    DRAFTERS,
+    STRATEGIES,
+    Ablation,
+    DraftConfig,
+    DrafterKind,
+    Strategy,
+    check_ablations,
+)
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
@@ -119,12 +127,14 @@ class GenerateConfig(JobConfig):
     draft_model: str | None = None  # as `model`
     draft: DraftConfig = DEFAULT_DRAFT
     pictures: Pictures = NO_PICTURES
+    ablations: tuple[Ablation, ...] = ()
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
         check_count("-n/--n-predict", self.n_predict)
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
+        check_ablations(self.strategy, self.ablations)
         self._check_drafter()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
@@ -165,6 +175,7 @@ class GenerateConfig(JobConfig):
             layer_split=None if split is None else tuple(split),
             draft=draft,
             pictures=Pictures.from_fields(fields.pop("pictures")),
+            ablations=tuple(fields.pop("ablations")),
             **fields,
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import launch, output, spawned
+from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
 
@@ -101,6 +103,8 @@ def run_spawned(place: Path) -> int:
 
 def _read_config(text: str) -> JobConfig:
     """Inverse of `JobConfig.to_json`."""
-    kind = json.loads(text)["kind"]
-    assert kind == GenerateConfig.kind
-    return GenerateConfig.from_json(text)
+    kinds: dict[str, Callable[[str], JobConfig]] = {
+        GenerateConfig.kind: GenerateConfig.from_json,
+        BenchGroup.kind: BenchGroup.from_json,
+    }
+    return kinds[json.loads(text)["kind"]](text)

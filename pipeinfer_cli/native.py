@@ -395,6 +395,7 @@ class Engine:
         self._handle = self._lib.pi_engine_open(params, err, ERROR_BYTES)
         if not self._handle:
             raise RunError(f"cannot load {str(config.model_path)!r}: {_text(err.value)}")
+        self.config = config
 
     def __enter__(self) -> Engine:
         return self

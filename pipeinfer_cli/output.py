@@ -83,6 +83,27 @@ def progress(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda done_bytes: bar.update(task, completed=min(done_bytes, total_bytes))
 
 
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr while the block runs; call the value with how many are done.
+
+    None off a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    console = Console(stderr=True)
+    # Drawn seldom: its thread shares the head's cores.
+    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def size(count_bytes: int) -> str:
     """Bytes for people: `98.4 MB`."""
     value = float(count_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,9 @@ from pipeinfer_cli.errors import UserError
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
 DrafterKind = Literal["none", "ngram", "model", "both"]
+# What `pipeinfer` is without one of its parts, to see what the part is worth: fields of Policy.
+Ablation = Literal["no-continuous", "no-cancel", "no-reactive"]
+ABLATIONS: tuple[Ablation, ...] = ("no-continuous", "no-cancel", "no-reactive")
 DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
 
@@ -62,10 +66,12 @@ class Policy:
     depth: int = 1  # most live runs in flight
     n_batch: int = 32  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
-    # What asynchronous speculation is made of; one can be left out to see what it brings.
-    is_continuous: bool = True  # drafting goes on while earlier drafts are in flight
-    cancels: bool = True  # wrong runs are given up; else they run to their end
-    is_reactive: bool = True  # the confidence cutoff rises at misses and falls when stages idle
+    # A draft begins when every token of the one before is decided or given up, not before.
+    no_continuous: bool = False
+    # Runs that rest on a wrong token are computed to their end; what comes of them is ignored.
+    no_cancel: bool = False
+    # The cutoff stays `p_min`: no rise at a miss, no fall when the pipeline would idle.
+    no_reactive: bool = False
 
     def __post_init__(self) -> None:
         assert self.depth > 0 and self.n_batch > 0
@@ -78,12 +84,33 @@ class Policy:
 
     @classmethod
     def of(
-        cls, strategy: Strategy, draft: DraftConfig | None, *, n_stages: int, n_batch: int
+        cls,
+        strategy: Strategy,
+        draft: DraftConfig | None,
+        *,
+        n_stages: int,
+        n_batch: int,
+        ablations: Collection[Ablation] = (),
     ) -> Policy:
         """The policy of a strategy for so many stages; without a drafter there is only one."""
         depth = cls.depth_of(n_stages)
         if draft is None or strategy == "iterative":
             return cls(depth=depth, n_batch=n_batch)
         return cls(
-            draft=draft, is_synchronous=strategy == "speculative", depth=depth, n_batch=n_batch
+            draft=draft,
+            is_synchronous=strategy == "speculative",
+            depth=depth,
+            n_batch=n_batch,
+            **{ablation.replace("-", "_"): True for ablation in ablations},
         )
+
+
+def check_ablations(strategy: str, ablations: Collection[str]) -> None:
+    """UserError unless the strategy has these parts to leave out."""
+    for ablation in ablations:
+        if ablation not in ABLATIONS:
+            raise UserError(f"--strategy {strategy}:{ablation}: leave out {', '.join(ABLATIONS)}")
+        if strategy not in ("pipeinfer", "auto"):
+            raise UserError(
+                f"--{ablation} with --strategy {strategy}: only pipeinfer has that part"
+            )

@@ -19,7 +19,7 @@ from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Observer, TokenStream
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.policy import DraftConfig, DrafterKind, Policy, Strategy
+from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Strategy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting
 from pipeinfer_cli.vocab import Vocab
@@ -33,6 +33,7 @@ class Request:
     n_max: int  # tokens to generate at most
     strategy: Strategy = "iterative"
     draft: DraftConfig = DEFAULT_DRAFT
+    ablations: tuple[Ablation, ...] = ()
     drafter: Drafter | None = None  # None: iterative, whatever the strategy
 
 
@@ -75,7 +76,11 @@ class Head:
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
             policy = Policy.of(
-                strategy, request.draft, n_stages=plan.n_stages, n_batch=plan.n_batch
+                strategy,
+                request.draft,
+                n_stages=plan.n_stages,
+                n_batch=plan.n_batch,
+                ablations=request.ablations,
             )
             scheduler = Scheduler(
                 request.prompt, n_max=request.n_max, policy=policy, run_ids=self._run_ids

@@ -264,7 +264,7 @@ class Scheduler:
                 self.counters.n_invalidated += 1
             else:
                 self.counters.n_superfluous += 1
-            if not self.policy.cancels:
+            if self.policy.no_cancel:
                 continue
             if self._cancels and self._cancels[-1][0] == run.run_id + 1:
                 self._cancels[-1] = (run.run_id, self._cancels[-1][1])

@@ -10,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeinfer_cli import pipeline
+from pipeinfer_cli.bench.config import BenchGroup
+from pipeinfer_cli.bench.group import GroupWork
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import Answer, Writer, answer_tokens
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
+    if isinstance(config, BenchGroup):
+        return pipeline.run(config, comm, partial(GroupWork, config))
     assert isinstance(config, GenerateConfig)
     return pipeline.run(config, comm, partial(prepare_generate, config))
 
@@ -48,6 +52,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         prompt=prompt,
         n_max=min(config.n_predict, room),
         strategy=config.strategy,
+        ablations=config.ablations,
         draft=config.draft,
         drafter=Drafters(config, vocab).make(
             "none" if is_plain else config.drafter, config.draft_model

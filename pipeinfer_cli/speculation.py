@@ -97,9 +97,9 @@ class Speculation:
     def _room(self, parent: Node) -> int:
         """How many more tokens may be drafted now, one after the other from `parent` on."""
         n_ahead = self._draft.n_max
-        if not self._policy.is_synchronous and self._policy.is_continuous:
+        if not self._policy.is_synchronous and not self._policy.no_continuous:
             n_ahead *= self._policy.depth
-        n_drafted = self._tree.n_drafted if self._policy.is_continuous else self._n_round
+        n_drafted = self._n_round if self._policy.no_continuous else self._tree.n_drafted
         return min(n_ahead - n_drafted, self._n_feed_max - 1 - parent.position)
 
     def on_draft(self, draft: Draft) -> None:
@@ -156,7 +156,7 @@ class Speculation:
         """The text has grown."""
         if self._tree.n_drafted == 0:
             self._n_round = 0
-        for verdict in verdicts if self._policy.is_reactive else ():
+        for verdict in () if self._policy.no_reactive else verdicts:
             if verdict is Verdict.ACCEPTED:
                 self._cutoff = self._draft.p_min
             elif verdict is Verdict.MISSED:
@@ -167,7 +167,7 @@ class Speculation:
     def release_held(self) -> None:
         """The pipeline would idle: the cutoff falls, maybe below a held token's probability."""
         self._held = [each for each in self._held if self._is_wanted(each)]
-        if not self._held or not self._policy.is_reactive:
+        if not self._held or self._policy.no_reactive:
             return
         self._cutoff = max(0.0, self._cutoff - self._draft.p_decay)
         best = max(self._held, key=lambda held: held.probability)

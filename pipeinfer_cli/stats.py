@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import median
 from typing import Any
 
 from pipeinfer_cli.counters import Counters
@@ -27,6 +28,7 @@ class Stats:
     itl_p90_ms: float
     itl_p99_ms: float
     total_ms: float
+    decode_ms: float  # of it, after the first token: what tokens_per_s is measured over
     n_drafted: int  # speculative tokens that were submitted
     n_accepted: int  # of these, the ones that the target decided, too
     acceptance_rate: float  # accepted / drafted
@@ -75,23 +77,69 @@ class Setting:
     n_prompt: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a request began, and when each of its tokens was decided: s, by one clock."""
+
+    start_s: float
+    times_s: Sequence[float]
+
+    @property
+    def gaps_ms(self) -> list[float]:
+        """From one token to the next."""
+        times_s = self.times_s
+        return [1000 * (b - a) for a, b in zip(times_s, times_s[1:], strict=False)]
+
+    @property
+    def ttft_ms(self) -> float:
+        """To the first token; 0 if there is none."""
+        return 1000 * (self.times_s[0] - self.start_s) if self.times_s else 0.0
+
+    @property
+    def total_ms(self) -> float:
+        """To the last token."""
+        return 1000 * (self.times_s[-1] - self.start_s) if self.times_s else 0.0
+
+
 def measure(
     setting: Setting, start_s: float, token_times_s: Sequence[float], counters: Counters
 ) -> Stats:
     """Stats from the times (s, one clock) of the request's start and of each generated token."""
-    gaps_ms = [1000 * (b - a) for a, b in zip(token_times_s, token_times_s[1:], strict=False)]
-    last_s = token_times_s[-1] if token_times_s else start_s
-    first_s = token_times_s[0] if token_times_s else start_s
+    return pool(setting, [Timing(start_s=start_s, times_s=token_times_s)], counters)
+
+
+def merge(counters: Iterable[Counters]) -> Counters:
+    """The sums over several requests."""
+    merged = Counters()
+    for each in counters:
+        for item in fields(Counters):
+            value, total = getattr(each, item.name), getattr(merged, item.name)
+            if isinstance(value, dict):
+                for key, count in value.items():
+                    total[key] = total.get(key, 0) + count
+            else:
+                setattr(merged, item.name, total + value)
+    return merged
+
+
+def pool(setting: Setting, timings: Sequence[Timing], counters: Counters) -> Stats:
+    """Stats of several requests as if they were one: sums, and what follows from sums.
+
+    `counters` and `n_prompt` of the setting are sums already. Of the TTFTs it is the median.
+    """
+    gaps_ms = [gap for timing in timings for gap in timing.gaps_ms]
+    n_generated = sum(len(timing.times_s) for timing in timings)
     stages = range(setting.n_stages)
     return Stats(
         **asdict(setting),
-        n_generated=len(token_times_s),
+        n_generated=n_generated,
         tokens_per_s=1000 * ratio(len(gaps_ms), sum(gaps_ms)),
-        ttft_ms=1000 * (first_s - start_s),
+        ttft_ms=median(timing.ttft_ms for timing in timings),
         itl_p50_ms=percentile(gaps_ms, 50),
         itl_p90_ms=percentile(gaps_ms, 90),
         itl_p99_ms=percentile(gaps_ms, 99),
-        total_ms=1000 * (last_s - start_s),
+        total_ms=sum(timing.total_ms for timing in timings),
+        decode_ms=sum(gaps_ms),
         n_drafted=counters.n_drafted,
         n_accepted=counters.n_accepted,
         acceptance_rate=ratio(counters.n_accepted, counters.n_drafted),
@@ -108,8 +156,8 @@ def measure(
         n_aborted=counters.n_aborted,
         busy_ms=tuple(counters.busy_us.get(stage, 0) / 1000 for stage in stages),
         wasted_ms=tuple(counters.wasted_us.get(stage, 0) / 1000 for stage in stages),
-        messages_per_token=ratio(counters.n_messages, len(token_times_s)),
-        bytes_per_token=ratio(counters.n_bytes, len(token_times_s)),
+        messages_per_token=ratio(counters.n_messages, n_generated),
+        bytes_per_token=ratio(counters.n_bytes, n_generated),
         mean_in_flight=ratio(counters.live_sum, counters.n_launched),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ from pipeinfer_cli import native
 from pipeinfer_cli.errors import UserError
 
 PIECE_BYTES = 256
+META_BYTES = 128
+FTYPE_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a model is called by."""
+
+    type: str  # architecture, size and file type: `llama 135M Q4_1`
+    size_bytes: int  # of all tensors
+    n_params: int
 
 
 class Vocab:
@@ -55,6 +67,30 @@ class Vocab:
     def ends_generation(self, token: int) -> bool:
         """Whether it is one of the model's end-of-generation tokens."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
+
+    def model_facts(self) -> ModelFacts:
+        """Architecture, size and file type of the model that the vocabulary belongs to."""
+        n_params: int = self._llama.llama_model_n_params(self._model)
+        size_label = self._meta("general.size_label") or f"{n_params / 1e9:.2f}B"
+        file_type = self._meta("general.file_type")
+        names = {
+            str(value): name.removeprefix(prefix)
+            for name, value in vars(self._llama).items()
+            for prefix in FTYPE_PREFIXES
+            if name.startswith(prefix)
+        }
+        words = (self._meta("general.architecture"), size_label, names.get(file_type, ""))
+        return ModelFacts(
+            type=" ".join(filter(None, words)),
+            size_bytes=self._llama.llama_model_size(self._model),
+            n_params=n_params,
+        )
+
+    def _meta(self, key: str) -> str:
+        """A value of the GGUF's metadata; empty if it is not there."""
+        data = native.byte_buffer(META_BYTES)
+        count = self._llama.llama_model_meta_val_str(self._model, key.encode(), data, META_BYTES)
+        return bytes(data.value).decode(errors="replace") if count > 0 else ""
 
 
 def bindings() -> Any:

@@ -51,4 +51,17 @@ string(JSON build SET "${build}" mpi mpiexec "${mpiexec}")
 string(JSON build SET "${build}" compiler "${compiler}")
 string(JSON build SET "${build}" ggml_options "${ggml_options}")
 string(JSON build SET "${build}" build_type "${build_type}")
+
+# Which state of the source this is, for tables of measurements.
+if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/.git")
+    execute_process(COMMAND git -C "${CMAKE_CURRENT_SOURCE_DIR}" describe --always --dirty "--exclude=*"
+        OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    execute_process(COMMAND git -C "${CMAKE_CURRENT_SOURCE_DIR}" rev-list --count HEAD
+        OUTPUT_VARIABLE number OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+if(commit AND number)
+    pipeinfer_json_string(commit "${commit}")
+    string(JSON build SET "${build}" commit "${commit}")
+    string(JSON build SET "${build}" number "${number}")
+endif()
 file(WRITE "${CMAKE_BINARY_DIR}/build.json" "${build}\n")

@@ -183,9 +183,9 @@ sizes = {
     "depth": st.integers(1, 6),
     "n_batch": st.integers(1, 8),
     "run_size": st.none() | st.integers(1, 5),
-    "is_continuous": st.booleans(),
-    "cancels": st.booleans(),
-    "is_reactive": st.booleans(),
+    "no_continuous": st.booleans(),
+    "no_cancel": st.booleans(),
+    "no_reactive": st.booleans(),
 }
 policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
     Policy, draft=drafts, is_synchronous=st.booleans(), **sizes
@@ -219,7 +219,7 @@ def check_game(game, prompt):
     for ahead, n_accepted in counters.ahead_accepted.items():
         assert n_accepted <= counters.ahead_drafted[ahead]
     assert counters.n_cancelled <= counters.n_invalidated + counters.n_superfluous
-    assert policy.cancels or counters.n_cancelled == 0
+    assert not policy.no_cancel or counters.n_cancelled == 0
     assert counters.n_completed + counters.n_cancelled == counters.n_launched
     assert game.scheduler.n_sequences <= N_SEQUENCES
 

@@ -1,0 +1,1 @@
+"""`pipeinfer bench`: strategies compared, in turn, through the same loaded pipeline."""

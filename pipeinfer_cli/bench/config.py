@@ -1,0 +1,187 @@
+"""What `pipeinfer bench` was asked to compare: lists, their product, and its groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar, Literal, cast
+
+from pipeinfer_cli.bench.prompts import BenchPrompt
+from pipeinfer_cli.config import JobConfig, check_count
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.policy import (
+    DRAFTERS,
+    STRATEGIES,
+    Ablation,
+    DraftConfig,
+    DrafterKind,
+    Strategy,
+    check_ablations,
+)
+from pipeinfer_cli.sampling import SampleParams
+
+OutputFormat = Literal["md", "csv", "json", "jsonl", "sql"]
+FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl", "sql")
+DEFAULT_STRATEGIES = ("iterative", "speculative", "pipeinfer")
+DEFAULT_REPETITIONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of the ways to the same text that are compared."""
+
+    strategy: Strategy
+    ablations: tuple[Ablation, ...] = ()
+    drafter: DrafterKind = "none"
+    draft_model: str | None = None
+    draft: DraftConfig | None = None  # None: nothing is drafted
+
+    @property
+    def name(self) -> str:
+        """As `--strategy` takes it: `pipeinfer:no-cancel`."""
+        return ":".join((self.strategy, *self.ablations))
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Variant:
+        """Inverse of dataclasses.asdict, after a way through JSON."""
+        ablations = tuple(fields.pop("ablations"))
+        draft = fields.pop("draft")
+        return cls(ablations=ablations, draft=draft and DraftConfig(**draft), **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchGroup(JobConfig):
+    """One pipeline, loaded once, and the variants that take turns on it."""
+
+    kind: ClassVar[str] = "bench"
+
+    variants: tuple[Variant, ...]
+    prompts: tuple[BenchPrompt, ...]
+    n_predict: int  # tokens to generate at most, for each prompt
+    repetitions: int
+    warmup: bool
+    record: str  # a file, for bench.record
+
+    @property
+    def uses_draft_model(self) -> bool:
+        """Whether the head's cores are a draft model's."""
+        return any(variant.draft_model for variant in self.variants)
+
+    @property
+    def drafts(self) -> Sequence[DraftConfig]:
+        """How its requests draft."""
+        return [variant.draft for variant in self.variants if variant.draft is not None]
+
+    @classmethod
+    def from_json(cls, text: str) -> BenchGroup:
+        """Inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        assert fields.pop("kind") == cls.kind
+        split = fields.pop("layer_split")
+        return cls(
+            variants=tuple(Variant.from_fields(each) for each in fields.pop("variants")),
+            prompts=tuple(BenchPrompt(**each) for each in fields.pop("prompts")),
+            sample=SampleParams(**fields.pop("sample")),
+            layer_split=None if split is None else tuple(split),
+            **fields,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """The command line. Raises UserError where it is built if a value makes no sense."""
+
+    models: tuple[str, ...]
+    ranks: tuple[int | None, ...] = (None,)
+    threads: tuple[int | None, ...] = (None,)
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
+    drafters: tuple[str, ...] = ()  # none: `model` with a draft model, else `ngram`
+    draft_models: tuple[str, ...] = ()
+    draft: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    """Values of DraftConfig's fields, by their names."""
+    prompts: str | None = None  # a file; None: the set that comes with the package
+    n_predict: int
+    repetitions: int = DEFAULT_REPETITIONS
+    warmup: bool = True
+    output: OutputFormat = "md"
+    job: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """JobConfig's other fields."""
+
+    def __post_init__(self) -> None:
+        check_count("-n/--n-predict", self.n_predict)
+        check_count("-r/--repetitions", self.repetitions)
+        if self.output not in FORMATS:
+            raise UserError(f"-o/--output {self.output!r}: give one of {', '.join(FORMATS)}")
+        drafts = {draft_option(name): values for name, values in self.draft.items()}
+        lists = {"-m/--model": self.models, "--strategy": self.strategies, **drafts}
+        for option, values in lists.items():
+            if not values:
+                raise UserError(f"{option} is empty: give one or more, with commas between them")
+        tuple(self.groups((), ""))  # what is wrong is said before anything starts
+
+    def groups(self, prompts: Sequence[BenchPrompt], record: str) -> Iterator[BenchGroup]:
+        """A group for each pipeline that has to be loaded."""
+        variants = tuple(dict.fromkeys(self._variants()))
+        for model, ranks, threads in product(self.models, self.ranks, self.threads):
+            yield BenchGroup(
+                model=model,
+                ranks=ranks,
+                threads=threads,
+                variants=variants,
+                prompts=tuple(prompts),
+                n_predict=self.n_predict,
+                repetitions=self.repetitions,
+                warmup=self.warmup,
+                record=record,
+                **self.job,
+            )
+
+    def _variants(self) -> Iterator[Variant]:
+        for name in self.strategies:
+            strategy, ablations = parse_strategy(name)
+            if strategy == "iterative":
+                yield Variant(strategy=strategy)
+                continue
+            for (drafter, model), draft in product(self._sources(), self._drafts()):
+                yield Variant(
+                    strategy=strategy,
+                    ablations=ablations,
+                    drafter=drafter,
+                    draft_model=model,
+                    draft=draft,
+                )
+
+    def _sources(self) -> Iterator[tuple[DrafterKind, str | None]]:
+        for drafter in self.drafters or ("model" if self.draft_models else "ngram",):
+            if drafter not in DRAFTERS or drafter == "none":
+                choice = ", ".join(each for each in DRAFTERS if each != "none")
+                raise UserError(f"--drafter {drafter!r}: give one or more of {choice}")
+            kind = cast("DrafterKind", drafter)
+            if kind == "ngram":
+                yield kind, None
+            elif not self.draft_models:
+                raise UserError(f"--drafter {kind} needs a draft model: give one with -md")
+            else:
+                yield from ((kind, model) for model in self.draft_models)
+
+    def _drafts(self) -> Iterator[DraftConfig]:
+        for values in product(*self.draft.values()):
+            fields: dict[str, Any] = dict(zip(self.draft, values, strict=True))
+            yield DraftConfig(**fields)
+
+
+def draft_option(field: str) -> str:
+    """The option of a field of DraftConfig: `n_max` is --draft-max, `p_min` --draft-p-min."""
+    return f"--draft-{field.removeprefix('n_').replace('_', '-')}"
+
+
+def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
+    """`pipeinfer:no-cancel:no-reactive` as a strategy and what it has to do without."""
+    strategy, *ablations = text.split(":")
+    if strategy not in STRATEGIES:
+        raise UserError(f"--strategy {text!r}: give one or more of {', '.join(STRATEGIES)}")
+    check_ablations(strategy, ablations)
+    return strategy, cast("tuple[Ablation, ...]", tuple(sorted(set(ablations))))

@@ -1,0 +1,111 @@
+"""The head's work in a group: all variants in turn, prompt by prompt, as often as asked."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+from pipeinfer_cli.bench.config import BenchGroup
+from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
+from pipeinfer_cli.bench.turns import Turn, first_turns, turns
+from pipeinfer_cli.config import DEFAULT_DRAFT
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.head import Answer, answer_tokens
+from pipeinfer_cli.native import Engine
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Drafters, Head, Request, check_room
+from pipeinfer_cli.vocab import Vocab
+
+N_WARMUP = 16  # tokens of a variant's first request, which is not measured
+
+
+class GroupWork:
+    """What the head does with the group's pipeline: see pipeline.run.
+
+    Made before the pipeline is loaded; raises UserError if a prompt does not fit, or a draft model
+    cannot be used.
+    """
+
+    def __init__(self, group: BenchGroup, plan: Plan) -> None:
+        self._group, self._plan = group, plan
+        self._vocab = Vocab(plan.model_path, verbose=group.verbose)
+        self._prompts = [self._vocab.tokenize(prompt.text) for prompt in group.prompts]
+        self._check_room()
+        self._drafters = Drafters(group, self._vocab)
+        for variant in group.variants:  # what is wrong with a draft model is said now
+            self._drafters.make(variant.drafter, variant.draft_model)
+
+    def __call__(self, engine: Engine) -> None:
+        """Takes all turns; what is measured goes to the group's record."""
+        group = self._group
+        with closing(self._drafters), RecordWriter(group.record) as record:
+            record.write(_facts(self._plan, self._vocab, engine))
+            head = Head(self._plan, engine, timeout_s=group.timeout_s)
+            n_prompts = len(self._prompts)
+            for turn in (
+                *first_turns(group.variants, n_prompts, warmup=group.warmup),
+                *turns(len(group.variants), n_prompts, group.repetitions),
+            ):
+                record.write(self._measure(turn, head))
+
+    def _check_room(self) -> None:
+        group, lengths = self._group, [len(prompt) for prompt in self._prompts]
+        index = lengths.index(max(lengths))
+        room = check_room(self._prompts[index], group.n_ctx, group.n_predict)
+        if room < group.n_predict:
+            raise UserError(
+                f"prompt {group.prompts[index].id} leaves room for {room} of {group.n_predict} "
+                f"tokens (-n): use -c {lengths[index] + group.n_predict}"
+            )
+
+    def _measure(self, turn: Turn, head: Head) -> Sample:
+        request, answer = self._request(turn), Answer()
+        with head.begin(request) as running:
+            start_s = time.monotonic()
+            for _ in answer_tokens(
+                running.tokens,
+                self._vocab,
+                request.n_max,
+                ignore_eos=self._group.ignore_eos,
+                answer=answer,
+            ):
+                pass
+            return Sample(
+                repetition=turn.repetition,
+                variant=turn.variant,
+                prompt=turn.prompt,
+                n_prompt=len(request.prompt),
+                tokens=tuple(answer.tokens),
+                start_s=start_s,
+                times_s=tuple(answer.times_s),
+                counters=running.counters,
+            )
+
+    def _request(self, turn: Turn) -> Request:
+        prompt, n_predict = self._prompts[turn.prompt], self._group.n_predict
+        if turn.variant == PLAIN:
+            return Request(prompt=prompt, n_max=n_predict)
+        variant = self._group.variants[turn.variant]
+        return Request(
+            prompt=prompt,
+            n_max=min(N_WARMUP, n_predict) if turn.repetition == WARMUP else n_predict,
+            strategy=variant.strategy,
+            ablations=variant.ablations,
+            draft=variant.draft or DEFAULT_DRAFT,
+            drafter=self._drafters.make(variant.drafter, variant.draft_model),
+        )
+
+
+def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:
+    """What there is to say of the loaded pipeline."""
+    model = vocab.model_facts()
+    return Facts(
+        n_ranks=len(plan.layers),
+        n_stages=plan.n_stages,
+        n_batch=plan.n_batch,
+        n_threads=engine.config.n_threads,
+        model_filename=str(plan.model_path),
+        model_type=model.type,
+        model_size=model.size_bytes,
+        model_n_params=model.n_params,
+    )

@@ -1,0 +1,133 @@
+"""Group by group: start it, watch it, and report what it has measured, however it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pipeinfer_cli import generate, launch, models, output
+from pipeinfer_cli.bench import machine, prompts, record, rows
+from pipeinfer_cli.bench.config import BenchConfig, BenchGroup, Variant
+from pipeinfer_cli.bench.report import Report
+from pipeinfer_cli.bench.summary import summarise
+from pipeinfer_cli.bench.turns import n_turns
+
+WATCH_S = 0.3  # how often the progress bar looks
+
+
+def bench(config: BenchConfig) -> int:
+    """Measures everything and returns the exit code. In a launcher's world, on every rank."""
+    world = launch.detect(os.environ)
+    if world.rank > 0:
+        return _follow(config)
+    texts = prompts.load(config.prompts)
+    with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
+        groups = list(config.groups(texts, str(Path(folder) / "record")))
+        if world.alone:
+            groups = [_resolved(group) for group in groups]
+        with Report(config.output, optional=_differing(config)) as report:
+            for index, group in enumerate(groups):
+                place = f"group {index + 1} of {len(groups)}"
+                if (code := _lead(group, report, place)) != 0:
+                    return code
+    return 0
+
+
+def _follow(config: BenchConfig) -> int:
+    """A rank of a launcher's world that is not the head: it serves each pipeline."""
+    for group in config.groups((), ""):
+        if (code := generate.start(group)) != 0:
+            return code
+    return 0
+
+
+def _lead(group: BenchGroup, report: Report, place: str) -> int:
+    Path(group.record).unlink(missing_ok=True)
+    print(f"pipeinfer: {place}: {_description(group)}", file=sys.stderr)
+    try:
+        with _watched(group):
+            return generate.start(group)
+    finally:
+        _report(group, report)
+
+
+def _report(group: BenchGroup, report: Report) -> None:
+    measured = record.read(group.record)
+    if measured.facts is None:
+        return
+    summaries = summarise(group, measured)
+    facts = machine.describe()
+    report.add([rows.row(group, measured.facts, each, facts) for each in summaries])
+    for each in summaries:
+        if each.identical is False:
+            print(
+                f"pipeinfer: warning: {each.variant.name} with --drafter {each.variant.drafter} "
+                "has written another text than plain decoding: please report this",
+                file=sys.stderr,
+            )
+
+
+def _description(group: BenchGroup) -> str:
+    ranks = "" if group.ranks is None else f"{group.ranks} ranks, "
+    return (
+        f"{Path(group.model).name}, {ranks}{len(group.variants)} variants x "
+        f"{len(group.prompts)} prompts x {group.repetitions} repetitions"
+    )
+
+
+@contextmanager
+def _watched(group: BenchGroup) -> Iterator[None]:
+    """A progress bar on a terminal while the block runs. The record is all that it looks at."""
+    with output.counting("requests", n_turns(group)) as show:
+        if show is None:
+            yield
+            return
+        is_over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(group.record, show, is_over), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
+
+
+def _watch(path: str, show: Callable[[int], None], is_over: threading.Event) -> None:
+    while not is_over.wait(WATCH_S):
+        show(record.count_samples(path))
+    show(record.count_samples(path))
+
+
+def _resolved(group: BenchGroup) -> BenchGroup:
+    """The same with the models' files. Raises UserError."""
+    return replace(
+        group,
+        model=str(models.resolve(group.model)),
+        variants=tuple(_resolved_variant(each) for each in group.variants),
+    )
+
+
+def _resolved_variant(variant: Variant) -> Variant:
+    if variant.draft_model is None:
+        return variant
+    return replace(variant, draft_model=str(models.resolve(variant.draft_model)))
+
+
+def _differing(config: BenchConfig) -> list[str]:
+    """Columns that only some benches need."""
+    lists = {
+        "n_threads": config.threads,
+        "draft_model": config.draft_models,
+        **{
+            rows.draft_column(name): values
+            for name, values in config.draft.items()
+            if name != "n_max"
+        },
+    }
+    return [name for name, values in lists.items() if len(values) > 1]

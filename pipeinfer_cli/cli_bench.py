@@ -1,0 +1,223 @@
+"""The options of `pipeinfer bench`: lists with commas, whose product is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar, cast
+
+import typer
+
+from pipeinfer_cli import config as cfg
+from pipeinfer_cli.bench import config as bench_cfg
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+
+T = TypeVar("T")
+STRATEGIES = ",".join(bench_cfg.DEFAULT_STRATEGIES)
+DRAFT = cfg.DEFAULT_DRAFT
+
+
+def bench(
+    model: Annotated[str, typer.Option("-m", "--model", help="GGUF paths, or models' names.")],
+    draft_model: Annotated[
+        str,
+        typer.Option("-md", "--model-draft", help="Draft models: GGUF paths, or models' names."),
+    ] = "",
+    ranks: Annotated[
+        str,
+        typer.Option("--ranks", metavar="N,...", help="Local ranks; default: one per NUMA node."),
+    ] = "",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME,...",
+            help="iterative, speculative, pipeinfer, auto; or pipeinfer without a part of it: "
+            "pipeinfer:no-continuous, :no-cancel, :no-reactive.",
+        ),
+    ] = STRATEGIES,
+    drafter: Annotated[
+        str,
+        typer.Option(
+            "--drafter",
+            metavar="NAME,...",
+            help="ngram, model or both; default: model with -md, else ngram.",
+        ),
+    ] = "",
+    draft_max: Annotated[
+        str, typer.Option("--draft-max", metavar="N,...", help="Drafted tokens per run at most.")
+    ] = f"{DRAFT.n_max}",
+    draft_min: Annotated[
+        str,
+        typer.Option("--draft-min", metavar="N,...", help="Shorter drafts are dropped."),
+    ] = f"{DRAFT.n_min}",
+    draft_p_min: Annotated[
+        str,
+        typer.Option(
+            "-pa", "--draft-p-min", metavar="P,...", help="A draft ends below this confidence."
+        ),
+    ] = f"{DRAFT.p_min:g}",
+    p_recovery: Annotated[
+        str,
+        typer.Option(
+            "-pr",
+            "--draft-p-recovery",
+            metavar="P,...",
+            help="The cutoff rises by this at a miss.",
+        ),
+    ] = f"{DRAFT.p_recovery:g}",
+    p_decay: Annotated[
+        str,
+        typer.Option(
+            "-pd",
+            "--draft-p-decay",
+            metavar="P,...",
+            help="It falls by this when stages would idle.",
+        ),
+    ] = f"{DRAFT.p_decay:g}",
+    draft_threads: Annotated[
+        str, typer.Option("--draft-threads", metavar="N", help="Threads of the draft model.")
+    ] = "1",
+    prompts: Annotated[
+        str,
+        typer.Option(
+            "-p",
+            "--prompts",
+            metavar="FILE",
+            help="Prompts: .jsonl, or text with lines of --- between; default: a set of our own.",
+        ),
+    ] = "",
+    n_predict: Annotated[
+        str,
+        typer.Option(
+            "-n", "--n-predict", metavar="N", help="Tokens to generate at most, per prompt."
+        ),
+    ] = f"{cfg.DEFAULT_N_PREDICT}",
+    repetitions: Annotated[
+        str, typer.Option("-r", "--repetitions", metavar="N", help="How often all is measured.")
+    ] = f"{bench_cfg.DEFAULT_REPETITIONS}",
+    no_warmup: Annotated[
+        bool, typer.Option("--no-warmup", help="Measure from the first request on.")
+    ] = False,
+    threads: Annotated[
+        str,
+        typer.Option(
+            "-t", "--threads", metavar="N,...", help="Threads per rank; default: share of cores."
+        ),
+    ] = "",
+    ctx_size: Annotated[
+        str, typer.Option("-c", "--ctx-size", metavar="N", help="Room for prompt and text.")
+    ] = f"{cfg.DEFAULT_N_CTX}",
+    layer_split: Annotated[
+        str,
+        typer.Option(
+            "--layer-split", metavar="WEIGHTS", help="A weight per rank, or auto: even by bytes."
+        ),
+    ] = "auto",
+    temp: Annotated[
+        str, typer.Option("--temp", metavar="T", help="Temperature; 0 is greedy.")
+    ] = f"{DEFAULT_SAMPLE.temperature:g}",
+    top_k: Annotated[
+        str, typer.Option("--top-k", metavar="N", help="As in generate.")
+    ] = f"{DEFAULT_SAMPLE.top_k}",
+    top_p: Annotated[
+        str, typer.Option("--top-p", metavar="P", help="As in generate.")
+    ] = f"{DEFAULT_SAMPLE.top_p:g}",
+    min_p: Annotated[
+        str, typer.Option("--min-p", metavar="P", help="As in generate.")
+    ] = f"{DEFAULT_SAMPLE.min_p:g}",
+    seed: Annotated[
+        str, typer.Option("--seed", metavar="N", help="As in generate.")
+    ] = f"{DEFAULT_SAMPLE.seed}",
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
+    ] = False,
+    timeout: Annotated[
+        str,
+        typer.Option(
+            "--timeout", metavar="SECONDS", help="End when a stage is silent for so long."
+        ),
+    ] = f"{cfg.DEFAULT_TIMEOUT_S:g}",
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl|sql", help="Format.")
+    ] = "md",
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+) -> Callable[[], int]:
+    """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
+    return partial(
+        _run,
+        bench_cfg.BenchConfig(
+            models=words(model),
+            draft_models=words(draft_model),
+            ranks=integers("--ranks", ranks) or (None,),
+            threads=integers("-t/--threads", threads) or (None,),
+            strategies=words(strategy),
+            drafters=words(drafter),
+            draft={
+                "n_max": integers("--draft-max", draft_max),
+                "n_min": integers("--draft-min", draft_min),
+                "p_min": numbers("-pa/--draft-p-min", draft_p_min),
+                "p_recovery": numbers("-pr/--draft-p-recovery", p_recovery),
+                "p_decay": numbers("-pd/--draft-p-decay", p_decay),
+            },
+            prompts=prompts or None,
+            n_predict=integer("-n/--n-predict", n_predict),
+            repetitions=integer("-r/--repetitions", repetitions),
+            warmup=not no_warmup,
+            output=cast("bench_cfg.OutputFormat", output),
+            job={
+                "n_ctx": integer("-c/--ctx-size", ctx_size),
+                "layer_split": cfg.parse_layer_split(layer_split),
+                "draft_threads": integer("--draft-threads", draft_threads),
+                "sample": SampleParams(
+                    temperature=number("--temp", temp),
+                    top_k=integer("--top-k", top_k),
+                    top_p=number("--top-p", top_p),
+                    min_p=number("--min-p", min_p),
+                    seed=integer("--seed", seed),
+                ),
+                "ignore_eos": ignore_eos,
+                "timeout_s": number("--timeout", timeout),
+                "verbose": verbose,
+            },
+        ),
+    )
+
+
+def _run(config: bench_cfg.BenchConfig) -> int:
+    from pipeinfer_cli.bench.run import bench as run
+
+    return run(config)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """`a,b` as its parts; nothing as none."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def integers(option: str, text: str) -> tuple[int, ...]:
+    """`2,4,8`. Raises UserError, naming the option."""
+    return tuple(_parsed(option, word, int, "whole number") for word in words(text))
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """`0.5,1`. Raises UserError, naming the option."""
+    return tuple(_parsed(option, word, float, "number") for word in words(text))
+
+
+def integer(option: str, text: str) -> int:
+    """One whole number. Raises UserError, naming the option."""
+    return _parsed(option, text, int, "whole number")
+
+
+def number(option: str, text: str) -> float:
+    """One number. Raises UserError, naming the option."""
+    return _parsed(option, text, float, "number")
+
+
+def _parsed(option: str, text: str, parse: Callable[[Any], T], what: str) -> T:
+    try:
+        return parse(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r} is not a {what}: see pipeinfer bench --help") from None

@@ -1,0 +1,142 @@
+"""What `pipeinfer` does without one of its parts: scripted drafts and results, step by step."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.runs import Fate, Result
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.speculation import Draft
+
+PROMPT = (50, 51)
+
+
+class Play:
+    """A scheduler after its prompt; token ids are what the test says."""
+
+    def __init__(self, *ablations, draft, n_stages=3, n_max=40):
+        policy = Policy.of("pipeinfer", draft, n_stages=n_stages, n_batch=32, ablations=ablations)
+        policy = replace(policy, run_size=draft.n_max)
+        self.scheduler = Scheduler(PROMPT, n_max=n_max, policy=policy, run_ids=count(1))
+        self.in_flight = []
+        self.cancels = []
+        assert self.submit() == [list(PROMPT)]
+
+    def submit(self):
+        """The token ids of the runs that leave now."""
+        self.cancels += self.scheduler.take_cancels()
+        runs = self.scheduler.take_runs()
+        self.in_flight += runs
+        return [[token.id for token in run.tokens] for run in runs]
+
+    def result(self, *rows):
+        """The oldest run ends; the tokens that this decides."""
+        run = self.in_flight.pop(0)
+        return self.scheduler.on_result(
+            Result(run_id=run.run_id, epoch=0, fate=Fate.COMPLETED, rows=rows, times=())
+        )
+
+    def draft(self, request, *tokens, probability=1.0, start=0):
+        for index, token in enumerate(tokens, start):
+            position = len(request.context) + index
+            self.scheduler.on_draft(Draft(request.epoch, position, token, probability))
+
+
+def test_without_continuous_speculation_a_draft_waits_for_the_end_of_the_one_before():
+    play = Play("no-continuous", draft=DraftConfig(n_max=2, p_min=0.0))
+    request = play.scheduler.take_draft_request()
+    assert request.n_max == 2  # one run's worth; continuous: as many as the stages hold
+    play.draft(request, 1, 2)
+    play.scheduler.on_draft(Draft(request.epoch, 4, None))
+    assert play.submit() == [[1, 2]]
+    assert play.scheduler.take_draft_request() is None
+    assert play.result(1) == [1]  # the prompt's result: 1 is right, 2 is still on its way
+    assert play.submit() == []
+    assert play.scheduler.take_draft_request() is None
+    assert play.result(2, 3) == [2, 3]  # the whole draft, and a bonus token
+    assert play.submit() == [[3]]
+    assert play.scheduler.take_draft_request().context == (*PROMPT, 1, 2, 3)
+
+
+def test_without_continuous_speculation_a_miss_makes_room_for_the_next_draft():
+    play = Play("no-continuous", draft=DraftConfig(n_max=2, p_min=0.0))
+    request = play.scheduler.take_draft_request()
+    play.draft(request, 1, 2)
+    play.scheduler.on_draft(Draft(request.epoch, 4, None))
+    play.submit()
+    assert play.result(9) == [9]
+    assert play.submit() == [[9]]
+    assert play.cancels == [(2, 2)]
+    assert play.scheduler.take_draft_request().context == (*PROMPT, 9)
+
+
+def test_continuous_speculation_drafts_on_while_runs_are_in_flight():
+    play = Play(draft=DraftConfig(n_max=2, p_min=0.0))
+    request = play.scheduler.take_draft_request()
+    assert request.n_max == 8
+    play.draft(request, 1, 2, 3, 4)
+    assert play.submit() == [[1, 2], [3, 4]]
+    play.draft(request, 5, 6, 7, 8, start=4)
+    play.result(1)
+    assert play.submit() == [[5, 6], [7, 8]]
+    assert play.scheduler.take_draft_request().context == (*PROMPT, *range(1, 9))
+
+
+@pytest.mark.parametrize("ablations", [(), ("no-cancel",)])
+def test_without_cancellation_wrong_runs_go_on_and_decide_nothing(ablations):
+    play = Play(*ablations, draft=DraftConfig(n_max=1, p_min=0.0))
+    request = play.scheduler.take_draft_request()
+    play.draft(request, 1, 2)
+    assert play.submit() == [[1], [2]]
+    assert play.result(9) == [9]
+    assert play.submit() == [[9]]
+    assert play.cancels == ([] if ablations else [(2, 3)])
+    assert play.scheduler.counters.n_invalidated == 2
+    assert play.result(2) == []
+    assert play.result(3) == []
+    assert play.result(10) == [10]
+    play.submit()
+    play.scheduler.finish()
+    play.submit()
+    assert play.cancels == ([] if ablations else [(2, 3), (5, 5)])
+
+
+@pytest.mark.parametrize("ablations", [(), ("no-reactive",)])
+def test_without_reactive_cutoffs_an_unsure_token_is_never_released(ablations):
+    play = Play(*ablations, draft=DraftConfig(n_max=1, p_min=0.5, p_decay=0.2))
+    request = play.scheduler.take_draft_request()
+    play.draft(request, 1, probability=0.2)
+    runs = [run for _ in range(5) for run in play.submit()]
+    assert runs == ([] if ablations else [[1]])
+
+
+@pytest.mark.parametrize("ablations", [(), ("no-reactive",)])
+def test_without_reactive_cutoffs_a_miss_does_not_raise_them(ablations):
+    play = Play(*ablations, draft=DraftConfig(n_max=1, p_min=0.5, p_recovery=0.4, p_decay=0.0))
+    play.draft(play.scheduler.take_draft_request(), 1)
+    assert play.submit() == [[1]]
+    assert play.result(9) == [9]
+    assert play.submit() == [[9]]
+    play.draft(play.scheduler.take_draft_request(), 1, probability=0.8)
+    assert play.submit() == ([[1]] if ablations else [])
+
+
+def test_with_a_fixed_cutoff_drafting_goes_on_when_the_unsure_token_is_decided():
+    play = Play("no-reactive", draft=DraftConfig(n_max=1, p_min=0.5))
+    play.draft(play.scheduler.take_draft_request(), 1, probability=0.2)
+    assert play.scheduler.take_draft_request() is None
+    assert play.result(7) == [7]
+    assert play.submit() == [[7]]
+    assert play.scheduler.take_draft_request().context == (*PROMPT, 7)
+
+
+@pytest.mark.parametrize("strategy", ["iterative", "speculative"])
+def test_other_strategies_have_no_such_parts(strategy):
+    with pytest.raises(UserError, match=f"--no-cancel with --strategy {strategy}"):
+        GenerateConfig(
+            model="m", prompt=Prompt(text="x"), strategy=strategy, ablations=("no-cancel",)
+        )
