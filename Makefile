@@ -12,10 +12,11 @@ QUEUE    := build/upstream
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 
-BENCH_RANKS ?= 2
+BENCH_RANKS  ?= 2
+BENCH_STAGES ?= 8
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -119,6 +120,14 @@ bench-scheduler: build ## what the scheduler itself costs per run, with 64 in fl
 trace-overlap: EXTRAS := [test]
 trace-overlap: build build/smollm2-f32.gguf ## trace a generation: draft, stages and a cancel at once
 	$(BIN)/python tests/bench/trace_overlap.py build/smollm2-f32.gguf $(SMOLLM2) build/trace-overlap
+
+bench-emulation: EXTRAS := [test]
+bench-emulation: build build/tiny.gguf ## emulated clusters against their profiles' arithmetic: BENCH_STAGES=8
+	for network in ib gbe; do $(BIN)/mpiexec -n $$(($(BENCH_STAGES) + 1)) $(BIN)/python tests/bench/emulation.py \
+	    build/tiny.gguf cpu70b-$(BENCH_STAGES)-$$network || exit 1; done
+
+build/tiny.gguf: | build
+	$(BIN)/python tests/bench/tiny.py $(SMOLLM2) $@
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@

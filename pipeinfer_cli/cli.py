@@ -18,6 +18,7 @@ import typer
 
 from pipeinfer_cli import cli_bench, cli_simulate, launch, spawned
 from pipeinfer_cli import config as cfg
+from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
@@ -308,6 +309,8 @@ def generate(
     no_reactive: Annotated[
         bool, typer.Option("--no-reactive", help="pipeinfer, but with a fixed cutoff (-pa).")
     ] = False,
+    emulate: EmulateOption = None,
+    synth_acceptance: SynthAcceptanceOption = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Action:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
@@ -335,6 +338,8 @@ def generate(
             drafter=cast("DrafterKind", drafter or ("model" if draft_model else "ngram")),
             draft_model=draft_model,
             draft_threads=draft_threads,
+            emulate=emulate,
+            synth_acceptance=synth_acceptance,
             draft=DraftConfig(
                 n_max=draft_max,
                 n_min=draft_min,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import (
     DRAFTERS,
@@ -74,6 +75,8 @@ class JobConfig:
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
     draft_threads: int = 1
+    emulate: str | None = None  # a profile's name or file; see emulation.profile_file
+    synth_acceptance: str | None = None  # see emulation.pretence.parse_acceptance
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -84,6 +87,8 @@ class JobConfig:
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
+        if self.synth_acceptance is not None:
+            parse_acceptance(self.synth_acceptance)
         if self.layer_split is not None:
             _check_weights(self.layer_split)
             self._check_split_fits()
@@ -136,6 +141,7 @@ class GenerateConfig(JobConfig):
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         check_ablations(self.strategy, self.ablations)
         self._check_drafter()
+        self._check_synthetic()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
 
@@ -149,6 +155,14 @@ class GenerateConfig(JobConfig):
             raise UserError(f"-md {self.draft_model}: --drafter {self.drafter} does not use it")
         if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
             raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
+
+    def _check_synthetic(self) -> None:
+        if self.synth_acceptance is None:
+            return
+        if self.draft_model:
+            raise UserError(f"-md {self.draft_model}: --synth-acceptance needs none: leave it out")
+        if self.verify:
+            raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
 
     @property
     def uses_draft_model(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeinfer_cli import launch, output, spawned
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
+from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -38,8 +39,9 @@ def start(config: JobConfig) -> int:
     world = launch.detect(os.environ)
     if not world.alone:
         return join(config, world)
-    ranks = config.ranks or len(config.layer_split or ()) or launch.default_ranks()
-    return alone(replace(config, ranks=ranks))
+    profile = load_profile(config.emulate, config.ranks)
+    ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
+    return alone(replace(config, ranks=ranks or launch.default_ranks()))
 
 
 def join(config: JobConfig, world: launch.World) -> int:

@@ -6,7 +6,7 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
@@ -207,10 +207,11 @@ class Writer:
             self._put(text)
             self._last = text
 
-    def finish(self, answer: Answer, stats: Stats) -> None:
-        """The end, also after an error: whatever was produced is kept."""
+    def finish(self, answer: Answer, stats: Stats, marks: Mapping[str, Any] | None = None) -> None:
+        """The end, also after an error: whatever was produced is kept. JSON has `marks`, too."""
         if self._is_json:
-            self._put(json.dumps(_as_json(answer, stats, self._seed), ensure_ascii=False) + "\n")
+            fields = {**_as_json(answer, stats, self._seed), **(marks or {})}
+            self._put(json.dumps(fields, ensure_ascii=False) + "\n")
         elif not self._last.endswith("\n"):
             self._put("\n")
 

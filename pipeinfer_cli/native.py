@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64
+from ctypes import (
+    POINTER,
+    c_char,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+)
 from ctypes import c_void_p as c_engine
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -14,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeinfer_cli.build_info import LIB_DIR
+from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
@@ -70,7 +82,7 @@ class _StageTime(ctypes.Structure):
         ("stage", c_int32),
         ("fate", c_int32),
         ("in_bytes", c_uint32),
-        ("reserved", c_uint32),
+        ("late_us", c_uint32),
     ]
 
 
@@ -99,6 +111,17 @@ class _SampleParams(ctypes.Structure):
     ]
 
 
+class _Emulation(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("stage_us", POINTER(c_uint32)),
+        ("n_stage_us", c_int32),
+        ("latency_us", c_uint32),
+        ("bytes_per_us", c_double),
+        ("hidden_bytes", c_uint32),
+    ]
+
+
 class _EngineParams(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -115,6 +138,7 @@ class _EngineParams(ctypes.Structure):
         ("comm_data", c_int32),
         ("comm_control", c_int32),
         ("sample", _SampleParams),
+        ("emulation", POINTER(_Emulation)),
     ]
 
 
@@ -142,6 +166,7 @@ _MIRRORS = (
     _StageTime,
     _Result,
     _SampleParams,
+    _Emulation,
     _EngineParams,
     _ModelInfo,
 )
@@ -169,7 +194,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[8]);
+    # void pi_abi_sizes(size_t sizes[9]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);
@@ -358,6 +383,21 @@ def _native_sample(params: SampleParams) -> _SampleParams:
     return _SampleParams(*astuple(params))
 
 
+def _native_emulation(emulation: RankEmulation | None) -> Any:
+    """A pointer; null for None."""
+    if emulation is None:
+        return None
+    return ctypes.pointer(
+        _Emulation(
+            (c_uint32 * len(emulation.stage_us))(*emulation.stage_us),
+            len(emulation.stage_us),
+            emulation.latency_us,
+            emulation.bytes_per_us,
+            emulation.hidden_bytes,
+        )
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """This rank's place in the pipeline; see struct pi_engine_params."""
@@ -375,6 +415,7 @@ class EngineConfig:
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks
+    emulation: RankEmulation | None = None
 
 
 class Engine:
@@ -385,9 +426,10 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         params = _EngineParams(
-            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:-1]},  # type: ignore[misc]
+            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:-2]},  # type: ignore[misc]
             model_path=os.fsencode(config.model_path),
             sample=_native_sample(config.sample),
+            emulation=_native_emulation(config.emulation),
         )
         err = ctypes.create_string_buffer(ERROR_BYTES)
         self._lib = load()
@@ -439,7 +481,15 @@ class Engine:
             fate=Fate(native.fate),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(
-                StageTime(t.stage, Fate(t.fate), t.start_us, t.wait_us, t.compute_us, t.in_bytes)
+                StageTime(
+                    t.stage,
+                    Fate(t.fate),
+                    t.start_us,
+                    t.wait_us,
+                    t.compute_us,
+                    t.in_bytes,
+                    t.late_us,
+                )
                 for t in times
             ),
             in_bytes=native.in_bytes,

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 from pipeinfer_cli import launch, models, mpi
 from pipeinfer_cli.config import JobConfig
-from pipeinfer_cli.errors import Interrupted, RunError
+from pipeinfer_cli.emulation.pretence import check_model, load_profile
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.sequences import spare_cells
@@ -39,6 +42,7 @@ class Plan:
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
     n_cells: int  # of the KV caches: the branches of token trees take some besides
+    profile: Profile | None = None  # of the emulated cluster
 
     @property
     def stage_rank0(self) -> int:
@@ -90,7 +94,10 @@ def make_plan(config: JobConfig, n_ranks: int) -> Plan:
     path = models.resolve(config.model)
     info = read_model_info(path)
     weights = config.layer_split
-    if weights is None and n_ranks > 1 and config.uses_draft_model:
+    profile = load_profile(config.emulate, n_ranks)
+    if profile:
+        check_model(profile, info.n_layer, weights)
+    if weights is None and n_ranks > 1 and (config.uses_draft_model or profile):
         # the head's cores are the draft model's; the stages share the layers evenly by bytes
         stages = split_layers(info, n_ranks - 1, None)
         weights = (0.0, *(float(len(each)) for each in stages))
@@ -102,6 +109,7 @@ def make_plan(config: JobConfig, n_ranks: int) -> Plan:
         layers=layers,
         n_ctx=config.n_ctx,
         n_cells=config.n_ctx + max((spare_cells(each, depth) for each in config.drafts), default=0),
+        profile=profile,
     )
 
 
@@ -146,6 +154,9 @@ def _engine_config(
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     threads = config.threads or launch.default_threads(local_ranks)
+    profile, n_batch = plan.profile, plan.n_batch
+    if profile and local_ranks < len(plan.layers):
+        raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
     return EngineConfig(
         model_path=plan.model_path,
         rank=rank,
@@ -154,12 +165,13 @@ def _engine_config(
         layer_first=plan.layers[rank].first,
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_cells,
-        n_batch=plan.n_batch,
+        n_batch=n_batch,
         n_threads=threads,
-        has_own_cores=len(launch.affinity()) >= local_ranks * threads,
+        has_own_cores=not profile and len(launch.affinity()) >= local_ranks * threads,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,
+        emulation=RankEmulation.of(profile, rank, n_batch) if profile else None,
     )
 
 

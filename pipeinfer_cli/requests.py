@@ -14,14 +14,18 @@ from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
 from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
+from pipeinfer_cli.emulation.lateness import Lateness
+from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.head import Observer, TokenStream
+from pipeinfer_cli.head import Pipeline, TokenStream
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Strategy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting
+from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
 
 
@@ -35,6 +39,13 @@ class Request:
     draft: DraftConfig = DEFAULT_DRAFT
     ablations: tuple[Ablation, ...] = ()
     drafter: Drafter | None = None  # None: iterative, whatever the strategy
+    synthetic: SyntheticText | None = None  # in place of what target and drafter say
+
+    @property
+    def speculates(self) -> bool:
+        """Whether anything is drafted."""
+        has_drafter = self.drafter is not None or self.synthetic is not None
+        return has_drafter and self.strategy != "iterative"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +63,7 @@ class Head:
     def __init__(self, plan: Plan, engine: Engine, *, timeout_s: float) -> None:
         self._plan = plan
         self._engine = engine
+        self.lateness = Lateness()  # of an emulated cluster, over all requests
         self._timeout_s = timeout_s
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._last: TokenStream | None = None
@@ -59,20 +71,22 @@ class Head:
     def setting(self, request: Request) -> Setting:
         """What the stats say of a request besides its measurements."""
         return Setting(
-            strategy="iterative" if request.drafter is None else request.strategy,
+            strategy=request.strategy if request.speculates else "iterative",
             n_ranks=len(self._plan.layers),
             n_stages=self._plan.n_stages,
             n_prompt=len(request.prompt),
         )
 
     @contextmanager
-    def begin(self, request: Request, observer: Observer | None = None) -> Iterator[Running]:
+    def begin(self, request: Request, watch: Watch | None = None) -> Iterator[Running]:
         """The request while the block runs; its drafter is at rest after it."""
         if self._last is not None:
             self._last.finish()
-        plan, drafter = self._plan, request.drafter
         setting = self.setting(request)
-        strategy = "iterative" if drafter is None else request.strategy
+        plan, (pipeline, drafter) = self._plan, self._parts(request)
+        strategy = request.strategy if request.speculates else "iterative"
+        if watch is not None:
+            drafter = watch.drafter(drafter)
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
             policy = Policy.of(
@@ -86,14 +100,29 @@ class Head:
                 request.prompt, n_max=request.n_max, policy=policy, run_ids=self._run_ids
             )
             self._last = TokenStream(
-                self._engine,
+                pipeline,
                 scheduler,
                 timeout_s=self._timeout_s,
                 drafts=thread,
                 gate=Gate() if strategy == "auto" else None,
-                observer=observer,
+                observer=watch.observer if watch is not None else None,
             )
             yield Running(tokens=self._last, counters=scheduler.counters, setting=setting)
+
+    def _parts(self, request: Request) -> tuple[Pipeline, Drafter | None]:
+        """Whom the request deals with: the real ones, or who pretends to be something else."""
+        pipeline: Pipeline = self._engine
+        drafter = request.drafter
+        profile, text = self._plan.profile, request.synthetic
+        if profile is not None:
+            pipeline = WatchedPipeline(pipeline, self.lateness)
+        if text is not None:
+            knowing = SyntheticDrafter(text)
+            pipeline = SyntheticPipeline(pipeline, text, knowing, len(request.prompt))
+            drafter = knowing if request.speculates else None
+        if profile is not None and drafter is not None:
+            drafter = PacedDrafter(drafter, profile.draft_ms / 1000, self.lateness)
+        return pipeline, drafter
 
 
 class Drafters:

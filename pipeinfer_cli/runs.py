@@ -63,6 +63,7 @@ class StageTime:
     wait_us: int
     compute_us: int
     in_bytes: int = 0  # of the message that brought the run; 0 from within the process
+    late_us: int = 0  # emulated: the real compute ended later than the stage's time by this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

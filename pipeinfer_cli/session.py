@@ -13,13 +13,14 @@ from pipeinfer_cli import pipeline
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
+from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import Answer, Writer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.stats import Stats, measure
-from pipeinfer_cli.trace.watch import Watch, watching
+from pipeinfer_cli.trace.watch import watching
 from pipeinfer_cli.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         drafter=Drafters(config, vocab).make(
             "none" if is_plain else config.drafter, config.draft_model
         ),
+        synthetic=_pretence(config, plan).text(vocab.n_tokens),
     )
     return partial(generate, config, plan, request, vocab)
 
@@ -67,45 +69,48 @@ def generate(
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
     head = Head(plan, engine, timeout_s=config.timeout_s)
     answer = Answer()
-    stats = write_text(config, head, request, vocab, answer)
+    pretence = _pretence(config, plan)
+    for note in pretence.notes():
+        print(f"pipeinfer: note: {note}", file=sys.stderr)
+    stats = write_text(config, head, request, vocab, answer, pretence)
+    for note in head.lateness.notes():
+        print(f"pipeinfer: note: {note}", file=sys.stderr)
     if config.stats:
-        print(f"pipeinfer: {stats.line()}", file=sys.stderr)
+        print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
     if config.verify:
-        with head.begin(replace(request, drafter=None)) as plain:
+        with head.begin(replace(request, strategy="iterative")) as plain:
             verify(answer.tokens, plain.tokens)
 
 
+def _pretence(config: JobConfig, plan: Plan) -> Pretence:
+    return Pretence.of(plan.profile, config.synth_acceptance, config.sample.seed)
+
+
 def write_text(
-    config: GenerateConfig, head: Head, request: Request, vocab: Vocab, answer: Answer
-) -> Stats:
-    """Writes the answer to stdout while it comes."""
-    with watching(config.pictures, head.setting(request)) as watch:
-        stats = _write_watched(config, head, request, vocab, answer, watch)
-    watch.write_files(config.pictures, stats)
-    return stats
-
-
-def _write_watched(
     config: GenerateConfig,
     head: Head,
     request: Request,
     vocab: Vocab,
     answer: Answer,
-    watch: Watch,
+    pretence: Pretence,
 ) -> Stats:
-    writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
-    request = replace(request, drafter=watch.drafter(request.drafter))
-    with head.begin(request, watch.observer) as running:
-        start_s = time.monotonic()
-        try:
-            for text in answer_tokens(
-                running.tokens, vocab, request.n_max, ignore_eos=config.ignore_eos, answer=answer
-            ):
-                writer.write(text)
-        finally:
-            stats = measure(running.setting, start_s, answer.times_s, running.counters)
-            watch.finish()
-            writer.finish(answer, stats)
+    """Writes the answer to stdout while it comes."""
+    # an end of generation that was drawn ends nothing
+    ignore_eos = config.ignore_eos or request.synthetic is not None
+    with watching(config.pictures, head.setting(request)) as watch:
+        writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
+        with head.begin(request, watch) as running:
+            start_s = time.monotonic()
+            try:
+                for text in answer_tokens(
+                    running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
+                ):
+                    writer.write(text)
+            finally:
+                stats = measure(running.setting, start_s, answer.times_s, running.counters)
+                watch.finish()
+                writer.finish(answer, stats, pretence.as_dict(head.lateness))
+    watch.write_files(config.pictures, stats)
     return stats
 
 

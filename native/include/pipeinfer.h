@@ -88,7 +88,7 @@ struct pi_stage_time {
     int32_t  stage;
     int32_t  fate; // enum pi_fate
     uint32_t in_bytes; // of the message that brought the run; 0 from within the process
-    uint32_t reserved;
+    uint32_t late_us; // emulated: by how much the real compute ended later than the stage's time; 0: in time
 };
 
 // A run's result. The pointers stay valid until the next pi_wait on this engine.
@@ -113,6 +113,17 @@ struct pi_sample_params {
     uint64_t seed;
 };
 
+// A rank of a slower machine. Its stage computes, then waits until the machine would be through; messages to it come when
+// they would come there. Then pi_stage_time has that machine's times. A cancel is heard after the link's latency. All
+// ranks must be on one host.
+struct pi_emulation {
+    const uint32_t * stage_us; // [n_stage_us] how long a run of 1, 2, ... tokens takes; unused without a stage
+    int32_t          n_stage_us; // as many as n_batch or more
+    uint32_t         latency_us; // of the link that brings this rank its runs, or the head its results
+    double           bytes_per_us; // of that link
+    uint32_t         hidden_bytes; // of one token's hidden states, to that link
+};
+
 struct pi_engine_params {
     const char * model_path;
     int32_t      rank; // this process
@@ -127,7 +138,8 @@ struct pi_engine_params {
     int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t      comm_control;
 
-    struct pi_sample_params sample;
+    struct pi_sample_params     sample;
+    const struct pi_emulation * emulation; // NULL: none
 };
 
 struct pi_model_info {
@@ -145,8 +157,9 @@ struct pi_model_info {
 
 struct pi_engine;
 
-// sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_engine_params, pi_model_info
-PI_API void pi_abi_sizes(size_t sizes[8]);
+// sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
+// pi_model_info
+PI_API void pi_abi_sizes(size_t sizes[9]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
@@ -183,7 +196,8 @@ PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params,
 PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
 // Every submitted run has exactly one result, in the order of submission.
 PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
-// Have a pi_wait that is under way, or else the next one, return PI_TIMEOUT at once. The one call for any thread.
+// Have a pi_wait that is under way, or else the next one that has no result to return, return PI_TIMEOUT at once. The one
+// call for any thread.
 PI_API int pi_nudge(struct pi_engine * engine);
 // Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
 // already done, and ids that are not submitted yet, are left alone. Runs that rest on the cells of a cancelled one must be

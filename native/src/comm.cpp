@@ -1,8 +1,7 @@
 #include "comm.h"
 
+#include "emulation.h"
 #include "stage.h"
-
-#include <sys/prctl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -85,9 +84,7 @@ void comm::enqueue(outgoing message) {
 }
 
 void comm::loop() {
-#ifdef PR_SET_TIMERSLACK
-    prctl(PR_SET_TIMERSLACK, 1000UL); // ns: the default of 50 us would double a short sleep
-#endif
+    wait_precisely(); // or a short sleep would take twice as long
     try {
         post_data();
         post_control();
@@ -183,12 +180,15 @@ bool comm::poll_control() {
 void comm::rest() {
     const bool     is_computing = computing_.load(std::memory_order_relaxed) && sends_.empty();
     const uint64_t idle_us      = now_us() - active_us_;
-    if (!is_computing && idle_us < (params_.has_own_cores ? SPIN_US : SHARED_SPIN_US)) {
+    if (!is_computing && params_.pause_us == 0 && idle_us < (params_.has_own_cores ? SPIN_US : SHARED_SPIN_US)) {
         std::this_thread::yield();
         return;
     }
-    const uint64_t pause_us =
+    uint64_t pause_us =
         is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / IDLE_FRACTION, MIN_PAUSE_US, MAX_PAUSE_US);
+    if (params_.pause_us > 0 && sends_.empty()) {
+        pause_us = params_.pause_us;
+    }
 
     std::unique_lock<std::mutex> lock(mutex_);
     wake_.wait_for(lock, std::chrono::microseconds(pause_us), [&] { return stopping_ || !outbox_.empty(); });

@@ -27,6 +27,7 @@ struct control_message {
     int32_t  exit_code = 0;
     uint64_t run_first = 0;
     uint64_t run_last  = 0;
+    uint64_t sent_us   = 0; // sending host's monotonic clock
     char     text[480] = {};
 };
 
@@ -36,6 +37,7 @@ struct comm_params {
     int      data_source;   // the one rank that sends us runs or results
     size_t   max_message;   // bytes
     bool     has_own_cores; // as many as compute threads: the comm thread may spin on them while they are idle
+    uint64_t pause_us;      // between polls; 0: as short as is worth its cost
 };
 
 // The comm thread of a process: makes all MPI calls from start to end. Sends are handed to it; what arrives it hands

@@ -6,9 +6,6 @@
 #include <limits>
 #include <stdexcept>
 
-// The run id of an empty result: whoever waits shall look around.
-static constexpr uint64_t NUDGE = 0;
-
 // At the end a compute thread that is stuck for longer than this is left behind.
 static constexpr int COMPUTE_END_MS = 3000;
 
@@ -27,6 +24,7 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.n_batch     = params.n_batch;
     stage_params.n_threads   = params.n_threads;
     stage_params.sample      = params.sample;
+    stage_params.emulation   = params.emulation;
     return std::make_unique<stage>(stage_params);
 }
 
@@ -39,6 +37,12 @@ static const pi_engine_params & check(const pi_engine_params & params) {
     }
     if (params.n_ranks == 1 && params.layer_first == params.layer_last) {
         throw std::runtime_error("a single rank needs layers");
+    }
+    if (params.emulation && params.layer_first != params.layer_last && params.emulation->n_stage_us < params.n_batch) {
+        throw std::runtime_error("an emulated stage needs a time for each number of tokens up to n_batch");
+    }
+    if (params.emulation && !(params.emulation->bytes_per_us > 0)) {
+        throw std::runtime_error("an emulated link needs a bandwidth above 0");
     }
     return params;
 }
@@ -54,11 +58,16 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
         comm_params.data_source   = is_head() ? params.n_ranks - 1 : params.rank - 1;
         comm_params.max_message   = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
         comm_params.has_own_cores = params.has_own_cores != 0;
+        comm_params.pause_us      = params.emulation ? emulated_pause_us(*params.emulation) : 0;
 
         comm_ = std::make_unique<comm>(
             comm_params, [this](const uint8_t * data, size_t size) { on_data(data, size); },
             [this](const control_message & message, int source) { on_control(message, source); },
             [this](const std::string & why) { set_failure("rank " + std::to_string(params_.rank) + ": " + why); });
+    }
+    if (params.emulation) {
+        link_.emplace(*params.emulation);
+        wait_precisely(); // this thread will call wait()
     }
     // now that all is there that the threads use
     if (stage_) {
@@ -173,6 +182,7 @@ pi_status pi_engine::submit(const pi_run & run) {
     state.run_id     = run.run_id;
     state.epoch      = run.epoch;
     state.arrived_us = now_us();
+    state.sent_us    = state.arrived_us;
     state.kv_ops.assign(run.kv_ops, run.kv_ops + run.n_kv_ops);
     state.tokens.assign(run.tokens, run.tokens + run.n_tokens);
     state.seq_ids.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
@@ -193,7 +203,7 @@ pi_status pi_engine::wait(int32_t timeout_ms, pi_result & result) {
     if (has_failed_) {
         return failed();
     }
-    if (!next || next->run_id == NUDGE) {
+    if (!next) {
         return PI_TIMEOUT;
     }
     current_ = std::move(*next);
@@ -219,12 +229,13 @@ void pi_engine::cancel(uint64_t run_first, uint64_t run_last) {
     message.kind      = CONTROL_CANCEL;
     message.run_first = run_first;
     message.run_last  = run_last;
+    message.sent_us   = now_us();
     // the other stages first: their messages are under way while we take our own lock
     for (int rank = 1; rank < params_.n_ranks; rank++) {
         comm_->send_control(rank, message);
     }
     if (stage_) {
-        stage_->cancels.cancel(run_first, run_last);
+        stage_->cancels.cancel(run_first, run_last, link_ ? message.sent_us : 0);
     }
 }
 
@@ -282,11 +293,14 @@ pi_status pi_engine::failed() {
 }
 
 pi_status pi_engine::nudge() {
-    results_.push({});
+    results_.nudge();
     return PI_OK;
 }
 
 void pi_engine::compute_loop() {
+    if (link_) {
+        wait_precisely();
+    }
     compute_runs();
     compute_over_.push(true);
 }
@@ -314,7 +328,11 @@ void pi_engine::hand_on(run_state run) {
         comm_->send_data(params_.rank + 1, wire_encode(WIRE_RUN, run));
         return;
     }
+    // of a result, the rows are all that travels
     run.kv_ops.clear();
+    run.tokens.clear();
+    run.seq_ids.clear();
+    run.hidden.clear();
     if (is_head()) {
         results_.push(std::move(run));
     } else {
@@ -331,10 +349,15 @@ void pi_engine::on_data(const uint8_t * data, size_t size) {
     run_state run  = wire_decode(data, size, kind);
     run.arrived_us = now_us();
     run.in_bytes   = uint32_t(size);
+
+    uint64_t due_us = 0;
+    if (link_) {
+        due_us = run.arrived_us = link_->arrival_us(run);
+    }
     if (kind == WIRE_RESULT) {
-        results_.push(std::move(run));
+        results_.push(std::move(run), due_us);
     } else {
-        inbox_.push(std::move(run));
+        inbox_.push(std::move(run), due_us);
     }
 }
 
@@ -342,7 +365,8 @@ void pi_engine::on_control(const control_message & message, int source) {
     switch (message.kind) {
         case CONTROL_CANCEL:
             if (stage_) {
-                stage_->cancels.cancel(message.run_first, message.run_last);
+                const uint64_t due_us = link_ ? link_->cancel_arrival_us(message.sent_us) : 0;
+                stage_->cancels.cancel(message.run_first, message.run_last, due_us);
             }
             break;
         case CONTROL_FAILURE:

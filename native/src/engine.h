@@ -2,6 +2,7 @@
 
 #include "channel.h"
 #include "comm.h"
+#include "emulation.h"
 #include "pipeinfer.h"
 #include "stage.h"
 
@@ -50,13 +51,14 @@ struct pi_engine {
     bool      is_head() const { return params_.rank == 0; }
     bool      is_last() const { return params_.rank == params_.n_ranks - 1; }
 
-    const pi_engine_params params_;
-    std::unique_ptr<stage> stage_; // none on a head without layers
-    uint64_t               last_run_id_ = 0;
-    run_state              current_; // what the last pi_result points into
+    const pi_engine_params       params_;
+    std::optional<emulated_link> link_; // into this rank, of an emulated machine
+    std::unique_ptr<stage>       stage_; // none on a head without layers
+    uint64_t                     last_run_id_ = 0;
+    run_state                    current_; // what the last pi_result points into
 
     channel<run_state> inbox_;   // runs whose turn is to come here
-    channel<run_state> results_; // the head's, and nudges
+    channel<run_state> results_; // the head's
     channel<int32_t>   stops_;   // the other ranks': the exit code
     std::mutex         failure_mutex_;
     std::string        failure_;

@@ -13,12 +13,13 @@
 #include <cstdio>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[8]) {
+void pi_abi_sizes(size_t sizes[9]) {
     const size_t all[] = {
-        sizeof(pi_kv_op),  sizeof(pi_token),         sizeof(pi_run),           sizeof(pi_stage_time),
-        sizeof(pi_result), sizeof(pi_sample_params), sizeof(pi_engine_params), sizeof(pi_model_info)
+        sizeof(pi_kv_op),      sizeof(pi_token),         sizeof(pi_run),
+        sizeof(pi_stage_time), sizeof(pi_result),        sizeof(pi_sample_params),
+        sizeof(pi_emulation),  sizeof(pi_engine_params), sizeof(pi_model_info),
     };
-    for (size_t i = 0; i < 8; i++) {
+    for (size_t i = 0; i < 9; i++) {
         sizes[i] = all[i];
     }
 }

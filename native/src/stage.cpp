@@ -19,31 +19,51 @@ uint64_t now_us() {
 // cancel_board
 //
 
-void cancel_board::cancel(uint64_t first, uint64_t last) {
+void cancel_board::cancel(uint64_t first, uint64_t last, uint64_t due_us) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (last < current_) {
         return; // too late
     }
-    ranges_.emplace_back(first, last);
-    if (first <= current_ && current_ <= last) {
-        abort_ = true;
+    ranges_.push_back({ first, last, due_us });
+    if (ranges_.back().has(current_)) {
+        abort_us_ = std::min(abort_us(), due_us);
+        changed_.notify_one();
     }
 }
 
-bool cancel_board::begin(uint64_t run_id) {
+bool cancel_board::begin(uint64_t run_id, uint64_t start_us) {
     std::lock_guard<std::mutex> lock(mutex_);
-    current_ = run_id;
-    abort_   = std::any_of(ranges_.begin(), ranges_.end(),
-                           [&](const auto & range) { return range.first <= run_id && run_id <= range.second; });
-    return !abort_;
+    current_          = run_id;
+    uint64_t abort_us = NEVER;
+    for (const range & range : ranges_) {
+        if (range.has(run_id)) {
+            abort_us = std::min(abort_us, range.due_us);
+        }
+    }
+    abort_us_ = abort_us;
+    return abort_us > start_us;
+}
+
+bool cancel_board::wait_until(uint64_t end_us) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (now_us() < std::min(end_us, abort_us())) {
+        const std::chrono::microseconds until(std::min(end_us, abort_us()));
+        changed_.wait_until(lock, std::chrono::steady_clock::time_point(until));
+    }
+    return abort_us() >= end_us;
 }
 
 void cancel_board::end() {
     std::lock_guard<std::mutex> lock(mutex_);
-    abort_ = false;
+    abort_us_ = NEVER;
     ranges_.erase(
-        std::remove_if(ranges_.begin(), ranges_.end(), [&](const auto & range) { return range.second <= current_; }),
+        std::remove_if(ranges_.begin(), ranges_.end(), [&](const range & range) { return range.last <= current_; }),
         ranges_.end());
+}
+
+bool cancel_board::should_abort() const {
+    const uint64_t at_us = abort_us();
+    return at_us != NEVER && at_us <= now_us();
 }
 
 //
@@ -147,6 +167,9 @@ stage::stage(const stage_params & params) : params_(params) {
     model_.reset(load_layers(params));
     context_.reset(make_context(model_.get(), params, should_abort, &cancels));
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
+    if (params.emulation) {
+        clock_.emplace(*params.emulation);
+    }
 
     n_embd_  = llama_model_n_embd(model_.get());
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_.get()));
@@ -169,7 +192,7 @@ void stage::warm_up() {
 }
 
 void stage::step(run_state & run) {
-    const uint64_t start_us = now_us();
+    const uint64_t start_us = clock_ ? clock_->begin(run.arrived_us) : now_us();
     const bool     is_new   = run.fate == PI_COMPLETED;
 
     bool is_aborted = false;
@@ -177,9 +200,9 @@ void stage::step(run_state & run) {
     for (const pi_kv_op & op : run.kv_ops) {
         apply(op);
     }
-    if (!cancels.begin(run.run_id) || !is_new) {
+    if (!cancels.begin(run.run_id, start_us) || !is_new) {
         run.give_up();
-    } else if (!run.tokens.empty() && !compute(run)) {
+    } else if (!run.tokens.empty() && !take_time(run)) {
         run.give_up();
         is_aborted = true;
     }
@@ -188,10 +211,12 @@ void stage::step(run_state & run) {
     pi_stage_time time{};
     time.start_us   = start_us;
     time.wait_us    = uint32_t(start_us - std::min(run.arrived_us, start_us));
-    time.compute_us = uint32_t(now_us() - start_us);
+    time.compute_us = uint32_t((clock_ ? clock_->end_us() : now_us()) - start_us);
     time.stage      = params_.index;
     time.fate       = is_aborted ? PI_ABORTED : run.fate;
     time.in_bytes   = run.in_bytes;
+    time.late_us    = clock_ ? clock_->late_us() : 0;
+    run.sent_us     = start_us + time.compute_us;
     run.times.push_back(time);
 }
 
@@ -212,6 +237,18 @@ void stage::apply(const pi_kv_op & op) {
             return;
     }
     throw std::runtime_error("unknown KV operation " + std::to_string(op.kind));
+}
+
+bool stage::take_time(run_state & run) {
+    bool is_done = compute(run);
+    if (clock_ && is_done && !clock_->wait(run.tokens.size(), cancels)) {
+        remove_cells(run);
+        is_done = false;
+    }
+    if (clock_ && !is_done) {
+        clock_->abort(cancels.abort_us());
+    }
+    return is_done;
 }
 
 bool stage::compute(run_state & run) {
@@ -263,9 +300,6 @@ void stage::sample(run_state & run) {
         run.rows.push_back(token_sample(logits, n_vocab_, run.tokens[i].position + 1, params_.sample));
         last_logits_ = logits;
     }
-    run.tokens.clear();
-    run.seq_ids.clear();
-    run.hidden.clear();
 }
 
 int32_t stage::kv_positions() const {

@@ -1,13 +1,16 @@
 #pragma once
 
+#include "emulation.h"
 #include "wire.h"
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 struct llama_model;
@@ -24,28 +27,45 @@ struct stage_params {
     int32_t     n_batch;
     int32_t     n_threads;
 
-    pi_sample_params sample;
+    pi_sample_params     sample;
+    const pi_emulation * emulation; // NULL: none; read when the stage is made
 };
 
 // The cancels that have arrived, and the run that is being computed. Shared by the thread that computes and the one
 // that hears of cancels; llama.cpp's abort callback reads one atomic flag.
 class cancel_board {
   public:
-    // Any thread: give up the runs [first, last], the current one too if it is among them.
-    void cancel(uint64_t first, uint64_t last);
+    // Any thread: give up the runs [first, last], the current one too if it is among them. With due_us (host's monotonic
+    // clock) not before that.
+    void cancel(uint64_t first, uint64_t last, uint64_t due_us = 0);
 
-    // Compute thread: the run's turn has come. False if it has been cancelled.
-    bool begin(uint64_t run_id);
+    // Compute thread: the run's turn has come, at start_us. False if it has been cancelled by then.
+    bool begin(uint64_t run_id, uint64_t start_us);
+    // Compute thread: false if the current run is cancelled before end_us; else returns then.
+    bool wait_until(uint64_t end_us);
     // Compute thread: the run is done. Cancels that concern only it and earlier runs are forgotten.
     void end();
 
-    bool should_abort() const { return abort_.load(std::memory_order_relaxed); }
+    bool     should_abort() const;
+    // When the current run's cancel came.
+    uint64_t abort_us() const { return abort_us_.load(std::memory_order_relaxed); }
 
   private:
-    std::mutex                                 mutex_;
-    std::vector<std::pair<uint64_t, uint64_t>> ranges_; // [first, last]
-    uint64_t                                   current_ = 0;
-    std::atomic<bool>                          abort_{ false };
+    static constexpr uint64_t NEVER = std::numeric_limits<uint64_t>::max();
+
+    struct range {
+        uint64_t first;
+        uint64_t last;
+        uint64_t due_us;
+
+        bool has(uint64_t run_id) const { return first <= run_id && run_id <= last; }
+    };
+
+    std::mutex              mutex_;
+    std::condition_variable changed_;
+    std::vector<range>      ranges_;
+    uint64_t                current_ = 0;
+    std::atomic<uint64_t>   abort_us_{ NEVER }; // of the current run
 };
 
 // A stage: a range of the target's layers and their KV cache. Used by one thread, but for `cancels`.
@@ -69,7 +89,8 @@ class stage {
 
   private:
     void apply(const pi_kv_op & op);
-    bool compute(run_state & run); // false: aborted
+    bool take_time(run_state & run); // compute, and wait if emulated; false: aborted
+    bool compute(run_state & run);   // false: aborted
     void sample(run_state & run);
     void remove_cells(const run_state & run);
     void warm_up();
@@ -83,6 +104,7 @@ class stage {
     struct batch_arrays;
 
     stage_params                                    params_;
+    std::optional<emulated_clock>                   clock_; // of an emulated machine
     std::unique_ptr<llama_model, model_deleter>     model_;
     std::unique_ptr<llama_context, context_deleter> context_;
     std::unique_ptr<batch_arrays>                   batch_;

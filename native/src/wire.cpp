@@ -41,6 +41,7 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     header.magic     = WIRE_MAGIC;
     header.kind      = kind;
     header.run_id    = run.run_id;
+    header.sent_us   = run.sent_us;
     header.epoch     = run.epoch;
     header.fate      = run.fate;
     header.n_kv_ops  = uint32_t(run.kv_ops.size());
@@ -77,9 +78,10 @@ run_state wire_decode(const uint8_t * data, size_t size, wire_kind & kind) {
     kind = wire_kind(header.kind);
 
     run_state run;
-    run.run_id = header.run_id;
-    run.epoch  = header.epoch;
-    run.fate   = pi_fate(header.fate);
+    run.run_id  = header.run_id;
+    run.sent_us = header.sent_us;
+    run.epoch   = header.epoch;
+    run.fate    = pi_fate(header.fate);
 
     const uint8_t * at  = data + sizeof(header);
     const uint8_t * end = data + size;

@@ -28,6 +28,7 @@ struct wire_header {
     uint32_t magic;
     uint32_t kind; // wire_kind
     uint64_t run_id;
+    uint64_t sent_us; // sending host's monotonic clock
     uint32_t epoch;
     uint32_t fate; // pi_fate so far: a cancelled run travels on without tokens and hidden states
     uint32_t n_kv_ops;
@@ -44,6 +45,7 @@ struct run_state {
     uint32_t epoch      = 0;
     pi_fate  fate       = PI_COMPLETED;
     uint64_t arrived_us = 0; // host's monotonic clock; does not travel
+    uint64_t sent_us    = 0; // sending host's monotonic clock
     uint32_t in_bytes   = 0; // of the message it came in; does not travel
 
     std::vector<pi_kv_op>      kv_ops;

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli import mpi, native
+from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.native import Engine, EngineConfig
 from pipeinfer_cli.runs import KvKind, KvOp, Result, Run
 from pipeinfer_cli.sampling import SampleParams
@@ -33,7 +35,7 @@ def main(body: Callable[[Any, Any], Any]) -> None:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe layer_split and sample.
+    """This rank's engine. Request: model, n_ctx, and maybe layer_split, sample and emulate.
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
@@ -56,6 +58,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             comm_data=comm.Dup().py2f(),
             comm_control=comm.Dup().py2f(),
             sample=SampleParams(**request.get("sample", {})),
+            emulation=emulation(request.get("emulate"), comm),
         )
     )
 
@@ -72,6 +75,24 @@ def open_alone(request: dict[str, Any]) -> Engine:
             n_threads=1,
         )
     )
+
+
+def emulation(cluster: dict[str, float] | None, comm: Any) -> RankEmulation | None:
+    """Stages on all ranks but the head. Cluster: stage_ms, token_ms, latency_us, gbit_per_s."""
+    if cluster is None:
+        return None
+    n_stages = comm.size - 1
+    stage = StageCurve.line(base_ms=cluster["stage_ms"], token_ms=cluster["token_ms"])
+    link = Link(latency_us=cluster["latency_us"], gbit_per_s=cluster["gbit_per_s"])
+    profile = Profile(
+        name="test",
+        stages=(stage,) * n_stages,
+        links=(link,) * n_stages,
+        result_link=link,
+        hidden_bytes=32768,
+        draft_ms=1,
+    )
+    return RankEmulation.of(profile, comm.rank, N_BATCH)
 
 
 def on_head(

@@ -1,0 +1,104 @@
+"""Emulation honesty: plain decoding on an emulated cluster against the profile's arithmetic.
+
+    mpiexec -n N python tests/bench/emulation.py MODEL.gguf PROFILE [tokens] [rounds]
+
+N is the profile's stages and the head. A token goes through all stages, one after the other, and
+back to the head: it should take the sum of the stages' times for one token and of the links'
+delays. Exits with 1 if the median over the rounds is off by more than 3 %.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from pipeinfer_cli import mpi, native
+from pipeinfer_cli.emulation import profile_file
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli.pipeline import N_BATCH, Plan
+from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.split import split_layers
+
+PROMPT = [504, 3575, 282, 4649]
+N_CTX = 512
+TOLERANCE = 0.03
+
+
+def expected_ms(profile: Profile) -> float:
+    """What a token should take."""
+    hops_s = [profile.result_link.delay_s(0)]
+    hops_s += [link.delay_s(profile.run_bytes(i, 1)) for i, link in enumerate(profile.links)]
+    return sum(stage.ms(1) for stage in profile.stages) + 1000 * sum(hops_s)
+
+
+def decode(head: Head, n_tokens: int) -> list[float]:
+    """Milliseconds from token to token."""
+    with head.begin(Request(prompt=PROMPT, n_max=n_tokens)) as running:
+        times_s = [time.monotonic() for _ in islice(running.tokens, n_tokens)]
+    return [1000 * (b - a) for a, b in zip(times_s, times_s[1:], strict=False)]
+
+
+def main() -> int:
+    path, profile = Path(sys.argv[1]), profile_file.load(sys.argv[2])
+    n_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 40
+    n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    comm = mpi.start()
+    native.capture_log()
+    assert comm.size == profile.n_stages + 1, f"{profile.name} needs {profile.n_stages + 1} ranks"
+    model = native.read_model_info(path)
+    weights = [0.0, *(float(len(each)) for each in split_layers(model, profile.n_stages, None))]
+    layers = split_layers(model, comm.size, weights)
+    config = EngineConfig(
+        model_path=path,
+        rank=comm.rank,
+        n_ranks=comm.size,
+        stage_rank0=1,
+        layer_first=layers[comm.rank].first,
+        layer_last=layers[comm.rank].last,
+        n_ctx=N_CTX,
+        n_batch=N_BATCH,
+        n_threads=1,
+        comm_data=comm.Dup().py2f(),
+        comm_control=comm.Dup().py2f(),
+        emulation=RankEmulation.of(profile, comm.rank, N_BATCH),
+    )
+    plan = Plan(
+        model_path=path, model=model, layers=layers, n_ctx=N_CTX, n_cells=N_CTX, profile=profile
+    )
+    with Engine(config) as engine:
+        comm.Barrier()
+        if comm.rank > 0:
+            while engine.serve(0.2) is None:
+                pass
+            return 0
+        return compare(Head(plan, engine, timeout_s=60), profile, n_tokens, n_rounds)
+
+
+def compare(head: Head, profile: Profile, n_tokens: int, n_rounds: int) -> int:
+    right_ms = expected_ms(profile)
+    ratios = []
+    print(f"{profile.name}: by the profile's arithmetic a token takes {right_ms:.3f} ms")
+    for index in range(n_rounds):
+        gaps_ms = decode(head, n_tokens)
+        ratios.append(median(gaps_ms) / right_ms)
+        mean_ratio = sum(gaps_ms) / len(gaps_ms) / right_ms
+        print(
+            f"round {index + 1}: median {median(gaps_ms):.3f} ms, ratio {ratios[-1]:.4f} "
+            f"(of the mean {mean_ratio:.4f}, of the slowest {max(gaps_ms) / right_ms:.4f})"
+        )
+    for note in head.lateness.notes():
+        print(note)
+    is_honest = abs(median(ratios) - 1) <= TOLERANCE
+    print(
+        f"{profile.name}: measured/arithmetic {median(ratios):.4f}: {'ok' if is_honest else 'OFF'}"
+    )
+    return 0 if is_honest else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

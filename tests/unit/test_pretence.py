@@ -1,0 +1,200 @@
+"""Emulated clusters and synthetic texts, as far as the head goes: no ranks, no real clock."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.emulation.between import PacedDrafter
+from pipeinfer_cli.emulation.lateness import Lateness
+from pipeinfer_cli.emulation.pretence import Pretence, check_model, count_ranks, load_profile
+from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.policy import DraftConfig
+from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.runs import Fate, Result, StageTime
+from pipeinfer_cli.split import LayerRange
+
+PROFILE = Profile(
+    name="test",
+    stages=(StageCurve.line(base_ms=10, token_ms=1), StageCurve.line(base_ms=20, token_ms=2)),
+    links=(Link(latency_us=5, gbit_per_s=8), Link(latency_us=6.4, gbit_per_s=0.8)),
+    result_link=Link(latency_us=7, gbit_per_s=80),
+    hidden_bytes=1000,
+    draft_ms=4,
+)
+
+
+class RealEngine:
+    """In place of the model: rows that no synthetic text has, and results of an hour's delay."""
+
+    def __init__(self):
+        self.in_flight = []
+        self.cancelled = set()
+
+    def submit(self, run):
+        self.in_flight.append(run)
+
+    def cancel(self, run_first, run_last):
+        self.cancelled.update(range(run_first, run_last + 1))
+
+    def wait(self, timeout_s):
+        if not self.in_flight:
+            return None
+        run = self.in_flight.pop(0)
+        is_cancelled = run.run_id in self.cancelled
+        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        rows = () if is_cancelled else tuple(-1 for token in run.tokens if token.want)
+        late_us = 1500 if run.run_id == 1 else 0
+        times = (StageTime(0, fate, 0, 0, 10), StageTime(1, fate, 0, 0, 10, late_us=late_us))
+        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=times)
+
+    def nudge(self):
+        pass
+
+
+def decode(acceptance, strategy, *, n_tokens=60, seed=3, n_prompt=4, profile=None, n_max=3):
+    """Tokens, the text that they should be, the counters and the head."""
+    plan = Plan(
+        model_path=Path("m"),
+        model=None,
+        layers=(LayerRange(0, 0), LayerRange(0, 1), LayerRange(1, 2)),
+        n_ctx=256,
+        n_cells=256,
+        profile=profile,
+    )
+    text = Pretence.of(profile, acceptance, seed).text(n_vocab=500)
+    head = Head(plan, RealEngine(), timeout_s=5)
+    request = Request(
+        prompt=range(n_prompt),
+        n_max=n_tokens,
+        strategy=strategy,
+        synthetic=text,
+        draft=DraftConfig(n_max=n_max),
+    )
+    with head.begin(request) as running:
+        tokens = list(islice(running.tokens, n_tokens))
+    expected = [text.token(position) for position in range(n_prompt, n_prompt + n_tokens)]
+    return tokens, expected, running.counters, head
+
+
+@pytest.mark.parametrize("acceptance", ["0", "0.7", "1"])
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_all_strategies_write_the_synthetic_text(strategy, acceptance):
+    tokens, expected, counters, _ = decode(acceptance, strategy)
+    assert tokens == expected
+    if strategy == "iterative" or acceptance == "0":
+        assert counters.n_accepted == 0
+    if strategy == "speculative":  # only here drafts do not depend on who is faster
+        assert counters.n_drafted > 20
+        assert (counters.n_accepted == counters.n_drafted) == (acceptance == "1")
+
+
+def test_rates_by_distance_count_from_the_decided_text():
+    # the first token ahead is always right, the second never: one is accepted of each draft
+    tokens, expected, counters, _ = decode("1/0", "speculative")
+    assert tokens == expected
+    assert counters.ahead_accepted.keys() == {1}
+    assert counters.ahead_accepted[1] == counters.ahead_drafted[1] > 20
+    assert counters.ahead_drafted[2] > 20
+
+
+def test_another_seed_writes_another_text():
+    assert decode("0.5", "iterative")[0] != decode("0.5", "iterative", seed=4)[0]
+
+
+def test_what_is_late_is_counted_and_said():
+    *_, head = decode("0.5", "iterative", profile=PROFILE)
+    lateness = head.lateness
+    assert lateness.n_late == {1: 1}
+    assert lateness.n_computed >= 2 * 59
+    (note,) = lateness.notes()
+    assert "1 of " in note
+    assert "up to 1.5 ms (stages 1)" in note
+    assert lateness.as_dict()["worst_late_ms"] == 1.5
+    assert Lateness().notes() == []
+
+
+def test_a_paced_drafter_takes_its_time_for_each_token():
+    now, waits = [100.0], []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        now[0] += seconds
+
+    class Drafter:
+        def propose(self, context, n_candidates):
+            for token, cost_s in enumerate((1.0, 2.0, 7.0, 1.0)):
+                now[0] += cost_s
+                yield [(token, 1.0)]
+
+    lateness = Lateness()
+    paced = PacedDrafter(Drafter(), 4.0, lateness, clock=lambda: now[0], sleep=sleep)
+    times = [now[0] for _ in paced.propose([1, 2], 2)]
+    assert times == [104, 108, 115, 119]
+    assert waits == [3, 2, 3]
+    assert (lateness.n_drafted, lateness.n_drafted_late) == (4, 1)
+    assert lateness.worst_draft_us == 3_000_000
+    assert "drafted tokens" in lateness.notes()[0]
+
+
+def test_what_a_rank_is_told_of_the_profile():
+    head, first, last = (RankEmulation.of(PROFILE, rank, n_batch=3) for rank in range(3))
+    assert (head.stage_us, head.latency_us, head.bytes_per_us) == ((), 7, 10_000)
+    assert (first.stage_us, first.latency_us) == ((11_000, 12_000, 13_000), 5)
+    assert (last.stage_us, last.latency_us) == ((22_000, 24_000, 26_000), 6)
+    assert (first.bytes_per_us, last.bytes_per_us) == (1000, 100)
+    assert last.hidden_bytes == 1000
+
+
+def test_labels_and_marks():
+    real = Pretence.of(None, None, 0)
+    assert (real.label, real.notes(), real.as_dict(Lateness())) == ("", [], {})
+    both = Pretence.of(PROFILE, "0.8,0.5", 7)
+    assert both.label == ", emulated test, synthetic acceptance 0.8/0.5"
+    assert "the text is not the model's" in both.notes()[0]
+    marks = both.as_dict(Lateness())
+    assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "seed": 7}
+    assert marks["emulation"]["profile"] == "test"
+
+
+def test_ranks_and_layers_follow_from_the_profile():
+    assert load_profile(None, 3) is None
+    profile = load_profile("cpu70b-8-ib", None)
+    assert count_ranks(profile) == 9
+    assert load_profile("cpu70b-8-ib", 9) == profile
+    with pytest.raises(UserError, match="8 stages and a head are 9 ranks, not 4: use --ranks 9"):
+        load_profile("cpu70b-8-ib", 4)
+    check_model(profile, 8, None)
+    check_model(profile, 30, (0, *(1,) * 8))
+    with pytest.raises(UserError, match="8 stages for a model of 7 layers"):
+        check_model(profile, 7, None)
+    with pytest.raises(UserError, match="the head of an emulated cluster holds no layers"):
+        check_model(profile, 30, (1,) * 9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"synth_acceptance": "1.5"}, "a rate from 0 to 1"),
+        ({"synth_acceptance": "high"}, "a rate from 0 to 1"),
+        ({"synth_acceptance": "0.5", "verify": True}, "leave --verify out"),
+        (
+            {"synth_acceptance": "0.5", "draft_model": "m", "drafter": "model"},
+            "--synth-acceptance needs none",
+        ),
+    ],
+)
+def test_what_does_not_go_together(fields, words):
+    with pytest.raises(UserError, match=words):
+        GenerateConfig(model="m", prompt=Prompt(), **fields)
+
+
+def test_the_options_reach_the_ranks():
+    config = GenerateConfig(
+        model="m", prompt=Prompt(text="a"), emulate="cpu70b-4-ib", synth_acceptance="0.8/0.7"
+    )
+    assert GenerateConfig.from_json(config.to_json()) == config
