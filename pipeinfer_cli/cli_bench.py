@@ -79,6 +79,22 @@ def bench(
     draft_threads: Annotated[
         str, typer.Option("--draft-threads", metavar="N", help="Threads of the draft model.")
     ] = "1",
+    emulate: Annotated[
+        str,
+        typer.Option(
+            "--emulate",
+            metavar="PROFILE,...",
+            help="Emulate clusters on this host: profiles' names, or TOML files.",
+        ),
+    ] = "",
+    synth_acceptance: Annotated[
+        str,
+        typer.Option(
+            "--synth-acceptance",
+            metavar="RATE,...",
+            help="Draw verdicts instead of the model's: rates (per token ahead: 0.8/0.7).",
+        ),
+    ] = "",
     prompts: Annotated[
         str,
         typer.Option(
@@ -152,6 +168,8 @@ def bench(
             draft_models=words(draft_model),
             ranks=integers("--ranks", ranks) or (None,),
             threads=integers("-t/--threads", threads) or (None,),
+            emulate=words(emulate) or (None,),
+            synth_acceptance=words(synth_acceptance) or (None,),
             strategies=words(strategy),
             drafters=words(drafter),
             draft={

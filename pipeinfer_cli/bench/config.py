@@ -97,6 +97,8 @@ class BenchConfig:
     models: tuple[str, ...]
     ranks: tuple[int | None, ...] = (None,)
     threads: tuple[int | None, ...] = (None,)
+    emulate: tuple[str | None, ...] = (None,)  # profiles
+    synth_acceptance: tuple[str | None, ...] = (None,)
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
     drafters: tuple[str, ...] = ()  # none: `model` with a draft model, else `ngram`
     draft_models: tuple[str, ...] = ()
@@ -120,16 +122,24 @@ class BenchConfig:
         for option, values in lists.items():
             if not values:
                 raise UserError(f"{option} is empty: give one or more, with commas between them")
+        if self.draft_models and self.synth_acceptance != (None,):
+            raise UserError(
+                f"-md {self.draft_models[0]}: --synth-acceptance needs none: leave it out"
+            )
         tuple(self.groups((), ""))  # what is wrong is said before anything starts
 
     def groups(self, prompts: Sequence[BenchPrompt], record: str) -> Iterator[BenchGroup]:
         """A group for each pipeline that has to be loaded."""
         variants = tuple(dict.fromkeys(self._variants()))
-        for model, ranks, threads in product(self.models, self.ranks, self.threads):
+        for model, emulate, ranks, threads, acceptance in product(
+            self.models, self.emulate, self.ranks, self.threads, self.synth_acceptance
+        ):
             yield BenchGroup(
                 model=model,
                 ranks=ranks,
                 threads=threads,
+                emulate=emulate,
+                synth_acceptance=acceptance,
                 variants=variants,
                 prompts=tuple(prompts),
                 n_predict=self.n_predict,

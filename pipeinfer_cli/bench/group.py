@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import closing
 
@@ -9,11 +10,14 @@ from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
 from pipeinfer_cli.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.config import DEFAULT_DRAFT
+from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.emulation.synthetic import SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import Answer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
+from pipeinfer_cli.sampling import MAX_SEED
 from pipeinfer_cli.vocab import Vocab
 
 N_WARMUP = 16  # tokens of a variant's first request, which is not measured
@@ -47,6 +51,8 @@ class GroupWork:
                 *turns(len(group.variants), n_prompts, group.repetitions),
             ):
                 record.write(self._measure(turn, head))
+            for note in head.lateness.notes():
+                print(f"pipeinfer: note: {note}", file=sys.stderr)
 
     def _check_room(self) -> None:
         group, lengths = self._group, [len(prompt) for prompt in self._prompts]
@@ -60,13 +66,16 @@ class GroupWork:
 
     def _measure(self, turn: Turn, head: Head) -> Sample:
         request, answer = self._request(turn), Answer()
+        n_late_before = head.lateness.n_late_in_all
+        # an end of generation that was drawn ends nothing
+        ignore_eos = self._group.ignore_eos or request.synthetic is not None
         with head.begin(request) as running:
             start_s = time.monotonic()
             for _ in answer_tokens(
                 running.tokens,
                 self._vocab,
                 request.n_max,
-                ignore_eos=self._group.ignore_eos,
+                ignore_eos=ignore_eos,
                 answer=answer,
             ):
                 pass
@@ -79,12 +88,13 @@ class GroupWork:
                 start_s=start_s,
                 times_s=tuple(answer.times_s),
                 counters=running.counters,
+                n_late=head.lateness.n_late_in_all - n_late_before,
             )
 
     def _request(self, turn: Turn) -> Request:
         prompt, n_predict = self._prompts[turn.prompt], self._group.n_predict
         if turn.variant == PLAIN:
-            return Request(prompt=prompt, n_max=n_predict)
+            return Request(prompt=prompt, n_max=n_predict, synthetic=self._text(turn))
         variant = self._group.variants[turn.variant]
         return Request(
             prompt=prompt,
@@ -93,7 +103,15 @@ class GroupWork:
             ablations=variant.ablations,
             draft=variant.draft or DEFAULT_DRAFT,
             drafter=self._drafters.make(variant.drafter, variant.draft_model),
+            synthetic=self._text(turn),
         )
+
+    def _text(self, turn: Turn) -> SyntheticText | None:
+        """Each prompt has a luck of its own, the same for all variants and repetitions."""
+        group = self._group
+        seed = (group.sample.seed + turn.prompt) % (MAX_SEED + 1)
+        pretence = Pretence.of(self._plan.profile, group.synth_acceptance, seed)
+        return pretence.text(self._vocab.n_tokens)
 
 
 def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:

@@ -42,6 +42,7 @@ class Sample:
     start_s: float
     times_s: tuple[float, ...]  # when each token was decided, by the clock of start_s
     counters: Counters
+    n_late: int = 0  # emulated: computations and drafted tokens that the profile has faster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

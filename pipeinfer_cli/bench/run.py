@@ -74,11 +74,17 @@ def _report(group: BenchGroup, report: Report) -> None:
 
 
 def _description(group: BenchGroup) -> str:
-    ranks = "" if group.ranks is None else f"{group.ranks} ranks, "
-    return (
-        f"{Path(group.model).name}, {ranks}{len(group.variants)} variants x "
-        f"{len(group.prompts)} prompts x {group.repetitions} repetitions"
-    )
+    parts = [
+        Path(group.model).name,
+        f"{group.ranks} ranks" if group.ranks else "",
+        f"emulated {group.emulate}" if group.emulate else "",
+        f"synthetic acceptance {group.synth_acceptance}" if group.synth_acceptance else "",
+        (
+            f"{len(group.variants)} variants x {len(group.prompts)} prompts x "
+            f"{group.repetitions} repetitions"
+        ),
+    ]
+    return ", ".join(filter(None, parts))
 
 
 @contextmanager
@@ -130,4 +136,8 @@ def _differing(config: BenchConfig) -> list[str]:
             if name != "n_max"
         },
     }
-    return [name for name, values in lists.items() if len(values) > 1]
+    pretended = {"emulate": config.emulate, "synth_acceptance": config.synth_acceptance}
+    return [
+        *(name for name, values in pretended.items() if values != (None,)),
+        *(name for name, values in lists.items() if len(values) > 1),
+    ]

@@ -24,6 +24,7 @@ class Summary:
     n_prompts: int  # that were measured in each repetition
     speedup: float | None  # over iterative; None if it was not measured
     speedup_over_speculative: float | None  # over the fastest `speculative` of the group
+    n_late: int  # over all repetitions; see Sample
     identical: bool | None  # all token ids are those of plain decoding; None: it was not done
 
     @property
@@ -90,6 +91,7 @@ def summarise(group: BenchGroup, record: Record) -> list[Summary]:
             pooled[index],
             n_prompts=len(repetitions[0]),
             references=by_strategy,
+            n_late=sum(each.n_late for samples in repetitions for each in samples),
             identical=_is_identical([each for each in samples if each.variant == index], truths),
         )
         for index, repetitions in measured.items()
@@ -141,6 +143,7 @@ def _summary(
     *,
     n_prompts: int,
     references: Mapping[str, Sequence[Sequence[Stats]]],
+    n_late: int,
     identical: bool | None,
 ) -> Summary:
     return Summary(
@@ -151,6 +154,7 @@ def _summary(
         n_prompts=n_prompts,
         speedup=speedup(pooled, references["iterative"]),
         speedup_over_speculative=speedup(pooled, references["speculative"]),
+        n_late=n_late,
         identical=identical,
     )
 

@@ -36,6 +36,11 @@ class Lateness:
         self.n_drafted_late += late_us > 0
         self.worst_draft_us = max(self.worst_draft_us, late_us)
 
+    @property
+    def n_late_in_all(self) -> int:
+        """Computations and drafted tokens that were too late."""
+        return sum(self.n_late.values()) + self.n_drafted_late
+
     def notes(self) -> list[str]:
         """Lines for people; none if all was in time."""
         notes = []

@@ -97,6 +97,29 @@ def test_under_a_launcher_groups_follow_one_another_in_one_world(small):
         assert (row["identical"], row["n_ranks"], row["repetitions"]) == (True, 2, 2)
 
 
+def test_an_emulated_cluster_with_synthetic_acceptance(small, tmp_path):
+    (tmp_path / "one.txt").write_text("Once upon a time")
+    done = subprocess.run(
+        pipeinfer(
+            *small,
+            *("-p", str(tmp_path / "one.txt"), "--no-warmup", "--draft-max", "4", "-o", "json"),
+            *("--emulate", "cpu70b-4-gbe", "--synth-acceptance", "0.9,0.9/0.1"),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [row["synth_acceptance"] for row in shown] == ["0.9"] * 3 + ["0.9/0.1"] * 3
+    assert [row["drafter"] for row in shown] == ["none", "synthetic", "synthetic"] * 2
+    for row in shown:
+        assert (row["emulate"], row["n_ranks"], row["n_stages"]) == ("cpu70b-4-gbe", 5, 4)
+        assert row["identical"] is True
+        assert row["n_late"] >= 0
+    assert "synthetic acceptance 0.9/0.1" in done.stderr
+
+
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_ctrl_c_keeps_what_was_measured(small, ranks, tmp_path):
     process = subprocess.Popen(

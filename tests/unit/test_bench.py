@@ -82,6 +82,12 @@ def test_a_group_for_each_pipeline_to_load() -> None:
     assert {each.variants for each in groups} == {groups[0].variants}
 
 
+def test_emulated_clusters_and_acceptances_are_groups() -> None:
+    several = config(emulate=("a", "b"), synth_acceptance=("0.5", "0.8/0.7"), draft={})
+    pairs = [(group.emulate, group.synth_acceptance) for group in several.groups(PROMPTS, "r")]
+    assert pairs == [("a", "0.5"), ("a", "0.8/0.7"), ("b", "0.5"), ("b", "0.8/0.7")]
+
+
 def test_variants_that_are_the_same_are_measured_once() -> None:
     (group,) = config(
         strategies=("pipeinfer:no-cancel", "pipeinfer:no-cancel:no-cancel", "iterative"),
@@ -122,6 +128,8 @@ def test_a_group_survives_its_way_to_another_process() -> None:
         (["-m", "m", "--drafter", "none"], "--drafter 'none': give one or more of ngram"),
         (["-m", "m", "--temp", "-1"], "--temp -1"),
         (["-m", "m", "-p", "/no/file"], "'/no/file'"),
+        (["-m", "m", "--synth-acceptance", "0.5,2"], "--synth-acceptance '2'"),
+        (["-m", "m", "-md", "d", "--synth-acceptance", "0.5"], "--synth-acceptance needs none"),
         (["-m", "no.gguf"], "no.gguf"),
         (["-m", "m", "--ranks", "2", "--layer-split", "1"], "1 weights for 2 ranks"),
     ],
@@ -299,16 +307,29 @@ def test_a_record_is_read_back_up_to_its_last_whole_line(tmp_path: Path) -> None
 # formats
 
 
+NAMES = (
+    *("build_commit", "cpu_info", "gpu_info", "backends"),
+    *("pipeinfer_version", "llama_cpp", "mpi", "host"),
+)
+MACHINE = {name: f"{name} 'of' \"mine\", it\nsays" for name in NAMES} | {"build_number": 7}
+
+
 @pytest.fixture
 def table() -> list[rows.Row]:
-    names = [
-        *("build_commit", "cpu_info", "gpu_info", "backends"),
-        *("pipeinfer_version", "llama_cpp", "mpi", "host"),
-    ]
-    machine_ = {name: f"{name} 'of' \"mine\", it\nsays" for name in names} | {"build_number": 7}
     group = group_of(ITERATIVE, SPECULATIVE, PIPEINFER)
     record_ = measured([[10, 10, 5], [40, 32, 16]])
-    return [rows.row(group, FACTS, each, machine_) for each in summarise(group, record_)]
+    return [rows.row(group, FACTS, each, MACHINE) for each in summarise(group, record_)]
+
+
+def test_what_is_synthetic_or_late_is_said() -> None:
+    group = group_of(ITERATIVE, SPECULATIVE, emulate="x/slow.toml", synth_acceptance="0.8/0.7")
+    samples = [replace(each, n_late=each.variant) for each in measured([[10, 5]]).samples]
+    found = summarise(group, Record(facts=FACTS, samples=tuple(samples)))
+    shown = [rows.row(group, FACTS, each, MACHINE) for each in found]
+    assert [row["drafter"] for row in shown] == ["none", "synthetic"]
+    assert {row["emulate"] for row in shown} == {"slow"}
+    assert {row["synth_acceptance"] for row in shown} == {"0.8/0.7"}
+    assert [row["n_late"] for row in shown] == [0, 3]
 
 
 def written(output: Any, table: list[rows.Row]) -> str:

@@ -70,7 +70,7 @@ def test_the_panel_counts_while_it_goes():
     assert panel.summary.startswith(f"{counters.n_decided} tokens")
     percent = 100 * counters.n_accepted / counters.n_drafted
     assert f"{percent:.0f} % of {counters.n_drafted} drafted tokens accepted" in panel.summary
-    assert len(recorder.recording().runs) > 300
+    assert len(recorder.recording().runs) > 200
 
 
 @pytest.mark.parametrize(
