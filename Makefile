@@ -16,7 +16,7 @@ BENCH_RANKS  ?= 2
 BENCH_STAGES ?= 8
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -120,6 +120,10 @@ bench-scheduler: build ## what the scheduler itself costs per run, with 64 in fl
 trace-overlap: EXTRAS := [test]
 trace-overlap: build build/smollm2-f32.gguf ## trace a generation: draft, stages and a cancel at once
 	$(BIN)/python tests/bench/trace_overlap.py build/smollm2-f32.gguf $(SMOLLM2) build/trace-overlap
+
+bench-long: EXTRAS := [test]
+bench-long: build reference ## 4,000 tokens: what a token costs as the context grows, and memory
+	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/long.py $(SMOLLM2) build/reference/bin
 
 bench-emulation: EXTRAS := [test]
 bench-emulation: build build/tiny.gguf ## emulated clusters against their profiles' arithmetic: BENCH_STAGES=8

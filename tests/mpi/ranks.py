@@ -26,12 +26,18 @@ REMOVE_ALL = KvOp(kind=KvKind.REMOVE, seq_src=-1)
 
 def main(body: Callable[[Any, Any], Any]) -> None:
     """Calls body(comm, request) on every rank and prints rank 0's answer as JSON."""
-    os.environ["GGML_NO_BACKTRACE"] = "1"
-    comm = mpi.start()
-    native.capture_log()
+    comm = start()
     answer = body(comm, json.loads(sys.argv[1]))
     if comm.rank == 0:
         print(json.dumps(answer), flush=True)
+
+
+def start() -> Any:
+    """The communicator of the job."""
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    comm = mpi.start()
+    native.capture_log()
+    return comm
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
