@@ -97,7 +97,7 @@ def write_text(
     """Writes the answer to stdout while it comes."""
     # an end of generation that was drawn ends nothing
     ignore_eos = config.ignore_eos or request.synthetic is not None
-    with watching(config.pictures, head.setting(request)) as watch:
+    with watching(config.pictures, head.setting(request), pretence.label) as watch:
         writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
         with head.begin(request, watch) as running:
             start_s = time.monotonic()

@@ -26,8 +26,9 @@ from pipeinfer_cli.trace.timeline import timeline
 class Watch:
     """What goes between a request and the rest, so that pictures can be made of it."""
 
-    def __init__(self, recorder: Recorder | None, stdout: TextIO) -> None:
+    def __init__(self, recorder: Recorder | None, stdout: TextIO, label: str = "") -> None:
         self._recorder = recorder
+        self._label = label
         self._recording: Recording | None = None
         self.stdout = stdout  # where the text goes
 
@@ -53,17 +54,20 @@ class Watch:
             return
         drawn = timeline(self._recording)
         if pictures.trace is not None:
-            chrome.write(drawn, Path(pictures.trace), _about(stats))
+            chrome.write(drawn, Path(pictures.trace), _about(stats, self._label))
         if pictures.plot is not None:
             from pipeinfer_cli.trace import plot
 
-            run = plot.Titled(title=_title(stats), timeline=drawn)
+            run = plot.Titled(title=_title(stats, self._label), timeline=drawn)
             plot.plot_runs([run], Path(pictures.plot), window_ms=pictures.plot_window_ms)
 
 
 @contextmanager
-def watching(pictures: Pictures, setting: Setting) -> Iterator[Watch]:
-    """A watch while the block runs, with its panel on the terminal if that was asked for."""
+def watching(pictures: Pictures, setting: Setting, label: str = "") -> Iterator[Watch]:
+    """A watch while the block runs, with its panel on the terminal if that was asked for.
+
+    `label` says on all pictures what is not real; see emulation.pretence.Pretence.
+    """
     is_wanted = pictures.trace or pictures.plot or pictures.live
     if not is_wanted:
         yield Watch(None, sys.stdout)
@@ -72,27 +76,27 @@ def watching(pictures: Pictures, setting: Setting) -> Iterator[Watch]:
     with ExitStack() as stack:
         stdout = sys.stdout
         if pictures.terminal is not None:
-            view = LiveView(recorder, f"pipeinfer --strategy {setting.strategy}")
+            view = LiveView(recorder, f"pipeinfer --strategy {setting.strategy}{label}")
             show = partial(_now, view)
             put = stack.enter_context(output.live_panel(show, pictures.terminal))
             if pictures.terminal.has_stdout:
                 stdout = _text_to(put)
         elif pictures.live:
             print("pipeinfer: note: no --live panel, since stderr is no terminal", file=sys.stderr)
-        yield Watch(recorder, stdout)
+        yield Watch(recorder, stdout, label)
 
 
 def _now(view: LiveView) -> Any:
     return view.panel(time.monotonic())
 
 
-def _title(stats: Stats) -> str:
+def _title(stats: Stats, label: str) -> str:
     stages = f"{stats.n_stages} stage" + "s" * (stats.n_stages != 1)
-    return f"{stats.strategy}, {stages}: {stats.tokens_per_s:.1f} tokens/s"
+    return f"{stats.strategy}, {stages}{label}: {stats.tokens_per_s:.1f} tokens/s"
 
 
-def _about(stats: Stats) -> dict[str, Any]:
-    return {"program": "pipeinfer", **stats.as_dict()}
+def _about(stats: Stats, label: str) -> dict[str, Any]:
+    return {"program": f"pipeinfer{label}", **stats.as_dict()}
 
 
 def _text_to(put: Callable[[str], None]) -> TextIO:

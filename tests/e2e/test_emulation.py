@@ -11,6 +11,7 @@ from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smo
 pytestmark = pytest.mark.e2e
 
 N_PREDICT = 16
+JSON = ("--format", "json", "--stats")
 PROFILE = """
 n_stages = 2
 hidden_bytes = 8192
@@ -51,13 +52,14 @@ def test_an_emulated_cluster_writes_the_text_of_plain_decoding(profile):
     assert ", emulated small" in done.stderr
 
 
-def test_a_synthetic_text_is_marked_and_the_same_for_all_strategies(profile):
-    texts = []
+def test_a_synthetic_text_is_marked_and_the_same_for_all_strategies(profile, tmp_path):
+    texts, trace = [], tmp_path / "trace.json"
     for strategy in ("iterative", "pipeinfer"):
         options = ("--synth-acceptance", "0.8/0.7", "--seed", "5", "--strategy", strategy)
-        done = generate("--emulate", profile, *options, "--format", "json", "--stats")
+        done = generate("--emulate", profile, *options, "--trace", str(trace), *JSON)
         assert done.returncode == 0, done.stderr
         shown = json.loads(done.stdout)
+        assert trace.read_text().count("synthetic acceptance 0.8/0.7") == 1
         assert shown["synthetic"] == {"acceptance": [0.8, 0.7], "seed": 5}
         assert "pipeinfer: note: synthetic: acceptance 0.8/0.7" in done.stderr
         assert ", synthetic acceptance 0.8/0.7" in done.stderr

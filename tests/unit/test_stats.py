@@ -1,7 +1,11 @@
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from pipeinfer_cli.counters import Counters
-from pipeinfer_cli.stats import Setting, measure, percentile
+from pipeinfer_cli.stats import Setting, Stats, measure, percentile
 
 SETTING = Setting(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
 
@@ -57,3 +61,9 @@ def test_percentile_is_the_nearest_rank():
     assert percentile(values, 99) == 99
     assert percentile([4.0], 99) == 4
     assert percentile([1.0, 2.0], 99) == 2
+
+
+def test_the_docs_define_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    defined = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|(.*?)\|", text, re.MULTILINE))))
+    assert defined == {field.name for field in fields(Stats)}
