@@ -30,8 +30,8 @@ test: reference build ## run all tests
 	$(BIN)/pytest
 
 test-matrix: EXTRAS := [test]
-test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
-	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 1300
+test-matrix: reference build ## every strategy with every drafter and number of stages: about an hour
+	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 3000
 
 lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting
