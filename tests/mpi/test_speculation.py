@@ -14,18 +14,18 @@ from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi
 
-# The whole matrix takes half an hour: `make test-matrix`. Otherwise each job takes a sample of it.
+# The whole matrix takes about an hour: `make test-matrix`. Otherwise each job takes a sample of it.
 IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:8]
 N_PREDICT = 20 if IS_WHOLE else 32
 N_CTX = 256
 N_SPARE = 128  # cells, for branches
 STRATEGIES = ("speculative", "pipeinfer", "auto")
+DRAFTERS = ("same", "Q4_0", "fewer layers", "both", "ngram", "wrong", "random")
 TRIPLES = [
     *product(STRATEGIES, DRAFTERS, [1]),
     *product(("speculative", "pipeinfer"), ("Q4_0", "both", "random"), [3]),  # token trees
 ]
-DRAFTERS = ("same", "Q4_0", "fewer layers", "both", "ngram", "wrong", "random")
 SEEDS = (None, 1, 2, 3)  # None: greedy; else temperature 0.8
 JOBS = [([1], None), ([1, 1], 1), ([0, 1, 1], None), ([1, 1, 1, 1], 2)]
 if IS_WHOLE:
