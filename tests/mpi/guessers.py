@@ -1,6 +1,7 @@
 """Drafters for the tests: real ones, and two that know the truth and use it as they like."""
 
 import random
+from functools import cache
 from pathlib import Path
 
 from pipeinfer_cli.draft_model import ModelDrafter
@@ -30,6 +31,11 @@ class Teller:
             position += 1
 
 
+@cache
+def load(path, n_ctx, sample):
+    return ModelDrafter(path, n_ctx=n_ctx, n_threads=1, sample=sample)
+
+
 def make_guesser(name, request, prompt, truth):
     if name == "wrong":
         return Teller(prompt + truth, 0.0)
@@ -38,6 +44,5 @@ def make_guesser(name, request, prompt, truth):
     if name == "ngram":
         return NgramDrafter()
     sample = SampleParams(**request.get("sample", {}))
-    path = Path(request["draft_model"])
-    model = ModelDrafter(path, n_ctx=request["n_ctx"], n_threads=1, sample=sample)
+    model = load(Path(request["draft_model"]), request["n_ctx"], sample)
     return FirstThatKnows(NgramDrafter(), model) if name == "both" else model
