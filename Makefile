@@ -14,9 +14,10 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 
 BENCH_RANKS  ?= 2
 BENCH_STAGES ?= 8
+FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: docs-architectures fuzz test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -77,6 +78,14 @@ patches-regenerate: ## write the commits of build/upstream back to native/patche
 	git -C $(QUEUE) format-patch --quiet --no-stat --no-signature --zero-commit --no-numbered --no-renames \
 	    --abbrev=7 --diff-algorithm=myers -U3 --src-prefix=a/ --dst-prefix=b/ -o $(abspath native/patches) upstream
 
+fuzz: EXTRAS := [test]
+fuzz: build ## damaged GGUFs through all that reads one: FUZZ_CASES=6000
+	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest tests/native/test_fuzz.py
+
+docs-architectures: EXTRAS := [test]
+docs-architectures: build ## write the table of architectures that split, from their tests
+	$(BIN)/python tests/architectures.py > docs/architectures.md
+
 SMOLLM2 = $$($(BIN)/pipeinfer models pull smollm2)
 
 memory: EXTRAS := [test]
@@ -134,7 +143,7 @@ build/tiny.gguf: | build
 	$(BIN)/python tests/bench/tiny.py $(SMOLLM2) $@
 
 build/smollm2-f32.gguf: | build
-	$(BIN)/python tests/bench/dequantize.py $(SMOLLM2) $@
+	$(BIN)/pipeinfer models derive smollm2 --type F32 -o $@
 
 build/smollm2-27-layers.gguf: | build
 	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 9 16 23

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from pipeinfer_cli import cli_bench, cli_simulate, launch, spawned
+from pipeinfer_cli import cli_bench, cli_simulate, launch, model_commands, spawned
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
@@ -26,6 +26,8 @@ from pipeinfer_cli.errors import (
     UserError,
     exit_code_of,
 )
+from pipeinfer_cli.options import integer as _integer
+from pipeinfer_cli.options import number as _number
 from pipeinfer_cli.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace import options as picture_options
@@ -48,23 +50,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Named models: list, fetch, and find them.", rich_markup_mode=None)
-app.add_typer(models_app, name="models")
 app.command()(cli_simulate.simulate)
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number") from None
+model_commands.register(app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -355,52 +342,6 @@ def generate(
 
 
 app.command()(cli_bench.bench)
-
-
-@models_app.command("list")
-def models_list() -> Action:
-    """The known models, and which are in the cache."""
-    return _list
-
-
-def _list() -> int:
-    from pipeinfer_cli import models, output
-
-    rows = [
-        (each.name, output.size(each.size_bytes), "yes" if each.cached else "no", each.description)
-        for each in models.catalogue().values()
-    ]
-    output.table(("name", "size", "cached", "description"), rows)
-    return 0
-
-
-@models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A name of `models list`.")]) -> Action:
-    """Bring a model into the cache, and print its path."""
-    return partial(_pull, name)
-
-
-def _pull(name: str) -> int:
-    from pipeinfer_cli import models, pull
-
-    print(pull.pull(models.find(name)))
-    return 0
-
-
-@models_app.command("path")
-def models_path(name: Annotated[str, typer.Argument(help="A name of `models list`.")]) -> Action:
-    """Print the path of a model in the cache."""
-    return partial(_path, name)
-
-
-def _path(name: str) -> int:
-    from pipeinfer_cli import models
-
-    model = models.find(name)
-    if not model.cached:
-        raise UserError(f"the model {name} is not in the cache: run pipeinfer models pull {name}")
-    print(model.cache_path)
-    return 0
 
 
 @app.command()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import build_info, launch, models, output
+from pipeinfer_cli import build_info, catalogue, launch, models, output
 from pipeinfer_cli.errors import PipeinferError
 
 COMMAND_TIMEOUT_S = 20.0
@@ -210,8 +210,10 @@ def _memory() -> Check:
 
 
 def _cache() -> Check:
-    folder = models.models_dir()
-    cached = [model.name for model in models.catalogue().values() if model.cached]
+    folder = catalogue.models_dir()
+    cached = [
+        model.name for model in models.catalogue().models.values() if models.cached_path(model)
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import launch, output, spawned
+from pipeinfer_cli import launch, models, output, shards, spawned
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
@@ -27,6 +27,7 @@ RANK_PROGRAM = (
 
 def generate(config: GenerateConfig) -> int:
     """Runs one request and returns the exit code."""
+    config = models.with_default_draft(config)
     if config.pictures.live:
         shown = replace(config.pictures, terminal=output.find_terminal())
         config = replace(config, pictures=shown)
@@ -41,6 +42,7 @@ def start(config: JobConfig) -> int:
         return join(config, world)
     profile = load_profile(config.emulate, config.ranks)
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
+    ranks = ranks or shards.n_stages(config.model) or 0
     return alone(replace(config, ranks=ranks or launch.default_ranks()))
 
 
@@ -67,8 +69,6 @@ def alone(config: JobConfig) -> int:
 
 def _resolved(config: GenerateConfig) -> GenerateConfig:
     """The same with the models' files, and the prompt's text. Raises UserError."""
-    from pipeinfer_cli import models
-
     text = read_prompt(config.prompt)
     draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
     return replace(

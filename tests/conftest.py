@@ -22,6 +22,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(LAUNCHED) and name != "PIPEINFER_CACHE":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PIPEINFER_MODELS", os.devnull)  # the user's own models.toml
 
 
 @pytest.fixture

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from pathlib import Path
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 
-from pipeinfer_cli import native
+from pipeinfer_cli.derive import DeriveConfig, derive
 
 N_LAYER, N_EMBD, N_FF, N_VOCAB = 3, 512, 1024, 384  # rows of K-quants are multiples of 256
 N_HEAD, N_HEAD_KV = 8, 4
 HEAD_DIM = N_EMBD // N_HEAD
 N_WINDOW = 12
 
-FILE_TYPES = {  # llama_ftype
-    "F32": 0,
-    "F16": 1,
-    "Q4_0": 2,
-    "Q4_1": 3,
-    "Q8_0": 7,
-    "Q4_K_M": 15,
-    "Q5_K_M": 17,
-    "Q6_K": 18,
-}
+FILE_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K")
 
 
 def random_llama(path: Path) -> Path:
@@ -68,10 +57,7 @@ def finish(writer: gguf.GGUFWriter, path: Path, shapes: dict[str, tuple[int, ...
     """Writes the file, with random tensors of these shapes."""
     for name, shape in shapes.items():
         writer.add_tensor(name, weights(name, shape))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
     return path
 
 
@@ -108,46 +94,48 @@ def weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
 
-def without_layers(source: Path, target: Path, left_out: set[int]) -> Path:
-    """Writes source again without some of its layers: a cheaper model of the same vocabulary."""
+def in_parts(source: Path, prefix: Path, n_parts: int) -> list[Path]:
+    """Writes source again in several files, as llama.cpp's gguf-split does; returns their paths."""
     reader = gguf.GGUFReader(source)
-    arch = reader.fields["general.architecture"].contents()
-    n_layer = reader.fields[f"{arch}.block_count"].contents()
-    kept = [layer for layer in range(n_layer) if layer not in left_out]
-    writer = gguf.GGUFWriter(target, arch)
+    paths = [
+        prefix.with_name(f"{prefix.name}-{part + 1:05}-of-{n_parts:05}.gguf")
+        for part in range(n_parts)
+    ]
+    for part, path in enumerate(paths):
+        writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+        if part == 0:
+            copy_fields(reader, writer)
+        writer.add_uint16("split.no", part)
+        writer.add_uint16("split.count", n_parts)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        n_each = -(-len(reader.tensors) // n_parts)
+        for tensor in reader.tensors[part * n_each : (part + 1) * n_each]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        write(writer)
+    return paths
+
+
+def copy_fields(reader: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
     for field in reader.fields.values():
-        if field.name == f"{arch}.block_count":
-            writer.add_block_count(len(kept))
-        elif not field.name.startswith("GGUF.") and field.name != "general.architecture":
+        # the writer makes these itself
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
             element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
-    for tensor in reader.tensors:
-        head, _, rest = tensor.name.partition(".")
-        layer, _, name = rest.partition(".")
-        if head != "blk":
-            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-        elif int(layer) not in left_out:
-            renamed = f"blk.{kept.index(int(layer))}.{name}"
-            writer.add_tensor(renamed, tensor.data, raw_dtype=tensor.tensor_type)
+
+
+def write(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return target
 
 
 def convert(source: Path, folder: Path, file_type: str) -> Path:
-    """Writes source again as another type (a key of FILE_TYPES), by libllama's own quantizer."""
-    os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(native.lib_dir()))
-    import llama_cpp.llama_cpp as llama
-
+    """Writes source again as another type: a key of FILE_TYPES."""
     target = folder / f"{source.stem}-{file_type}.gguf"
-    params = llama.llama_model_quantize_default_params()
-    params.ftype = FILE_TYPES[file_type]
-    params.allow_requantize = True
-    params.nthread = 2
-    status = llama.llama_model_quantize(
-        os.fsencode(source), os.fsencode(target), ctypes.byref(params)
-    )
-    assert status == 0, f"{source} as {file_type}"
-    return target
+    return derive(DeriveConfig(model=source, target=target, file_type=file_type, n_threads=2))
+
+
+def without_layers(source: Path, target: Path, left_out: set[int]) -> Path:
+    """Writes source again without some of its layers: a cheaper model of the same vocabulary."""
+    return derive(DeriveConfig(model=source, target=target, left_out=tuple(sorted(left_out))))

@@ -155,11 +155,22 @@ struct pi_model_info {
     char     arch[64];
 };
 
+// How to write a GGUF again. The notes have at most 127 bytes; they become metadata, pipeinfer.derived.*
+struct pi_quantize_params {
+    int32_t         file_type; // enum llama_ftype; -1: tensors stay as they are
+    int32_t         n_threads;
+    int32_t         n_left_out;
+    const int32_t * left_out; // [n_left_out] layers that the new file does without; those after them move up
+    const char *    note_source; // .source: the file's name
+    const char *    note_sha256; // .source_sha256
+    const char *    note_how; // .how: what was changed
+};
+
 struct pi_engine;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_model_info
-PI_API void pi_abi_sizes(size_t sizes[9]);
+// pi_model_info, pi_quantize_params
+PI_API void pi_abi_sizes(size_t sizes[10]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
@@ -169,9 +180,21 @@ PI_API void pi_log_capture(int32_t verbose);
 PI_API const char * pi_mpi_library(void);
 
 // Read what a GGUF says of itself, without loading it; layer_bytes has room for n_layer_max entries.
-// PI_ERR_MODEL with one line in err if the file is missing, truncated, no GGUF, or lacks what every model has.
+// Of a model in several files, `path` is the first, and all are read. Of a shard, the numbers are the whole model's.
+// PI_ERR_MODEL with one line in err if a file is missing, truncated, no GGUF, or lacks what every model has.
 PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, uint64_t * layer_bytes,
                               int32_t n_layer_max, char * err, size_t err_size);
+
+// The i-th architecture that can be split by layers; NULL after the last one.
+PI_API const char * pi_stage_arch(int32_t i);
+
+// A tensor type (enum ggml_type): its blocks hold n_elements in n_bytes. PI_ERR_INVALID if there is no such type.
+PI_API int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
+
+// Write `source` (of several files, the first) again as `target`. PI_ERR_MODEL with one line in err on failure; then, and
+// when the disk was full, what is in `target` is not to be used: check it with pi_model_info_read.
+PI_API int pi_quantize(const char * source, const char * target, const struct pi_quantize_params * params, char * err,
+                       size_t err_size);
 
 // The token to stand at `position`, from the logits [n_vocab] of the one before it: as the last stage of an engine with
 // these parameters would draw it, a pure function of the arguments. With probability not NULL, also the token's softmax

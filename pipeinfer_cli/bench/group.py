@@ -32,7 +32,7 @@ class GroupWork:
 
     def __init__(self, group: BenchGroup, plan: Plan) -> None:
         self._group, self._plan = group, plan
-        self._vocab = Vocab(plan.model_path, verbose=group.verbose)
+        self._vocab = Vocab(plan.files.head_path, verbose=group.verbose)
         self._prompts = [self._vocab.tokenize(prompt.text) for prompt in group.prompts]
         self._check_room()
         self._drafters = Drafters(group, self._vocab)
@@ -122,7 +122,7 @@ def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:
         n_stages=plan.n_stages,
         n_batch=plan.n_batch,
         n_threads=engine.config.n_threads,
-        model_filename=str(plan.model_path),
+        model_filename=str(plan.files.head_path),
         model_type=model.type,
         model_size=model.size_bytes,
         model_n_params=model.n_params,

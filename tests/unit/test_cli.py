@@ -260,5 +260,5 @@ def test_no_prompt_and_empty_stdin() -> None:
 def test_version_and_models_list() -> None:
     assert run("--version").stdout.startswith("pipeinfer ")
     header, *rows = run("models", "list").stdout.splitlines()
-    assert header.split("\t") == ["name", "size", "cached", "description"]
+    assert header.split("\t") == ["name", "size", "cached", "SHA-256", "description"]
     assert rows[0].startswith("smollm2\t98.4 MB\t")

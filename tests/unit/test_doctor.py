@@ -143,7 +143,7 @@ def test_probe(code: str, said: str) -> None:
 def test_the_cache_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "c"))
     assert doctor._cache().text == f"{tmp_path}/c/models: empty"
-    model = models.catalogue()["smollm2"]
+    model = models.find("smollm2")
     with model.cache_path.open("wb") as file:
         file.truncate(model.size_bytes)
     assert doctor._cache().text.endswith("smollm2")

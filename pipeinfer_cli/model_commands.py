@@ -1,0 +1,198 @@
+"""The commands about models: `pipeinfer shard` and `pipeinfer models ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeinfer_cli import config as cfg
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.options import integer
+
+Action = Callable[[], int]
+
+models_app = typer.Typer(
+    help="Models: list, fetch and find named ones, look into GGUFs, derive others.",
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="A name of `models list`.")]
+PathOrName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF path, or a model's name.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    app.add_typer(models_app, name="models")
+    app.command("shard")(shard)
+
+
+def shard(
+    model: PathOrName,
+    stages: Annotated[
+        int,
+        typer.Option("--stages", parser=integer, metavar="N", help="How many stages, and files."),
+    ],
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the files.")
+    ],
+    layer_split: Annotated[
+        str,
+        typer.Option(
+            "--layer-split",
+            metavar="WEIGHTS",
+            help="A weight per stage (2,1,1), or auto: even by bytes.",
+        ),
+    ] = "auto",
+) -> Action:
+    """Cut a GGUF into one file per stage, for nodes without shared storage."""
+    return partial(_shard, model, stages, folder, cfg.parse_layer_split(layer_split))
+
+
+def _shard(model: str, stages: int, folder: Path, layer_split: tuple[float, ...] | None) -> int:
+    from pipeinfer_cli import models
+    from pipeinfer_cli import shard as shard_
+
+    config = shard_.ShardConfig(
+        model=models.resolve(model), n_stages=stages, layer_split=layer_split, folder=folder
+    )
+    for path in shard_.shard(config):
+        print(path)
+    return 0
+
+
+@models_app.command("show")
+def models_show(
+    model: PathOrName,
+    stages: Annotated[
+        int | None,
+        typer.Option("--stages", parser=integer, metavar="N", help="What each of N stages needs."),
+    ] = None,
+    ctx_size: Annotated[
+        int,
+        typer.Option("-c", "--ctx-size", parser=integer, metavar="N", help="For the KV cache."),
+    ] = cfg.DEFAULT_N_CTX,
+) -> Action:
+    """What is in a GGUF: layers, their bytes, and the memory that stages would need."""
+    return partial(_show, model, stages, ctx_size)
+
+
+def _show(model: str, stages: int | None, ctx_size: int) -> int:
+    from pipeinfer_cli import models, show
+
+    path = models.resolve(model)
+    return show.show(show.ShowConfig(model=path, n_stages=stages, n_ctx=ctx_size))
+
+
+@models_app.command("derive")
+def models_derive(
+    model: PathOrName,
+    target: Annotated[Path, typer.Option("-o", "--output", metavar="GGUF", help="The new file.")],
+    file_type: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="F32, F16, Q8_0, Q4_K_M, Q4_0, ...")
+    ] = None,
+    without: Annotated[
+        str, typer.Option("--without", metavar="LAYERS", help="Layers to leave out: 9,14,20-22.")
+    ] = "",
+    threads: Annotated[
+        int | None, typer.Option("-t", "--threads", parser=integer, metavar="N", help="Threads.")
+    ] = None,
+) -> Action:
+    """Make another model of the same vocabulary: a draft, or a costlier target."""
+    return partial(_derive, model, target, file_type, without, threads)
+
+
+def _derive(
+    model: str, target: Path, file_type: str | None, without: str, threads: int | None
+) -> int:
+    from pipeinfer_cli import derive, launch, models
+
+    config = derive.DeriveConfig(
+        model=models.resolve(model),
+        target=target,
+        file_type=file_type,
+        left_out=derive.parse_layers(without),
+        n_threads=threads or len(launch.affinity()),
+    )
+    print(derive.derive(config))
+    return 0
+
+
+@models_app.command("list")
+def models_list() -> Action:
+    """The known models, and which are in the cache."""
+    return _list
+
+
+def _list() -> int:
+    from pipeinfer_cli import models, output
+
+    rows = [
+        (
+            each.name,
+            output.size(size) if (size := each.size_bytes or each.about_bytes) else "unknown",
+            "yes" if models.cached_path(each) else "no",
+            "yes" if each.sha256 else "unverified",
+            each.description,
+        )
+        for each in models.catalogue().models.values()
+    ]
+    output.table(("name", "size", "cached", "SHA-256", "description"), rows)
+    return 0
+
+
+@models_app.command("pairs")
+def models_pairs() -> Action:
+    """Targets with drafts of the same vocabulary; the first of a target is what -md auto takes."""
+    return _pairs
+
+
+def _pairs() -> int:
+    from pipeinfer_cli import models, output
+
+    known = models.catalogue()
+    rows = [
+        (
+            pair.target,
+            pair.draft,
+            f"{known.models[pair.target].layers} and {known.models[pair.draft].layers}",
+            known.models[pair.target].architecture,
+            pair.settings,
+            pair.origin or "-",
+        )
+        for pair in known.pairs
+    ]
+    output.table(("target", "draft", "layers", "architecture", "settings", "from"), rows)
+    return 0
+
+
+@models_app.command("pull")
+def models_pull(name: Name) -> Action:
+    """Bring a model into the cache, and print its path."""
+    return partial(_pull, name)
+
+
+def _pull(name: str) -> int:
+    from pipeinfer_cli import models, pull
+
+    print(pull.pull(models.find(name)))
+    return 0
+
+
+@models_app.command("path")
+def models_path(name: Name) -> Action:
+    """Print the path of a model in the cache."""
+    return partial(_path, name)
+
+
+def _path(name: str) -> int:
+    from pipeinfer_cli import models
+
+    path = models.cached_path(models.find(name))
+    if path is None:
+        raise UserError(f"the model {name} is not in the cache: run pipeinfer models pull {name}")
+    print(path)
+    return 0

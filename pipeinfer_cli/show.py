@@ -1,0 +1,129 @@
+"""`pipeinfer models show`: what is in a GGUF, and what each of N stages would need of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from pipeinfer_cli import gguf_file, output, shards
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.gguf_file import GgufFile
+from pipeinfer_cli.native import ModelInfo, capture_log, read_model_info
+from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+
+KV_BYTES = 2  # keys and values are F16
+CELLS = 256  # the KV cache has a multiple of so many cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowConfig:
+    """What `pipeinfer models show` was asked for."""
+
+    model: Path
+    n_stages: int | None
+    n_ctx: int
+
+    def __post_init__(self) -> None:
+        for option, value in (("--stages", self.n_stages), ("-c/--ctx-size", self.n_ctx)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: give a number of 1 or more")
+
+
+def show(config: ShowConfig) -> int:
+    """Prints it. Raises UserError for a file that is no usable model."""
+    capture_log()
+    files = shards.locate(config.model)
+    info = read_model_info(files.head_path)
+    header = gguf_file.read(files.head_path)
+    kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
+    output.table(("", str(config.model)), _facts(header, info, files.split))
+    print()
+    output.table(
+        ("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv_bytes)
+    )
+    n_stages = config.n_stages or (files.split.n_stages if files.split else None)
+    if n_stages is not None:
+        layers = files.layers(n_stages, None) or split_layers(info, n_stages, None)
+        print()
+        output.table(
+            ("stage", "layers", "weights", "KV", "together"), _stages(info, layers, kv_bytes)
+        )
+    return 0
+
+
+def kv_layer_bytes(header: GgufFile, info: ModelInfo, n_ctx: int) -> tuple[int, ...]:
+    """Bytes of keys and values per layer for a context of `n_ctx` tokens; zeros if unknown."""
+    n_cells = gguf_file.padded(n_ctx, CELLS)
+    n_heads = _per_layer(header, info, "attention.head_count")
+    n_kv_heads = _per_layer(header, info, "attention.head_count_kv") or n_heads
+    if n_heads is None or n_kv_heads is None or 0 in n_heads:
+        return (0,) * info.n_layer
+    default = info.n_embd // n_heads[0]
+    k_length = header.count(f"{info.arch}.attention.key_length") or default
+    v_length = header.count(f"{info.arch}.attention.value_length") or default
+    if header.count(f"{info.arch}.attention.key_length_mla"):
+        v_length = 0  # values are made from the keys' latent state
+    return tuple(n * (k_length + v_length) * KV_BYTES * n_cells for n in n_kv_heads)
+
+
+def _per_layer(header: GgufFile, info: ModelInfo, name: str) -> tuple[int, ...] | None:
+    """One number per layer, where the file has one for all, or one for each."""
+    one = header.count(f"{info.arch}.{name}")
+    if one is not None:
+        return (one,) * info.n_layer
+    each = header.numbers(f"{info.arch}.{name}")
+    if each is None or len(each) != info.n_layer:
+        return None
+    return tuple(int(value) for value in each)
+
+
+def _facts(header: GgufFile, info: ModelInfo, split: shards.Split | None) -> list[tuple[str, ...]]:
+    name = header.text("general.name")
+    descent = [header.text(f"pipeinfer.derived.{key}") for key in ("source", "how")]
+    rows: list[tuple[str, ...]] = [
+        ("name", name or "-"),
+        ("architecture", info.arch + ("" if info.can_split else ", which cannot be split yet")),
+        ("layers", str(info.n_layer)),
+        ("hidden state", f"{info.n_embd} floats"),
+        ("vocabulary", f"{info.n_vocab} tokens"),
+        ("trained context", f"{info.n_ctx_train} tokens"),
+        ("weights", output.size(info.bytes_total)),
+        ("token embedding and such", output.size(info.bytes_input)),
+        (
+            "output head",
+            "the token embedding" if info.tied_output else output.size(info.bytes_output),
+        ),
+    ]
+    if descent[0]:
+        rows.append(("derived", f"from {descent[0]}: {descent[1]}"))
+    if split is not None:
+        rows.append(("shards of", str(split)))
+    return rows
+
+
+def _layers(info: ModelInfo, kv_bytes: Sequence[int]) -> list[tuple[str, ...]]:
+    """A row for each group of like layers that follow one another."""
+    rows: list[tuple[str, ...]] = []
+    sizes = list(zip(info.layer_bytes, kv_bytes, strict=True))
+    for (weights, kv), group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
+        layers = list(group)
+        shown = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
+        rows.append((shown, output.size(weights), _kv_size(kv)))
+    return rows
+
+
+def _stages(
+    info: ModelInfo, layers: Sequence[LayerRange], kv_bytes: Sequence[int]
+) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for stage, each in enumerate(layers):
+        weights, kv = stage_bytes(info, each), sum(kv_bytes[each.first : each.last])
+        both = (output.size(weights), _kv_size(kv), output.size(weights + kv))
+        rows.append((str(stage), str(each), *both))
+    return rows
+
+
+def _kv_size(n_bytes: int) -> str:
+    return output.size(n_bytes) if n_bytes else "unknown"

@@ -1,0 +1,90 @@
+"""What a GGUF says of itself: architectures that split, models in several files, damage."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import architectures
+from architectures import N_VOCAB, TINY_MODELS
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import capture_log, read_model_info, stage_archs
+from pipeinfer_cli.split import split_layers
+from small_models import in_parts
+
+pytestmark = pytest.mark.native
+
+DOCS = Path(__file__).parents[2] / "docs" / "architectures.md"
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    capture_log()
+
+
+def test_an_architecture_splits_if_and_only_if_a_test_admits_it():
+    assert set(stage_archs()) == {tiny.arch for tiny in TINY_MODELS}
+
+
+def test_the_table_in_the_docs_is_made_from_the_tests():
+    assert DOCS.read_text(encoding="utf-8") == architectures.table(), "run make docs-architectures"
+
+
+@pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
+def test_all_bytes_have_a_place(tiny, tmp_path):
+    info = read_model_info(tiny.write(tmp_path / "tiny.gguf"))
+    assert (info.arch, info.n_layer, info.n_vocab) == (tiny.arch, tiny.n_layer, N_VOCAB)
+    assert (info.can_split, info.tied_output) == (True, tiny.is_tied)
+    assert all(info.layer_bytes)
+    assert sum(info.layer_bytes) + info.bytes_input + info.bytes_output == info.bytes_total
+
+
+def test_others_are_refused_by_name(tmp_path):
+    other = architectures.TinyModel(
+        name="mamba", arch="mamba", known_as="", special="", layer=architectures.plain_layer
+    )
+    info = read_model_info(other.write(tmp_path / "other.gguf"))
+    assert not info.can_split
+    with pytest.raises(
+        UserError, match=r"'mamba' cannot be split .* model of command-r, .*qwen3moe"
+    ):
+        split_layers(info, 2, None)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return in_parts(TINY_MODELS[0].write(tmp_path / "tiny.gguf"), tmp_path / "tiny", 3)
+
+
+def test_a_model_in_several_files(parts, tmp_path):
+    assert [part.name[-20:] for part in parts] == [f"-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    assert read_model_info(parts[0]) == read_model_info(tmp_path / "tiny.gguf")
+
+
+def test_a_missing_part(parts):
+    parts[1].unlink()
+    with pytest.raises(UserError, match=r"part 2 of 3 .*00002-of-00003.gguf.: No such file"):
+        read_model_info(parts[0])
+
+
+def test_a_truncated_part(parts):
+    parts[2].write_bytes(parts[2].read_bytes()[:-64])
+    with pytest.raises(UserError, match=r"part 3 of 3 .*: the file is truncated: tensor"):
+        read_model_info(parts[0])
+
+
+def test_not_the_first_part(parts):
+    with pytest.raises(UserError, match="part 2 of a model in 3 files: give the first"):
+        read_model_info(parts[1])
+
+
+def test_parts_in_the_wrong_order(parts):
+    shutil.copy(parts[1], parts[2])
+    with pytest.raises(UserError, match=r"part 3 of 3 .*another part"):
+        read_model_info(parts[0])
+
+
+def test_a_first_part_of_another_name(parts, tmp_path):
+    renamed = parts[0].rename(tmp_path / "model.gguf")
+    with pytest.raises(UserError, match=r"3 files.* must end in -00001-of-00003.gguf"):
+        read_model_info(renamed)

@@ -1,0 +1,102 @@
+"""`models show`: its numbers, against the file and llama.cpp's own."""
+
+import os
+import re
+
+import pytest
+
+from architectures import TINY_MODELS
+from pipeinfer_cli import gguf_file
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import capture_log, read_model_info
+from pipeinfer_cli.shard import ShardConfig, shard
+from pipeinfer_cli.show import ShowConfig, kv_layer_bytes, show
+from pipeinfer_cli.split import split_layers, stage_bytes
+from pipeinfer_cli.vocab import bindings
+
+pytestmark = pytest.mark.native
+
+TINY = {tiny.name: tiny for tiny in TINY_MODELS}
+N_CTX = 16384  # llama.cpp says MiB with two decimals
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    capture_log()
+
+
+def kv_buffer_mib(path):
+    """What llama.cpp logs of its KV caches for a context of N_CTX."""
+    llama = bindings()
+    lines = []
+    keep = llama.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    llama.llama_log_set(keep, None)
+    try:
+        model = llama.llama_model_load_from_file(
+            os.fsencode(path), llama.llama_model_default_params()
+        )
+        params = llama.llama_context_default_params()
+        params.n_ctx = N_CTX
+        params.swa_full = True
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        context = llama.llama_init_from_model(model, params)
+        assert context, lines[-3:]
+        llama.llama_free(context)
+        llama.llama_model_free(model)
+    finally:
+        capture_log()
+    sizes = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
+    assert sizes
+    return sum(map(float, sizes))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite"])
+def test_the_kv_cache_is_as_large_as_llama_cpp_makes_it(name, tmp_path):
+    path = TINY[name].write(tmp_path / "tiny.gguf")
+    each = kv_layer_bytes(gguf_file.read(path), read_model_info(path), N_CTX)
+    assert len(each) == TINY[name].n_layer
+    assert sum(each) / 2**20 == pytest.approx(kv_buffer_mib(path), abs=0.02)
+
+
+def table(text, first):
+    """The rows of the table whose header begins so."""
+    lines = iter(text.splitlines())
+    next(line for line in lines if line.startswith(first))
+    rows = []
+    for line in lines:
+        if not line:
+            break
+        rows.append(line.split("\t"))
+    return rows
+
+
+def test_what_it_prints(tmp_path, capsys):
+    path = TINY["deepseek2"].write(tmp_path / "tiny.gguf")
+    show(ShowConfig(model=path, n_stages=3, n_ctx=256))
+    out = capsys.readouterr().out
+    assert "architecture\tdeepseek2\nlayers\t6\n" in out
+    # three dense layers, then experts
+    assert [row[0] for row in table(out, "layers\tweights")] == ["0-2", "3-5"]
+    info = read_model_info(path)
+    stages = split_layers(info, 3, None)
+    shown = table(out, "stage\t")
+    assert [row[1] for row in shown] == [str(layers) for layers in stages]
+    assert [row[2] for row in shown] == [
+        f"{stage_bytes(info, layers) / 1000:.1f} kB" for layers in stages
+    ]
+
+
+def test_a_folder_of_shards(tmp_path, capsys):
+    path = TINY["llama"].write(tmp_path / "tiny.gguf")
+    folder = tmp_path / "out"
+    shard(ShardConfig(model=path, n_stages=2, layer_split=(4, 1), folder=folder))
+    show(ShowConfig(model=folder, n_stages=None, n_ctx=256))
+    out = capsys.readouterr().out
+    assert "shards of\t'tiny.gguf' (SHA-256 " in out
+    assert [row[1] for row in table(out, "stage\t")] == ["[0, 4)", "[4, 5)"]
+
+
+@pytest.mark.parametrize("changes", [{"n_stages": 0}, {"n_ctx": 0}])
+def test_numbers_that_make_no_sense(tmp_path, changes):
+    with pytest.raises(UserError, match="give a number of 1 or more"):
+        ShowConfig(**{"model": tmp_path, "n_stages": 1, "n_ctx": 1, **changes})

@@ -1,0 +1,392 @@
+"""Pulls over HTTP and from the hub: resumed, refused, unreachable; the user's own catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipeinfer_cli import catalogue, models, pull, pull_hub, pull_url
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.policy import DraftConfig
+
+GGUF = b"GGUF" + bytes(range(256)) * 400
+OTHER = GGUF[::-1]
+SHA256 = hashlib.sha256(GGUF).hexdigest()
+COMMIT = "a" * 40
+
+
+@dataclass
+class Server:
+    """A file server that can break off, and remembers what it was asked for."""
+
+    data: bytes = GGUF
+    breaks_after: list[int] = field(default_factory=list)  # bytes sent, for each request in turn
+    knows_ranges: bool = True
+    status: int = 200
+    error_code: str = ""  # as the hub tells why
+    ranges: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            if server.status == 200:
+                self.answer(len(server.data), 0)
+                return
+            self.send_response(server.status)
+            self.send_header("X-Error-Code", server.error_code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            tag = self.headers.get("If-Range")
+            asked = self.headers.get("Range", "") if tag in (None, self.tag) else ""
+            server.ranges.append(asked)
+            if server.status != 200:
+                self.send_error(server.status)
+                return
+            start = int(match[1]) if (match := re.match(r"bytes=(\d+)-", asked)) else 0
+            if not server.knows_ranges:
+                start = 0
+            if start >= len(server.data):
+                self.send_error(416)
+                return
+            self.answer(len(server.data) - start, start)
+            end = len(server.data)
+            if server.breaks_after:
+                end = min(end, start + server.breaks_after.pop(0))
+                self.close_connection = True
+            self.wfile.write(server.data[start:end])
+
+        @property
+        def tag(self) -> str:
+            return f'"{hashlib.sha256(server.data).hexdigest()}"'
+
+        def answer(self, n_bytes: int, start: int) -> None:
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(n_bytes))
+            self.send_header("ETag", self.tag)
+            self.send_header("X-Repo-Commit", COMMIT)
+            total = len(server.data)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            self.end_headers()
+
+    return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(served)) as http:
+        served.port = http.server_address[1]
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield served
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pull_url, "PAUSE_S", 0)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's models.toml."""
+    path = tmp_path / "own.toml"
+    monkeypatch.setenv("PIPEINFER_MODELS", str(path))
+    return path
+
+
+def describe(own: Path, source: str, more: str = f'sha256 = "{SHA256}"') -> None:
+    own.write_text(
+        '[models.tiny]\ndescription = "a test"\narchitecture = "llama"\nlayers = 2\n'
+        f"{more}\nsource = {source}\n"
+    )
+
+
+def by_url(server: Server) -> str:
+    return f'{{ type = "url", url = "{server.url}/tiny.gguf" }}'
+
+
+def kept(tmp_path: Path) -> dict[str, int]:
+    folder = tmp_path / "cache" / "models"
+    return {p.name: p.stat().st_size for p in folder.glob("*") if not p.name.startswith(".lock")}
+
+
+def test_a_file_from_an_address(server: Server, own: Path, tmp_path: Path) -> None:
+    describe(own, by_url(server))
+    path = models.resolve("tiny")
+    assert path.read_bytes() == GGUF
+    assert list(kept(tmp_path)) == [path.name] == [f"tiny-{SHA256[:12]}.gguf"]
+    assert models.resolve("tiny") == path
+    assert server.ranges == [""]  # once
+
+
+def test_a_connection_that_breaks_goes_on(server: Server, own: Path) -> None:
+    describe(own, by_url(server))
+    server.breaks_after = [1000, 50_000]
+    assert models.resolve("tiny").read_bytes() == GGUF
+    assert server.ranges == ["", "bytes=1000-", "bytes=51000-"]
+
+
+def test_a_later_pull_goes_on(server: Server, own: Path, tmp_path: Path) -> None:
+    describe(own, by_url(server))
+    server.breaks_after = [1000] + [0] * pull_url.TRIES
+    with pytest.raises(RunError, match=r"cannot pull tiny: .* what came .1000 bytes. is kept"):
+        models.resolve("tiny")
+    assert f".part-tiny-{SHA256[:12]}.gguf" in kept(tmp_path)
+    assert models.cached_path(models.find("tiny")) is None
+    server.ranges.clear()
+    assert models.resolve("tiny").read_bytes() == GGUF
+    assert server.ranges == ["bytes=1000-"]
+
+
+def test_another_version_is_taken_from_its_beginning(server: Server, own: Path) -> None:
+    describe(own, by_url(server))
+    server.data, server.breaks_after = OTHER, [1000] + [0] * pull_url.TRIES
+    with pytest.raises(RunError):
+        models.resolve("tiny")
+    server.data, server.breaks_after = GGUF, []
+    assert models.resolve("tiny").read_bytes() == GGUF
+
+
+def test_a_server_without_ranges(server: Server, own: Path) -> None:
+    describe(own, by_url(server))
+    server.knows_ranges, server.breaks_after = False, [1000]
+    assert models.resolve("tiny").read_bytes() == GGUF
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (f'sha256 = "{"0" * 64}"', "is not the one that models.toml names"),
+        (f"size_bytes = {len(GGUF) + 1}", "the file has .* bytes, models.toml says"),
+    ],
+)
+def test_a_wrong_file(server: Server, own: Path, tmp_path: Path, more: str, said: str) -> None:
+    describe(own, by_url(server), more)
+    with pytest.raises(RunError, match=said):
+        models.resolve("tiny")
+    assert not [name for name in kept(tmp_path) if name.endswith(".gguf")]
+
+
+def test_without_a_hash_it_is_unverified(
+    server: Server, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    describe(own, by_url(server), "")
+    path = models.resolve("tiny")
+    assert path.name == "tiny-unverified.gguf"
+    assert "tiny: unverified: models.toml has no SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(404, "404 .* check the address"), (403, "permission")]
+)
+def test_a_server_that_refuses(server: Server, own: Path, status: int, said: str) -> None:
+    describe(own, by_url(server))
+    server.status = status
+    with pytest.raises(RunError, match=said):
+        models.resolve("tiny")
+    assert len(server.ranges) == 1
+
+
+def test_nobody_there(own: Path) -> None:
+    describe(own, by_url(Server(port=9)))
+    with pytest.raises(RunError, match=r"cannot be reached .*refused"):
+        models.resolve("tiny")
+
+
+BY_HUB = '{ type = "hub", repository = "someone/tiny-GGUF", files = ["t.gguf"], revision = "main" }'
+
+
+@pytest.fixture
+def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The hub's client reads its environment when it is imported: its constants are set instead."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return server
+
+
+def test_a_file_from_the_hub(hub: Server, own: Path) -> None:
+    describe(own, BY_HUB)
+    assert models.cached_path(models.find("tiny")) is None
+    path = models.resolve("tiny")
+    assert path.read_bytes() == GGUF
+    assert COMMIT in str(path)
+    assert models.cached_path(models.find("tiny")) == path
+    count = len(hub.ranges)
+    assert models.resolve("tiny") == path
+    assert len(hub.ranges) == count
+
+
+def test_a_wrong_file_from_the_hub(hub: Server, own: Path) -> None:
+    describe(own, BY_HUB, f'sha256 = "{"0" * 64}"')
+    with pytest.raises(RunError, match="tiny as downloaded is not the one"):
+        models.resolve("tiny")
+
+
+@pytest.mark.parametrize(
+    ("status", "error_code", "said"),
+    [
+        (404, "EntryNotFound", r"has no t.gguf at main .* correct the entry"),
+        (404, "RevisionNotFound", r"has no t.gguf at main"),
+        (404, "RepoNotFound", r"has no such repository: ask for access"),
+        (403, "GatedRepo", r"set HF_TOKEN or run hf auth login"),
+    ],
+)
+def test_the_hub_refuses(hub: Server, own: Path, status: int, error_code: str, said: str) -> None:
+    describe(own, BY_HUB)
+    hub.status, hub.error_code = status, error_code
+    with pytest.raises(PipeinferError, match=rf"cannot pull tiny: .*{said}"):
+        models.resolve("tiny")
+
+
+def test_the_hub_cannot_be_reached(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe(own, BY_HUB)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(RunError, match=r"127.0.0.1:9 cannot be reached .*refused"):
+        models.resolve("tiny")
+
+
+def test_without_the_hub_client(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe(own, BY_HUB)
+    monkeypatch.setattr(pull_hub, "is_installed", lambda: False)
+    with pytest.raises(UserError, match=r"pip install 'pipeinfer\[hub\]'"):
+        models.resolve("tiny")
+
+
+def test_a_path(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    describe(own, '{ type = "path", path = "$WHERE/there.gguf" }')
+    with pytest.raises(UserError, match=r"tiny should be at .*there.gguf.*, and is not"):
+        models.resolve("tiny")
+    (tmp_path / "there.gguf").write_bytes(GGUF)
+    assert models.resolve("tiny") == tmp_path / "there.gguf"
+
+
+def test_a_model_without_a_source() -> None:
+    with pytest.raises(UserError, match="no place is known to fetch falcon-180b from"):
+        pull.pull(models.find("falcon-180b"))
+
+
+def test_what_we_ship_is_sound() -> None:
+    known = models.catalogue()
+    for pair in known.pairs:
+        target, draft = known.models[pair.target], known.models[pair.draft]
+        assert target.architecture == draft.architecture, pair
+        assert pair.draft_config
+    for name, draft in (
+        ("dolphin-70b", "tinyllama-1b"),
+        ("goliath-120b", "xwin-7b"),
+        ("falcon-180b", "falcon-7b"),
+        ("llama3-70b", "llama3-1b"),
+    ):
+        pair = known.default_pair(name)
+        assert pair is not None and pair.draft == draft
+
+
+def test_the_users_entries_go_before(own: Path) -> None:
+    own.write_text(
+        '[models.xwin-7b]\ndescription = "mine"\narchitecture = "llama"\nlayers = 32\n'
+        'source = { type = "path", path = "/nowhere.gguf" }\n'
+        '[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\nn_max = 3\n'
+    )
+    known = models.catalogue()
+    assert known.models["xwin-7b"].description == "mine"
+    assert "smollm2" in known.models
+    pair = known.default_pair("goliath-120b")
+    assert pair is not None
+    assert (pair.draft, pair.settings) == ("xwin-13b", "-pa 0.7 --draft-max 3")
+
+
+def config(**changes: object) -> GenerateConfig:
+    values = {"model": "goliath-120b", "prompt": Prompt(text="x"), "drafter": "model", **changes}
+    return GenerateConfig(**values)  # type: ignore[arg-type]
+
+
+def test_the_default_draft(own: Path) -> None:
+    own.write_text('[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\n')
+    filled = models.with_default_draft(config(draft_model="auto"))
+    assert (filled.draft_model, filled.draft) == ("xwin-13b", DraftConfig(p_min=0.7))
+    given = DraftConfig(p_min=0.1)
+    assert models.with_default_draft(config(draft_model="auto", draft=given)).draft == given
+    plain = config(draft_model="d.gguf")
+    assert models.with_default_draft(plain) is plain
+    with pytest.raises(UserError, match="no draft is known for 'xwin-7b'"):
+        models.with_default_draft(config(model="xwin-7b", draft_model="auto"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[models", "cannot be used"),
+        ("[models.X]", "is no model name"),
+        ('[models.x]\ndescription = "a"', "cannot be used"),
+        ('[[pairs]]\ntarget = "smollm2"\ndraft = "nobody"', "a pair with 'nobody'"),
+        ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = 7', "own.toml: .* 7: give a"),
+    ],
+)
+def test_a_file_of_the_user_that_is_wrong(own: Path, text: str, said: str) -> None:
+    own.write_text(text)
+    with pytest.raises(UserError, match=said):
+        models.catalogue()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{ type = "ftp", url = "x" }',
+        '{ type = "url", url = "ftp://x" }',
+        '{ type = "hub", repository = "a/b", files = [], revision = "main" }',
+        '{ type = "path" }',
+        '{ type = "wheel", package = "a", version = "1", member = "m" }',
+    ],
+)
+def test_a_source_that_is_wrong(own: Path, source: str) -> None:
+    describe(own, source)
+    with pytest.raises(UserError, match="cannot be used"):
+        models.catalogue()
+
+
+@pytest.mark.parametrize(
+    ("env", "path"),
+    [
+        ({"PIPEINFER_MODELS": "/m.toml", "XDG_CONFIG_HOME": "/x"}, "/m.toml"),
+        ({"XDG_CONFIG_HOME": "/x"}, "/x/pipeinfer/models.toml"),
+        ({}, "~/.config/pipeinfer/models.toml"),
+    ],
+)
+def test_the_users_file(env: dict[str, str], path: str) -> None:
+    assert catalogue.user_file(env) == Path(path).expanduser()
+    assert os.environ["PIPEINFER_MODELS"] == os.devnull  # of the tests
