@@ -17,7 +17,7 @@ BENCH_STAGES ?= 8
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: docs-architectures fuzz test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: docs-architectures fuzz test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -138,6 +138,26 @@ bench-emulation: EXTRAS := [test]
 bench-emulation: build build/tiny.gguf ## emulated clusters against their profiles' arithmetic: BENCH_STAGES=8
 	for network in ib gbe; do $(BIN)/mpiexec -n $$(($(BENCH_STAGES) + 1)) $(BIN)/python tests/bench/emulation.py \
 	    build/tiny.gguf cpu70b-$(BENCH_STAGES)-$$network || exit 1; done
+
+bench-simulation: EXTRAS := [test]
+bench-simulation: build build/tiny.gguf ## simulated against emulated clusters, ten minutes: SIMULATION="--profiles cpu70b-8-ib"
+	$(BIN)/python tests/bench/simulation.py build/tiny.gguf --launch "$(BIN)/mpiexec -n {}" $(SIMULATION)
+
+bench-table: EXTRAS := [test]
+bench-table: build ## the tables of docs/benchmarks.md, simulated: TABLES="--tables strategies,trees"
+	$(BIN)/python tests/bench/table.py $(BIN)/pipeinfer $(TABLES)
+
+bench-table-emulated: EXTRAS := [test]
+bench-table-emulated: build build/tiny.gguf ## strategies on emulated clusters, ten minutes: BENCH_STAGES=8
+	$(BIN)/python tests/bench/table.py $(BIN)/pipeinfer --emulate build/tiny.gguf \
+	    --tables strategies --stages $(BENCH_STAGES)
+
+pictures: EXTRAS := [test]
+pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in build/pictures
+	mkdir -p build/pictures
+	$(BIN)/pipeinfer generate -m build/tiny.gguf --emulate cpu70b-8-ib --synth-acceptance 0.8 --strategy pipeinfer -t 1 \
+	    -n 64 --stats --trace build/pictures/run.json --plot build/pictures/run.svg "$(PROMPT)" >build/pictures/run.txt
+	$(BIN)/mpiexec -n 9 $(BIN)/python tests/bench/pictures.py build/tiny.gguf cpu70b-8-ib build/pictures
 
 build/tiny.gguf: | build
 	$(BIN)/python tests/bench/tiny.py $(SMOLLM2) $@

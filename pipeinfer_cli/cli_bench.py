@@ -76,6 +76,14 @@ def bench(
             help="It falls by this when stages would idle.",
         ),
     ] = f"{DRAFT.p_decay:g}",
+    draft_width: Annotated[
+        str,
+        typer.Option("--draft-width", metavar="N,...", help="Candidates per token: trees."),
+    ] = f"{DRAFT.width}",
+    p_split: Annotated[
+        str,
+        typer.Option("--draft-p-split", metavar="P,...", help="No branch below this confidence."),
+    ] = f"{DRAFT.p_split:g}",
     draft_threads: Annotated[
         str, typer.Option("--draft-threads", metavar="N", help="Threads of the draft model.")
     ] = "1",
@@ -85,6 +93,14 @@ def bench(
             "--emulate",
             metavar="PROFILE,...",
             help="Emulate clusters on this host: profiles' names, or TOML files.",
+        ),
+    ] = "",
+    draft_ratio: Annotated[
+        str,
+        typer.Option(
+            "--draft-ratio",
+            metavar="R",
+            help="Emulated: a drafted token's time, as a share of the first stage's for one token.",
         ),
     ] = "",
     synth_acceptance: Annotated[
@@ -178,6 +194,8 @@ def bench(
                 "p_min": numbers("-pa/--draft-p-min", draft_p_min),
                 "p_recovery": numbers("-pr/--draft-p-recovery", p_recovery),
                 "p_decay": numbers("-pd/--draft-p-decay", p_decay),
+                "width": integers("--draft-width", draft_width),
+                "p_split": numbers("--draft-p-split", p_split),
             },
             prompts=prompts or None,
             n_predict=integer("-n/--n-predict", n_predict),
@@ -188,6 +206,7 @@ def bench(
                 "n_ctx": integer("-c/--ctx-size", ctx_size),
                 "layer_split": cfg.parse_layer_split(layer_split),
                 "draft_threads": integer("--draft-threads", draft_threads),
+                "draft_ratio": number("--draft-ratio", draft_ratio) if draft_ratio else None,
                 "sample": SampleParams(
                     temperature=number("--temp", temp),
                     top_k=integer("--top-k", top_k),

@@ -64,12 +64,23 @@ def simulate(
     strategy: Annotated[
         str,
         typer.Option(
-            "--strategy", metavar="NAME,...", help="iterative, speculative and pipeinfer, or some."
+            "--strategy",
+            metavar="NAME,...",
+            help="As in bench, also pipeinfer without a part of it.",
         ),
     ] = "iterative,speculative,pipeinfer",
     draft_max: Annotated[
         str, typer.Option("--draft-max", metavar="N,...", help="Drafted tokens per run at most.")
     ] = "1,2,4,8",
+    draft_width: Annotated[
+        str, typer.Option("--draft-width", metavar="N,...", help="As in generate: token trees.")
+    ] = "1",
+    draft_p_split: Annotated[
+        str, typer.Option("--draft-p-split", metavar="P,...", help="As in generate.")
+    ] = "0.1",
+    prompt_tokens: Annotated[
+        str, typer.Option("--prompt-tokens", metavar="N", help="Tokens of the prompt.")
+    ] = "8",
     n_predict: Annotated[
         str, typer.Option("-n", "--n-predict", metavar="N", help="Tokens to generate.")
     ] = "512",
@@ -105,6 +116,11 @@ def simulate(
         acceptance=_list("--acceptance", acceptance),
         strategies=_list("--strategy", strategy),
         draft_max=_integers("--draft-max", draft_max),
+        draft_width=_integers("--draft-width", draft_width),
+        draft_p_split=tuple(
+            _number("--draft-p-split", part) for part in _list("--draft-p-split", draft_p_split)
+        ),
+        n_prompt=_integer("--prompt-tokens", prompt_tokens),
         n_predict=_integer("-n/--n-predict", n_predict),
         seed=_integer("--seed", seed),
         draft_ms=None if draft_ms is None else _number("--draft-ms", draft_ms),

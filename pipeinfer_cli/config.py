@@ -76,6 +76,7 @@ class JobConfig:
     timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
     draft_threads: int = 1
     emulate: str | None = None  # a profile's name or file; see emulation.profile_file
+    draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see emulation.pretence.parse_acceptance
 
     def __post_init__(self) -> None:
@@ -87,6 +88,8 @@ class JobConfig:
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
+        if self.draft_ratio is not None and self.emulate is None:
+            raise UserError(f"--draft-ratio {self.draft_ratio:g}: give --emulate with it")
         if self.synth_acceptance is not None:
             parse_acceptance(self.synth_acceptance)
         if self.layer_split is not None:

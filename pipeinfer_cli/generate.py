@@ -40,7 +40,7 @@ def start(config: JobConfig) -> int:
     world = launch.detect(os.environ)
     if not world.alone:
         return join(config, world)
-    profile = load_profile(config.emulate, config.ranks)
+    profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
     ranks = ranks or shards.n_stages(config.model) or 0
     return alone(replace(config, ranks=ranks or launch.default_ranks()))

@@ -95,7 +95,7 @@ def make_plan(config: JobConfig, n_ranks: int) -> Plan:
     files = locate(models.resolve(config.model))
     info = read_model_info(files.head_path)
     weights = config.layer_split
-    profile = load_profile(config.emulate, n_ranks)
+    profile = load_profile(config.emulate, n_ranks, config.draft_ratio)
     if profile:
         check_model(profile, info.n_layer, weights)
     if weights is None and n_ranks > 1 and (config.uses_draft_model or profile):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pipeinfer_cli.bench.config import DEFAULT_STRATEGIES, Variant, parse_strategy
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.emulation import profile_file, report
 from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of
@@ -14,15 +15,15 @@ from pipeinfer_cli.emulation.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.emulation.simulator import HEAD_US, Simulation
 from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, SyntheticText
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.pacing import best_run_size, chain_tps
-from pipeinfer_cli.policy import DraftConfig, Policy, Strategy
+from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting, measure, ratio
 
-SIMULATED: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer")  # `auto` measures time
+ITERATIVE = Variant(strategy="iterative")
 N_PROMPT = 8  # tokens; speed counts from the first generated token on
 N_BATCH = 32
-MAX_DRAFT = 256
 MAX_PREDICT = 1_000_000
 
 
@@ -33,8 +34,11 @@ class SimulateConfig:
     profiles: tuple[str, ...]  # names or paths
     stages: tuple[int, ...] = ()  # empty: those of the profile
     acceptance: tuple[str, ...]  # rates, or files of verdicts
-    strategies: tuple[str, ...] = SIMULATED
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
     draft_max: tuple[int, ...] = (1, 2, 4, 8)
+    draft_width: tuple[int, ...] = (1,)
+    draft_p_split: tuple[float, ...] = (0.1,)
+    n_prompt: int = N_PROMPT
     n_predict: int = 512
     seed: int = 1
     draft_ms: float | None = None  # instead of the profile's
@@ -43,13 +47,10 @@ class SimulateConfig:
     output: str = "md"
 
     def __post_init__(self) -> None:
-        for name in self.strategies:
-            if name not in SIMULATED:
-                raise UserError(f"--strategy {name!r}: give some of {', '.join(SIMULATED)}")
+        self.variants()  # says what is wrong with them
         for n_stages in self.stages:
             _check_count("--stages", n_stages, MAX_STAGES)
-        for n_max in self.draft_max:
-            _check_count("--draft-max", n_max, MAX_DRAFT)
+        _check_count("--prompt-tokens", self.n_prompt, MAX_PREDICT)
         # Speed counts after the first token.
         _check_count("-n/--n-predict", self.n_predict, MAX_PREDICT, least=2)
         for option, value in (("--draft-ms", self.draft_ms), ("--draft-ratio", self.draft_ratio)):
@@ -61,6 +62,23 @@ class SimulateConfig:
             raise UserError(f"--head-us {self.head_us:g}: give a number of 0 or more")
         if self.output not in report.FORMATS:
             raise UserError(f"--output {self.output!r}: give one of {', '.join(report.FORMATS)}")
+
+    def variants(self) -> list[Variant]:
+        """The ways to the text that are compared."""
+        drafts = [
+            DraftConfig(n_max=n_max, width=width, p_split=p_split)
+            for width in self.draft_width
+            for p_split in self.draft_p_split
+            for n_max in self.draft_max
+        ]
+        found: list[Variant] = []
+        for name in self.strategies:
+            strategy, ablations = parse_strategy(name)
+            if strategy == "iterative":
+                found.append(ITERATIVE)
+                continue
+            found += (Variant(strategy=strategy, ablations=ablations, draft=each) for each in drafts)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +108,10 @@ class Prediction:
     n_stages: int
     draft_ms: float
     acceptance: str
-    strategy: Strategy
+    strategy: str  # maybe with ablations
     draft_max: int  # 0: nothing is drafted
+    draft_width: int
+    draft_p_split: float
     tokens_per_s: float
     chain_tps: float  # of chains without any loss, best runs; 0: unknown for such an acceptance
     speedup: float = 0.0  # over iterative
@@ -110,15 +130,19 @@ class Prediction:
 
 def simulate(config: SimulateConfig) -> int:
     """Prints the table; the exit code."""
-    limits, predictions = [], []
-    for profile in _profiles(config):
-        limits.append(_limits(profile, config))
-        for acceptance in config.acceptance:
-            text = SyntheticText(luck=_luck(acceptance, config.seed), seed=config.seed)
-            cluster = Cluster(profile=profile, acceptance=acceptance, text=text)
-            predictions += compare(cluster, config)
-    print(report.formatted(config.output, limits, predictions))
+    limits = [_limits(profile, config) for profile in _profiles(config)]
+    print(report.formatted(config.output, limits, predictions(config)))
     return 0
+
+
+def predictions(config: SimulateConfig) -> list[Prediction]:
+    """All that was asked for."""
+    found = []
+    for profile, acceptance in itertools.product(_profiles(config), config.acceptance):
+        text = SyntheticText(luck=_luck(acceptance, config), seed=config.seed)
+        cluster = Cluster(profile=profile, acceptance=acceptance, text=text)
+        found += compare(cluster, config)
+    return found
 
 
 def _profiles(config: SimulateConfig) -> Iterator[Profile]:
@@ -126,16 +150,15 @@ def _profiles(config: SimulateConfig) -> Iterator[Profile]:
         profile = profile_file.load(name)
         if n_stages is not None and n_stages != profile.n_stages:
             profile = profile.spread(n_stages)
-        draft_ms = config.draft_ms or profile.draft_ms
         if config.draft_ratio is not None:
-            draft_ms = config.draft_ratio * profile.stages[0].ms(1)
-        yield replace(profile, draft_ms=draft_ms)
+            profile = profile.with_draft_ratio(config.draft_ratio)
+        yield replace(profile, draft_ms=config.draft_ms or profile.draft_ms)
 
 
-def _luck(acceptance: str, seed: int) -> Luck:
+def _luck(acceptance: str, config: SimulateConfig) -> Luck:
     if acceptance.endswith(".json"):
-        return RecordedLuck.read(Path(acceptance), N_PROMPT)
-    return RandomLuck.parse(acceptance, seed)
+        return RecordedLuck.read(Path(acceptance), config.n_prompt)
+    return RandomLuck.parse(acceptance, config.seed)
 
 
 def _limits(profile: Profile, config: SimulateConfig) -> Limits:
@@ -153,7 +176,8 @@ def _oracle_tps(profile: Profile, draft_max: int, config: SimulateConfig) -> flo
     """Over the second half of the tokens: the first ones were drafted while the prompt went in."""
     text = SyntheticText(luck=RandomLuck(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
-    simulation, _ = _run(cluster, "pipeinfer", draft_max, config)
+    draft = DraftConfig(n_max=draft_max)
+    simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)
     times_s = simulation.token_times_s
     middle = len(times_s) // 2
     return ratio(len(times_s) - 1 - middle, times_s[-1] - times_s[middle])
@@ -161,12 +185,10 @@ def _oracle_tps(profile: Profile, draft_max: int, config: SimulateConfig) -> flo
 
 def compare(cluster: Cluster, config: SimulateConfig) -> list[Prediction]:
     """All strategies that were asked for on one cluster."""
-    iterative = predict(cluster, "iterative", 0, config)
+    iterative = predict(cluster, ITERATIVE, config)
     found = [
-        iterative if strategy == "iterative" else predict(cluster, strategy, n_max, config)
-        for strategy in SIMULATED
-        if strategy in config.strategies
-        for n_max in ((0,) if strategy == "iterative" else config.draft_max)
+        iterative if variant == ITERATIVE else predict(cluster, variant, config)
+        for variant in config.variants()
     ]
     synchronous = [each.tokens_per_s for each in found if each.strategy == "speculative"]
     return [
@@ -179,18 +201,16 @@ def compare(cluster: Cluster, config: SimulateConfig) -> list[Prediction]:
     ]
 
 
-def predict(
-    cluster: Cluster, strategy: Strategy, draft_max: int, config: SimulateConfig
-) -> Prediction:
+def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Prediction:
     """One simulated request; what it is compared with, `compare` knows."""
-    simulation, counters = _run(cluster, strategy, draft_max, config)
-    profile = cluster.profile
+    simulation, counters = _run(cluster, variant, config)
+    profile, draft = cluster.profile, variant.draft
     now_s = simulation.clock.now_s
     setting = Setting(
-        strategy=strategy,
+        strategy=variant.name,
         n_ranks=profile.n_stages + 1,
         n_stages=profile.n_stages,
-        n_prompt=N_PROMPT,
+        n_prompt=config.n_prompt,
     )
     stats = measure(setting, 0.0, simulation.token_times_s, counters)
     return Prediction(
@@ -198,8 +218,10 @@ def predict(
         n_stages=profile.n_stages,
         draft_ms=profile.draft_ms,
         acceptance=cluster.acceptance,
-        strategy=strategy,
-        draft_max=draft_max,
+        strategy=variant.name,
+        draft_max=draft.n_max if draft else 0,
+        draft_width=draft.width if draft else 0,
+        draft_p_split=draft.p_split if draft else 0.0,
         tokens_per_s=stats.tokens_per_s,
         chain_tps=_chain_tps(cluster, max(config.draft_max)),
         utilisation=float(simulation.pipeline.busy_s(now_s).mean()) / now_s,
@@ -216,17 +238,30 @@ def predict(
 
 
 def _run(
-    cluster: Cluster, strategy: Strategy, draft_max: int, config: SimulateConfig
+    cluster: Cluster, variant: Variant, config: SimulateConfig
 ) -> tuple[Simulation, Counters]:
     profile, text = cluster.profile, cluster.text
-    draft = DraftConfig(n_max=draft_max) if draft_max else None
+    policy = Policy.of(
+        variant.strategy,
+        variant.draft,
+        n_stages=profile.n_stages,
+        n_batch=N_BATCH,
+        ablations=variant.ablations,
+    )
     scheduler = Scheduler(
-        [text.token(position) for position in range(N_PROMPT)],
+        [text.token(position) for position in range(config.n_prompt)],
         n_max=config.n_predict,
-        policy=Policy.of(strategy, draft, n_stages=profile.n_stages, n_batch=N_BATCH),
+        policy=policy,
         run_ids=itertools.count(1),
     )
-    simulation = Simulation(profile, scheduler, text, n_prompt=N_PROMPT, head_us=config.head_us)
+    simulation = Simulation(
+        profile,
+        scheduler,
+        text,
+        n_prompt=config.n_prompt,
+        head_us=config.head_us,
+        gate=Gate() if variant.strategy == "auto" else None,
+    )
     simulation.run(config.n_predict)
     return simulation, scheduler.counters
 

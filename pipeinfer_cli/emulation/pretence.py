@@ -12,7 +12,9 @@ from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
 from pipeinfer_cli.errors import UserError
 
 
-def load_profile(emulate: str | None, n_ranks: int | None) -> Profile | None:
+def load_profile(
+    emulate: str | None, n_ranks: int | None, draft_ratio: float | None = None
+) -> Profile | None:
     """The profile that --emulate names. UserError unless so many ranks (None: any) are right."""
     if emulate is None:
         return None
@@ -23,7 +25,7 @@ def load_profile(emulate: str | None, n_ranks: int | None) -> Profile | None:
             f"--emulate {emulate}: {profile.n_stages} stages and a head are {n_needed} ranks, not "
             f"{n_ranks}: use --ranks {n_needed}"
         )
-    return profile
+    return profile if draft_ratio is None else profile.with_draft_ratio(draft_ratio)
 
 
 def count_ranks(profile: Profile) -> int:
@@ -76,17 +78,13 @@ class Pretence:
     def label(self) -> str:
         """For a stats line: begins with a comma; empty if all is real."""
         label = f", emulated {self.profile.name}" if self.profile else ""
-        return label + (f", synthetic acceptance {self._rates}" if self.luck else "")
-
-    @property
-    def _rates(self) -> str:
-        return "/".join(f"{rate:g}" for rate in self.luck.rates) if self.luck else ""
+        return label + (f", synthetic acceptance {self.luck}" if self.luck else "")
 
     def notes(self) -> list[str]:
         """Lines to say before the text comes."""
         if self.luck is None:
             return []
-        drawn = f"acceptance {self._rates}, verdicts drawn with --seed {self.luck.seed}"
+        drawn = f"acceptance {self.luck}, verdicts drawn with --seed {self.luck.seed}"
         return [f"synthetic: {drawn}: the text is not the model's"]
 
     def as_dict(self, lateness: Lateness) -> dict[str, Any]:
@@ -95,5 +93,9 @@ class Pretence:
         if self.profile:
             parts["emulation"] = {"profile": self.profile.name, **lateness.as_dict()}
         if self.luck:
-            parts["synthetic"] = {"acceptance": list(self.luck.rates), "seed": self.luck.seed}
+            parts["synthetic"] = {
+                "acceptance": list(self.luck.rates),
+                "informed": self.luck.is_informed,
+                "seed": self.luck.seed,
+            }
         return parts

@@ -123,6 +123,11 @@ class Profile:
         """The time of the slowest stage."""
         return max(stage.ms(n_tokens) for stage in self.stages)
 
+    def with_draft_ratio(self, ratio: float) -> Profile:
+        """The same with another draft time: a share of the first stage's time for one token."""
+        check_positive("--draft-ratio", ratio)
+        return replace(self, draft_ms=ratio * self.stages[0].ms(1))
+
     def spread(self, n_stages: int) -> Profile:
         """The same model over another number of equal stages, linked like stages 0 and 1 here."""
         if not 1 <= n_stages <= MAX_STAGES:

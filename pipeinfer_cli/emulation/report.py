@@ -17,6 +17,7 @@ SHOWN = {  # of limits and predictions: field, heading and format in the table
     "acceptance": ("acceptance", "{}"),
     "strategy": ("strategy", "{}"),
     "draft_max": ("draft max", "{}"),
+    "draft_width": ("width", "{}"),
     "tokens_per_s": ("tok/s", "{:.2f}"),
     "chain_tps": ("ideal chains", "{:.2f}"),
     "speedup": ("x iterative", "{:.2f}"),

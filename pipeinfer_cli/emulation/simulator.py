@@ -16,6 +16,7 @@ from pipeinfer_cli.drafters import Candidate, Drafter
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.emulation.trajectories import SimulatedPipeline, Trajectory
+from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.speculation import Draft, DraftRequest
@@ -120,6 +121,7 @@ class Simulation:
         *,
         n_prompt: int,
         head_us: float = HEAD_US,
+        gate: Gate | None = None,
     ) -> None:
         self.token_times_s: list[float] = []
         self.n_cancels = 0  # messages to all stages
@@ -133,6 +135,9 @@ class Simulation:
         self._drafter = drafter
         self._profile = profile
         self._scheduler = scheduler
+        self._gate = gate
+        if gate is not None:
+            scheduler.set_speculating(gate.is_open)
         self._text = text
         self._times_by_size: dict[int, tuple[StageTime, ...]] = {}
         self._head_s = head_us * 1e-6
@@ -196,6 +201,9 @@ class Simulation:
             decided = self._scheduler.on_result(self._results.popleft())
             self.token_times_s += [self.clock.now_s] * len(decided)
             self._drafter.n_decided += len(decided)
+            if self._gate is not None and decided:
+                self._gate.on_tokens(len(decided), self.clock.now_s)
+                self._scheduler.set_speculating(self._gate.is_open)
         while self._drafted:
             self._scheduler.on_draft(self._drafted.popleft())
         self._submit()

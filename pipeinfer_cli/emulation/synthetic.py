@@ -17,7 +17,8 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runs import Fate, Result, Run
 
 _MASK = (1 << 64) - 1
-_SALT_TOKEN, _SALT_RANK = 1, 2
+_SALT_TOKEN, _SALT_RANK, _SALT_SURE = 1, 2, 3
+INFORMED = ":informed"
 
 
 def draw(seed: int, position: int, salt: int) -> float:
@@ -40,8 +41,8 @@ class Luck(Protocol):
     def rank(self, position: int, ahead: int) -> int:
         """Which of the drafter's proposals is right, 0 the first. `ahead` 1: next to the text."""
 
-    def chances(self, ahead: int, n: int) -> list[float]:
-        """How probable the drafter holds its `n` best proposals; alone, the first is certain."""
+    def chances(self, position: int, ahead: int, n: int) -> list[float]:
+        """How probable the drafter holds its `n` best proposals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +51,18 @@ class RandomLuck:
 
     A rate counts only cases where the tokens before are right. Of the first proposals that are
     wrong, `second_rate` have the right token next, and so on.
+
+    A drafter that is not `is_informed` is equally sure at all positions: of several proposals, the
+    first has the rate for a probability; a single one is certain, so that no cutoff ends a draft.
+    One that is knows that some positions are harder: the first proposal's probability p is drawn
+    for each, from the distribution on [0, 1] whose density is a power of p and whose mean is the
+    rate, and the proposal is right with probability p.
     """
 
     rates: tuple[float, ...]  # of the 1st, 2nd, ... token ahead; the last one holds for the rest
     seed: int = 0
     second_rate: float = 0.4
+    is_informed: bool = False
 
     def __post_init__(self) -> None:
         assert self.rates
@@ -64,29 +72,47 @@ class RandomLuck:
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> RandomLuck:
-        """`0.8`, or one rate for each token ahead of the text: `0.8/0.7/0.6`. Raises UserError."""
+        """`0.8`, or one rate for each token ahead of the text: `0.8/0.7/0.6`. Raises UserError.
+
+        `0.8:informed` is of a drafter that knows how sure it may be.
+        """
+        numbers = text.removesuffix(INFORMED)
         try:
-            return cls(rates=tuple(float(part) for part in text.split("/")), seed=seed)
+            rates = tuple(float(part) for part in numbers.split("/"))
         except ValueError:
             raise UserError(
                 f"acceptance {text!r}: give a rate from 0 to 1, or several like 0.8/0.7/0.6"
             ) from None
+        return cls(rates=rates, seed=seed, is_informed=numbers != text)
 
     @property
     def rate(self) -> float | None:
         """See Luck."""
         return self.rates[0] if len(self.rates) == 1 else None
 
-    def chances(self, ahead: int, n: int) -> list[float]:
-        """See Luck."""
+    def __str__(self) -> str:
+        """As `parse` takes it."""
+        return "/".join(f"{rate:g}" for rate in self.rates) + INFORMED * self.is_informed
+
+    def _chance(self, position: int, ahead: int) -> float:
+        """How often the first proposal is right, as far as the drafter knows."""
         rate = self.rates[min(ahead, len(self.rates)) - 1]
-        others = [(1 - rate) * self.second_rate * (1 - self.second_rate) ** i for i in range(n - 1)]
-        return [rate if n > 1 else 1.0, *others]
+        if not self.is_informed or rate in (0, 1):
+            return rate
+        # p = u^(1/rate - 1) for a uniform u has the mean `rate`
+        return draw(self.seed, position, _SALT_SURE) ** (1 / rate - 1)
+
+    def chances(self, position: int, ahead: int, n: int) -> list[float]:
+        """See Luck."""
+        first = self._chance(position, ahead)
+        share = self.second_rate
+        others = [(1 - first) * share * (1 - share) ** i for i in range(n - 1)]
+        return [first if n > 1 or self.is_informed else 1.0, *others]
 
     def rank(self, position: int, ahead: int) -> int:
         """See Luck."""
         number = draw(self.seed, position, _SALT_RANK)
-        missed = 1 - self.rates[min(ahead, len(self.rates)) - 1]
+        missed = 1 - self._chance(position, ahead)
         rank = 0
         while number >= 1 - missed and missed > 1e-6:
             missed *= 1 - self.second_rate
@@ -130,7 +156,7 @@ class RecordedLuck:
         """See Luck."""
         return sum(self.verdicts) / len(self.verdicts)
 
-    def chances(self, ahead: int, n: int) -> list[float]:  # noqa: ARG002
+    def chances(self, position: int, ahead: int, n: int) -> list[float]:  # noqa: ARG002
         """See Luck."""
         return [1.0] + [0.0] * (n - 1)
 
@@ -169,7 +195,7 @@ class SyntheticText:
 class SyntheticDrafter:
     """A drafter that knows as much of the text as its luck says.
 
-    A single candidate it is sure of; of several it gives the chances that its luck has.
+    It is as sure of them as its luck says.
     """
 
     def __init__(self, text: SyntheticText) -> None:
@@ -185,5 +211,6 @@ class SyntheticDrafter:
             start = self.n_decided or len(context)
             ahead = max(position - start, 0) + 1
             tokens = self._text.proposals(position, ahead, n_candidates)
-            yield list(zip(tokens, self._text.luck.chances(ahead, n_candidates), strict=True))
+            chances = self._text.luck.chances(position, ahead, n_candidates)
+            yield list(zip(tokens, chances, strict=True))
             position += 1

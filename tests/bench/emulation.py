@@ -15,17 +15,12 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import mpi, native
+from cluster import PROMPT, run
+
 from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.emulation.rank import RankEmulation
-from pipeinfer_cli.native import Engine, EngineConfig
-from pipeinfer_cli.pipeline import N_BATCH, Plan
 from pipeinfer_cli.requests import Head, Request
-from pipeinfer_cli.split import split_layers
 
-PROMPT = [504, 3575, 282, 4649]
-N_CTX = 512
 TOLERANCE = 0.03
 
 
@@ -47,36 +42,7 @@ def main() -> int:
     path, profile = Path(sys.argv[1]), profile_file.load(sys.argv[2])
     n_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    comm = mpi.start()
-    native.capture_log()
-    assert comm.size == profile.n_stages + 1, f"{profile.name} needs {profile.n_stages + 1} ranks"
-    model = native.read_model_info(path)
-    weights = [0.0, *(float(len(each)) for each in split_layers(model, profile.n_stages, None))]
-    layers = split_layers(model, comm.size, weights)
-    config = EngineConfig(
-        model_path=path,
-        rank=comm.rank,
-        n_ranks=comm.size,
-        stage_rank0=1,
-        layer_first=layers[comm.rank].first,
-        layer_last=layers[comm.rank].last,
-        n_ctx=N_CTX,
-        n_batch=N_BATCH,
-        n_threads=1,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
-        emulation=RankEmulation.of(profile, comm.rank, N_BATCH),
-    )
-    plan = Plan(
-        model_path=path, model=model, layers=layers, n_ctx=N_CTX, n_cells=N_CTX, profile=profile
-    )
-    with Engine(config) as engine:
-        comm.Barrier()
-        if comm.rank > 0:
-            while engine.serve(0.2) is None:
-                pass
-            return 0
-        return compare(Head(plan, engine, timeout_s=60), profile, n_tokens, n_rounds)
+    return run(path, profile, lambda head: compare(head, profile, n_tokens, n_rounds))
 
 
 def compare(head: Head, profile: Profile, n_tokens: int, n_rounds: int) -> int:

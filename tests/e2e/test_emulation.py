@@ -60,7 +60,11 @@ def test_a_synthetic_text_is_marked_and_the_same_for_all_strategies(profile, tmp
         assert done.returncode == 0, done.stderr
         shown = json.loads(done.stdout)
         assert trace.read_text().count("synthetic acceptance 0.8/0.7") == 1
-        assert shown["synthetic"] == {"acceptance": [0.8, 0.7], "seed": 5}
+        assert shown["synthetic"] == {
+            "acceptance": [0.8, 0.7],
+            "informed": False,
+            "seed": 5,
+        }
         assert "pipeinfer: note: synthetic: acceptance 0.8/0.7" in done.stderr
         assert ", synthetic acceptance 0.8/0.7" in done.stderr
         texts.append(shown["tokens"])

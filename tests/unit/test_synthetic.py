@@ -45,6 +45,23 @@ def test_second_proposals_are_right_where_first_ones_miss() -> None:
     assert all(text.proposals(p, 1, 2) == tokens[:2] for p, tokens in enumerate(proposals))
 
 
+def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
+    text = text_of("0.7:informed")
+    assert str(text.luck) == "0.7:informed"
+    for p in range(100):
+        ((_, alone),) = next(SyntheticDrafter(text).propose([0] * p))
+        (_, first), (_, second) = next(SyntheticDrafter(text).propose([0] * p, 2))
+        assert alone == first and second <= 1 - first
+    chances = [text.luck.chances(p, 1, 1)[0] for p in range(N)]
+    right = [text.proposals(p, 1)[0] == text.token(p) for p in range(N)]
+    assert sum(right) / N == pytest.approx(0.7, abs=TOLERANCE)
+    for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        among = [(c, r) for c, r in zip(chances, right, strict=True) if low <= c < high]
+        assert len(among) > N / 10
+        sure, share = (sum(each) / len(among) for each in zip(*among, strict=True))
+        assert share == pytest.approx(sure, abs=0.06)
+
+
 def test_neighbours_and_seeds_are_independent() -> None:
     luck, other = RandomLuck(rates=(0.5,), seed=1), RandomLuck(rates=(0.5,), seed=2)
     right = [luck.rank(p, 1) == 0 for p in range(N)]
@@ -111,7 +128,7 @@ def test_bad_recordings(tmp_path, content) -> None:
         RecordedLuck.read(tmp_path / "none.json", n_prompt=1)
 
 
-@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", ""])
+@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:sure"])
 def test_bad_rates(rate) -> None:
     with pytest.raises(UserError, match="acceptance"):
         RandomLuck.parse(rate)

@@ -1,0 +1,96 @@
+"""Pictures of strategies on an emulated cluster, one below the other, and of simulated sweeps.
+
+    mpiexec -n N python tests/bench/pictures.py MODEL.gguf PROFILE FOLDER
+
+Writes strategies.svg and .png (`speculative` and `pipeinfer` write the same text, with drafts that
+are right 8 times out of 10), acceptance.svg and n_stages.svg (tokens/s of all strategies).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cluster import Case, request_of, run
+
+from pipeinfer_cli.emulation import profile_file
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.requests import Head
+from pipeinfer_cli.simulate import SimulateConfig, predictions
+from pipeinfer_cli.stats import measure
+from pipeinfer_cli.trace.plot import Titled, plot_runs
+from pipeinfer_cli.trace.recorder import Recorder
+from pipeinfer_cli.trace.sweep import plot_sweep
+from pipeinfer_cli.trace.timeline import timeline
+from pipeinfer_cli.trace.watch import Watch
+
+ACCEPTANCE = "0.8"
+SIDE_BY_SIDE = {"speculative": 4, "pipeinfer": 8}  # with these --draft-max
+N_PREDICT = 48
+
+
+def recorded(head: Head, profile: Profile, strategy: str) -> Titled:
+    """One text, and when what happened."""
+    case = Case(
+        strategy=strategy,
+        draft_max=SIDE_BY_SIDE[strategy],
+        acceptance=ACCEPTANCE,
+        n_predict=N_PREDICT,
+        seed=1,
+    )
+    request = request_of(case)
+    setting = head.setting(request)
+    recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
+    with head.begin(request, Watch(recorder, sys.stdout)) as running:
+        start_s = time.monotonic()
+        times_s = [time.monotonic() for _ in islice(running.tokens, N_PREDICT)]
+        recording = recorder.recording()
+    stats = measure(setting, start_s, times_s, running.counters)
+    title = (
+        f"{strategy}, emulated {profile.name}, synthetic acceptance {ACCEPTANCE}: "
+        f"{stats.tokens_per_s:.1f} tokens/s"
+    )
+    return Titled(title=title, timeline=timeline(recording))
+
+
+def sweep(folder: Path, x: str, title: str, **lists: Any) -> None:
+    """Simulated speeds; with the best draft length of each strategy."""
+    config = SimulateConfig(draft_max=(1, 2, 4, 6, 8, 12), **lists)
+    rows = [
+        {"strategy": each.strategy, "tps": each.tokens_per_s, x: getattr(each, x)}
+        for each in predictions(config)
+    ]
+    plot_sweep(rows, folder / f"{x}.svg", x=x, y="tps", title=title)
+
+
+def draw(head: Head, profile: Profile, folder: Path) -> int:
+    """All pictures."""
+    runs = [recorded(head, profile, strategy) for strategy in SIDE_BY_SIDE]
+    for suffix in ("svg", "png"):
+        plot_runs(runs, folder / f"strategies.{suffix}", window_ms=(0, 2500))
+    rates = ("0.3", "0.5", "0.66", "0.79", "0.9")
+    sweep(
+        *(folder, "acceptance", f"simulated, {profile.name}"),
+        profiles=(profile.name,),
+        acceptance=rates,
+    )
+    stages = (1, 2, 4, 8, 16, 32, 64)
+    sweep(
+        *(folder, "n_stages", f"simulated, {profile.name} over more stages, acceptance 0.8"),
+        profiles=(profile.name,),
+        acceptance=("0.8",),
+        stages=stages,
+    )
+    return 0
+
+
+def main() -> int:
+    profile, folder = profile_file.load(sys.argv[2]), Path(sys.argv[3])
+    return run(Path(sys.argv[1]), profile, lambda head: draw(head, profile, folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

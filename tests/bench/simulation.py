@@ -1,0 +1,179 @@
+"""Validation: what `pipeinfer simulate` predicts against emulated clusters, case by case.
+
+    python tests/bench/simulation.py MODEL.gguf --launch 'mpiexec -n {}' [--profiles a,b] ...
+
+Both meet the same luck: the same seed and the same number of prompt tokens. A case in which this
+machine was too slow for the profile (n_late) is measured once more, and the better of the two
+counts. Prints a Markdown table; exits with 1 if a ratio simulated/emulated is off by more than 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from cluster import PROMPT, Case, Outcome
+
+from pipeinfer_cli.emulation import profile_file
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
+from pipeinfer_cli.simulate import Cluster, Prediction, SimulateConfig, compare
+
+TOLERANCE = 0.10
+START_S = 120.0
+HEADINGS = (
+    *("profile", "strategy", "draft max", "acceptance"),
+    *("emulated tok/s", "simulated tok/s", "simulated/emulated", "late", "worst ms"),
+)
+
+
+class Found(NamedTuple):
+    """One case, measured and predicted."""
+
+    profile: str
+    case: Case
+    outcome: Outcome
+    tokens_per_s: float  # simulated
+
+    @property
+    def ratio(self) -> float:
+        return self.tokens_per_s / self.outcome.tokens_per_s
+
+    def line(self) -> str:
+        cells = (
+            self.profile,
+            self.case.strategy,
+            self.case.draft_max or "",
+            self.case.acceptance if self.case.draft_max else "",
+            f"{self.outcome.tokens_per_s:.2f}",
+            f"{self.tokens_per_s:.2f}",
+            f"{self.ratio:.3f}",
+            self.outcome.n_late,
+            f"{self.outcome.worst_late_ms:.1f}",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+
+def cases_of(args: argparse.Namespace) -> list[Case]:
+    """Plain decoding once; the others for each draft length and acceptance."""
+    seed, n_predict = args.seed, args.tokens
+    found = [Case(strategy="iterative", draft_max=0, acceptance="1", n_predict=24, seed=seed)]
+    for acceptance, strategy, draft_max in product(args.acceptance, args.strategy, args.draft_max):
+        found.append(
+            Case(
+                strategy=strategy,
+                draft_max=int(draft_max),
+                acceptance=acceptance,
+                n_predict=n_predict,
+                seed=seed,
+            )
+        )
+    return found
+
+
+def simulated(profile: Profile, case: Case) -> Prediction:
+    """As `pipeinfer simulate` does it."""
+    luck = RandomLuck.parse(case.acceptance, case.seed)
+    text = SyntheticText(luck=luck, seed=case.seed)
+    config = SimulateConfig(
+        profiles=(profile.name,),
+        acceptance=(case.acceptance,),
+        strategies=(case.strategy,),
+        draft_max=(case.draft_max or 1,),
+        n_prompt=len(PROMPT),
+        n_predict=case.n_predict,
+        seed=case.seed,
+    )
+    (prediction,) = compare(
+        Cluster(profile=profile, acceptance=case.acceptance, text=text), config
+    )
+    return prediction
+
+
+@contextmanager
+def started(launch: str, model: Path, profile: Profile) -> Iterator[subprocess.Popen[str]]:
+    """The emulated cluster while the block runs."""
+    program = Path(__file__).with_name("cluster.py")
+    command = [
+        *shlex.split(launch.format(profile.n_stages + 1)),
+        *(sys.executable, str(program), str(model), profile.name),
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(START_S)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def emulated(process: subprocess.Popen[str], case: Case) -> Outcome:
+    """Has the cluster carry out a case; a second time if something was late in the first."""
+    outcome = ask(process, case)
+    if outcome.n_late == 0:
+        return outcome
+    again = ask(process, case)
+    return min(outcome, again, key=lambda each: each.n_late)
+
+
+def ask(process: subprocess.Popen[str], case: Case) -> Outcome:
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None and stdout is not None
+    stdin.write(json.dumps(dataclasses.asdict(case)) + "\n")
+    stdin.flush()
+    return Outcome(**json.loads(stdout.readline()))
+
+
+def compare_all(args: argparse.Namespace, out: IO[str]) -> list[Found]:
+    found = []
+    print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}", file=out, flush=True)
+    for name in args.profiles:
+        profile = profile_file.load(name)
+        with started(args.launch, args.model, profile) as process:
+            for case in cases_of(args):
+                outcome = emulated(process, case)
+                prediction = simulated(profile, case)
+                found.append(Found(name, case, outcome, prediction.tokens_per_s))
+                print(found[-1].line(), file=out, flush=True)
+    return found
+
+
+def words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--launch", required=True)
+    parser.add_argument("--profiles", type=words, default=profile_file.names())
+    parser.add_argument("--acceptance", type=words, default=words("0.3,0.5,0.66,0.79,0.9,0.95"))
+    parser.add_argument("--strategy", type=words, default=words("speculative,pipeinfer"))
+    parser.add_argument("--draft-max", type=words, default=words("2,8"))
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=1)
+    found = compare_all(parser.parse_args(), sys.stdout)
+    worst = max(found, key=lambda each: abs(each.ratio - 1))
+    off = [each for each in found if abs(each.ratio - 1) > TOLERANCE]
+    n_late = sum(each.outcome.n_late > 0 for each in found)
+    print(
+        f"\n{len(found)} cases, {n_late} of them late; largest deviation {worst.ratio - 1:+.1%}: "
+        f"{worst.profile}, {worst.case.strategy}, draft max {worst.case.draft_max}, acceptance "
+        f"{worst.case.acceptance}; {len(off)} off by more than {TOLERANCE:.0%}"
+    )
+    return 1 if off else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

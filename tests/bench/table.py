@@ -1,0 +1,202 @@
+"""The tables of docs/benchmarks.md, as Markdown, each below the commands that it comes from.
+
+    python tests/bench/table.py PIPEINFER [--tables strategies,trees] [--stages 4,8,15]
+    python tests/bench/table.py PIPEINFER --emulate MODEL.gguf --tables strategies --stages 8
+
+PIPEINFER is the command. The first form simulates, in minutes; the second one emulates, which
+takes as long as the texts take on the clusters: some 8 minutes for each number of stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+ACCEPTANCE = ("0.5", "0.66", "0.79", "0.9")
+INFORMED = tuple(f"{rate}:informed" for rate in ACCEPTANCE)
+LENGTHS = "1,2,4,6,8,12,16"  # of speculative's drafts: the best at each acceptance counts
+TARGETS = dict(zip(ACCEPTANCE, (1.10, 1.20, 1.30, 1.55), strict=True))  # at 8 stages
+PARTS = ("no-continuous", "no-cancel", "no-reactive")
+QUARTER = ("--draft-ratio", "0.25")
+N_SIMULATED, N_EMULATED = "1000", "64"  # tokens
+PROMPT = os.path.relpath(Path(__file__).with_name("prompt.txt"))
+FLAT = os.path.relpath(Path(__file__).with_name("flat.toml"))
+
+
+class Source(Protocol):
+    """Where speeds come from."""
+
+    shown: list[str]  # commands
+
+    def rows(
+        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
+    ) -> list[Row]:
+        """Strategies on a profile. Keys: strategy, rate, draft_max, draft_width, tps, n_late."""
+
+
+class Simulated:
+    """By `pipeinfer simulate`."""
+
+    def __init__(self, program: str) -> None:
+        self.shown: list[str] = []
+        self._program = program
+
+    def rows(
+        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
+    ) -> list[Row]:
+        rows = run(
+            *(self._program, self.shown, "simulate", "--profile", profile),
+            *("--acceptance", ",".join(rates), "--strategy", strategies),
+            *("--draft-max", lengths, "-n", N_SIMULATED, *options),
+        )
+        return [
+            {**row, "rate": row["acceptance"], "tps": row["tokens_per_s"], "n_late": 0}
+            for row in rows
+        ]
+
+
+class Emulated:
+    """By `pipeinfer bench --emulate`, on the ranks of this machine."""
+
+    def __init__(self, program: str, model: str) -> None:
+        self.shown: list[str] = []
+        self._program, self._model = program, model
+
+    def rows(
+        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
+    ) -> list[Row]:
+        rows = run(
+            *(self._program, self.shown, "bench", "-m", self._model, "--emulate", profile),
+            *("--synth-acceptance", ",".join(rates), "--strategy", strategies),
+            *("--draft-max", lengths, "-n", N_EMULATED, *options),
+            *("-p", PROMPT, "--seed", "1", "-t", "1", "-r", "1", "--no-warmup"),
+        )
+        return [{**row, "rate": row["synth_acceptance"], "tps": row["median_ts"]} for row in rows]
+
+
+def run(program: str, shown: list[str], *options: str) -> list[Row]:
+    """What a command prints as JSON."""
+    shown.append(f"pipeinfer {' '.join(options)}")
+    command = [program, *options, "-o", "json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
+
+
+def best(rows: Sequence[Row], strategy: str, rate: str) -> Row:
+    """The fastest of a strategy's rows at an acceptance."""
+    found = [row for row in rows if (row["strategy"], row["rate"]) == (strategy, rate)]
+    return max(found, key=lambda row: float(row["tps"]))
+
+
+def strategies(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """Strategies, tokens/s; a drafted token takes a quarter of a stage's time"""
+    yield (
+        *("stages", "acceptance", "iterative", "best speculative (draft)", "pipeinfer"),
+        *("x iterative", "x speculative", "asked for", "late"),
+    )
+    for n_stages in stages:
+        profile = f"cpu70b-{n_stages}-ib"
+        rows = source.rows(
+            profile, "iterative,speculative", LENGTHS, *QUARTER, rates=ACCEPTANCE
+        ) + source.rows(profile, "pipeinfer", "8", *QUARTER, rates=ACCEPTANCE)
+        for rate in ACCEPTANCE:
+            plain, ours = best(rows, "iterative", rate), best(rows, "pipeinfer", rate)
+            tuned = best(rows, "speculative", rate)
+            yield (
+                *(n_stages, rate, f"{plain['tps']:.2f}"),
+                f"{tuned['tps']:.2f} ({tuned['draft_max']})",
+                *(f"{ours['tps']:.2f}", f"{ours['tps'] / plain['tps']:.2f}"),
+                f"**{ours['tps'] / tuned['tps']:.2f}**",
+                f"{TARGETS[rate]:.2f}" if n_stages == "8" else "",
+                sum(row["n_late"] for row in (plain, tuned, ours)),
+            )
+
+
+def ablations(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """`pipeinfer` without a part of it: the speed over that of the whole"""
+    yield ("stages", "acceptance", "pipeinfer, tok/s", *PARTS)
+    names = ["pipeinfer", *(f"pipeinfer:{part}" for part in PARTS)]
+    for n_stages in stages:
+        for rates in (ACCEPTANCE, INFORMED):
+            rows = source.rows(f"cpu70b-{n_stages}-ib", ",".join(names), "8", *QUARTER, rates=rates)
+            for rate in rates:
+                whole, *others = (float(best(rows, name, rate)["tps"]) for name in names)
+                yield (n_stages, rate, f"{whole:.2f}", *(f"{each / whole:.2f}" for each in others))
+
+
+def networks(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """InfiniBand → Gigabit Ethernet, tokens/s"""
+    names = ("iterative", "speculative", "pipeinfer")
+    yield ("stages", "acceptance", "iterative", "best speculative", "pipeinfer")
+    for n_stages in stages:
+        found = [
+            source.rows(profile, "iterative,speculative", LENGTHS, *QUARTER, rates=ACCEPTANCE)
+            + source.rows(profile, "pipeinfer", "8", *QUARTER, rates=ACCEPTANCE)
+            for profile in (f"cpu70b-{n_stages}-ib", f"cpu70b-{n_stages}-gbe")
+        ]
+        for rate in ACCEPTANCE:
+            pairs = [[float(best(rows, name, rate)["tps"]) for rows in found] for name in names]
+            lost = (f"{ib:.2f} → {gbe:.2f} ({gbe / ib - 1:+.1%})" for ib, gbe in pairs)
+            yield (n_stages, rate, *lost)
+
+
+def trees(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """`pipeinfer` with token trees: the speed over that of chains"""
+    yield ("stages", "acceptance", "chains, tok/s", "width 2", "width 3", "width 4")
+    for n_stages in stages:
+        for rates in (ACCEPTANCE, INFORMED):
+            width = ("--draft-width", "1,2,3,4")
+            rows = source.rows(
+                f"cpu70b-{n_stages}-ib", "pipeinfer", "8", *QUARTER, *width, rates=rates
+            )
+            for rate in rates:
+                speeds = [float(row["tps"]) for row in rows if row["rate"] == rate]
+                ratios = (f"{each / speeds[0]:.2f}" for each in speeds[1:])
+                yield (n_stages, rate, f"{speeds[0]:.2f}", *ratios)
+
+
+def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:  # noqa: ARG001
+    """8 stages that take 25 ms for a run, however many tokens it has"""
+    yield ("acceptance", "best speculative (draft)", "pipeinfer", "x speculative")
+    rows = source.rows(FLAT, "speculative", LENGTHS, rates=ACCEPTANCE)
+    rows += source.rows(FLAT, "pipeinfer", "8", rates=ACCEPTANCE)
+    for rate in ACCEPTANCE:
+        tuned, ours = best(rows, "speculative", rate), best(rows, "pipeinfer", rate)
+        speeds = f"{tuned['tps']:.2f} ({tuned['draft_max']})", f"{ours['tps']:.2f}"
+        yield (rate, *speeds, f"{ours['tps'] / tuned['tps']:.2f}")
+
+
+TABLES = {each.__name__: each for each in (strategies, flat, ablations, networks, trees)}
+
+
+def words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--emulate", metavar="MODEL")
+    parser.add_argument("--tables", type=words, default=list(TABLES))
+    parser.add_argument("--stages", type=words, default=["4", "8", "15"])
+    args = parser.parse_args()
+    for name in args.tables:
+        table = TABLES[name]
+        source = Emulated(args.program, args.emulate) if args.emulate else Simulated(args.program)
+        headings, *rows = table(source, args.stages)
+        lines = [" | ".join(map(str, row)) for row in (headings, ["---"] * len(headings), *rows)]
+        print(f"\n### {table.__doc__}\n\n```sh", *source.shown, "```\n", sep="\n")
+        print(*(f"| {line} |" for line in lines), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
