@@ -118,7 +118,7 @@ def generate(
         typer.Option(
             "--layer-split",
             metavar="WEIGHTS",
-            help="A weight per rank (2,1,1), or auto: even by bytes.",
+            help="A weight per rank (2,1,1), or auto: even by time if calibrated, else by bytes.",
         ),
     ] = "auto",
     threads: Annotated[

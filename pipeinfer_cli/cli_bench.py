@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.bench import config as bench_cfg
+from pipeinfer_cli.bench.extras import Extras
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
@@ -144,7 +146,7 @@ def bench(
     layer_split: Annotated[
         str,
         typer.Option(
-            "--layer-split", metavar="WEIGHTS", help="A weight per rank, or auto: even by bytes."
+            "--layer-split", metavar="WEIGHTS", help="A weight per rank, or auto: as in generate."
         ),
     ] = "auto",
     temp: Annotated[
@@ -174,52 +176,116 @@ def bench(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl|sql", help="Format.")
     ] = "md",
+    plot: Annotated[
+        str,
+        typer.Option("--plot", metavar="FILE.svg|png", help="Draw speed over what varies."),
+    ] = "",
+    plot_x: Annotated[
+        str,
+        typer.Option(
+            "--plot-x", metavar="COLUMN", help="Draw it over this, such as acceptance or n_stages."
+        ),
+    ] = "",
+    trace: Annotated[
+        str,
+        typer.Option(
+            "--trace",
+            metavar="FILE.json",
+            help="Trace one more request of the last variant, for Perfetto.",
+        ),
+    ] = "",
+    trace_of: Annotated[
+        str,
+        typer.Option("--trace-of", metavar="NAME", help="Trace another one, as in --strategy."),
+    ] = "",
+    record_acceptance: Annotated[
+        str,
+        typer.Option(
+            "--record-acceptance",
+            metavar="FILE.json",
+            help="Write for each token whether the last variant's drafter knew it, for simulate.",
+        ),
+    ] = "",
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Compare nothing: measure stages, links and drafter, for later jobs.",
+        ),
+    ] = False,
+    calibrate_to: Annotated[
+        str,
+        typer.Option(
+            "--calibrate-to",
+            metavar="FILE.toml",
+            help="The same, written there as well: a profile for --emulate and simulate.",
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Callable[[], int]:
     """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
-    return partial(
-        _run,
-        bench_cfg.BenchConfig(
-            models=words(model),
-            draft_models=words(draft_model),
-            ranks=integers("--ranks", ranks) or (None,),
-            threads=integers("-t/--threads", threads) or (None,),
-            emulate=words(emulate) or (None,),
-            synth_acceptance=words(synth_acceptance) or (None,),
-            strategies=words(strategy),
-            drafters=words(drafter),
-            draft={
-                "n_max": integers("--draft-max", draft_max),
-                "n_min": integers("--draft-min", draft_min),
-                "p_min": numbers("-pa/--draft-p-min", draft_p_min),
-                "p_recovery": numbers("-pr/--draft-p-recovery", p_recovery),
-                "p_decay": numbers("-pd/--draft-p-decay", p_decay),
-                "width": integers("--draft-width", draft_width),
-                "p_split": numbers("--draft-p-split", p_split),
-            },
-            prompts=prompts or None,
-            n_predict=integer("-n/--n-predict", n_predict),
-            repetitions=integer("-r/--repetitions", repetitions),
-            warmup=not no_warmup,
-            output=cast("bench_cfg.OutputFormat", output),
-            job={
-                "n_ctx": integer("-c/--ctx-size", ctx_size),
-                "layer_split": cfg.parse_layer_split(layer_split),
-                "draft_threads": integer("--draft-threads", draft_threads),
-                "draft_ratio": number("--draft-ratio", draft_ratio) if draft_ratio else None,
-                "sample": SampleParams(
-                    temperature=number("--temp", temp),
-                    top_k=integer("--top-k", top_k),
-                    top_p=number("--top-p", top_p),
-                    min_p=number("--min-p", min_p),
-                    seed=integer("--seed", seed),
-                ),
-                "ignore_eos": ignore_eos,
-                "timeout_s": number("--timeout", timeout),
-                "verbose": verbose,
-            },
+    config = bench_cfg.BenchConfig(
+        models=words(model),
+        draft_models=words(draft_model),
+        ranks=integers("--ranks", ranks) or (None,),
+        threads=integers("-t/--threads", threads) or (None,),
+        emulate=words(emulate) or (None,),
+        synth_acceptance=words(synth_acceptance) or (None,),
+        strategies=words(strategy),
+        drafters=words(drafter),
+        draft={
+            "n_max": integers("--draft-max", draft_max),
+            "n_min": integers("--draft-min", draft_min),
+            "p_min": numbers("-pa/--draft-p-min", draft_p_min),
+            "p_recovery": numbers("-pr/--draft-p-recovery", p_recovery),
+            "p_decay": numbers("-pd/--draft-p-decay", p_decay),
+            "width": integers("--draft-width", draft_width),
+            "p_split": numbers("--draft-p-split", p_split),
+        },
+        prompts=prompts or None,
+        n_predict=integer("-n/--n-predict", n_predict),
+        repetitions=integer("-r/--repetitions", repetitions),
+        warmup=not no_warmup,
+        output=cast("bench_cfg.OutputFormat", output),
+        extras=Extras(
+            plot=plot or None,
+            plot_x=plot_x or None,
+            trace=_absolute(trace),
+            trace_of=trace_of or None,
+            acceptance=_absolute(record_acceptance),
         ),
+        job={
+            "n_ctx": integer("-c/--ctx-size", ctx_size),
+            "layer_split": cfg.parse_layer_split(layer_split),
+            "draft_threads": integer("--draft-threads", draft_threads),
+            "draft_ratio": number("--draft-ratio", draft_ratio) if draft_ratio else None,
+            "sample": SampleParams(
+                temperature=number("--temp", temp),
+                top_k=integer("--top-k", top_k),
+                top_p=number("--top-p", top_p),
+                min_p=number("--min-p", min_p),
+                seed=integer("--seed", seed),
+            ),
+            "ignore_eos": ignore_eos,
+            "timeout_s": number("--timeout", timeout),
+            "verbose": verbose,
+        },
     )
+    if calibrate or calibrate_to:
+        return partial(_calibrate, config, Path(calibrate_to) if calibrate_to else None)
+    return partial(_run, config)
+
+
+def _calibrate(config: bench_cfg.BenchConfig, save_to: Path | None) -> int:
+    from pipeinfer_cli.calibration.config import CalibrateConfig
+    from pipeinfer_cli.calibration.run import calibrate as run
+
+    return run(CalibrateConfig(bench=config, save_to=save_to))
+
+
+def _absolute(file: str) -> str | None:
+    """Other processes write it."""
+    return str(Path(file).absolute()) if file else None
 
 
 def _run(config: bench_cfg.BenchConfig) -> int:

@@ -68,7 +68,7 @@ class JobConfig:
     model: str  # a GGUF path or a name of models.toml; see models.resolve
     n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
     ranks: int | None = None  # None: what the launcher started, or this machine's default
-    layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by bytes
+    layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes
     threads: int | None = None  # per rank; None: see launch.default_threads
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
@@ -203,7 +203,7 @@ def parse_format(text: str) -> OutputFormat:
 
 
 def parse_layer_split(text: str) -> tuple[float, ...] | None:
-    """`2,1,1` as a weight per rank; `auto` (even by bytes) as None. Raises UserError."""
+    """`2,1,1` as a weight per rank; `auto` as None. Raises UserError."""
     if text.strip() == "auto":
         return None
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeinfer_cli import launch, models, output, shards, spawned
 from pipeinfer_cli.bench.config import BenchGroup
+from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
@@ -108,5 +109,6 @@ def _read_config(text: str) -> JobConfig:
     kinds: dict[str, Callable[[str], JobConfig]] = {
         GenerateConfig.kind: GenerateConfig.from_json,
         BenchGroup.kind: BenchGroup.from_json,
+        CalibrateJob.kind: CalibrateJob.from_json,
     }
     return kinds[json.loads(text)["kind"]](text)

@@ -111,6 +111,14 @@ def default_threads(local_ranks: int, env: Mapping[str, str] | None = None) -> i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where a rank runs, and with how many compute threads."""
+
+    host: str
+    n_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
     """The mpiexec of the MPI that we were built for."""
 

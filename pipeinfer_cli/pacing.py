@@ -7,7 +7,8 @@ and how often a drafted token is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeinfer_cli.runs import Fate, StageTime
@@ -17,6 +18,9 @@ MEMORY = 0.95  # how much of what was known a new measurement leaves
 SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
 PRIOR_ACCEPTANCE, PRIOR_WEIGHT = 0.7, 4.0  # in tokens
 REVIEW_EVERY = 8  # results
+SCALE_MEMORY = 0.8  # how much of a prior's scale a run leaves
+
+Times = tuple[float, float]  # in seconds: the slowest stage, all stages
 
 
 class Costs(Protocol):
@@ -60,23 +64,49 @@ def best_run_size(costs: Costs, *, acceptance: float, largest: int) -> int:
     )
 
 
-class MeasuredCosts:
-    """Costs as runs and drafts show them; between the sizes that were seen, T(k) is linear."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorCosts:
+    """What runs and drafts are expected to cost, before there are any: from a calibration."""
 
-    def __init__(self) -> None:
-        self.draft_s = 0.0
-        self._seen: dict[int, tuple[float, float]] = {}  # by tokens: slowest stage, all stages
+    by_size: Mapping[int, Times]  # by tokens of a run
+    draft_s: float = 0.0  # for a token; 0: unknown
+
+
+class MeasuredCosts:
+    """Costs as runs and drafts show them; between the sizes that were seen, T(k) is linear.
+
+    With a prior, sizes that were not seen yet cost what it says, times what the sizes that were
+    seen cost more or less than it says: the text may be longer, or the machine busier.
+    """
+
+    def __init__(self, prior: PriorCosts | None = None) -> None:
+        self.draft_s = prior.draft_s if prior else 0.0
+        self._prior: Mapping[int, Times] = prior.by_size if prior else {}
+        self._scale: Times = (1.0, 1.0)
+        self._seen: dict[int, Times] = {}
+        self._known = dict(self._prior)  # what there is to go by
 
     @property
     def is_known(self) -> bool:
-        """True if there has been a run."""
-        return bool(self._seen)
+        """True if there has been a run, or there is a prior."""
+        return bool(self._known)
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """Every stage has computed a run of so many tokens."""
         new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
         old = self._seen.get(n_tokens, new)
         self._seen[n_tokens] = (_mixed(old[0], new[0]), _mixed(old[1], new[1]))
+        if self._prior:
+            self._scale = (self._rescaled(n_tokens, new, 0), self._rescaled(n_tokens, new, 1))
+            slowest, all_stages = self._scale
+            self._known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
+        self._known.update(self._seen)
+
+    def _rescaled(self, n_tokens: int, new: Times, which: int) -> float:
+        expected_s = time_at(self._prior, n_tokens, which)
+        if expected_s <= 0:
+            return self._scale[which]
+        return _mixed(self._scale[which], new[which] / expected_s, SCALE_MEMORY)
 
     def on_draft(self, took_s: float) -> None:
         """A token took the drafter so long."""
@@ -84,36 +114,39 @@ class MeasuredCosts:
 
     def interval_s(self, n_tokens: int) -> float:
         """See Costs."""
-        return self._at(n_tokens, 0)
+        return time_at(self._known, n_tokens, 0)
 
     def compute_s(self, n_tokens: int) -> float:
         """See Costs."""
-        return self._at(n_tokens, 1)
+        return time_at(self._known, n_tokens, 1)
 
-    def _at(self, n_tokens: int, which: int) -> float:
-        """T(k), which never falls with k."""
-        sizes = sorted(self._seen)
-        below = [size for size in sizes if size <= n_tokens]
-        above = [size for size in sizes if size > n_tokens]
-        if not below:
-            return self._seen[above[0]][which]
-        low = max(self._seen[size][which] for size in below)
-        if above:
-            share = (n_tokens - below[-1]) / (above[0] - below[-1])
-            return low + share * max(self._seen[above[0]][which] - low, 0.0)
-        return low * (1 + SLOPE * (n_tokens - below[-1]))
+
+def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
+    """T(k), which never falls with k."""
+    sizes = sorted(known)
+    below = [size for size in sizes if size <= n_tokens]
+    above = [size for size in sizes if size > n_tokens]
+    if not below:
+        return known[above[0]][which]
+    low = max(known[size][which] for size in below)
+    if above:
+        share = (n_tokens - below[-1]) / (above[0] - below[-1])
+        return low + share * max(known[above[0]][which] - low, 0.0)
+    return low * (1 + SLOPE * (n_tokens - below[-1]))
 
 
 class Pacer:
-    """Chooses the run size of one request while it runs."""
+    """Chooses the run size of one request while it runs; from the start, if its costs are known."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, prior: PriorCosts | None = None) -> None:
         self.run_size = 1
         self._largest = largest
-        self._costs = MeasuredCosts()
+        self._costs = MeasuredCosts(prior)
         self._n_right = PRIOR_ACCEPTANCE * PRIOR_WEIGHT  # fading counts of drafted tokens
         self._n_wrong = (1 - PRIOR_ACCEPTANCE) * PRIOR_WEIGHT
         self._n_results = 0
+        if prior is not None and prior.draft_s > 0:
+            self._review()
 
     def on_draft(self, took_us: int) -> None:
         """A token took the drafter so long."""
@@ -134,9 +167,12 @@ class Pacer:
         self._costs.on_run(n_tokens, times)
         self._n_results += 1
         if self._n_results % REVIEW_EVERY == 0:
-            acceptance = self._n_right / (self._n_right + self._n_wrong)
-            self.run_size = best_run_size(self._costs, acceptance=acceptance, largest=self._largest)
+            self._review()
+
+    def _review(self) -> None:
+        acceptance = self._n_right / (self._n_right + self._n_wrong)
+        self.run_size = best_run_size(self._costs, acceptance=acceptance, largest=self._largest)
 
 
-def _mixed(old: float, new: float) -> float:
-    return MEMORY * old + (1 - MEMORY) * new
+def _mixed(old: float, new: float, memory: float = MEMORY) -> float:
+    return memory * old + (1 - memory) * new

@@ -7,18 +7,23 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeinfer_cli import launch, models, mpi
+from pipeinfer_cli.calibration.consult import Placed, consult
+from pipeinfer_cli.calibration.entry import file_digest
+from pipeinfer_cli.calibration.expect import Expectation
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.emulation.pretence import check_model, load_profile
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
+from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
+from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.sequences import spare_cells
 from pipeinfer_cli.shards import ModelFiles, locate
@@ -44,6 +49,8 @@ class Plan:
     n_ctx: int  # positions
     n_cells: int  # of the KV caches: the branches of token trees take some besides
     profile: Profile | None = None  # of the emulated cluster
+    seats: tuple[Seat, ...] = ()  # per rank
+    expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
     @property
     def stage_rank0(self) -> int:
@@ -60,6 +67,12 @@ class Plan:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
 
+    def prior(self, draft_model: str | None) -> PriorCosts | None:
+        """What the scheduler can know before the first run; `draft_model` as in a job."""
+        if self.expected is None:
+            return None
+        return self.expected.prior(draft_model and file_digest(models.resolve(draft_model)))
+
 
 # The head's work with a loaded pipeline.
 Work = Callable[[Engine], None]
@@ -74,24 +87,28 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     """
     capture_log(verbose=config.verbose)
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
-    rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
+    local_ranks = mpi.ranks_on_this_host(comm) if comm else 1
+    threads = config.threads or launch.default_threads(local_ranks)
+    seat = Seat(host=socket.gethostname(), n_threads=threads)
+    seats = comm.gather(seat) if comm else [seat]
     work: Work | None = None
     plan = None
-    if rank == 0:
-        plan = make_plan(config, n_ranks)
+    if seats is not None:  # on the head
+        plan = make_plan(config, seats)
         work = prepare(plan)
     if comm:
         plan = comm.bcast(plan)
     assert plan is not None
-    with open_engine(config, plan, comm) as engine:
+    with open_engine(config, plan, comm, local_ranks) as engine:
         if work is None:
             return serve(engine)
         work(engine)
         return 0
 
 
-def make_plan(config: JobConfig, n_ranks: int) -> Plan:
-    """Finds the model and places its layers. Raises UserError."""
+def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
+    """Finds the model and places its layers on the ranks. Raises UserError."""
+    n_ranks = len(seats)
     files = locate(models.resolve(config.model))
     info = read_model_info(files.head_path)
     weights = config.layer_split
@@ -102,19 +119,32 @@ def make_plan(config: JobConfig, n_ranks: int) -> Plan:
         # the head's cores are the draft model's; the stages share the layers evenly by bytes
         stages = split_layers(info, n_ranks - 1, None)
         weights = (0.0, *(float(len(each)) for each in stages))
-    layers = files.layers(n_ranks, config.layer_split) or split_layers(info, n_ranks, weights)
-    depth = Policy.depth_of(sum(len(each) > 0 for each in layers))
+    sharded = files.layers(n_ranks, config.layer_split)
+    placed = Placed(layers=sharded or split_layers(info, n_ranks, weights))
+    if not profile:
+        placed = consult(
+            files.head_path,
+            info,
+            seats,
+            placed.layers,
+            may_move=config.layer_split is None and sharded is None,
+            draft_threads=config.draft_threads,
+            verbose=config.verbose,
+        )
+    depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers))
     return Plan(
         files=files,
         model=info,
-        layers=layers,
+        layers=placed.layers,
         n_ctx=config.n_ctx,
         n_cells=config.n_ctx + max((spare_cells(each, depth) for each in config.drafts), default=0),
         profile=profile,
+        seats=tuple(seats),
+        expected=placed.expected,
     )
 
 
-def open_engine(config: JobConfig, plan: Plan, comm: Comm | None) -> Engine:
+def open_engine(config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int = 1) -> Engine:
     """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
     resident_before = resident_bytes()
     if comm is None:
@@ -122,7 +152,6 @@ def open_engine(config: JobConfig, plan: Plan, comm: Comm | None) -> Engine:
         _report([_placement(plan, 0, resident_before)], config.verbose)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
-    local_ranks = mpi.ranks_on_this_host(comm)
     comms = (comm.Dup().py2f(), comm.Dup().py2f())
     opened: Engine | None = None
     error, code = "", 0
@@ -153,7 +182,7 @@ def _engine_config(
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
-    threads = config.threads or launch.default_threads(local_ranks)
+    threads = plan.seats[rank].n_threads
     profile, n_batch = plan.profile, plan.n_batch
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")

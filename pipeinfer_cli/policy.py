@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.pacing import PriorCosts
 
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
@@ -66,6 +67,7 @@ class Policy:
     depth: int = 1  # most live runs in flight
     n_batch: int = 32  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
+    prior: PriorCosts | None = None  # what that starts from; None: from nothing
     # A draft begins when every token of the one before is decided or given up, not before.
     no_continuous: bool = False
     # Runs that rest on a wrong token are computed to their end; what comes of them is ignored.
@@ -91,6 +93,7 @@ class Policy:
         n_stages: int,
         n_batch: int,
         ablations: Collection[Ablation] = (),
+        prior: PriorCosts | None = None,
     ) -> Policy:
         """The policy of a strategy for so many stages; without a drafter there is only one."""
         depth = cls.depth_of(n_stages)
@@ -101,6 +104,7 @@ class Policy:
             is_synchronous=strategy == "speculative",
             depth=depth,
             n_batch=n_batch,
+            prior=prior,
             **{ablation.replace("-", "_"): True for ablation in ablations},
         )
 

@@ -21,6 +21,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Pipeline, TokenStream
 from pipeinfer_cli.native import Engine, read_model_info
+from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Strategy
 from pipeinfer_cli.scheduler import Scheduler
@@ -39,6 +40,7 @@ class Request:
     draft: DraftConfig = DEFAULT_DRAFT
     ablations: tuple[Ablation, ...] = ()
     drafter: Drafter | None = None  # None: iterative, whatever the strategy
+    prior: PriorCosts | None = None  # what runs are expected to cost
     synthetic: SyntheticText | None = None  # in place of what target and drafter say
 
     @property
@@ -95,6 +97,7 @@ class Head:
                 n_stages=plan.n_stages,
                 n_batch=plan.n_batch,
                 ablations=request.ablations,
+                prior=request.prior,
             )
             scheduler = Scheduler(
                 request.prompt, n_max=request.n_max, policy=policy, run_ids=self._run_ids

@@ -56,7 +56,7 @@ class Scheduler:
         self._tree = TokenTree(prompt)
         self._sequences = Sequences()
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
-        self._pacer = Pacer(policy.draft.n_max if policy.draft else 1)
+        self._pacer = Pacer(policy.draft.n_max if policy.draft else 1, policy.prior)
         self._in_flight: deque[_InFlight] = deque()
         self._n_live = 0
         self._cancels: list[tuple[int, int]] = []  # [first, last] run ids

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from pipeinfer_cli import pipeline
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
+from pipeinfer_cli.calibration.config import CalibrateJob
+from pipeinfer_cli.calibration.measure import CalibrateWork
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import RunError
@@ -31,6 +33,8 @@ def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
     if isinstance(config, BenchGroup):
         return pipeline.run(config, comm, partial(GroupWork, config))
+    if isinstance(config, CalibrateJob):
+        return pipeline.run(config, comm, partial(CalibrateWork, config))
     assert isinstance(config, GenerateConfig)
     return pipeline.run(config, comm, partial(prepare_generate, config))
 
@@ -58,6 +62,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         drafter=Drafters(config, vocab).make(
             "none" if is_plain else config.drafter, config.draft_model
         ),
+        prior=plan.prior(config.draft_model),
         synthetic=_pretence(config, plan).text(vocab.n_tokens),
     )
     return partial(generate, config, plan, request, vocab)

@@ -77,7 +77,9 @@ class SimulateConfig:
             if strategy == "iterative":
                 found.append(ITERATIVE)
                 continue
-            found += (Variant(strategy=strategy, ablations=ablations, draft=each) for each in drafts)
+            found += (
+                Variant(strategy=strategy, ablations=ablations, draft=each) for each in drafts
+            )
         return found
 
 
@@ -237,9 +239,7 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
     )
 
 
-def _run(
-    cluster: Cluster, variant: Variant, config: SimulateConfig
-) -> tuple[Simulation, Counters]:
+def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Simulation, Counters]:
     profile, text = cluster.profile, cluster.text
     policy = Policy.of(
         variant.strategy,

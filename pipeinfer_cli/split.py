@@ -6,9 +6,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.native import ModelInfo, stage_archs
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,30 @@ def split_layers(
         shares, costs = list(weights[has_idle_head:]), [1.0] * model.n_layer
     head = (LayerRange(0, 0),) if has_idle_head else ()
     return head + _cut(costs, shares)
+
+
+def split_by_time(times: npt.NDArray[np.float64]) -> tuple[LayerRange, ...]:
+    """A range per stage, none of them empty, so that the slowest stage takes the least time.
+
+    `times` is float64 `[n_stages, n_layer]`: what each layer takes on each stage.
+    """
+    n_stages, n_layer = times.shape
+    assert 1 <= n_stages <= n_layer
+    until = np.concatenate([np.zeros((n_stages, 1)), np.cumsum(times, axis=1)], axis=1)
+    slowest = until[0].copy()  # by end: of the stages so far, if they hold the layers before it
+    slowest[0] = np.inf
+    cuts = np.zeros((n_stages, n_layer + 1), dtype=np.int64)  # where the last of them begins
+    for stage in range(1, n_stages):
+        before, slowest = slowest, np.full(n_layer + 1, np.inf)
+        for end in range(stage + 1, n_layer + 1):
+            mine = until[stage, end] - until[stage, :end]
+            both = np.maximum(before[:end], mine)
+            cuts[stage, end] = np.argmin(both)
+            slowest[end] = both[cuts[stage, end]]
+    ends = [n_layer]
+    for stage in range(n_stages - 1, 0, -1):
+        ends.insert(0, int(cuts[stage, ends[0]]))
+    return tuple(LayerRange(first, last) for first, last in zip((0, *ends), ends, strict=False))
 
 
 def stage_costs(model: ModelInfo) -> list[float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal, cast
 
+from pipeinfer_cli.bench.extras import NO_EXTRAS, Extras
 from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.config import JobConfig, check_count
 from pipeinfer_cli.errors import UserError
@@ -64,6 +65,9 @@ class BenchGroup(JobConfig):
     repetitions: int
     warmup: bool
     record: str  # a file, for bench.record
+    trace: str | None = None  # a file, for a further request of the variant with this index
+    traced: int = -1
+    acceptance: str | None = None  # a file, for what the last drafting variant's drafter knows
 
     @property
     def uses_draft_model(self) -> bool:
@@ -109,6 +113,7 @@ class BenchConfig:
     repetitions: int = DEFAULT_REPETITIONS
     warmup: bool = True
     output: OutputFormat = "md"
+    extras: Extras = NO_EXTRAS
     job: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JobConfig's other fields."""
 
@@ -126,14 +131,17 @@ class BenchConfig:
             raise UserError(
                 f"-md {self.draft_models[0]}: --synth-acceptance needs none: leave it out"
             )
+        self._check_extras()
         tuple(self.groups((), ""))  # what is wrong is said before anything starts
 
     def groups(self, prompts: Sequence[BenchPrompt], record: str) -> Iterator[BenchGroup]:
         """A group for each pipeline that has to be loaded."""
         variants = tuple(dict.fromkeys(self._variants()))
-        for model, emulate, ranks, threads, acceptance in product(
-            self.models, self.emulate, self.ranks, self.threads, self.synth_acceptance
-        ):
+        products = list(
+            product(self.models, self.emulate, self.ranks, self.threads, self.synth_acceptance)
+        )
+        for index, (model, emulate, ranks, threads, acceptance) in enumerate(products):
+            extras = self._of_group(variants) if index == len(products) - 1 else {}
             yield BenchGroup(
                 model=model,
                 ranks=ranks,
@@ -146,8 +154,32 @@ class BenchConfig:
                 repetitions=self.repetitions,
                 warmup=self.warmup,
                 record=record,
+                **extras,
                 **self.job,
             )
+
+    def _check_extras(self) -> None:
+        """UserError unless there is what a trace and a recording are about."""
+        variants = list(self._variants())
+        if self.extras.trace_of not in (None, *(variant.name for variant in variants)):
+            raise UserError(
+                f"--trace-of {self.extras.trace_of}: give one of those that --strategy has"
+            )
+        if self.extras.acceptance is None:
+            return
+        if self.synth_acceptance != (None,):
+            raise UserError("--record-acceptance: --synth-acceptance says it all: leave it out")
+        if all(variant.drafter == "none" for variant in variants):
+            raise UserError("--record-acceptance: no --strategy drafts: add one that does")
+
+    def _of_group(self, variants: Sequence[Variant]) -> dict[str, Any]:
+        """BenchGroup's fields for the extras; it is the last group that makes them."""
+        name = self.extras.trace_of or variants[-1].name
+        return {
+            "trace": self.extras.trace,
+            "traced": max(index for index, each in enumerate(variants) if each.name == name),
+            "acceptance": self.extras.acceptance,
+        }
 
     def _variants(self) -> Iterator[Variant]:
         for name in self.strategies:

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import closing
 
+from pipeinfer_cli.bench import afterwards
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
 from pipeinfer_cli.bench.turns import Turn, first_turns, turns
@@ -38,6 +39,7 @@ class GroupWork:
         self._drafters = Drafters(group, self._vocab)
         for variant in group.variants:  # what is wrong with a draft model is said now
             self._drafters.make(variant.drafter, variant.draft_model)
+        self._texts: dict[int, tuple[int, ...]] = {}  # the tokens of whole answers, by prompt
 
     def __call__(self, engine: Engine) -> None:
         """Takes all turns; what is measured goes to the group's record."""
@@ -51,6 +53,7 @@ class GroupWork:
                 *turns(len(group.variants), n_prompts, group.repetitions),
             ):
                 record.write(self._measure(turn, head))
+            self._write_extras(head)
             for note in head.lateness.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
 
@@ -79,6 +82,8 @@ class GroupWork:
                 answer=answer,
             ):
                 pass
+            if turn.repetition != WARMUP or turn.variant == PLAIN:
+                self._texts[turn.prompt] = tuple(answer.tokens)
             return Sample(
                 repetition=turn.repetition,
                 variant=turn.variant,
@@ -103,15 +108,41 @@ class GroupWork:
             ablations=variant.ablations,
             draft=variant.draft or DEFAULT_DRAFT,
             drafter=self._drafters.make(variant.drafter, variant.draft_model),
+            prior=self._plan.prior(variant.draft_model),
             synthetic=self._text(turn),
         )
 
+    def _write_extras(self, head: Head) -> None:
+        """What is not measured; the turns are over."""
+        group = self._group
+        if group.trace is not None:
+            turn = Turn(repetition=0, variant=group.traced, prompt=0)
+            request = self._request(turn)
+            afterwards.trace(
+                group.trace,
+                head,
+                request,
+                self._vocab,
+                ignore_eos=group.ignore_eos or request.synthetic is not None,
+                label=self._pretence(turn).label,
+            )
+        if group.acceptance is not None:
+            verdicts: list[bool] = []
+            variant = [each for each in group.variants if each.drafter != "none"][-1]
+            for prompt, text in sorted(self._texts.items()):
+                drafter = self._drafters.make(variant.drafter, variant.draft_model)
+                assert drafter is not None, "see BenchConfig"
+                verdicts += afterwards.known_tokens(drafter, self._prompts[prompt], text)
+            afterwards.write_acceptance(group.acceptance, verdicts)
+
     def _text(self, turn: Turn) -> SyntheticText | None:
+        return self._pretence(turn).text(self._vocab.n_tokens)
+
+    def _pretence(self, turn: Turn) -> Pretence:
         """Each prompt has a luck of its own, the same for all variants and repetitions."""
         group = self._group
         seed = (group.sample.seed + turn.prompt) % (MAX_SEED + 1)
-        pretence = Pretence.of(self._plan.profile, group.synth_acceptance, seed)
-        return pretence.text(self._vocab.n_tokens)
+        return Pretence.of(self._plan.profile, group.synth_acceptance, seed)
 
 
 def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:

@@ -29,7 +29,7 @@ class Report:
         self._output = output
         self._columns = md_columns(optional)
         self._stdout = stdout
-        self._n_rows = 0
+        self.rows: list[Row] = []  # so far
 
     def __enter__(self) -> Report:
         return self
@@ -40,7 +40,7 @@ class Report:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._n_rows:
+        if not self.rows:
             self._put(self._header())
         if self._output == "json":
             self._put("\n]\n")
@@ -48,10 +48,10 @@ class Report:
     def add(self, rows: Sequence[Row]) -> None:
         """More rows, at once on stdout."""
         for row in rows:
-            if self._n_rows == 0:
+            if not self.rows:
                 self._put(self._header())
             self._put(self._row(row))
-            self._n_rows += 1
+            self.rows.append(row)
 
     def _header(self) -> str:
         if self._output == "md":
@@ -78,7 +78,7 @@ class Report:
             return f"INSERT INTO {SQL_TABLE} ({', '.join(row)}) VALUES ({values});\n"
         if self._output == "jsonl":
             return json.dumps(row, ensure_ascii=False) + "\n"
-        separator = ",\n" if self._n_rows else ""
+        separator = ",\n" if self.rows else ""
         return separator + json.dumps(row, ensure_ascii=False, indent=2)
 
     def _put(self, text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import generate, launch, models, output
-from pipeinfer_cli.bench import machine, prompts, record, rows
+from pipeinfer_cli.bench import machine, plots, prompts, record, rows
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup, Variant
 from pipeinfer_cli.bench.report import Report
 from pipeinfer_cli.bench.summary import summarise
@@ -26,6 +26,7 @@ def bench(config: BenchConfig) -> int:
     world = launch.detect(os.environ)
     if world.rank > 0:
         return _follow(config)
+    config.extras.check()
     texts = prompts.load(config.prompts)
     with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
         groups = list(config.groups(texts, str(Path(folder) / "record")))
@@ -36,6 +37,8 @@ def bench(config: BenchConfig) -> int:
                 place = f"group {index + 1} of {len(groups)}"
                 if (code := _lead(group, report, place)) != 0:
                     return code
+        if config.extras.plot is not None:
+            plots.draw(report.rows, Path(config.extras.plot), config.extras.plot_x)
     return 0
 
 

@@ -21,6 +21,7 @@ Part = TypeVar("Part", StageCurve, Link)
 
 TOP_KEYS = ("description", "n_stages", "hidden_bytes", "draft_ms")
 TOP_TABLES = ("stage", "link", "result_link", "stage_at", "link_at")
+ABOUT_TABLE = "calibration"  # what was measured, on what; see calibration.entry
 STAGE_KEYS = ("ms", "base_ms", "token_ms")
 LINK_KEYS = ("latency_us", "gbit_per_s")
 
@@ -49,6 +50,12 @@ def load(name_or_path: str) -> Profile:
         raise UserError(f"the profile {str(path)!r}: {error}") from None
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What `save` has written as `about`. OSError, ValueError or KeyError if there is none."""
+    about: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))[ABOUT_TABLE]
+    return about
+
+
 def _path_of(name_or_path: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         return Path(name_or_path).expanduser()
@@ -61,7 +68,7 @@ def _path_of(name_or_path: str) -> Path:
 
 
 def _profile(name: str, fields: Mapping[str, Any]) -> Profile:
-    _check_keys("", fields, (*TOP_KEYS, *TOP_TABLES))
+    _check_keys("", fields, (*TOP_KEYS, *TOP_TABLES, ABOUT_TABLE))
     n_stages = _integer("n_stages", fields)
     if not 1 <= n_stages <= MAX_STAGES:
         raise UserError(f"n_stages {n_stages}: give a number from 1 to {MAX_STAGES}")
@@ -160,10 +167,13 @@ def _text(key: str, table: Mapping[str, Any]) -> str:
     return value
 
 
-def save(profile: Profile, path: Path) -> None:
-    """Writes what `load` reads: the first stage and link, and those that differ from them."""
+def save(profile: Profile, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Writes what `load` reads: the first stage and link, and those that differ from them.
+
+    `about`, for others to read, holds texts, numbers, and lists of them.
+    """
     lines = [
-        f"description = {json.dumps(profile.description)}",  # a JSON text is a TOML text
+        f"description = {_literal(profile.description)}",
         f"n_stages = {profile.n_stages}",
         f"hidden_bytes = {profile.hidden_bytes}",
         f"draft_ms = {profile.draft_ms!r}",
@@ -177,10 +187,17 @@ def save(profile: Profile, path: Path) -> None:
     for index, link in enumerate(profile.links):
         if link != profile.links[0]:
             lines += ["", "[[link_at]]", f"index = {index}", *_link_lines(link)]
+    if about is not None:
+        lines += ["", f"[{ABOUT_TABLE}]", *(f"{k} = {_literal(v)}" for k, v in about.items())]
     try:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write the profile {str(path)!r}: {error.strerror}") from None
+
+
+def _literal(value: Any) -> str:
+    """A JSON text, number or list is one of TOML, too; its escapes for other planes are not."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _stage_line(stage: StageCurve) -> str:

@@ -100,7 +100,7 @@ class RandomLuck:
         if not self.is_informed or rate in (0, 1):
             return rate
         # p = u^(1/rate - 1) for a uniform u has the mean `rate`
-        return draw(self.seed, position, _SALT_SURE) ** (1 / rate - 1)
+        return float(draw(self.seed, position, _SALT_SURE) ** (1 / rate - 1))
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:
         """See Luck."""

@@ -12,7 +12,10 @@ from pipeinfer_cli.trace.plot import FAINT, INK, figure_for
 Points = list[tuple[float, float]]
 Looks = Mapping[str, tuple[str, str]]  # by strategy: colour and marker
 
+ALONE_INCHES, PANEL_INCHES, HEIGHT_INCHES = 8.5, 5.5, 5.2
+MAX_COLUMNS = 3  # of panels
 LABELS = {  # of the usual keys; others are shown as they are
+    "synth_acceptance": "synthetic acceptance: how often a drafted token is right",
     "acceptance": "share of the drafted tokens that is accepted",
     "n_stages": "stages",
     "draft_max": "drafted tokens per run at most",
@@ -34,37 +37,57 @@ def plot_sweep(
     y: str = "median_ts",
     y_label: str = "tokens per second",
     title: str = "",
+    panel: str | None = None,
 ) -> None:
     """Draws `y` against `x` for each strategy: with the best of its settings at every point.
 
+    With `panel`, a key, rows with another value for it have a panel of their own, named by it.
     Rows have the keys `strategy`, `x` and `y`; those without a value for `x` (a strategy that does
     not draft has no acceptance rate) count for all of the axis. UserError if nothing is left.
     """
-    lines = best_by_strategy(rows, x, y)
-    if not lines:
+    panels: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        panels.setdefault(str(row[panel]) if panel else "", []).append(row)
+    drawn = {name: best_by_strategy(each, x, y) for name, each in panels.items()}
+    drawn = {name: lines for name, lines in drawn.items() if lines}
+    if not drawn:
         raise UserError(f"--plot {str(path)!r}: no row has numbers for {x} and {y}")
-    with figure_for(path, 5.2, width_inches=8.5) as figure:
-        axes: Any = figure.subplots()
-        others = iter(OTHER_LOOKS * len(lines))
-        looks = {each: LOOKS.get(each) or next(others) for each in lines}
-        for strategy, points in lines.items():
-            colour, marker = looks[strategy]
-            xs, ys = zip(*points, strict=True)
-            axes.plot(xs, ys, color=colour, marker=marker, markersize=7, linewidth=2.4)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(LABELS.get(x, x))
-        axes.set_ylabel(y_label)
-        if x in ("n_stages", "draft_max"):
-            ticks = sorted({value for points in lines.values() for value, _ in points})
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.minorticks_off()
-        _name_lines(axes, lines, looks)
-        axes.grid(axis="y", color=FAINT)
-        axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
+    others = iter(OTHER_LOOKS * len(rows))
+    strategies = dict.fromkeys(strategy for lines in drawn.values() for strategy in lines)
+    looks = {each: LOOKS.get(each) or next(others) for each in strategies}
+    n_columns = min(len(drawn), MAX_COLUMNS)
+    n_rows = -(-len(drawn) // n_columns)
+    width = ALONE_INCHES if n_columns == 1 else PANEL_INCHES * n_columns
+    with figure_for(path, HEIGHT_INCHES * n_rows, width_inches=width) as figure:
+        grid: Any = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
+        for axes in grid.flat[len(drawn) :]:
+            axes.set_visible(False)
+        for axes, (name, lines) in zip(grid.flat, drawn.items(), strict=False):
+            _draw_panel(axes, lines, looks, x)
+            axes.set_title(name, loc="left", fontsize=11, color=INK)
+        grid[0][0].set_ylim(bottom=0)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(y_label)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+
+
+def _draw_panel(axes: Any, lines: Mapping[str, Points], looks: Looks, x: str) -> None:
+    for strategy, points in lines.items():
+        colour, marker = looks[strategy]
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=7, linewidth=2.4)
+    axes.set_xlabel(LABELS.get(x, x))
+    if x in ("n_stages", "draft_max"):
+        ticks = sorted({value for points in lines.values() for value, _ in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    _name_lines(axes, lines, looks)
+    axes.grid(axis="y", color=FAINT)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def best_by_strategy(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Points]:

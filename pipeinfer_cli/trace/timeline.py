@@ -103,10 +103,10 @@ def timeline(recording: Recording) -> Timeline:
 
 def stage_offsets(recording: Recording) -> tuple[float, ...]:
     """Seconds to add to each stage's times, so that they are the head's."""
-    hops = [_hops(record, result) for record, result in _answered(recording)]
-    if not hops:
+    hops_s = [hops(record, result) for record, result in _answered(recording)]
+    if not hops_s:
         return (0.0,) * recording.n_stages
-    quickest = [min(each) for each in zip(*hops, strict=True)]
+    quickest = [min(each) for each in zip(*hops_s, strict=True)]
     if min(quickest) > -SAME_CLOCK_S:
         return (0.0,) * recording.n_stages
     # A first stage within the head's process has its clock, and no hop before it.
@@ -123,8 +123,8 @@ def _answered(recording: Recording) -> Iterator[tuple[RunRecord, Result]]:
             yield record, record.result
 
 
-def _hops(record: RunRecord, result: Result) -> list[float]:
-    """From leaving one process to arriving at the next, each by its own clock."""
+def hops(record: RunRecord, result: Result) -> list[float]:
+    """Seconds from leaving one process to arriving at the next, each by its own clock."""
     left_s = [record.submit_s, *(_end_s(time) for time in result.times)]
     arrived_s = [*(_arrival_s(time) for time in result.times), record.result_s]
     return [arrived - left for left, arrived in zip(left_s, arrived_s, strict=True)]

@@ -116,7 +116,9 @@ def measured(head: Head, case: Case) -> Outcome:
             tokens_per_s=stats.tokens_per_s,
             n_runs=stats.n_runs,
             n_late=late.n_late_in_all,
-            worst_late_ms=max(late.as_dict()["worst_late_ms"], late.as_dict()["worst_draft_late_ms"]),
+            worst_late_ms=max(
+                late.as_dict()["worst_late_ms"], late.as_dict()["worst_draft_late_ms"]
+            ),
         )
 
 

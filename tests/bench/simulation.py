@@ -4,7 +4,8 @@
 
 Both meet the same luck: the same seed and the same number of prompt tokens. A case in which this
 machine was too slow for the profile (n_late) is measured once more, and the better of the two
-counts. Prints a Markdown table; exits with 1 if a ratio simulated/emulated is off by more than 10 %.
+counts. Prints a Markdown table; exits with 1 if a ratio simulated/emulated is off by more than
+10 %.
 """
 
 from __future__ import annotations
@@ -93,9 +94,7 @@ def simulated(profile: Profile, case: Case) -> Prediction:
         n_predict=case.n_predict,
         seed=case.seed,
     )
-    (prediction,) = compare(
-        Cluster(profile=profile, acceptance=case.acceptance, text=text), config
-    )
+    (prediction,) = compare(Cluster(profile=profile, acceptance=case.acceptance, text=text), config)
     return prediction
 
 

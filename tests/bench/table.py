@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -164,7 +163,7 @@ def trees(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
                 yield (n_stages, rate, f"{speeds[0]:.2f}", *ratios)
 
 
-def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:  # noqa: ARG001
+def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
     """8 stages that take 25 ms for a run, however many tokens it has"""
     yield ("acceptance", "best speculative (draft)", "pipeinfer", "x speculative")
     rows = source.rows(FLAT, "speculative", LENGTHS, rates=ACCEPTANCE)

@@ -1,10 +1,13 @@
+from itertools import combinations, pairwise
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.native import ModelInfo
-from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+from pipeinfer_cli.split import LayerRange, split_by_time, split_layers, stage_bytes
 
 
 def model(layer_bytes, *, can_split=True, output=0, tied=False, embedding=0):
@@ -85,3 +88,33 @@ def test_impossible_splits_are_refused(whole, ranks, weights, words):
 def test_an_architecture_that_cannot_be_split_runs_whole():
     assert split_layers(model([1] * 4, can_split=False), 1, None) == (LayerRange(0, 4),)
     assert split_layers(model([1] * 4, can_split=False), 2, (0, 1))[1] == LayerRange(0, 4)
+
+
+def slowest(times, layers):
+    return max(row[each.first : each.last].sum() for row, each in zip(times, layers, strict=True))
+
+
+@given(data=st.data(), n_layer=st.integers(1, 8))
+def test_by_time_nothing_is_faster(data, n_layer):
+    n_stages = data.draw(st.integers(1, n_layer))
+    cells = st.lists(st.integers(1, 50), min_size=n_layer, max_size=n_layer)
+    rows = data.draw(st.lists(cells, min_size=n_stages, max_size=n_stages))
+    times = np.array(rows, dtype=np.float64)
+    layers = split_by_time(times)
+    assert [each.first for each in layers] == [0, *(each.last for each in layers[:-1])]
+    assert layers[-1].last == n_layer
+    assert all(len(each) for each in layers)
+    every = (
+        [LayerRange(*cut) for cut in pairwise((0, *cuts, n_layer))]
+        for cuts in combinations(range(1, n_layer), n_stages - 1)
+    )
+    assert slowest(times, layers) == min(slowest(times, each) for each in every)
+
+
+def test_by_time_a_slow_rank_gets_less():
+    times = np.ones((3, 30)) * [[1.0], [2.0], [1.0]]
+    assert split_by_time(times) == (LayerRange(0, 12), LayerRange(12, 18), LayerRange(18, 30))
+
+
+def test_by_time_the_most_stages_there_can_be_take_no_time():
+    assert [len(each) for each in split_by_time(np.ones((120, 128)))].count(0) == 0

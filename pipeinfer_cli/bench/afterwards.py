@@ -1,0 +1,58 @@
+"""What a group does after its turns, and does not measure: a traced request, the drafter's luck."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeinfer_cli.drafters import Drafter
+from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.head import Answer, answer_tokens
+from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.stats import measure
+from pipeinfer_cli.trace.config import Pictures
+from pipeinfer_cli.trace.watch import watching
+from pipeinfer_cli.vocab import Vocab
+
+
+def trace(
+    file: str, head: Head, request: Request, vocab: Vocab, *, ignore_eos: bool, label: str
+) -> None:
+    """One more request, for its trace. `label` says what is not real."""
+    pictures, answer = Pictures(trace=file), Answer()
+    with (
+        watching(pictures, head.setting(request), label) as watch,
+        head.begin(request, watch) as running,
+    ):
+        start_s = time.monotonic()
+        for _ in answer_tokens(
+            running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
+        ):
+            pass
+        stats = measure(running.setting, start_s, answer.times_s, running.counters)
+        watch.finish()
+    watch.write_files(pictures, stats)
+
+
+def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -> Iterator[bool]:
+    """For each token of the text whether the drafter's first choice for its place is that token.
+
+    The drafter is asked with all the text before it, as if nothing it had drafted were wrong.
+    """
+    context = list(prompt)
+    for token in text:
+        candidates = next(iter(drafter.propose(tuple(context))), None)
+        yield candidates is not None and candidates[0][0] == token
+        context.append(token)
+
+
+def write_acceptance(file: str, verdicts: Sequence[bool]) -> None:
+    """See emulation.synthetic.RecordedLuck. RunError if it cannot be written."""
+    try:
+        Path(file).write_text(json.dumps(list(verdicts)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"cannot write the acceptance recording {file!r}: {error.strerror}"
+        ) from None

@@ -1,0 +1,83 @@
+"""A bench as a picture: speed over what varies, in a panel for each of what varies besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeinfer_cli.bench.rows import COLUMNS, Row
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.trace.sweep import plot_sweep
+
+# What tells pipelines apart, and how it is said above a panel. Drafters and lengths are settings of
+# a strategy: of these the best one counts.
+PIPELINES = {
+    "model_type": "{}",
+    "emulate": "{}",
+    "n_stages": "{} stages",
+    "n_threads": "{} threads",
+    "synth_acceptance": "synthetic acceptance {}",
+}
+
+
+def draw(rows: Sequence[Row], path: Path, x: str | None) -> None:
+    """Writes the picture. UserError if `x` (None: chosen) is no column of numbers."""
+    if x is not None and x not in COLUMNS:
+        raise UserError(f"--plot-x {x!r}: give a column of -o csv, such as acceptance or n_stages")
+    chosen = x or choose_x(rows)
+    synthetic = any(row["synth_acceptance"] is not None for row in rows)
+    title = "Speed, synthetic acceptance" if synthetic else "Speed"
+    emulated = any(row["emulate"] is not None for row in rows)
+    plot_sweep(
+        [{**row, "panel": panel} for row, panel in zip(rows, panels(rows, chosen), strict=True)],
+        path,
+        x=chosen,
+        title=title + (", emulated clusters" if emulated else ""),
+        panel="panel",
+    )
+
+
+def choose_x(rows: Sequence[Row]) -> str:
+    """The column to draw speed over: the first of the usual ones that varies."""
+    if len({_number(row["synth_acceptance"]) for row in rows} - {None}) > 1:
+        return "synth_acceptance"
+    if _varies(rows, "n_stages"):
+        return "n_stages"
+    return "acceptance" if _varies(rows, "draft_model") else "draft_max"
+
+
+def panels(rows: Sequence[Row], x: str) -> list[str]:
+    """For each row the name of its panel: pipelines that would meet at the same `x` are parted."""
+    parting: list[str] = []
+    for column in PIPELINES:
+        here = [(_place(row, x), *(_value(row, each, x) for each in parting)) for row in rows]
+        met = {(place, _value(row, column, x)) for place, row in zip(here, rows, strict=True)}
+        if column != x and len(met) > len(set(here)):
+            parting.append(column)
+    return [
+        ", ".join(PIPELINES[each].format(_value(row, each, x)) for each in parting) for row in rows
+    ]
+
+
+def _value(row: Row, column: str, x: str) -> object:
+    """Of a cluster with any number of stages, if that is drawn: `cpu70b-ib` for `cpu70b-8-ib`."""
+    value = row[column]
+    if column != "emulate" or x != "n_stages" or value is None:
+        return value
+    return "-".join(part for part in value.split("-") if part != str(row["n_stages"]))
+
+
+def _place(row: Row, x: str) -> object:
+    """What is measured differs from row to row: it is no place where pipelines meet."""
+    return row[x] if x in PIPELINES else None
+
+
+def _varies(rows: Sequence[Row], column: str) -> bool:
+    return len({row[column] for row in rows} - {None}) > 1
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:  # a rate for each token ahead
+        return None

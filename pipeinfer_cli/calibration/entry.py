@@ -1,0 +1,110 @@
+"""A calibration, and what it holds for: the same model on the same hosts, threads and MPI."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeinfer_cli import build_info
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.split import LayerRange
+
+FORMAT = 1  # of the table; another one is not read
+HEADER_BYTES = 1 << 20  # of a model file: what kind of model it is stands at its beginning
+DIGEST_CHARS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What has to be the same, so that a calibration says something."""
+
+    model: str  # see file_digest
+    seats: tuple[Seat, ...]  # by rank
+    mpi: str
+    llama_cpp: str
+
+    @classmethod
+    def of(cls, model_path: Path, seats: Sequence[Seat]) -> Identity:
+        """Of a job with this package, on these ranks."""
+        build = build_info.load()
+        return cls(
+            model=file_digest(model_path),
+            seats=tuple(seats),
+            mpi=f"{build.mpi.family} {build.mpi.version}",
+            llama_cpp=f"{build.upstream_package} {build.upstream_version}",
+        )
+
+    @property
+    def digest(self) -> str:
+        """Names it among others."""
+        return _digest(repr(sorted(self.fields().items())))
+
+    def fields(self) -> dict[str, Any]:
+        """As a table's entries."""
+        return {
+            "model_digest": self.model,
+            "hosts": [seat.host for seat in self.seats],
+            "threads": [seat.n_threads for seat in self.seats],
+            "mpi": self.mpi,
+            "llama_cpp": self.llama_cpp,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was measured, and with which placement of the layers."""
+
+    profile: Profile  # of the stages in their order; ranks without layers have none
+    layers: tuple[LayerRange, ...]  # by rank
+    output_ms: float  # of the last stage's time for one token: the output head
+    draft_model: str = ""  # the digest of the draft model that profile.draft_ms is of; "": n-grams
+    draft_threads: int = 1
+
+    def __post_init__(self) -> None:
+        n_stages = sum(len(each) > 0 for each in self.layers)
+        if n_stages != self.profile.n_stages:
+            raise ValueError(f"{self.profile.n_stages} stages, but layers for {n_stages}")
+        if not 0 <= self.output_ms < self.profile.stages[-1].ms(1):
+            raise ValueError(f"output_ms {self.output_ms:g} is more than the last stage's time")
+
+    @property
+    def digest(self) -> str:
+        """Tells it from others of the same identity: what a later one replaces has the same."""
+        return _digest(repr((self.layers, self.draft_model, self.draft_threads)))
+
+    def fields(self) -> dict[str, Any]:
+        """What the profile does not say, as a table's entries."""
+        return {
+            "format": FORMAT,
+            "layers": [[each.first, each.last] for each in self.layers],
+            "output_ms": self.output_ms,
+            "draft_model_digest": self.draft_model,
+            "draft_threads": self.draft_threads,
+        }
+
+    @classmethod
+    def from_fields(cls, profile: Profile, fields: Mapping[str, Any]) -> Calibration:
+        """Inverse of `fields`. ValueError, KeyError or TypeError if they make no sense."""
+        if fields["format"] != FORMAT:
+            raise ValueError(f"format {fields['format']}, not {FORMAT}")
+        return cls(
+            profile=profile,
+            layers=tuple(LayerRange(int(first), int(last)) for first, last in fields["layers"]),
+            output_ms=float(fields["output_ms"]),
+            draft_model=str(fields["draft_model_digest"]),
+            draft_threads=int(fields["draft_threads"]),
+        )
+
+
+def file_digest(path: Path) -> str:
+    """Tells model files apart by size and beginning, whatever their names and times are."""
+    with path.open("rb") as file:
+        return _digest(f"{path.stat().st_size}", file.read(HEADER_BYTES))
+
+
+def _digest(text: str, data: bytes = b"") -> str:
+    return hashlib.sha256(text.encode() + b"\0" + data).hexdigest()[:DIGEST_CHARS]

@@ -1,0 +1,110 @@
+"""What a calibration lets us expect of another placement of the same layers on the same ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeinfer_cli.calibration.entry import Calibration
+from pipeinfer_cli.emulation.profile import StageCurve
+from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.pacing import PriorCosts
+from pipeinfer_cli.split import LayerRange, split_by_time
+
+SIZES = (1, 2, 4, 8, 16, 32)  # tokens of the runs that are measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What runs and drafts of a job are expected to cost."""
+
+    stages: tuple[StageCurve, ...]
+    draft_ms: Mapping[str, float]  # for a token, by the draft model's digest
+
+    def prior(self, draft_model: str | None) -> PriorCosts:
+        """For the scheduler; `draft_model` is a digest."""
+        return PriorCosts(
+            by_size={size: self._times(size) for size in SIZES},
+            draft_s=self.draft_ms.get(draft_model, 0.0) / 1000 if draft_model else 0.0,
+        )
+
+    def _times(self, n_tokens: int) -> tuple[float, float]:
+        times_s = [stage.ms(n_tokens) / 1000 for stage in self.stages]
+        return max(times_s), sum(times_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """The ranks that a calibration is applied to, and the model."""
+
+    seats: tuple[Seat, ...]  # by rank
+    layer_bytes: tuple[int, ...]  # by layer, the output head not included
+
+
+def layers_by_time(
+    calibration: Calibration, ranks: Ranks, n_idle: int
+) -> tuple[LayerRange, ...] | None:
+    """The placement whose slowest stage is fastest; the first `n_idle` ranks hold no layers.
+
+    None if the calibration does not say how fast all of the others are.
+    """
+    times = layer_times(calibration, ranks, range(n_idle, len(ranks.seats)))
+    if times is None:
+        return None
+    return (LayerRange(0, 0),) * n_idle + split_by_time(times)
+
+
+def stages_for(
+    calibration: Calibration, ranks: Ranks, layers: Sequence[LayerRange]
+) -> tuple[StageCurve, ...] | None:
+    """How long stages with these layers (by rank) will take. None as in `layers_by_time`."""
+    if tuple(layers) == calibration.layers:
+        return calibration.profile.stages
+    holders = [rank for rank, each in enumerate(layers) if len(each)]
+    times = layer_times(calibration, ranks, holders)
+    if times is None:
+        return None
+    curves = []
+    for of_layer, rank in zip(times, holders, strict=True):
+        source = _source(calibration, ranks.seats, rank)
+        assert source is not None, "layer_times has found one"
+        curve = calibration.profile.stages[source]
+        held = layers[rank]
+        curves.append(curve.scaled(float(of_layer[held.first : held.last].sum()) / curve.ms(1)))
+    return tuple(curves)
+
+
+def layer_times(
+    calibration: Calibration, ranks: Ranks, holders: Sequence[int]
+) -> npt.NDArray[np.float64] | None:
+    """float64 `[len(holders), n_layer]`: ms that one token takes in each layer on these ranks.
+
+    A stage's time is divided among its layers by their bytes. The output head, whose own time was
+    measured, counts with the last layer; the token embedding, hardly any time, with the first
+    stage's layers.
+    """
+    n_bytes = np.array(ranks.layer_bytes, dtype=np.float64)
+    held = [each for each in calibration.layers if len(each)]
+    rows = []
+    for rank in holders:
+        if (source := _source(calibration, ranks.seats, rank)) is None:
+            return None
+        time_ms = calibration.profile.stages[source].ms(1)
+        if source == len(held) - 1:
+            time_ms -= calibration.output_ms
+        rows.append(time_ms * n_bytes / n_bytes[held[source].first : held[source].last].sum())
+    times = np.array(rows)
+    times[:, -1] += calibration.output_ms
+    return times
+
+
+def _source(calibration: Calibration, seats: Sequence[Seat], rank: int) -> int | None:
+    """The stage that was measured on this rank, or else on another one of the same kind."""
+    measured = [i for i, each in enumerate(calibration.layers) if len(each)]
+    alike = [i for i in measured if seats[i] == seats[rank]]
+    if rank in measured:
+        return measured.index(rank)
+    return measured.index(alike[0]) if alike else None

@@ -1,0 +1,214 @@
+"""The head's work in a calibration: runs of every size, alone in the pipeline, in turn."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+from pipeinfer_cli import models
+from pipeinfer_cli.bench import prompts
+from pipeinfer_cli.calibration import cache
+from pipeinfer_cli.calibration.config import CalibrateJob
+from pipeinfer_cli.calibration.entry import Calibration, Identity, file_digest
+from pipeinfer_cli.calibration.estimate import Estimate, Probe, estimate
+from pipeinfer_cli.calibration.expect import SIZES
+from pipeinfer_cli.drafters import Drafter
+from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.head import POLL_S, Pipeline
+from pipeinfer_cli.native import Engine
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Drafters
+from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.trace.recorder import Recorder
+from pipeinfer_cli.vocab import Vocab
+
+N_CONTEXT = 256  # tokens before those of a run: a typical text
+LEAST_CONTEXT = 16
+N_WARMUP = 2  # repetitions that do not count
+N_DRAFTED = 16  # tokens in a repetition
+LEAST_DRAFT_MS = 1e-3
+PROBES = (*(Probe(size, size) for size in SIZES), Probe(1, 0))
+
+
+class CalibrateWork:
+    """What the head does with the pipeline: see pipeline.run.
+
+    Made before the pipeline is loaded; raises UserError if there is no room, or the draft model
+    cannot be used.
+    """
+
+    def __init__(self, job: CalibrateJob, plan: Plan) -> None:
+        self._job, self._plan = job, plan
+        self._n_context = min(N_CONTEXT, plan.n_ctx - max(SIZES) - N_DRAFTED)
+        if self._n_context < LEAST_CONTEXT:
+            raise UserError(
+                f"-c {plan.n_ctx}: --calibrate needs room for {max(SIZES)} tokens after a text: "
+                f"use -c {N_CONTEXT + max(SIZES) + N_DRAFTED}"
+            )
+        vocab = Vocab(plan.files.head_path, verbose=job.verbose)
+        self._text = some_text(vocab, self._n_context + max(SIZES))
+        self._drafters = Drafters(job, vocab)
+        drafter = self._drafters.make("model" if job.draft_model else "ngram", job.draft_model)
+        assert drafter is not None
+        self._drafter = drafter
+        context = self._text[: self._n_context]
+        self._draft_context = context if job.draft_model else context * 2  # n-grams find something
+
+    def __call__(self, engine: Engine) -> None:
+        """Measures; the profile goes to the cache, and to a file if asked. Says on stdout where."""
+        job, plan = self._job, self._plan
+        with closing(self._drafters):
+            found, draft_ms = self._measure(engine)
+        calibration = Calibration(
+            profile=Profile(
+                name="calibration",
+                description=self._description(),
+                stages=found.stages,
+                links=found.links,
+                result_link=found.result_link,
+                hidden_bytes=4 * plan.model.n_embd,
+                draft_ms=draft_ms,
+            ),
+            layers=plan.layers,
+            output_ms=found.output_ms,
+            draft_model=file_digest(models.resolve(job.draft_model)) if job.draft_model else "",
+            draft_threads=job.draft_threads,
+        )
+        for line in summary(calibration):
+            print(f"pipeinfer: {line}", file=sys.stderr)
+        print(self._save(calibration), flush=True)
+
+    def _save(self, calibration: Calibration) -> Path:
+        """The file that was asked for, or else the one in the cache, where it goes anyway."""
+        plan, chosen = self._plan, self._job.save_to
+        identity = Identity.of(plan.files.head_path, plan.seats)
+        if chosen is not None:
+            cache.write(calibration, identity, Path(chosen))
+        name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
+        try:
+            kept = cache.save(calibration, identity, name)
+        except RunError as error:
+            if chosen is None:
+                raise
+            print(f"pipeinfer: note: {error}", file=sys.stderr)
+            kept = Path(chosen)
+        return kept if chosen is None else Path(chosen)
+
+    def _measure(self, engine: Pipeline) -> tuple[Estimate, float]:
+        """What the runs show, and the drafter's ms for a token."""
+        job, drafts_s = self._job, []
+        prober = Prober(engine, self._text, self._n_context, self._plan, job.timeout_s)
+        measured: dict[int, Probe] = {}  # by run id
+        for repetition in range(-N_WARMUP, job.repetitions):
+            if repetition >= 0:
+                place = f"repetition {repetition + 1} of {job.repetitions}"
+                print(f"pipeinfer: calibrating: {place}", file=sys.stderr)
+            for index in range(len(PROBES)):
+                probe = PROBES[(index + repetition) % len(PROBES)]
+                run_id = prober.run(probe)
+                if repetition >= 0:
+                    measured[run_id] = probe
+            times_s = draft_times(self._drafter, self._draft_context)
+            drafts_s += times_s if repetition >= 0 else []
+        draft_ms = 1000 * median(drafts_s)
+        recording = prober.recorder.recording()
+        return estimate(recording, measured), max(draft_ms, LEAST_DRAFT_MS)
+
+    def _description(self) -> str:
+        plan, job = self._plan, self._job
+        hosts = list(dict.fromkeys(seat.host for seat in plan.seats))
+        drafter = Path(job.draft_model).name if job.draft_model else "n-gram lookup"
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        text = (
+            f"{plan.files.head_path.name}, {plan.n_stages} stages on {', '.join(hosts)}, drafter "
+            f"{drafter}: measured {day} after {self._n_context} tokens, medians of "
+            f"{job.repetitions}"
+        )
+        return text.encode(errors="replace").decode()
+
+
+class Prober:
+    """Submits runs, one at a time, that go on from the same context."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        text: Sequence[int],
+        n_context: int,
+        plan: Plan,
+        timeout_s: float,
+    ) -> None:
+        self.recorder = Recorder(n_prompt=n_context, n_stages=plan.n_stages)
+        self._pipeline = pipeline
+        self._text = text
+        self._n_context = n_context
+        self._timeout_s = timeout_s
+        self._run_ids = itertools.count(1)
+        for first in range(0, n_context, plan.n_batch):
+            self._submit(range(first, min(first + plan.n_batch, n_context)), 0)
+
+    def run(self, probe: Probe) -> int:
+        """The id of a run, which is over."""
+        positions = range(self._n_context, self._n_context + probe.n_tokens)
+        return self._submit(positions, probe.n_rows)
+
+    def _submit(self, positions: range, n_rows: int) -> int:
+        """Whatever stood at these positions and after them is removed first."""
+        run = Run(
+            run_id=next(self._run_ids),
+            tokens=tuple(
+                RunToken(id=self._text[p], position=p, want=p >= positions.stop - n_rows)
+                for p in positions
+            ),
+            kv_ops=(KvOp(kind=KvKind.REMOVE, pos_first=positions.start),),
+        )
+        self.recorder.on_submit(run)
+        self._pipeline.submit(run)
+        deadline_s = time.monotonic() + self._timeout_s
+        while (result := self._pipeline.wait(POLL_S)) is None:
+            if time.monotonic() > deadline_s:
+                raise RunError(f"no result for {self._timeout_s:g} s (--timeout)")
+        self.recorder.on_result(result, ())
+        return run.run_id
+
+
+def draft_times(drafter: Drafter, context: Sequence[int]) -> list[float]:
+    """Seconds that the drafter takes for each of some tokens; the first, that reads, left out."""
+    proposals = drafter.propose(context)
+    times_s = []
+    next(proposals)
+    for _ in range(N_DRAFTED):
+        begin_s = time.perf_counter()
+        next(proposals)
+        times_s.append(time.perf_counter() - begin_s)
+    return times_s
+
+
+def some_text(vocab: Vocab, n_tokens: int) -> list[int]:
+    """So many tokens of the packaged prompts, over again if need be."""
+    tokens = vocab.tokenize("\n".join(prompt.text for prompt in prompts.load(None)))
+    return list(itertools.islice(itertools.cycle(tokens), n_tokens))
+
+
+def summary(calibration: Calibration) -> list[str]:
+    """For people: a line per stage, and what is between them."""
+    profile = calibration.profile
+    held = [(rank, each) for rank, each in enumerate(calibration.layers) if len(each)]
+    lines = []
+    for stage, (rank, layers) in zip(profile.stages, held, strict=True):
+        times = ", ".join(f"{size}: {ms:.3g}" for size, ms in stage.points)
+        lines.append(f"rank {rank}, layers {layers}: ms by tokens of a run: {times}")
+    links = ", ".join(f"{link.latency_us:.0f} us" for link in (*profile.links, profile.result_link))
+    rates = ", ".join(f"{link.gbit_per_s:.3g} Gbit/s" for link in profile.links[1:])
+    return [
+        *lines,
+        f"output head: {calibration.output_ms:.3g} ms of the last stage's time for a token",
+        f"links: {links}" + (f"; between stages {rates}" if rates else ""),
+        f"drafted token: {profile.draft_ms:.3g} ms",
+    ]

@@ -1,0 +1,27 @@
+"""`pipeinfer bench --calibrate`: a profile of each pipeline that was asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from pipeinfer_cli import generate, launch, models
+from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
+from pipeinfer_cli.errors import UserError
+
+
+def calibrate(config: CalibrateConfig) -> int:
+    """Measures, one pipeline after the other, and returns the exit code. On every rank."""
+    world = launch.detect(os.environ)
+    if config.save_to is not None and not config.save_to.absolute().parent.is_dir():
+        raise UserError(f"--calibrate-to {str(config.save_to)!r}: there is no such folder")
+    for job in config.jobs():
+        if (code := generate.start(_resolved(job) if world.alone else job)) != 0:
+            return code
+    return 0
+
+
+def _resolved(job: CalibrateJob) -> CalibrateJob:
+    """The same with the models' files. Raises UserError."""
+    draft_model = str(models.resolve(job.draft_model)) if job.draft_model else None
+    return replace(job, model=str(models.resolve(job.model)), draft_model=draft_model)

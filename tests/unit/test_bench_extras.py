@@ -1,0 +1,159 @@
+"""What a bench writes besides its table: which plot, whose trace, and the drafter's luck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeinfer_cli import cli
+from pipeinfer_cli.bench import plots
+from pipeinfer_cli.bench.afterwards import known_tokens, write_acceptance
+from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
+from pipeinfer_cli.bench.extras import Extras
+from pipeinfer_cli.bench.rows import COLUMNS
+from pipeinfer_cli.drafters import NgramDrafter
+from pipeinfer_cli.emulation.synthetic import RecordedLuck
+from pipeinfer_cli.errors import RunError, UserError
+
+
+def row(**values: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(COLUMNS), "strategy": "pipeinfer", "median_ts": 1.0, **values}
+
+
+RATES = [row(synth_acceptance=rate, n_stages=4) for rate in ("0.5", "0.9")]
+STAGES = [row(emulate=f"c-{n}-ib", n_stages=n) for n in (4, 8)]
+NETWORKS = [row(emulate=f"c-{n}-{net}", n_stages=n) for n in (4, 8) for net in ("ib", "gbe")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "x"),
+    [
+        (RATES, "synth_acceptance"),
+        (STAGES, "n_stages"),
+        ([*RATES, *(row(synth_acceptance="0.5", n_stages=8),)], "synth_acceptance"),
+        (
+            [row(draft_model=name, acceptance=a) for name, a in (("a", 0.5), ("b", 0.8))],
+            "acceptance",
+        ),
+        ([row(draft_max=n) for n in (None, 2, 4)], "draft_max"),
+        ([row(synth_acceptance="0.8/0.7", draft_max=2)], "draft_max"),
+    ],
+)
+def test_what_varies_is_the_axis(rows, x) -> None:
+    assert plots.choose_x(rows) == x
+
+
+@pytest.mark.parametrize(
+    ("rows", "x", "expected"),
+    [
+        (RATES, "synth_acceptance", [""] * 2),
+        (STAGES, "n_stages", [""] * 2),
+        (NETWORKS, "n_stages", ["c-ib", "c-gbe"] * 2),
+        ([row(n_stages=n, draft_max=d) for n in (1, 2) for d in (2, 4)], "n_stages", [""] * 4),
+        (
+            [row(n_stages=n, n_threads=t) for n in (1, 2) for t in (1, 2)],
+            "n_stages",
+            ["1 threads", "2 threads"] * 2,
+        ),
+        (
+            [row(n_stages=n, acceptance=n / 9) for n in (1, 2)],
+            "acceptance",
+            ["1 stages", "2 stages"],
+        ),
+        (
+            [
+                row(emulate=f"c-{n}-ib", n_stages=n, synth_acceptance=r)
+                for n in (4, 8)
+                for r in "01"
+            ],
+            "synth_acceptance",
+            ["c-4-ib", "c-4-ib", "c-8-ib", "c-8-ib"],
+        ),
+    ],
+)
+def test_pipelines_that_would_meet_have_panels(rows, x, expected) -> None:
+    assert plots.panels(rows, x) == expected
+
+
+def test_a_plot_with_panels_names_them(tmp_path) -> None:
+    path = tmp_path / "plot.svg"
+    iterative = [{**each, "strategy": "iterative"} for each in NETWORKS]
+    plots.draw([*NETWORKS, *iterative], path, None)
+    svg = path.read_text()
+    for word in ("c-ib", "c-gbe", "iterative", "pipeinfer", "stages", "Speed, emulated clusters"):
+        assert f"<!-- {word} -->" in svg or f"{word} -->" in svg
+    with pytest.raises(UserError, match="--plot-x 'speed': give a column"):
+        plots.draw(NETWORKS, path, "speed")
+
+
+# which group and variant
+
+
+def config(**changes: Any) -> BenchConfig:
+    values = {"models": ("m",), "n_predict": 8, "draft": {"n_max": (2, 4)}, **changes}
+    return BenchConfig(**values)
+
+
+def test_the_last_group_traces_the_last_variant_or_the_named_one() -> None:
+    extras = Extras(trace="/t.json", acceptance="/a.json")
+    first, last = config(ranks=(1, 2), extras=extras).groups((), "")
+    assert (first.trace, first.acceptance) == (None, None)
+    assert (last.trace, last.acceptance) == ("/t.json", "/a.json")
+    assert last.variants[last.traced] is last.variants[-1]
+    assert BenchGroup.from_json(last.to_json()) == last
+    named = Extras(trace="/t.json", trace_of="speculative")
+    (group,) = config(extras=named).groups((), "")
+    traced = group.variants[group.traced]
+    assert traced.draft is not None
+    assert (traced.name, traced.draft.n_max) == ("speculative", 4)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--plot", "x.pdf"], "ends with .svg or .png"),
+        (["--plot-x", "n_stages"], "--plot-x n_stages without --plot"),
+        (["--trace-of", "pipeinfer"], "--trace-of pipeinfer without --trace"),
+        (["--trace", "x", "--trace-of", "auto"], "--trace-of auto: give one of those"),
+        (["--record-acceptance", "x"], "ends with .json"),
+        (["--record-acceptance", "x.json", "--strategy", "iterative"], "no --strategy drafts"),
+        (["--record-acceptance", "x.json", "--synth-acceptance", "0.5"], "leave it out"),
+        (["--trace", "/no/folder/x.json"], "there is no such folder"),
+    ],
+)
+def test_bad_options(args, said, capsys) -> None:
+    assert cli.main(["bench", "-m", "m", *args]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+# the drafter's luck
+
+
+class Plus:
+    """Right but at two positions, and silent at one."""
+
+    def propose(self, context, n_candidates=1):
+        position = len(context)
+        if position in (5, 9):
+            yield [(0, 1.0), (position, 0.5)]  # the second choice does not count
+        elif position != 6:
+            yield [(position, 0.01)]  # however unsure it is
+
+
+def test_what_the_drafter_knows_is_asked_position_by_position(tmp_path) -> None:
+    verdicts = list(known_tokens(Plus(), range(3), range(3, 11)))
+    #            3     4     5      6      7     8     9      10
+    assert verdicts == [True, True, False, False, True, True, False, True]
+    write_acceptance(str(tmp_path / "luck.json"), verdicts)
+    luck = RecordedLuck.read(tmp_path / "luck.json", 3)
+    assert [luck.rank(position, 1) == 0 for position in range(3, 11)] == verdicts
+    with pytest.raises(RunError, match="cannot write the acceptance recording"):
+        write_acceptance(str(tmp_path / "no" / "luck.json"), verdicts)
+
+
+def test_a_repeated_text_is_known_from_its_second_time_on() -> None:
+    verdicts = list(known_tokens(NgramDrafter(), [1], [2, 3, 4, 1, 2, 3, 4, 1]))
+    assert verdicts == [False] * 5 + [True] * 3

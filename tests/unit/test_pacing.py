@@ -1,0 +1,93 @@
+"""How many tokens a run shall have, with and without knowing beforehand what runs cost."""
+
+from itertools import count
+
+import pytest
+
+from pipeinfer_cli.pacing import REVIEW_EVERY, MeasuredCosts, Pacer, PriorCosts
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.runs import Fate, StageTime
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.speculation import Draft
+
+SIZES = (1, 2, 4, 8, 16)
+N_STAGES = 4
+
+
+def prior(token_s, draft_s=0.0):
+    """Stages that take 10 ms for a run, and so long for each token after the first."""
+    stage_s = {size: 0.010 + token_s * (size - 1) for size in SIZES}
+    return PriorCosts(
+        by_size={size: (s, N_STAGES * s) for size, s in stage_s.items()}, draft_s=draft_s
+    )
+
+
+FLAT, STEEP = prior(0.0, draft_s=0.001), prior(0.010, draft_s=0.001)
+
+
+def times(stage_s, fate=Fate.COMPLETED):
+    stage_us = round(1e6 * stage_s)
+    return [StageTime(i, fate, 0, 0, stage_us) for i in range(N_STAGES)]
+
+
+def test_a_prior_chooses_the_first_run_size() -> None:
+    assert Pacer(8).run_size == 1
+    assert Pacer(8, FLAT).run_size > 1
+    assert Pacer(8, STEEP).run_size == 1
+    # a drafter of unknown cost is measured first
+    assert Pacer(8, prior(0.0)).run_size == 1
+
+
+def test_sizes_that_were_not_tried_cost_what_the_prior_says() -> None:
+    """All that is seen are runs of one token, which are the same in all three cases."""
+    found = []
+    for each in (FLAT, None, STEEP):
+        pacer = Pacer(8, each)
+        for _ in range(REVIEW_EVERY):
+            pacer.on_draft(1000)
+            pacer.on_run(1, times(0.010))
+        found.append(pacer.run_size)
+    assert found[0] > 1
+    assert found[0] >= found[1] > found[2] == 1
+
+
+def test_between_and_beyond_its_sizes_a_prior_is_a_line() -> None:
+    costs = MeasuredCosts(STEEP)
+    assert costs.is_known
+    assert costs.interval_s(3) == pytest.approx(0.030)
+    assert costs.compute_s(8) == pytest.approx(N_STAGES * 0.080)
+    assert costs.interval_s(20) > costs.interval_s(16)
+
+
+def test_a_busier_machine_stretches_the_prior() -> None:
+    costs = MeasuredCosts(STEEP)
+    for _ in range(30):
+        costs.on_run(1, times(0.020))
+    assert costs.interval_s(8) == pytest.approx(2 * 0.080, rel=0.01)
+    assert costs.compute_s(8) == pytest.approx(2 * N_STAGES * 0.080, rel=0.01)
+
+
+def test_what_was_seen_counts_more_than_the_prior() -> None:
+    costs = MeasuredCosts(FLAT)
+    for _ in range(30):
+        costs.on_run(1, times(0.010))
+        costs.on_run(8, times(0.050))
+    assert costs.interval_s(8) == pytest.approx(0.050)
+    assert costs.interval_s(1) == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize(("known", "n_first"), [(None, 1), (STEEP, 1), (FLAT, 0)])
+def test_the_scheduler_waits_for_a_run_that_pays(known, n_first) -> None:
+    policy = Policy.of(
+        "pipeinfer", DraftConfig(n_max=8), n_stages=N_STAGES, n_batch=32, prior=known
+    )
+    scheduler = Scheduler((1, 2), n_max=50, policy=policy, run_ids=count(1))
+    assert len(scheduler.take_runs()) == 1  # the prompt
+    request = scheduler.take_draft_request()
+    assert request is not None
+    scheduler.on_draft(Draft(request.epoch, 2, 7))
+    assert len(scheduler.take_runs()) == n_first
+    for position in range(3, 10):
+        scheduler.on_draft(Draft(request.epoch, position, 7))
+    sizes = [len(run.tokens) for run in scheduler.take_runs()]
+    assert (max(sizes) > 1) == (n_first == 0)
