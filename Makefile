@@ -17,7 +17,7 @@ BENCH_STAGES ?= 8
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: docs-architectures fuzz test-matrix memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE docs-architectures fuzz test-matrix test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -33,6 +33,20 @@ test: reference build ## run all tests
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: about an hour
 	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 3000
+
+KERNEL_FLAGS_native := -DGGML_NATIVE=ON
+KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+test-sanitize: EXTRAS := [test]
+test-sanitize: build build/kernels-native build/kernels-avx2 ## tests of the kernels under sanitizers, and as AVX2
+	for kind in native avx2; do TEST_KERNELS=build/kernels-$$kind/bin $(BIN)/pytest tests/native/test_kernels.py || exit 1; done
+
+build/kernels-%: FORCE
+	$(BIN)/cmake -S . -B $@ -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_KERNELS=ON $(KERNEL_FLAGS_$*) \
+	    -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS="$(SANITIZE)" -DCMAKE_CXX_FLAGS="$(SANITIZE)"
+	$(BIN)/cmake --build $@
 
 lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting
@@ -161,6 +175,10 @@ pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in 
 
 build/tiny.gguf: | build
 	$(BIN)/python tests/bench/tiny.py $(SMOLLM2) $@
+
+bench-kernels: EXTRAS := [test]
+bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
+	$(BIN)/python tests/bench/kernels.py $(KERNELS)
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/pipeinfer models derive smollm2 --type F32 -o $@

@@ -15,7 +15,18 @@ N_HEAD, N_HEAD_KV = 8, 4
 HEAD_DIM = N_EMBD // N_HEAD
 N_WINDOW = 12
 
-FILE_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K")
+FILE_TYPES = (
+    "F32",
+    "F16",
+    "BF16",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q8_0",
+    "Q4_K_M",
+    "Q5_K_M",
+    "Q6_K",
+)
 
 
 def random_llama(path: Path) -> Path:

@@ -1,0 +1,166 @@
+"""What k tokens at once cost beside one: T(k), our libllama and the unpatched one, in turn.
+
+    python tests/bench/kernels.py [--models smollm2,wide] [--types Q4_0,...] [--threads 1,2]
+        [--tokens 1,2,4,8,...] [--rounds 9]
+
+`smollm2` fits the cache of many machines; `wide` (n_embd 2048, random weights) is read from
+memory. Every tensor but the norms has the type named. A process per library decodes batches of k
+tokens into an empty cache; rounds go through all k, each library in turn, so that whatever else
+the machine does strikes both alike. Time is the main thread's CPU time: waiting for the other
+threads counts, being put aside by the system does not. T(k) is the median over the rounds of a
+round's best batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the tests' helpers are
+
+BUILD = Path(__file__).parents[2] / "build"
+N_CTX = 256
+WARM_TOKEN, N_BATCHES = 1, 3  # batches timed per round and k; the best counts
+TYPES = "Q4_0,Q4_1,Q5_0,Q8_0,Q4_K,Q5_K,Q6_K,F16,BF16,F32"
+TOKENS = ",".join(str(k) for k in [*range(1, 17), 24, 32])
+
+
+def serve(path: str, n_threads: int) -> None:
+    """Reads k by line, answers with the milliseconds of the best batch of k tokens."""
+    import llama_cpp.llama_cpp as llama
+
+    quiet = llama.llama_log_callback(lambda level, text, data: None)
+    llama.llama_log_set(quiet, None)
+    llama.llama_backend_init()
+    model = llama.llama_model_load_from_file(os.fsencode(path), llama.llama_model_default_params())
+    assert model, path
+    params = llama.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, N_CTX, N_CTX
+    params.n_threads = params.n_threads_batch = n_threads
+    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    context = llama.llama_init_from_model(model, params)
+    memory = llama.llama_get_memory(context)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        batch = batch_of(llama, int(line))
+        best = min(decode(llama, context, memory, batch) for _ in range(N_BATCHES))
+        print(1000 * best, flush=True)
+
+
+def batch_of(llama, n_tokens: int):
+    """Every row is wanted, as in a run that verifies a draft."""
+    batch = llama.llama_batch_init(n_tokens, 0, 1)
+    batch.n_tokens = n_tokens
+    for i in range(n_tokens):
+        batch.token[i], batch.pos[i], batch.logits[i] = WARM_TOKEN + i, i, True
+        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+    return batch
+
+
+def decode(llama, context, memory, batch) -> float:
+    llama.llama_memory_clear(memory, False)
+    start = time.thread_time()
+    assert llama.llama_decode(context, batch) == 0
+    llama.llama_synchronize(context)
+    return time.thread_time() - start
+
+
+class Server:
+    """A process with one of the libraries and one model."""
+
+    def __init__(self, lib_dir: Path, model: Path, n_threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(model), str(n_threads)],
+            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(lib_dir)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout.readline() == "ready\n"
+
+    def measure(self, n_tokens: int) -> float:
+        self._process.stdin.write(f"{n_tokens}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def models(names: list[str], type_name: str) -> dict[str, Path]:
+    """The models of one type, made when they are missing."""
+    from support import smollm2
+    from wide_models import WIDE, convert, random_llama
+
+    paths = {}
+    for name in names:
+        source = smollm2() if name == "smollm2" else BUILD / "wide.gguf"
+        if not source.exists():
+            random_llama(source, WIDE)
+        path = BUILD / f"{source.stem}-{type_name}.gguf"
+        paths[name] = path if path.exists() else convert(source, BUILD, type_name)
+    return paths
+
+
+def compare(libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int], n_rounds: int):
+    """Library to k to T(k) in milliseconds."""
+    servers = {name: Server(lib_dir, model, n_threads) for name, lib_dir in libs.items()}
+    times = {name: {k: [] for k in tokens} for name in servers}
+    for _ in range(n_rounds):
+        for k in tokens:
+            for name, server in servers.items():
+                times[name][k].append(server.measure(k))
+    for server in servers.values():
+        server.close()
+    return {name: {k: median(rows) for k, rows in of_k.items()} for name, of_k in times.items()}
+
+
+def show(label: str, result) -> None:
+    ours, upstream = result["ours"], result["upstream"]
+    print(f"\n{label}\n  k  ours ms  T(k)/T(1)  upstream ms  T(k)/T(1)  ours/upstream")
+    for k in ours:
+        print(
+            f"{k:3d}  {ours[k]:7.2f}  {ours[k] / ours[min(ours)]:9.2f}  {upstream[k]:11.2f}"
+            f"  {upstream[k] / upstream[min(ours)]:9.2f}  {ours[k] / upstream[k]:13.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        return serve(sys.argv[2], int(sys.argv[3]))
+    from pipeinfer_cli import native
+    from support import REFERENCE_LIB
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="smollm2,wide")
+    parser.add_argument("--types", default=TYPES)
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--tokens", default=TOKENS)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--ours", type=Path, default=native.lib_dir(), help="our libraries")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    args = parser.parse_args()
+    libs = {"ours": args.ours, "upstream": REFERENCE_LIB}
+    tokens = [int(k) for k in args.tokens.split(",")]
+    results = {}
+    for type_name in args.types.split(","):
+        for name, path in models(args.models.split(","), type_name).items():
+            for n_threads in args.threads.split(","):
+                label = f"{name} {type_name}, {n_threads} thread(s)"
+                results[label] = compare(libs, path, int(n_threads), tokens, args.rounds)
+                show(label, results[label])
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    return None
+
+
+if __name__ == "__main__":
+    main()
