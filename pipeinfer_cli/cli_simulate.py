@@ -39,6 +39,10 @@ def _number(option: str, text: str) -> float:
         raise UserError(f"{option} {text!r}: give a number") from None
 
 
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    return tuple(_number(option, part) for part in _list(option, text))
+
+
 def simulate(
     profile: Annotated[
         str,
@@ -57,7 +61,8 @@ def simulate(
         typer.Option(
             "--acceptance",
             metavar="RATE,...",
-            help="How often a draft is right; by tokens ahead of the text: 0.8/0.7/0.6; or "
+            help="How often a draft is right; by tokens ahead of the text: 0.8/0.7/0.6; "
+            "0.8:informed: the drafter says how sure it is; or "
             "FILE.json: a list of true and false, one for each generated token.",
         ),
     ] = "0.5,0.66,0.79,0.9",
@@ -78,6 +83,12 @@ def simulate(
     draft_p_split: Annotated[
         str, typer.Option("--draft-p-split", metavar="P,...", help="As in generate.")
     ] = "0.1",
+    draft_p_min: Annotated[
+        str,
+        typer.Option(
+            "-pa", "--draft-p-min", metavar="P,...", help="As in generate; see :informed drafters."
+        ),
+    ] = "0.4",
     prompt_tokens: Annotated[
         str, typer.Option("--prompt-tokens", metavar="N", help="Tokens of the prompt.")
     ] = "8",
@@ -117,9 +128,8 @@ def simulate(
         strategies=_list("--strategy", strategy),
         draft_max=_integers("--draft-max", draft_max),
         draft_width=_integers("--draft-width", draft_width),
-        draft_p_split=tuple(
-            _number("--draft-p-split", part) for part in _list("--draft-p-split", draft_p_split)
-        ),
+        draft_p_split=_numbers("--draft-p-split", draft_p_split),
+        draft_p_min=_numbers("--draft-p-min", draft_p_min),
         n_prompt=_integer("--prompt-tokens", prompt_tokens),
         n_predict=_integer("-n/--n-predict", n_predict),
         seed=_integer("--seed", seed),

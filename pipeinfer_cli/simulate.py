@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeinfer_cli.bench.config import DEFAULT_STRATEGIES, Variant, parse_strategy
+from pipeinfer_cli.config import DEFAULT_DRAFT
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.emulation import profile_file, report
 from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of
@@ -37,7 +38,8 @@ class SimulateConfig:
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
     draft_max: tuple[int, ...] = (1, 2, 4, 8)
     draft_width: tuple[int, ...] = (1,)
-    draft_p_split: tuple[float, ...] = (0.1,)
+    draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
+    draft_p_min: tuple[float, ...] = (DEFAULT_DRAFT.p_min,)
     n_prompt: int = N_PROMPT
     n_predict: int = 512
     seed: int = 1
@@ -66,20 +68,18 @@ class SimulateConfig:
     def variants(self) -> list[Variant]:
         """The ways to the text that are compared."""
         drafts = [
-            DraftConfig(n_max=n_max, width=width, p_split=p_split)
-            for width in self.draft_width
-            for p_split in self.draft_p_split
-            for n_max in self.draft_max
+            DraftConfig(n_max=n_max, width=width, p_split=p_split, p_min=p_min)
+            for width, p_split, p_min, n_max in itertools.product(
+                self.draft_width, self.draft_p_split, self.draft_p_min, self.draft_max
+            )
         ]
         found: list[Variant] = []
-        for name in self.strategies:
-            strategy, ablations = parse_strategy(name)
+        for strategy, ablations in map(parse_strategy, self.strategies):
             if strategy == "iterative":
                 found.append(ITERATIVE)
-                continue
-            found += (
-                Variant(strategy=strategy, ablations=ablations, draft=each) for each in drafts
-            )
+            else:
+                one = Variant(strategy=strategy, ablations=ablations)
+                found += (replace(one, draft=draft) for draft in drafts)
         return found
 
 
@@ -114,6 +114,7 @@ class Prediction:
     draft_max: int  # 0: nothing is drafted
     draft_width: int
     draft_p_split: float
+    draft_p_min: float
     tokens_per_s: float
     chain_tps: float  # of chains without any loss, best runs; 0: unknown for such an acceptance
     speedup: float = 0.0  # over iterative
@@ -224,6 +225,7 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
         draft_max=draft.n_max if draft else 0,
         draft_width=draft.width if draft else 0,
         draft_p_split=draft.p_split if draft else 0.0,
+        draft_p_min=draft.p_min if draft else 0.0,
         tokens_per_s=stats.tokens_per_s,
         chain_tps=_chain_tps(cluster, max(config.draft_max)),
         utilisation=float(simulation.pipeline.busy_s(now_s).mean()) / now_s,

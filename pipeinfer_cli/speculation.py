@@ -156,7 +156,9 @@ class Speculation:
         """The text has grown."""
         if self._tree.n_drafted == 0:
             self._n_round = 0
-        for verdict in () if self._policy.no_reactive else verdicts:
+        # A synchronous pipeline idles all the time: nothing would let the cutoff fall again.
+        is_fixed = self._policy.no_reactive or self._policy.is_synchronous
+        for verdict in () if is_fixed else verdicts:
             if verdict is Verdict.ACCEPTED:
                 self._cutoff = self._draft.p_min
             elif verdict is Verdict.MISSED:

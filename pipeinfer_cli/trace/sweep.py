@@ -17,6 +17,7 @@ MAX_COLUMNS = 3  # of panels
 LABELS = {  # of the usual keys; others are shown as they are
     "synth_acceptance": "synthetic acceptance: how often a drafted token is right",
     "acceptance": "share of the drafted tokens that is accepted",
+    "rate": "how often a drafted token is right",
     "n_stages": "stages",
     "draft_max": "drafted tokens per run at most",
 }

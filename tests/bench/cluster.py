@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeinfer_cli import mpi, native
+from pipeinfer_cli import mpi, pipeline
 from pipeinfer_cli.bench.config import parse_strategy
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
-from pipeinfer_cli.native import Engine, EngineConfig
-from pipeinfer_cli.pipeline import N_BATCH, Plan
+from pipeinfer_cli.native import Engine
+from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import DraftConfig
 from pipeinfer_cli.requests import Head, Request
-from pipeinfer_cli.split import split_layers
 from pipeinfer_cli.stats import measure
 
 PROMPT = [504, 3575, 282, 4649, 314, 253, 2232, 30]
@@ -39,7 +37,7 @@ class Case:
     """One request with a synthetic text."""
 
     strategy: str  # maybe with ablations
-    draft_max: int  # 0: nothing is drafted
+    draft_max: int  # 0: nothing is drafted, the strategy is iterative
     acceptance: str
     n_predict: int
     seed: int
@@ -50,76 +48,59 @@ class Outcome:
     """What came of it."""
 
     tokens_per_s: float
-    n_runs: int
     n_late: int  # computations and drafted tokens that took longer than in the profile
+    n_computed: int  # of them
     worst_late_ms: float
 
+    @property
+    def late_share(self) -> float:
+        return self.n_late / max(self.n_computed, 1)
 
-def run(model: Path, profile: Profile, work: Callable[[Head], int]) -> int:
+
+def run(model: Path, profile: str, work: Callable[[Head], int]) -> int:
     """Loads the pipeline on all ranks; the head works, the others serve. The exit code."""
-    comm = mpi.start()
-    native.capture_log()
-    assert comm.size == profile.n_stages + 1, f"{profile.name} needs {profile.n_stages + 1} ranks"
-    info = native.read_model_info(model)
-    weights = [0.0, *(float(len(each)) for each in split_layers(info, profile.n_stages, None))]
-    layers = split_layers(info, comm.size, weights)
-    config = EngineConfig(
-        model_path=model,
-        rank=comm.rank,
-        n_ranks=comm.size,
-        stage_rank0=1,
-        layer_first=layers[comm.rank].first,
-        layer_last=layers[comm.rank].last,
-        n_ctx=N_CTX,
-        n_batch=N_BATCH,
-        n_threads=1,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
-        emulation=RankEmulation.of(profile, comm.rank, N_BATCH),
+    code = 0
+
+    def prepare(plan: Plan) -> Callable[[Engine], None]:
+        def lead(engine: Engine) -> None:
+            nonlocal code
+            code = work(Head(plan, engine, timeout_s=60))
+
+        return lead
+
+    config = GenerateConfig(
+        model=str(model), prompt=Prompt(text=""), emulate=profile, n_ctx=N_CTX, threads=1
     )
-    plan = Plan(
-        model_path=model, model=info, layers=layers, n_ctx=N_CTX, n_cells=N_CTX, profile=profile
-    )
-    with Engine(config) as engine:
-        comm.Barrier()
-        if comm.rank == 0:
-            return work(Head(plan, engine, timeout_s=60))
-        while engine.serve(0.2) is None:
-            pass
-        return 0
+    return pipeline.run(config, mpi.start(), prepare) or code
 
 
 def request_of(case: Case) -> Request:
     """As `pipeinfer bench` would make it."""
     strategy, ablations = parse_strategy(case.strategy)
     luck = RandomLuck.parse(case.acceptance, case.seed)
-    drafts = {"draft": DraftConfig(n_max=case.draft_max)} if case.draft_max else {}
     return Request(
         prompt=PROMPT,
         n_max=case.n_predict,
         strategy=strategy,
         ablations=ablations,
+        draft=DraftConfig(n_max=case.draft_max or 1),
         synthetic=SyntheticText(luck=luck, seed=case.seed),
-        **drafts,
     )
 
 
 def measured(head: Head, case: Case) -> Outcome:
     """Carries out one request."""
-    head.lateness.__init__()  # of this request alone
+    late = head.lateness = Lateness()  # of this request alone
     with head.begin(request_of(case)) as running:
         start_s = time.monotonic()
         times_s = [time.monotonic() for _ in islice(running.tokens, case.n_predict)]
-        late = head.lateness
         stats = measure(running.setting, start_s, times_s, running.counters)
-        return Outcome(
-            tokens_per_s=stats.tokens_per_s,
-            n_runs=stats.n_runs,
-            n_late=late.n_late_in_all,
-            worst_late_ms=max(
-                late.as_dict()["worst_late_ms"], late.as_dict()["worst_draft_late_ms"]
-            ),
-        )
+    return Outcome(
+        tokens_per_s=stats.tokens_per_s,
+        n_late=late.n_late_in_all,
+        n_computed=late.n_computed + late.n_drafted,
+        worst_late_ms=max((late.worst_draft_us, *late.worst_us.values())) / 1000,
+    )
 
 
 def answer(head: Head) -> int:
@@ -130,4 +111,4 @@ def answer(head: Head) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), profile_file.load(sys.argv[2]), answer))
+    sys.exit(run(Path(sys.argv[1]), sys.argv[2], answer))

@@ -42,7 +42,7 @@ def main() -> int:
     path, profile = Path(sys.argv[1]), profile_file.load(sys.argv[2])
     n_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    return run(path, profile, lambda head: compare(head, profile, n_tokens, n_rounds))
+    return run(path, profile.name, lambda head: compare(head, profile, n_tokens, n_rounds))
 
 
 def compare(head: Head, profile: Profile, n_tokens: int, n_rounds: int) -> int:

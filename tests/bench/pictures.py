@@ -3,7 +3,7 @@
     mpiexec -n N python tests/bench/pictures.py MODEL.gguf PROFILE FOLDER
 
 Writes strategies.svg and .png (`speculative` and `pipeinfer` write the same text, with drafts that
-are right 8 times out of 10), acceptance.svg and n_stages.svg (tokens/s of all strategies).
+are right 8 times out of 10), rate.svg and n_stages.svg (tokens/s of all strategies).
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ def sweep(folder: Path, x: str, title: str, **lists: Any) -> None:
     """Simulated speeds; with the best draft length of each strategy."""
     config = SimulateConfig(draft_max=(1, 2, 4, 6, 8, 12), **lists)
     rows = [
-        {"strategy": each.strategy, "tps": each.tokens_per_s, x: getattr(each, x)}
+        {
+            "strategy": each.strategy,
+            "tps": each.tokens_per_s,
+            "rate": each.acceptance,
+            "n_stages": each.n_stages,
+        }
         for each in predictions(config)
     ]
     plot_sweep(rows, folder / f"{x}.svg", x=x, y="tps", title=title)
@@ -73,7 +78,7 @@ def draw(head: Head, profile: Profile, folder: Path) -> int:
         plot_runs(runs, folder / f"strategies.{suffix}", window_ms=(0, 2500))
     rates = ("0.3", "0.5", "0.66", "0.79", "0.9")
     sweep(
-        *(folder, "acceptance", f"simulated, {profile.name}"),
+        *(folder, "rate", f"simulated, {profile.name}"),
         profiles=(profile.name,),
         acceptance=rates,
     )
@@ -89,7 +94,7 @@ def draw(head: Head, profile: Profile, folder: Path) -> int:
 
 def main() -> int:
     profile, folder = profile_file.load(sys.argv[2]), Path(sys.argv[3])
-    return run(Path(sys.argv[1]), profile, lambda head: draw(head, profile, folder))
+    return run(Path(sys.argv[1]), profile.name, lambda head: draw(head, profile, folder))
 
 
 if __name__ == "__main__":

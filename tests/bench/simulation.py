@@ -2,10 +2,11 @@
 
     python tests/bench/simulation.py MODEL.gguf --launch 'mpiexec -n {}' [--profiles a,b] ...
 
-Both meet the same luck: the same seed and the same number of prompt tokens. A case in which this
-machine was too slow for the profile (n_late) is measured once more, and the better of the two
-counts. Prints a Markdown table; exits with 1 if a ratio simulated/emulated is off by more than
-10 %.
+Both meet the same luck: the same seed and the same number of prompt tokens. `late` is how many of
+the stages' computations and drafted tokens took longer than in the profile. Where that is more than
+0.5 % of them, this machine had no time for that cluster: the case is measured anew, up to three
+times in all, and the one with the fewest counts. Prints a Markdown table; exits with 1 if a ratio
+simulated/emulated is off by more than 10 %.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import IO, NamedTuple
 
 from cluster import PROMPT, Case, Outcome
@@ -30,6 +32,8 @@ from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
 from pipeinfer_cli.simulate import Cluster, Prediction, SimulateConfig, compare
 
 TOLERANCE = 0.10
+MAX_LATE = 0.005
+N_TRIES = 3
 START_S = 120.0
 HEADINGS = (
     *("profile", "strategy", "draft max", "acceptance"),
@@ -58,7 +62,7 @@ class Found(NamedTuple):
             f"{self.outcome.tokens_per_s:.2f}",
             f"{self.tokens_per_s:.2f}",
             f"{self.ratio:.3f}",
-            self.outcome.n_late,
+            f"{self.outcome.n_late} of {self.outcome.n_computed}",
             f"{self.outcome.worst_late_ms:.1f}",
         )
         return f"| {' | '.join(map(str, cells))} |"
@@ -118,12 +122,13 @@ def started(launch: str, model: Path, profile: Profile) -> Iterator[subprocess.P
 
 
 def emulated(process: subprocess.Popen[str], case: Case) -> Outcome:
-    """Has the cluster carry out a case; a second time if something was late in the first."""
-    outcome = ask(process, case)
-    if outcome.n_late == 0:
-        return outcome
-    again = ask(process, case)
-    return min(outcome, again, key=lambda each: each.n_late)
+    """Has the cluster carry out a case, anew if too much was late."""
+    outcomes = []
+    for _ in range(N_TRIES):
+        outcomes.append(ask(process, case))
+        if outcomes[-1].late_share <= MAX_LATE:
+            break
+    return min(outcomes, key=lambda each: each.late_share)
 
 
 def ask(process: subprocess.Popen[str], case: Case) -> Outcome:
@@ -131,7 +136,9 @@ def ask(process: subprocess.Popen[str], case: Case) -> Outcome:
     assert stdin is not None and stdout is not None
     stdin.write(json.dumps(dataclasses.asdict(case)) + "\n")
     stdin.flush()
-    return Outcome(**json.loads(stdout.readline()))
+    if not (line := stdout.readline()):
+        sys.exit("the emulated cluster has ended early: see above")
+    return Outcome(**json.loads(line))
 
 
 def compare_all(args: argparse.Namespace, out: IO[str]) -> list[Found]:
@@ -148,6 +155,18 @@ def compare_all(args: argparse.Namespace, out: IO[str]) -> list[Found]:
     return found
 
 
+def summary(found: list[Found]) -> Iterator[str]:
+    """A line per profile, as Markdown."""
+    yield "| profile | cases | simulated/emulated, median | from | to | cases that were late |"
+    yield "|---|---|---|---|---|---|"
+    for profile in dict.fromkeys(each.profile for each in found):
+        cases = [each for each in found if each.profile == profile]
+        ratios = [each.ratio for each in cases]
+        n_late = sum(each.outcome.late_share > MAX_LATE for each in cases)
+        shown = " | ".join(f"{ratio:.3f}" for ratio in (median(ratios), min(ratios), max(ratios)))
+        yield f"| {profile} | {len(cases)} | {shown} | {n_late} |"
+
+
 def words(text: str) -> list[str]:
     return text.split(",")
 
@@ -160,15 +179,15 @@ def main() -> int:
     parser.add_argument("--acceptance", type=words, default=words("0.3,0.5,0.66,0.79,0.9,0.95"))
     parser.add_argument("--strategy", type=words, default=words("speculative,pipeinfer"))
     parser.add_argument("--draft-max", type=words, default=words("2,8"))
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     found = compare_all(parser.parse_args(), sys.stdout)
     worst = max(found, key=lambda each: abs(each.ratio - 1))
     off = [each for each in found if abs(each.ratio - 1) > TOLERANCE]
-    n_late = sum(each.outcome.n_late > 0 for each in found)
+    print("", *summary(found), sep="\n")
     print(
-        f"\n{len(found)} cases, {n_late} of them late; largest deviation {worst.ratio - 1:+.1%}: "
-        f"{worst.profile}, {worst.case.strategy}, draft max {worst.case.draft_max}, acceptance "
+        f"\n{len(found)} cases; largest deviation {worst.ratio - 1:+.1%}: {worst.profile}, "
+        f"{worst.case.strategy}, draft max {worst.case.draft_max}, acceptance "
         f"{worst.case.acceptance}; {len(off)} off by more than {TOLERANCE:.0%}"
     )
     return 1 if off else 0

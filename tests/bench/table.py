@@ -149,18 +149,17 @@ def networks(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
 
 
 def trees(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """`pipeinfer` with token trees: the speed over that of chains"""
-    yield ("stages", "acceptance", "chains, tok/s", "width 2", "width 3", "width 4")
+    """`pipeinfer` with token trees: the speed over that of chains with --draft-p-min 0.4"""
+    widths, cutoffs = ("1", "2", "3", "4"), ("0.4", "0.1", "0")
+    ways = [f"width {width}, {cutoff}" for width in widths for cutoff in cutoffs]
+    yield ("stages", "acceptance", "width 1, 0.4: tok/s", *ways[1:])
+    options = ("--draft-width", ",".join(widths), "--draft-p-min", ",".join(cutoffs))
     for n_stages in stages:
-        for rates in (ACCEPTANCE, INFORMED):
-            width = ("--draft-width", "1,2,3,4")
-            rows = source.rows(
-                f"cpu70b-{n_stages}-ib", "pipeinfer", "8", *QUARTER, *width, rates=rates
-            )
-            for rate in rates:
-                speeds = [float(row["tps"]) for row in rows if row["rate"] == rate]
-                ratios = (f"{each / speeds[0]:.2f}" for each in speeds[1:])
-                yield (n_stages, rate, f"{speeds[0]:.2f}", *ratios)
+        profile = f"cpu70b-{n_stages}-ib"
+        rows = source.rows(profile, "pipeinfer", "8", *QUARTER, *options, rates=INFORMED)
+        for rate in INFORMED:
+            chains, *others = (float(row["tps"]) for row in rows if row["rate"] == rate)
+            yield (n_stages, rate, f"{chains:.2f}", *(f"{each / chains:.2f}" for each in others))
 
 
 def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:

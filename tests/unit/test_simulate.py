@@ -50,6 +50,40 @@ def test_draft_ratio_is_of_the_first_stage(capsys) -> None:
     assert records(capsys, "--draft-ms", "3", "--strategy", "iterative")[0]["draft_ms"] == 3
 
 
+def test_strategies_are_those_of_bench(capsys) -> None:
+    names = ["auto", "pipeinfer:no-continuous", "pipeinfer:no-cancel", "iterative", "pipeinfer"]
+    found = records(capsys, "--acceptance", "0.7", "--strategy", ",".join(names), "-n", "200")
+    assert list(dict.fromkeys(each["strategy"] for each in found)) == names
+    by_name = {(each["strategy"], each["draft_max"]): each for each in found}
+    assert by_name["pipeinfer", 3]["n_cancels"] > 0
+    assert by_name["pipeinfer:no-cancel", 3]["n_cancels"] == 0
+    assert (
+        by_name["pipeinfer:no-cancel", 3]["wasted"]
+        > by_name["pipeinfer", 3]["wasted"]
+        > by_name["pipeinfer:no-continuous", 3]["wasted"]
+    )
+    # `auto` decodes plainly for a while, to see what that is like, and speculates for the rest.
+    assert 0 < by_name["auto", 3]["n_invalidated"] < by_name["pipeinfer", 3]["n_invalidated"]
+
+
+def test_trees_have_branches(capsys) -> None:
+    options = ("--acceptance", "0.5:informed", "--strategy", "pipeinfer", "-n", "200")
+    found = records(capsys, *options, "--draft-width", "1,3", "--draft-p-split", "0.05,0.3")
+    assert [(each["draft_width"], each["draft_p_split"]) for each in found[::2]] == [
+        *((1, 0.05), (1, 0.3), (3, 0.05), (3, 0.3))
+    ]
+    chains, same, trees, few = (each["tokens_per_s"] for each in found[::2])
+    assert chains == same
+    assert len({chains, trees, few}) == 3
+
+
+def test_misses_do_not_end_synchronous_speculation(capsys) -> None:
+    options = ("--acceptance", "0.5", "--strategy", "speculative", "--draft-width", "2")
+    for each in records(capsys, *options, "-n", "200"):
+        assert each["n_runs"] < 160  # 200 tokens, since some drafts are accepted to the end
+        assert each["wasted"] > 0.1
+
+
 def test_recorded_acceptance(capsys, tmp_path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps([False, True, True, True]))
@@ -89,6 +123,7 @@ def test_table_and_csv(capsys) -> None:
         (["--strategy", "magic"], "--strategy 'magic': give one or more of iterative"),
         (["--strategy", "speculative:no-cancel"], "only pipeinfer has that part"),
         (["--draft-width", "17"], "--draft-width 17: give a number from 1 to 16"),
+        (["-pa", "x"], "--draft-p-min 'x': give a number"),
         (["--draft-p-split", "2"], "--draft-p-split 2: give a probability from 0 to 1"),
         (["--prompt-tokens", "0"], "--prompt-tokens 0: give a number from 1"),
         (["--draft-max", "1,,2"], "--draft-max '1,,2' has an empty part"),
