@@ -46,14 +46,6 @@ class TinyModel:
     is_tied: bool = False
     expert_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0
 
-    @property
-    def plain_batch(self) -> int:
-        """Tokens at a time by which the unpatched llama.cpp gives our logits.
-
-        Routers of experts are F32, for which ours are those of its batches (see the README).
-        """
-        return 32 if "expert_count" in self.keys else 1
-
     def write(self, path: Path) -> Path:
         """Writes the GGUF. Same contents every time."""
         writer = gguf.GGUFWriter(path, self.arch)

@@ -38,5 +38,5 @@ def test_split_equals_whole(tiny, tmp_path):
         assert logits == [whole[end] for end in ends], split
 
     job = {"model": path, "prompts": [IDS], "n_predict": 1, "n_ctx": N_CTX}
-    plain = plain_decode({**job, "n_batch": tiny.plain_batch})
+    plain = plain_decode(job)
     assert plain[0]["logits"] == whole[: len(IDS)]
