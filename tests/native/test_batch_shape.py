@@ -1,7 +1,7 @@
 """A token's logits are the same, bit for bit, whatever runs its text is cut into, for every type.
 
 The reference is the same engine, one token at a time, with one thread. Its logits in turn are
-those of the unpatched llama.cpp: one token at a time, or in batches of 32 where that differs.
+those of the unpatched llama.cpp, one token at a time.
 """
 
 import hashlib
@@ -105,18 +105,12 @@ def test_logits_do_not_depend_on_the_cut_into_runs(model, ids, one_by_one, n_thr
             assert not differ, f"runs of {sizes}: first at position {differ[0]}"
 
 
-# What the unpatched llama.cpp computes alike for one token and for several; else (False) our logits
-# are those of its batches of 32, and its own tokens one at a time may be others.
-SAME_ALONE = dict.fromkeys(FILE_TYPES, True)
-
-
 @pytest.mark.parametrize("file_type", FILE_TYPES)
 def test_logits_equal_the_unpatched_llama_cpp(file_type, tmp_path):
     path = convert(smollm2(), tmp_path, file_type)
     prompt = Vocab(smollm2()).tokenize(" ".join(PROMPTS))[: 3 * N_BATCH]
     request = {"model": str(path), "prompts": [prompt], "n_predict": 1, "n_ctx": N_CTX}
-    n_batch = 1 if SAME_ALONE[file_type] else N_BATCH
-    plain = plain_decode({**request, "n_batch": n_batch})[0]["logits"]
+    plain = plain_decode(request)[0]["logits"]
     with open_engine(path, N_LAYER_SMOLLM2, 1) as engine:
         _, logits = decode(engine, prompt, [1], itertools.count(1), N_VOCAB_SMOLLM2)
     path.unlink()
