@@ -582,8 +582,8 @@ Models of these architectures (`general.architecture` of their GGUF) can be spli
 ranks; others run whole (`--ranks 1`). Each line stands for a tiny random model that
 `tests/mpi/test_architectures.py` decodes on real ranks, split at every boundary and with inner
 layers as stages of their own. Its logits must be those of the whole model, bit for bit, also after
-positions were taken back; and those of the unpatched llama.cpp that decodes as many tokens at a
-time as the last column says. `tests/native/test_architecture_shapes.py` shows for the same models
+positions were taken back; and those of the unpatched llama.cpp that decodes one token at a
+time. `tests/native/test_architecture_shapes.py` shows for the same models
 that logits do not depend on how many tokens are decoded at a time. Weights are Q8_0, experts of
 gpt-oss MXFP4, norms and routers F32.
 
@@ -594,15 +594,14 @@ This file is made by `make docs-architectures`.
 def table() -> str:
     """docs/architectures.md."""
     rows = [
-        ("architecture", "models", "what its test has", "layers", "as unpatched by"),
-        ("---", "---", "---", "---", "---"),
+        ("architecture", "models", "what its test has", "layers"),
+        ("---", "---", "---", "---"),
         *(
             (
                 f"`{model.arch}`",
                 model.known_as,
                 model.special,
                 str(model.n_layer),
-                "one token" if model.plain_batch == 1 else f"{model.plain_batch} tokens",
             )
             for model in TINY_MODELS
         ),

@@ -144,6 +144,7 @@ def write(writer: gguf.GGUFWriter) -> None:
 def convert(source: Path, folder: Path, file_type: str) -> Path:
     """Writes source again as another type: a key of FILE_TYPES."""
     target = folder / f"{source.stem}-{file_type}.gguf"
+    target.unlink(missing_ok=True)
     return derive(DeriveConfig(model=source, target=target, file_type=file_type, n_threads=2))
 
 
