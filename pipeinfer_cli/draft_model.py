@@ -63,8 +63,9 @@ class ModelDrafter:
             yield candidates
             todo = [candidates[0][0]]
 
-    def forget(self) -> None:
-        """Forgets the text before: the next one costs what a first one costs."""
+    def forget(self, sample: SampleParams) -> None:
+        """Forgets the text before: the next one costs what a first one costs, and is drawn so."""
+        self._sample = sample
         self._llama.llama_memory_seq_rm(self._memory, 0, 0, -1)
         self._cached.clear()
 

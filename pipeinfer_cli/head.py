@@ -76,6 +76,28 @@ class NoDrafts:
         return []
 
 
+class Waiting:
+    """Waits for results, and notices when none comes: RunError then."""
+
+    def __init__(self, pipeline: Pipeline, timeout_s: float) -> None:
+        self._pipeline = pipeline
+        self._timeout_s = timeout_s
+        self._heard_s = time.monotonic()  # when a result last came, or none was due
+
+    def result(self, *, is_idle: bool) -> Result | None:
+        """The next result, or None after a while, or when a draft has come; idle: none is due."""
+        result = self._pipeline.wait(POLL_S)
+        now_s = time.monotonic()
+        if result is not None or is_idle:
+            self._heard_s = now_s
+        elif now_s > self._heard_s + self._timeout_s:
+            raise RunError(
+                f"no result for {self._timeout_s:g} s: a stage hangs or is slower than that "
+                "(--timeout)"
+            )
+        return result
+
+
 class TokenStream:
     """The head's loop: schedule, submit, wait; iterate over it for the generated token ids.
 
@@ -95,18 +117,17 @@ class TokenStream:
     ) -> None:
         self._pipeline = pipeline
         self._scheduler = scheduler
+        self._waiting = Waiting(pipeline, timeout_s)
         self._drafts: Drafts = drafts or NoDrafts()
-        self._timeout_s = timeout_s
         self._gate = gate
         self._observer = observer
         if gate is not None:
             scheduler.set_speculating(gate.is_open)
-        self._heard_s = time.monotonic()  # when a result last came, or none was due
 
     def __iter__(self) -> Iterator[int]:
         while True:
             self._submit()
-            if (result := self._wait()) is not None:
+            if (result := self._wait_for_result()) is not None:
                 tokens = self._take(result)
                 if self._gate is not None and tokens:
                     self._gate.on_tokens(len(tokens), time.monotonic())
@@ -120,8 +141,11 @@ class TokenStream:
         self._scheduler.finish()
         self._submit()
         while not self._scheduler.is_idle:
-            if (result := self._wait()) is not None:
+            if (result := self._wait_for_result()) is not None:
                 self._take(result)
+
+    def _wait_for_result(self) -> Result | None:
+        return self._waiting.result(is_idle=self._scheduler.is_idle)
 
     def _submit(self) -> None:
         for run_first, run_last in self._scheduler.take_cancels():
@@ -141,19 +165,6 @@ class TokenStream:
         if self._observer is not None:
             self._observer.on_result(result, tokens)
         return tokens
-
-    def _wait(self) -> Result | None:
-        """The next result, or None after a while, or when a draft has come."""
-        result = self._pipeline.wait(POLL_S)
-        now_s = time.monotonic()
-        if result is not None or self._scheduler.is_idle:
-            self._heard_s = now_s
-        elif now_s > self._heard_s + self._timeout_s:
-            raise RunError(
-                f"no result for {self._timeout_s:g} s: a stage hangs or is slower than that "
-                "(--timeout)"
-            )
-        return result
 
 
 @dataclass(slots=True)

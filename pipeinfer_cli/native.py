@@ -60,7 +60,24 @@ class _KvOp(ctypes.Structure):
 
 class _Token(ctypes.Structure):
     __slots__ = ()
-    _fields_ = [("id", c_int32), ("position", c_int32), ("n_seq", c_int32), ("want", c_int32)]
+    _fields_ = [
+        ("id", c_int32),
+        ("position", c_int32),
+        ("n_seq", c_int32),
+        ("want", c_int32),
+        ("sample", c_int32),
+    ]
+
+
+class _SampleParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("temperature", c_float),
+        ("top_k", c_int32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("seed", c_uint64),
+    ]
 
 
 class _Run(ctypes.Structure):
@@ -74,6 +91,8 @@ class _Run(ctypes.Structure):
         ("kv_ops", POINTER(_KvOp)),
         ("tokens", POINTER(_Token)),
         ("seq_ids", POINTER(c_int32)),
+        ("samples", POINTER(_SampleParams)),
+        ("n_samples", c_int32),
     ]
 
 
@@ -101,17 +120,6 @@ class _Result(ctypes.Structure):
         ("in_bytes", c_uint32),
         ("rows", POINTER(c_int32)),
         ("times", POINTER(_StageTime)),
-    ]
-
-
-class _SampleParams(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("temperature", c_float),
-        ("top_k", c_int32),
-        ("top_p", c_float),
-        ("min_p", c_float),
-        ("seed", c_uint64),
     ]
 
 
@@ -487,7 +495,7 @@ class EngineConfig:
     has_own_cores: bool = False  # a core for each compute thread: idle ranks may spin
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
-    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks
+    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
     emulation: RankEmulation | None = None
 
 
@@ -528,7 +536,12 @@ class Engine:
         kv_ops = [
             _KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last) for op in run.kv_ops
         ]
-        tokens = [_Token(t.id, t.position, len(t.seq_ids), t.want) for t in run.tokens]
+        samples = run.samples
+        index_of: dict[SampleParams | None, int] = {None: -1}
+        index_of.update((sample, index) for index, sample in enumerate(samples))
+        tokens = [
+            _Token(t.id, t.position, len(t.seq_ids), t.want, index_of[t.sample]) for t in run.tokens
+        ]
         seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
         native = _Run(
             run.run_id,
@@ -539,6 +552,8 @@ class Engine:
             (_KvOp * len(kv_ops))(*kv_ops),
             (_Token * len(tokens))(*tokens),
             (c_int32 * len(seq_ids))(*seq_ids),
+            (_SampleParams * len(samples))(*map(_native_sample, samples)),
+            len(samples),
         )
         self._check(self._lib.pi_submit(self._handle, native))
 

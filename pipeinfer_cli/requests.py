@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeinfer_cli import models
 from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
 from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.crowd import Crowd
 from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
 from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
@@ -20,11 +21,14 @@ from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Pipeline, TokenStream
+from pipeinfer_cli.many import Key, Many
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Strategy
+from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import Kept, SequencePool
 from pipeinfer_cli.stats import Setting
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
@@ -41,6 +45,8 @@ class Request:
     ablations: tuple[Ablation, ...] = ()
     drafter: Drafter | None = None  # None: iterative, whatever the strategy
     prior: PriorCosts | None = None  # what runs are expected to cost
+    sample: SampleParams | None = None  # how tokens are drawn; None: as the job says
+    reuse: bool = False  # what the request before has left in the KV cache is not computed again
     synthetic: SyntheticText | None = None  # in place of what target and drafter say
 
     @property
@@ -68,41 +74,34 @@ class Head:
         self.lateness = Lateness()  # of an emulated cluster, over all requests
         self._timeout_s = timeout_s
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
-        self._last: TokenStream | None = None
+        self._pool = SequencePool()
+        self._last: tuple[TokenStream, Scheduler] | None = None
 
-    def setting(self, request: Request) -> Setting:
+    def setting(self, request: Request, *, n_reused: int = 0) -> Setting:
         """What the stats say of a request besides its measurements."""
         return Setting(
             strategy=request.strategy if request.speculates else "iterative",
             n_ranks=len(self._plan.layers),
             n_stages=self._plan.n_stages,
             n_prompt=len(request.prompt),
+            n_reused=n_reused,
         )
 
     @contextmanager
     def begin(self, request: Request, watch: Watch | None = None) -> Iterator[Running]:
         """The request while the block runs; its drafter is at rest after it."""
-        if self._last is not None:
-            self._last.finish()
-        setting = self.setting(request)
-        plan, (pipeline, drafter) = self._plan, self._parts(request)
+        kept = self._end_last(may_keep=request.reuse)
+        pipeline, drafter = self._parts(request)
         strategy = request.strategy if request.speculates else "iterative"
         if watch is not None:
             drafter = watch.drafter(drafter)
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
-            policy = Policy.of(
-                strategy,
-                request.draft,
-                n_stages=plan.n_stages,
-                n_batch=plan.n_batch,
-                ablations=request.ablations,
-                prior=request.prior,
-            )
-            scheduler = Scheduler(
-                request.prompt, n_max=request.n_max, policy=policy, run_ids=self._run_ids
-            )
-            self._last = TokenStream(
+            scheduler = self._scheduler(request, self._run_ids, has_drafter=request.speculates)
+            if kept is not None:
+                scheduler.reuse(kept)
+                self._pool.drop(kept)
+            stream = TokenStream(
                 pipeline,
                 scheduler,
                 timeout_s=self._timeout_s,
@@ -110,7 +109,68 @@ class Head:
                 gate=Gate() if strategy == "auto" else None,
                 observer=watch.observer if watch is not None else None,
             )
-            yield Running(tokens=self._last, counters=scheduler.counters, setting=setting)
+            self._last = stream, scheduler
+            setting = self.setting(request, n_reused=scheduler.n_reused)
+            yield Running(tokens=stream, counters=scheduler.counters, setting=setting)
+
+    @contextmanager
+    def many(self, strategy: Strategy) -> Iterator[Many[Key]]:
+        """For several requests at a time, all of one strategy, while the block runs."""
+        self._end_last(may_keep=False)
+        n_stages = self._plan.n_stages
+        crowd: Crowd[Key] = Crowd(
+            self._pool,
+            n_stages=n_stages,
+            depth=Policy.depth_of(n_stages),
+            n_batch=self._plan.n_batch,
+            run_ids=self._run_ids,
+        )
+        many = Many(
+            self._engine,
+            crowd,
+            timeout_s=self._timeout_s,
+            nudge=self._engine.nudge,
+            gate=Gate() if strategy == "auto" else None,
+        )
+        with closing(many):
+            yield many
+
+    def scheduler(self, request: Request, *, has_drafter: bool) -> Scheduler:
+        """For a request that is one of many; its drafter is made when it may draft."""
+        return self._scheduler(request, itertools.count(1), has_drafter=has_drafter)
+
+    def _scheduler(
+        self, request: Request, run_ids: Iterator[int], *, has_drafter: bool
+    ) -> Scheduler:
+        policy = Policy.of(
+            request.strategy,
+            request.draft if has_drafter else None,
+            n_stages=self._plan.n_stages,
+            n_batch=self._plan.n_batch,
+            ablations=request.ablations,
+            prior=request.prior,
+        )
+        return Scheduler(
+            request.prompt,
+            n_max=request.n_max,
+            policy=policy,
+            run_ids=run_ids,
+            pool=self._pool,
+            sample=request.sample,
+        )
+
+    def _end_last(self, *, may_keep: bool) -> Kept | None:
+        """The request before is over; the cells of its text stay if they may be of use."""
+        if self._last is None:
+            return None
+        stream, scheduler = self._last
+        self._last = None
+        stream.finish()
+        kept = scheduler.close()
+        if kept is not None and not may_keep:
+            self._pool.drop(kept)
+            return None
+        return kept
 
     def _parts(self, request: Request) -> tuple[Pipeline, Drafter | None]:
         """Whom the request deals with: the real ones, or who pretends to be something else."""
@@ -136,15 +196,20 @@ class Drafters:
         self._vocab = vocab
         self._models: dict[Path, ModelDrafter] = {}
 
-    def make(self, kind: DrafterKind, draft_model: str | None) -> Drafter | None:
-        """A drafter that knows no text yet. UserError if its vocabulary is not the target's."""
+    def make(
+        self, kind: DrafterKind, draft_model: str | None, sample: SampleParams | None = None
+    ) -> Drafter | None:
+        """A drafter that knows no text yet, and draws as the target does; None: as the job says.
+
+        UserError if its vocabulary is not the target's.
+        """
         if kind == "none":
             return None
         if kind == "ngram":
             return NgramDrafter()
         assert draft_model is not None
         model = self._load(models.resolve(draft_model))
-        model.forget()
+        model.forget(sample or self._config.sample)
         return model if kind == "model" else FirstThatKnows(NgramDrafter(), model)
 
     def close(self) -> None:

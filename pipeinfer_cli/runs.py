@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from pipeinfer_cli.sampling import SampleParams
+
 
 class KvKind(enum.IntEnum):
     """What a KV operation does to the cells of `[pos_first, pos_last)`."""
@@ -41,6 +43,7 @@ class RunToken:
     position: int
     seq_ids: tuple[int, ...] = (0,)  # it sees the cells of the first one
     want: bool = False  # the result shall have a row (the sampled next token) for it
+    sample: SampleParams | None = None  # how that row is drawn; None: as the engine was told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,17 @@ class Run:
     run_id: int  # grows from run to run, from 1
     tokens: tuple[RunToken, ...] = ()
     kv_ops: tuple[KvOp, ...] = ()
-    epoch: int = 0  # the request it belongs to
+    epoch: int = 0  # handed back with the result
+
+    @property
+    def samples(self) -> tuple[SampleParams, ...]:
+        """The different ways in which its rows are drawn."""
+        return tuple(dict.fromkeys(each.sample for each in self.tokens if each.sample))
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows its result has, unless it is cancelled."""
+        return sum(each.want for each in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.pacing import Pacer
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.runs import Fate, Result, Run, RunToken
-from pipeinfer_cli.sequences import Sequences
+from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.sequences import Kept, SequencePool, Sequences
 from pipeinfer_cli.speculation import Draft, DraftRequest, Speculation
 from pipeinfer_cli.tree import Node, State, TokenTree, Verdict
 
@@ -43,18 +44,29 @@ class Scheduler:
     """One request: a prompt, and a text of at most `n_max` tokens after it."""
 
     def __init__(
-        self, prompt: Sequence[int], *, n_max: int, policy: Policy, run_ids: Iterator[int]
+        self,
+        prompt: Sequence[int],
+        *,
+        n_max: int,
+        policy: Policy,
+        run_ids: Iterator[int],
+        pool: SequencePool | None = None,
+        sample: SampleParams | None = None,
     ) -> None:
+        """The pool is the pipeline's, for all its requests; `sample` None: as the engine says."""
         assert prompt and n_max > 0
         self.counters = Counters()
         self.policy = policy
         self._run_ids = run_ids  # of the pipeline: they grow over all its requests
         self._prompt = tuple(prompt)
-        self._n_prefilled = 0  # tokens of the prompt that were submitted
+        self._sample = sample
+        self._pool = pool or SequencePool()
+        self._sequences = Sequences(self._pool)
+        self.n_reused = 0  # tokens of the prompt whose cells were there already
+        self._n_prefilled = 0  # tokens of the prompt that were submitted, or are reused
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
-        self._sequences = Sequences()
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
         self._pacer = Pacer(policy.draft.n_max if policy.draft else 1, policy.prior)
         self._in_flight: deque[_InFlight] = deque()
@@ -77,6 +89,28 @@ class Scheduler:
         return self._sequences.n_used
 
     @property
+    def prefilled(self) -> Kept:
+        """The part of the prompt that was submitted: what is submitted later may use its cells."""
+        sequence = self._sequences.of_text(self._tree.root)
+        return Kept(tokens=self._prompt[: self._n_prefilled], sequence=sequence)
+
+    @property
+    def has_begun(self) -> bool:
+        """True once a part of the prompt was submitted."""
+        return self._n_prefilled > self.n_reused
+
+    def n_common(self, kept: Kept) -> int:
+        """With how many tokens of this text the prompt begins."""
+        return kept.n_common(self._prompt)
+
+    def reuse(self, kept: Kept) -> None:
+        """What the prompt has in common with this text is not fed again. Before the first run."""
+        assert not self.has_begun and not self.n_reused
+        self.n_reused = self._n_prefilled = self.n_common(kept)
+        if self.n_reused:
+            self._sequences.begin_with(kept, self.n_reused)
+
+    @property
     def epoch(self) -> int:
         """Drafts of earlier epochs are not wanted any more."""
         return self._speculation.epoch
@@ -97,6 +131,11 @@ class Scheduler:
         self._speculation.switch(False)
         self._give_up(reversed(self._in_flight), _Cause.SUPERFLUOUS)
 
+    def close(self) -> Kept | None:
+        """After `finish`: gives the sequence ids back, but for that of the text, if any."""
+        assert self._n_feed_max == 0
+        return self._sequences.close(self._tree)
+
     # runs
 
     def take_runs(self) -> list[Run]:
@@ -106,25 +145,48 @@ class Scheduler:
             runs.append(run)
         return runs
 
+    def _next_run(self) -> Run | None:
+        if self.is_prefilling:
+            return self.next_prefill() if self._n_live < 2 * self.policy.depth else None
+        if (run := self.next_decided()) is not None:
+            return run
+        return self.next_drafted() if self._n_live < self.policy.depth else None
+
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
         cancels, self._cancels = self._cancels, []
         return cancels
 
-    def _next_run(self) -> Run | None:
-        """The next run to submit; None if there is nothing to submit now."""
-        if self._n_feed_max == 0:
-            return None
-        if self._n_prefilled < len(self._prompt):
-            return self._next_prefill()
+    @property
+    def is_prefilling(self) -> bool:
+        """True if a part of the prompt has not been submitted."""
+        return self._n_feed_max > 0 and self._n_prefilled < len(self._prompt)
+
+    @property
+    def n_decided_max(self) -> int:
+        """Tokens in a run of `next_decided` at most."""
+        return 1 + (self._run_size if self.policy.is_synchronous else 0)
+
+    def next_decided(self) -> Run | None:
+        """The run of a decided token, which leaves at once; a synchronous one has the draft, too.
+
+        None if there is nothing to submit now.
+        """
         nodes: dict[Node, list[int]] = {}  # with their sequence ids
-        if self.policy.is_synchronous:
-            if not self._in_flight and not self._speculation.is_waiting:
-                self._feed_root(nodes)
-                self._feed_drafts(nodes)
-        elif not self._tree.root.is_fed:  # a decided token leaves at once
+        if self.is_prefilling or self._n_feed_max == 0:
+            return None
+        if not self.policy.is_synchronous:
             self._feed_root(nodes)
-        elif self._n_live < self.policy.depth and self._is_run_full():
+        elif not self._in_flight and not self._speculation.is_waiting:
+            self._feed_root(nodes)
+            self._feed_drafts(nodes)
+        return self._make_run((), nodes) if nodes else None
+
+    def next_drafted(self) -> Run | None:
+        """A run of drafted tokens; None if there is nothing to submit now, or it pays to wait."""
+        nodes: dict[Node, list[int]] = {}
+        is_due = self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0
+        if is_due and not self.policy.is_synchronous and self._is_run_full():
             self._feed_drafts(nodes)
             if not nodes:
                 self._speculation.release_held()
@@ -145,10 +207,9 @@ class Scheduler:
             return self.policy.draft.n_max
         return self.policy.run_size or self._pacer.run_size
 
-    def _next_prefill(self) -> Run | None:
+    def next_prefill(self) -> Run:
         """A part of the prompt: all stages shall have one to work on."""
-        if self._n_live >= 2 * self.policy.depth:
-            return None
+        assert self.is_prefilling
         first = self._n_prefilled
         last = min(first + self.policy.n_batch, len(self._prompt))
         self._n_prefilled = last
@@ -156,7 +217,10 @@ class Scheduler:
         if last == len(self._prompt):
             last -= 1
             self._feed(self._tree.root, nodes)
-        tokens = [RunToken(id=self._prompt[p], position=p) for p in range(first, last)]
+        seq_ids = (self._sequences.first,)
+        tokens = [
+            RunToken(id=self._prompt[p], position=p, seq_ids=seq_ids) for p in range(first, last)
+        ]
         return self._make_run(tokens, nodes)
 
     def _feed(self, node: Node, nodes: dict[Node, list[int]]) -> bool:
@@ -187,11 +251,17 @@ class Scheduler:
             tokens=(
                 *tokens,
                 *(
-                    RunToken(id=node.token, position=node.position, seq_ids=tuple(ids), want=True)
+                    RunToken(
+                        id=node.token,
+                        position=node.position,
+                        seq_ids=tuple(ids),
+                        want=True,
+                        sample=self._sample,
+                    )
                     for node, ids in nodes.items()
                 ),
             ),
-            kv_ops=self._sequences.take_operations(),
+            kv_ops=self._pool.take_operations(),
         )
         self._in_flight.append(_InFlight(run.run_id, len(run.tokens), tuple(nodes)))
         self._n_live += 1
@@ -201,8 +271,8 @@ class Scheduler:
 
     # results
 
-    def on_result(self, result: Result) -> list[int]:
-        """The token ids that this result has decided."""
+    def on_result(self, result: Result, *, is_shared: bool = False) -> list[int]:
+        """The token ids that this result has decided; `is_shared`: the run had others', too."""
         run = self._in_flight.popleft()
         assert result.run_id == run.run_id, "results come in the order of submission"
         decided: list[int] = []
@@ -212,7 +282,8 @@ class Scheduler:
             for node, row in zip(run.nodes, result.rows, strict=True):
                 node.next_token = row
             decided = self._advance()
-            self._pacer.on_run(run.n_tokens, result.times)
+            if not is_shared:
+                self._pacer.on_run(run.n_tokens, result.times)
         n_wrong = sum(node.state is not State.DECIDED for node in run.nodes)
         self.counters.on_result(result, n_tokens=run.n_tokens, n_wrong=n_wrong)
         return decided

@@ -1,48 +1,122 @@
-"""Sequence ids of the token tree: which cells of the stages' KV caches a token may look at.
+"""Sequence ids of token trees: which cells of the stages' KV caches a token may look at.
 
-A path of the tree is one sequence: all its tokens' cells carry its id. A node goes on in its
-parent's sequence if it is the first to do so; otherwise it begins a branch, whose id the cells
-before it receive by a COPY. Stages apply operations and runs in the order of submission, so that
-an id may be given away again as soon as the REMOVE of its last use is on its way.
+A path of a tree is one sequence: all its tokens' cells carry its id. A node goes on in its parent's
+sequence if it is the first to do so; otherwise it begins a branch, whose id the cells before it
+receive by a COPY; so does a prompt that begins like a text whose cells are still there. Stages
+apply operations and runs in the order of submission, so that an id may be given away again as soon
+as the REMOVE of its last use is on its way.
 
 Cells are allocated after the last used one, so that a path's cells are in the order of their
-positions; that keeps results bitwise equal to plain decoding. Dead branches leave holes; a COMPACT
-closes them once there are enough.
+positions; that keeps results bitwise equal to plain decoding. Dead branches, and requests that are
+over, leave holes; a COMPACT closes them once there are enough.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pipeinfer_cli.policy import DraftConfig
 from pipeinfer_cli.runs import KvKind, KvOp
-from pipeinfer_cli.tree import Node, State
+from pipeinfer_cli.tree import Node, State, TokenTree
 
-N_SEQUENCES = 64  # of the engine's 256: more branches than that are not worth their cells
+N_SEQUENCES = 256  # sequence ids of the engine
+N_BRANCHES_MAX = 64  # more of a request at a time are not worth their cells
+MAX_PARALLEL = 64  # requests at a time; each finds a sequence id, however many branches there are
 N_HOLES_MAX = 64  # cells
 
 
-class Sequences:
-    """Gives out sequence ids, and the KV operations that have to travel with the next run."""
+class SequencePool:
+    """The sequence ids of a pipeline, and the KV operations that have to travel with its next run.
+
+    All requests of the pipeline share it.
+    """
 
     def __init__(self) -> None:
-        # First of all, what an earlier request has left behind goes.
-        self._operations = [KvOp(kind=KvKind.REMOVE, seq_src=-1)]
+        self._operations: list[KvOp] = []
         self._free = list(range(N_SEQUENCES))  # a heap
-        self._tips: dict[int, Node] = {}  # the last node of each sequence in use
-        self._has_branched = False
+        self._is_mixed = False  # cells of one sequence may lie behind those of another
         self._n_holes = 0  # at most so many cells, before used ones, are free
+
+    @property
+    def n_used(self) -> int:
+        """Sequence ids in use."""
+        return N_SEQUENCES - len(self._free)
+
+    @property
+    def can_branch(self) -> bool:
+        """True if there is an id for a branch, besides those that requests will need."""
+        return len(self._free) > MAX_PARALLEL
+
+    def take(self) -> int:
+        """The lowest free id."""
+        self._is_mixed |= self.n_used > 0
+        return heapq.heappop(self._free)
+
+    def give_back(self, sequence: int) -> None:
+        """An id that nothing uses any more; its cells are removed."""
+        self.remove(sequence, first=0)
+        heapq.heappush(self._free, sequence)
+
+    def copy(self, source: int, target: int, *, last: int) -> None:
+        """The cells of `[0, last)` of a sequence become another's, too."""
+        self._operations.append(
+            KvOp(kind=KvKind.COPY, seq_src=source, seq_dst=target, pos_last=last)
+        )
+
+    def remove(self, sequence: int, *, first: int) -> None:
+        """The cells from the position `first` on are no longer the sequence's."""
+        self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
+
+    def drop(self, kept: Kept) -> None:
+        """A text's cells are not needed any more."""
+        self.give_back(kept.sequence)
+        self.note_holes(len(kept.tokens))
+
+    def note_holes(self, n_cells: int) -> None:
+        """So many cells are nobody's any more."""
+        if self._is_mixed:
+            self._n_holes += n_cells
+        if self._n_holes >= N_HOLES_MAX:
+            self._operations.append(KvOp(kind=KvKind.COMPACT))
+            self._n_holes = 0
+
+    def take_operations(self) -> tuple[KvOp, ...]:
+        """The operations to apply before the next run, in this order."""
+        operations, self._operations = tuple(self._operations), []
+        return operations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A text whose cells are still there."""
+
+    tokens: Sequence[int]
+    sequence: int
+
+    def n_common(self, prompt: Sequence[int]) -> int:
+        """With how many of its tokens the prompt begins; its last token is always left to feed."""
+        n_most = min(len(self.tokens), len(prompt) - 1)
+        return next((i for i in range(n_most) if self.tokens[i] != prompt[i]), n_most)
+
+
+class Sequences:
+    """The sequence ids of one request."""
+
+    def __init__(self, pool: SequencePool) -> None:
+        self._pool = pool
+        self.first = pool.take()  # of the prompt
+        self._tips: dict[int, Node | None] = {self.first: None}  # each sequence's last node
 
     @property
     def n_used(self) -> int:
         """Sequence ids in use."""
         return len(self._tips)
 
-    def take_operations(self) -> tuple[KvOp, ...]:
-        """The operations to apply before the next run, in this order."""
-        operations, self._operations = tuple(self._operations), []
-        return operations
+    def begin_with(self, kept: Kept, n_tokens: int) -> None:
+        """The prompt's first tokens are those of a text whose cells are still there."""
+        self._pool.copy(kept.sequence, self.first, last=n_tokens)
 
     def feed(self, node: Node, run: dict[Node, list[int]]) -> bool:
         """Adds the node to a run, that holds the sequence ids of each of its nodes, own id first.
@@ -51,21 +125,21 @@ class Sequences:
         """
         assert not node.is_fed
         parent = node.parent
-        if parent is not None and self._tips.get(parent.sequence) is parent:
+        if parent is None:
+            node.sequence = self.first
+        elif self._tips.get(parent.sequence) is parent:
             node.sequence = parent.sequence
-        elif (parent is not None and not parent.is_fed) or not self._free:
+        elif not parent.is_fed or self.n_used == N_BRANCHES_MAX or not self._pool.can_branch:
             return False
         else:
-            node.sequence = heapq.heappop(self._free)
-            if parent is not None:
-                self._branch(node.sequence, parent, run)
+            node.sequence = self._pool.take()
+            self._branch(node.sequence, parent, run)
         run[node] = [node.sequence]
         self._tips[node.sequence] = node
         return True
 
     def _branch(self, sequence: int, parent: Node, run: dict[Node, list[int]]) -> None:
         """A new sequence: of cells that were there before the run, and of the run's own tokens."""
-        self._has_branched = True
         source, last = parent.sequence, parent.position + 1
         ancestor: Node | None = parent
         while ancestor is not None and ancestor in run:
@@ -73,20 +147,14 @@ class Sequences:
             last = ancestor.position
             ancestor = ancestor.parent
         if last > 0:
-            self._operations.append(
-                KvOp(kind=KvKind.COPY, seq_src=source, seq_dst=sequence, pos_last=last)
-            )
+            self._pool.copy(source, sequence, last=last)
 
     def release(self, root: Node, dead: Iterable[Node]) -> None:
         """The text has grown to `root`; these nodes beside it have died."""
         fed = [node for node in dead if node.is_fed]
         for sequence in sorted({node.sequence for node in fed}):
             self._trim(sequence, root)
-        if self._has_branched:
-            self._n_holes += len(fed)
-        if self._n_holes >= N_HOLES_MAX:
-            self._operations.append(KvOp(kind=KvKind.COMPACT))
-            self._n_holes = 0
+        self._pool.note_holes(len(fed))
 
     def _trim(self, sequence: int, root: Node) -> None:
         """Removes the dead end of a sequence, or all of it if it leads nowhere."""
@@ -96,13 +164,36 @@ class Sequences:
             first_dead, node = node, node.parent
         if node is not None and node.sequence == sequence and _leads_on(node, root):
             self._tips[sequence] = node
-            first = 0 if first_dead is None else first_dead.position
+            if first_dead is not None:
+                self._pool.remove(sequence, first=first_dead.position)
         else:
             del self._tips[sequence]
-            heapq.heappush(self._free, sequence)
-            first = 0
-        if first_dead is not None or sequence not in self._tips:
-            self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
+            self._pool.give_back(sequence)
+
+    def of_text(self, root: Node) -> int:
+        """The sequence that has the cells of all tokens before the last decided one, the root."""
+        if root.is_fed:
+            return root.sequence
+        return self.first if root.parent is None else root.parent.sequence
+
+    def close(self, tree: TokenTree) -> Kept | None:
+        """The request is over: all ids go, but for one that keeps the cells of the text's tokens.
+
+        What the last decided token, the root, has left is not kept: it may not have been computed
+        everywhere. None, and no id stays, if nothing was decided after the prompt.
+        """
+        root = tree.root
+        kept = None
+        if root.parent is not None:
+            kept = Kept(tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root))
+            self._pool.remove(kept.sequence, first=root.position)
+        for each in sorted(self._tips):
+            if kept is None or each != kept.sequence:
+                self._pool.give_back(each)
+        self._tips.clear()
+        n_rest = len(tree.text) if kept is None else 1
+        self._pool.note_holes(n_rest + tree.n_drafted - tree.n_unfed)
+        return kept
 
 
 def spare_cells(draft: DraftConfig, depth: int) -> int:

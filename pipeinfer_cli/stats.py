@@ -21,6 +21,7 @@ class Stats:
     n_ranks: int
     n_stages: int
     n_prompt: int  # tokens
+    n_reused: int  # of these, the ones whose KV cells were there already
     n_generated: int  # tokens
     tokens_per_s: float  # generated tokens after the first one, over the time that they took
     ttft_ms: float  # time to first token: from the first run's submission
@@ -75,6 +76,7 @@ class Setting:
     n_ranks: int
     n_stages: int
     n_prompt: int
+    n_reused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,16 @@ enum pi_kv_kind {
     PI_KV_COMPACT = 3, // the used cells move over the free ones before them, in their order; other fields unused
 };
 
+// How a token is drawn from logits: the same for all ranks, so that a draft draws as the last stage does. The filters are
+// llama.cpp's, in this order; they act when temperature > 0.
+struct pi_sample_params {
+    float    temperature; // 0: greedy
+    int32_t  top_k; // the most likely tokens to choose from; 0: all
+    float    top_p; // of these as few as have this probability together; 1: all
+    float    min_p; // of these the ones with this share of the most likely one's probability; 0: all
+    uint64_t seed;
+};
+
 // One operation on the KV cache of every stage. It travels with a run and is applied before the run is decoded, in order,
 // even if the run is cancelled. Positions are half-open; pos_last = -1 means to the end.
 struct pi_kv_op {
@@ -56,6 +66,7 @@ struct pi_token {
     int32_t position;
     int32_t n_seq; // how many of the run's seq_ids are this token's: they follow one another in the order of the tokens
     int32_t want; // 1: the result has a row (the sampled next token) for this token
+    int32_t sample; // how that row is drawn: an index into the run's samples; -1: as the engine's parameters say
 };
 
 // A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
@@ -63,15 +74,18 @@ struct pi_token {
 // - In a run, each sequence has one token at a position, and positions without a gap, in rising order.
 // - They go on where the sequence's cells end. Sequences that share a token have cells for the same positions.
 // The first rule is checked by pi_submit, the second by each stage: it fails.
+// Several requests may share a run: their tokens have sequences of their own.
 struct pi_run {
-    uint64_t                run_id;
-    uint32_t                epoch; // the request that the run belongs to; handed back with the result
-    int32_t                 n_kv_ops;
-    int32_t                 n_tokens;
-    int32_t                 n_seq_ids;
-    const struct pi_kv_op * kv_ops;
-    const struct pi_token * tokens;
-    const int32_t *         seq_ids;
+    uint64_t                        run_id;
+    uint32_t                        epoch; // the head's own; handed back with the result
+    int32_t                         n_kv_ops;
+    int32_t                         n_tokens;
+    int32_t                         n_seq_ids;
+    const struct pi_kv_op *         kv_ops;
+    const struct pi_token *         tokens;
+    const int32_t *                 seq_ids;
+    const struct pi_sample_params * samples; // [n_samples], at most one for each token
+    int32_t                         n_samples;
 };
 
 enum pi_fate {
@@ -101,16 +115,6 @@ struct pi_result {
     uint32_t                     in_bytes; // of the message that brought the result; 0 from within the process
     const int32_t *              rows; // [n_rows] sampled token ids, in the order of the tokens that wanted a row
     const struct pi_stage_time * times; // [n_times] in the order of the stages
-};
-
-// How a token is drawn from logits: the same for all ranks, so that a draft draws as the last stage does. The filters are
-// llama.cpp's, in this order; they act when temperature > 0.
-struct pi_sample_params {
-    float    temperature; // 0: greedy
-    int32_t  top_k; // the most likely tokens to choose from; 0: all
-    float    top_p; // of these as few as have this probability together; 1: all
-    float    min_p; // of these the ones with this share of the most likely one's probability; 0: all
-    uint64_t seed;
 };
 
 // A rank of a slower machine. Its stage computes, then waits until the machine would be through; messages to it come when

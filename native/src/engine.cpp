@@ -142,6 +142,9 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
     if (run.n_kv_ops < 0 || size_t(run.n_kv_ops) > WIRE_MAX_KV_OPS) {
         return "a run has too many KV operations";
     }
+    if (run.n_samples < 0 || run.n_samples > run.n_tokens) {
+        return "a run has more samples than tokens";
+    }
     for (int32_t i = 0; i < run.n_kv_ops; i++) {
         if (const char * fault = find_fault(run.kv_ops[i])) {
             return fault;
@@ -154,6 +157,9 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
         }
         if (run.tokens[i].want != 0 && run.tokens[i].want != 1) {
             return "want is 0 or 1";
+        }
+        if (run.tokens[i].sample < -1 || run.tokens[i].sample >= run.n_samples) {
+            return "sample is -1 or an index into the run's samples";
         }
         n_seq_ids += run.tokens[i].n_seq;
     }
@@ -186,6 +192,7 @@ pi_status pi_engine::submit(const pi_run & run) {
     state.kv_ops.assign(run.kv_ops, run.kv_ops + run.n_kv_ops);
     state.tokens.assign(run.tokens, run.tokens + run.n_tokens);
     state.seq_ids.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
+    state.samples.assign(run.samples, run.samples + run.n_samples);
 
     if (stage_) {
         inbox_.push(std::move(state));
@@ -332,6 +339,7 @@ void pi_engine::hand_on(run_state run) {
     run.kv_ops.clear();
     run.tokens.clear();
     run.seq_ids.clear();
+    run.samples.clear();
     run.hidden.clear();
     if (is_head()) {
         results_.push(std::move(run));

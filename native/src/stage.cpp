@@ -181,7 +181,7 @@ stage::~stage() = default;
 
 void stage::warm_up() {
     run_state run;
-    run.tokens  = { { 0, 0, 1, 1 } };
+    run.tokens  = { { 0, 0, 1, 1, -1 } };
     run.seq_ids = { 0 };
     if (!params_.is_first) {
         run.hidden.assign(size_t(n_embd_), 0.0f);
@@ -296,8 +296,10 @@ void stage::sample(run_state & run) {
         if (!run.tokens[i].want) {
             continue;
         }
-        const float * logits = llama_get_logits_ith(context_.get(), int32_t(i));
-        run.rows.push_back(token_sample(logits, n_vocab_, run.tokens[i].position + 1, params_.sample));
+        const pi_token &         token  = run.tokens[i];
+        const pi_sample_params & sample = token.sample < 0 ? params_.sample : run.samples.at(size_t(token.sample));
+        const float *            logits = llama_get_logits_ith(context_.get(), int32_t(i));
+        run.rows.push_back(token_sample(logits, n_vocab_, token.position + 1, sample));
         last_logits_ = logits;
     }
 }

@@ -7,7 +7,8 @@ static constexpr uint32_t WIRE_MAGIC = 0x31465049; // "IPF1"
 
 size_t wire_max_size(size_t n_tokens_max, size_t n_embd, size_t n_stages) {
     return sizeof(wire_header) + WIRE_MAX_KV_OPS * sizeof(pi_kv_op) + n_stages * sizeof(pi_stage_time) +
-           n_tokens_max * (sizeof(pi_token) + PI_MAX_SEQ * sizeof(int32_t) + sizeof(int32_t) + n_embd * sizeof(float));
+           n_tokens_max * (sizeof(pi_token) + PI_MAX_SEQ * sizeof(int32_t) + sizeof(pi_sample_params) +
+                           sizeof(int32_t) + n_embd * sizeof(float));
 }
 
 namespace {
@@ -50,9 +51,10 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     header.n_seq_ids = uint32_t(run.seq_ids.size());
     header.n_rows    = uint32_t(run.rows.size());
     header.n_hidden  = uint32_t(run.hidden.size());
+    header.n_samples = uint32_t(run.samples.size());
 
     wire_buffer buffer(sizeof(header) + bytes(run.kv_ops) + bytes(run.times) + bytes(run.tokens) + bytes(run.seq_ids) +
-                       bytes(run.rows) + bytes(run.hidden));
+                       bytes(run.samples) + bytes(run.rows) + bytes(run.hidden));
 
     uint8_t * at = buffer.data.get();
     memcpy(at, &header, sizeof(header));
@@ -61,6 +63,7 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     put(at, run.times);
     put(at, run.tokens);
     put(at, run.seq_ids);
+    put(at, run.samples);
     put(at, run.rows);
     put(at, run.hidden);
     return buffer;
@@ -89,6 +92,7 @@ run_state wire_decode(const uint8_t * data, size_t size, wire_kind & kind) {
     get(at, end, run.times, header.n_times);
     get(at, end, run.tokens, header.n_tokens);
     get(at, end, run.seq_ids, header.n_seq_ids);
+    get(at, end, run.samples, header.n_samples);
     get(at, end, run.rows, header.n_rows);
     get(at, end, run.hidden, header.n_hidden);
     return run;

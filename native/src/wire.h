@@ -37,6 +37,8 @@ struct wire_header {
     uint32_t n_seq_ids;
     uint32_t n_rows;
     uint32_t n_hidden; // float32 values: n_tokens * n_embd, or 0 on the way to the first stage
+    uint32_t n_samples;
+    uint32_t reserved;
 };
 
 // A run in a process, on its way from one stage to the next; with rows instead of tokens it is the run's result.
@@ -48,18 +50,20 @@ struct run_state {
     uint64_t sent_us    = 0; // sending host's monotonic clock
     uint32_t in_bytes   = 0; // of the message it came in; does not travel
 
-    std::vector<pi_kv_op>      kv_ops;
-    std::vector<pi_stage_time> times;
-    std::vector<pi_token>      tokens;
-    std::vector<int32_t>       seq_ids;
-    std::vector<int32_t>       rows;
-    std::vector<float>         hidden; // [n_tokens, n_embd]
+    std::vector<pi_kv_op>         kv_ops;
+    std::vector<pi_stage_time>    times;
+    std::vector<pi_token>         tokens;
+    std::vector<int32_t>          seq_ids;
+    std::vector<pi_sample_params> samples;
+    std::vector<int32_t>          rows;
+    std::vector<float>            hidden; // [n_tokens, n_embd]
 
     // What a cancelled run leaves behind: its header and KV operations.
     void give_up() {
         fate = PI_CANCELLED;
         tokens.clear();
         seq_ids.clear();
+        samples.clear();
         rows.clear();
         hidden.clear();
     }

@@ -5,10 +5,11 @@
 
 `smollm2` fits the cache of many machines; `wide` (n_embd 2048, random weights) is read from
 memory. Every tensor but the norms has the type named. A process per library decodes batches of k
-tokens into an empty cache; rounds go through all k, each library in turn, so that whatever else
-the machine does strikes both alike. Time is the main thread's CPU time: waiting for the other
-threads counts, being put aside by the system does not. T(k) is the median over the rounds of a
-round's best batch.
+tokens into an empty cache; rounds go through all k, each library in turn, in an order that changes
+from round to round, so that whatever else the machine does strikes both alike. Time is the main
+thread's CPU time: waiting for the other threads counts, being put aside by the system does not.
+T(k) is the median over the rounds of a round's best batch; ours/upstream is the median of the
+rounds' ratios.
 """
 
 from __future__ import annotations
@@ -113,13 +114,18 @@ def compare(libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int
     """Library to k to T(k) in milliseconds."""
     servers = {name: Server(lib_dir, model, n_threads) for name, lib_dir in libs.items()}
     times = {name: {k: [] for k in tokens} for name in servers}
-    for _ in range(n_rounds):
+    for index in range(n_rounds):
         for k in tokens:
-            for name, server in servers.items():
-                times[name][k].append(server.measure(k))
+            for name in list(servers) if index % 2 else reversed(servers):
+                times[name][k].append(servers[name].measure(k))
     for server in servers.values():
         server.close()
-    return {name: {k: median(rows) for k, rows in of_k.items()} for name, of_k in times.items()}
+    ratios = {
+        k: median(a / b for a, b in zip(times["ours"][k], times["upstream"][k], strict=True))
+        for k in tokens
+    }
+    medians = {name: {k: median(rows) for k, rows in of_k.items()} for name, of_k in times.items()}
+    return {**medians, "ratio": ratios}
 
 
 def show(label: str, result) -> None:
@@ -128,7 +134,7 @@ def show(label: str, result) -> None:
     for k in ours:
         print(
             f"{k:3d}  {ours[k]:7.2f}  {ours[k] / ours[min(ours)]:9.2f}  {upstream[k]:11.2f}"
-            f"  {upstream[k] / upstream[min(ours)]:9.2f}  {ours[k] / upstream[k]:13.3f}",
+            f"  {upstream[k] / upstream[min(ours)]:9.2f}  {result['ratio'][k]:13.3f}",
             flush=True,
         )
 

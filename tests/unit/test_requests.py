@@ -9,7 +9,7 @@ import pytest
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request, check_room
-from pipeinfer_cli.runs import Fate, KvKind, Result
+from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result
 from pipeinfer_cli.shards import ModelFiles
 from pipeinfer_cli.split import LayerRange
 
@@ -79,10 +79,57 @@ def test_requests_follow_one_another_on_one_pipeline(strategy):
         assert running.setting.strategy == strategy
         assert not [each for each in threading.enumerate() if each.name == "drafter"]
     assert engine.run_ids == list(range(1, len(engine.run_ids) + 1))
-    assert len(engine.first_runs) == 3
-    for run in engine.first_runs:
-        (op,) = run.kv_ops
-        assert (op.kind, op.pos_first, op.pos_last) == (KvKind.REMOVE, 0, -1)
+    first, *others = engine.first_runs
+    assert first.kv_ops == ()
+    assert len(others) == 2
+    for run in others:  # what the one before has left goes before anything else
+        assert {op.kind for op in run.kv_ops} == {KvKind.REMOVE}
+        assert run.kv_ops[-1] == KvOp(kind=KvKind.REMOVE, seq_src=0)
+
+
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strategy):
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    n_reused = []
+    for n_prompt in (3, 15, 12, 40):
+        request = Request(
+            prompt=range(n_prompt),
+            n_max=20,
+            strategy=strategy,
+            drafter=CountingDrafter(),
+            reuse=True,
+        )
+        with head.begin(request) as running:
+            assert list(islice(running.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
+            n_reused.append(running.setting.n_reused)
+    assert n_reused[0] == 0
+    assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
+    assert n_reused[2] == 11
+    assert 21 <= n_reused[3] <= 39
+
+
+def test_many_requests_share_a_pipeline():
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    texts = {key: [] for key in range(5)}
+    with head.many("pipeinfer") as many:
+        todo = list(texts)
+        while todo or many.n_active:
+            while todo and many.n_active < 3:
+                key = todo.pop(0)
+                request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
+                scheduler = head.scheduler(request, has_drafter=True)
+                many.begin(key, scheduler, lambda slot: CountingDrafter())
+            for key, tokens in many.step():
+                texts[key] += tokens
+                if len(texts[key]) >= 10:
+                    many.end(key)
+    assert {key: text[:10] for key, text in texts.items()} == {
+        key: list(range(key + 2, key + 12)) for key in texts
+    }
+    assert not engine.in_flight
+    assert not [each for each in threading.enumerate() if each.name == "drafter"]
 
 
 def test_without_a_drafter_a_request_is_iterative():

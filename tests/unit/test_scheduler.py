@@ -1,6 +1,5 @@
 """The scheduler against scripted models, drafters and pipelines: the text is always the model's."""
 
-from collections import deque
 from itertools import count
 from unittest import mock
 
@@ -10,111 +9,26 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli import sequences
 from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result
+from pipeinfer_cli.runs import KvKind, KvOp
 from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import N_SEQUENCES, spare_cells
+from pipeinfer_cli.sequences import N_SEQUENCES, SequencePool, spare_cells
 from pipeinfer_cli.speculation import Draft
-
-N_VOCAB = 11
-
-
-def next_token(text):
-    """The scripted model: a function of the whole text before."""
-    return (7 * sum(text) + 3 * len(text) + text[-1] ** 2) % N_VOCAB
-
-
-def plain(prompt, n_tokens):
-    text = list(prompt)
-    for _ in range(n_tokens):
-        text.append(next_token(text))
-    return text[len(prompt) :]
-
-
-class ScriptedCache:
-    """One stage's cells: (token, position, sequence ids) in the order of their indices, or None."""
-
-    def __init__(self):
-        self.cells = []
-
-    def apply(self, op):
-        first, last = op.pos_first, op.pos_last if op.pos_last >= 0 else 10**9
-        if op.kind is KvKind.COMPACT:
-            self.cells = [cell for cell in self.cells if cell]
-        for index, cell in enumerate(self.cells):
-            if op.kind is KvKind.COMPACT or cell is None or not first <= cell[1] < last:
-                continue
-            token, position, ids = cell
-            if op.kind is KvKind.COPY and op.seq_src in ids:
-                self.cells[index] = (token, position, ids | {op.seq_dst})
-            elif op.kind is KvKind.REMOVE:
-                ids = ids - {op.seq_src} if op.seq_src >= 0 else frozenset()
-                self.cells[index] = (token, position, ids) if ids else None
-        while self.cells and self.cells[-1] is None:
-            self.cells.pop()
-
-    def decode(self, tokens):
-        """The tokens that each of them looks at, itself included."""
-        self.cells += [(t.id, t.position, frozenset(t.seq_ids)) for t in tokens]
-        return [self.seen_by(token) for token in tokens]
-
-    def seen_by(self, token):
-        seen = [
-            cell
-            for cell in self.cells
-            if cell and token.seq_ids[0] in cell[2] and cell[1] <= token.position
-        ]
-        positions = [position for _, position, _ in seen]
-        assert positions == list(range(token.position + 1)), "a cell is missing, or out of order"
-        return [token for token, _, _ in seen]
-
-
-class ScriptedPipeline:
-    """Stages with caches of their own; runs are answered in order, cancels heard at any time."""
-
-    def __init__(self, hear=lambda n_heard, n_sent: n_sent):
-        self.hear = hear  # how many cancels a stage has heard of when a run's turn comes
-        self.stages = [ScriptedCache(), ScriptedCache()]
-        self.queue = deque()
-        self.cancels = []  # as they were sent
-        self.n_heard = [0, 0]  # of them, by stage
-        self.last_run_id = 0
-        self.most_cells = 0
-
-    def submit(self, run):
-        assert run.run_id > self.last_run_id
-        assert run.tokens
-        assert all(0 <= i < N_SEQUENCES for token in run.tokens for i in token.seq_ids)
-        self.last_run_id = run.run_id
-        self.queue.append(run)
-
-    def cancel(self, first, last):
-        assert all(any(run.run_id == i for run in self.queue) for i in range(first, last + 1))
-        self.cancels.append((first, last))
-
-    def answer(self):
-        run = self.queue.popleft()
-        rows, fate = (), Fate.COMPLETED
-        for index, stage in enumerate(self.stages):
-            for op in run.kv_ops:
-                stage.apply(op)
-            self.n_heard[index] = n_heard = self.hear(self.n_heard[index], len(self.cancels))
-            if any(first <= run.run_id <= last for first, last in self.cancels[:n_heard]):
-                fate = Fate.CANCELLED
-            if fate is Fate.COMPLETED:
-                texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
-                rows = tuple(next_token(text) for text, token in texts if token.want)
-                self.most_cells = max(self.most_cells, len(stage.cells))
-        rows = rows if fate is Fate.COMPLETED else ()
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
+from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
 
 
 class Game:
     """The head's loop with every choice of timing, draft and probability drawn from data."""
 
-    def __init__(self, random, pipeline, prompt, n_max, policy):
+    def __init__(self, random, pipeline, prompt, n_max, policy, pool=None, kept=None):
         self.random, self.pipeline = random, pipeline
         run_ids = count(pipeline.last_run_id + 1)
-        self.scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=run_ids)
+        self.pool = pool or SequencePool()
+        self.scheduler = Scheduler(
+            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool
+        )
+        if kept is not None:
+            self.scheduler.reuse(kept)
+            self.pool.drop(kept)
         self.request = None
         self.drafted = []
         self.tokens = []
@@ -135,6 +49,13 @@ class Game:
         while not self.scheduler.is_idle:
             assert self.scheduler.on_result(self.pipeline.answer()) == []
         return self.tokens
+
+    def close(self):
+        """What the request leaves for the next one."""
+        kept = self.scheduler.close()
+        assert self.scheduler.n_sequences == 0
+        assert self.pool.n_used == (kept is not None)
+        return kept
 
     def exchange(self):
         if not self.scheduler.policy.is_synchronous and self.random.randrange(10) == 0:
@@ -200,10 +121,23 @@ policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
     random=st.randoms(use_true_random=True),
 )
 def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
-    pipeline = ScriptedPipeline(hear=random.randint)
+    pipeline, pool = ScriptedPipeline(hear=random.randint), SequencePool()
+    game = Game(random, pipeline, prompt, n_max, policy, pool)
     with mock.patch.object(sequences, "N_HOLES_MAX", 3):
-        for text in (prompt, prompt[::-1]):
-            check_game(Game(random, pipeline, text, n_max, policy), text)
+        check_game(game, prompt)
+        kept = game.close()
+        # the next prompt goes on with the text, or is another
+        after = [*prompt, *game.tokens[: random.randint(0, n_max)], 1]
+        after = random.choice([after, prompt[::-1]])
+        if random.random() < 0.3 and kept is not None:
+            pool.drop(kept)
+            kept = None
+        n_common = kept.n_common(after) if kept else 0
+        pipeline.n_without_row = 0
+        game = Game(random, pipeline, after, n_max, policy, pool, kept)
+        check_game(game, after)
+        assert game.scheduler.n_reused == n_common
+        assert pipeline.n_without_row == len(after) - 1 - n_common
 
 
 def check_game(game, prompt):

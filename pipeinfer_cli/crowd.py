@@ -1,0 +1,248 @@
+"""Several requests in one pipeline: pure decisions, as the scheduler's.
+
+Each request has a scheduler of its own; the crowd lets their runs take turns, so that the stages
+are filled by requests first, and by speculation with what is left:
+
+- Decided tokens of different requests share a run: a stage reads its weights once for all of them.
+  So that all stages have work, there are as many such runs as stages, of about equal size; a token
+  waits for others only while that many are under way.
+- Then come prompts, and then drafted tokens, while fewer runs are in flight than the depth allows.
+- Nothing is drafted while there is a request for each stage, or more.
+
+No logits depend on what else is in a run, so that each text is the same as alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from pipeinfer_cli.runs import Result, Run
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import Kept, SequencePool
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(slots=True, eq=False)
+class Member(Generic[Key]):
+    """A request of the crowd."""
+
+    key: Key
+    scheduler: Scheduler
+    is_over: bool = False  # its text is long enough
+    n_in_flight: int = 0  # runs that have something of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[Key]):
+    """What a run has of one member."""
+
+    member: Member[Key]
+    run: Run  # as its scheduler has made it
+
+
+class Crowd(Generic[Key]):
+    """Requests that share a pipeline; they come and go while it runs."""
+
+    def __init__(
+        self,
+        pool: SequencePool,
+        *,
+        n_stages: int,
+        depth: int,
+        n_batch: int,
+        run_ids: Iterator[int],
+    ) -> None:
+        self._pool = pool
+        self._n_stages = n_stages
+        self._depth = depth
+        self._n_batch = n_batch
+        self._run_ids = run_ids  # of the pipeline
+        self._members: list[Member[Key]] = []  # in the order of admission
+        self._in_flight: dict[int, list[_Part[Key]]] = {}  # by run id, in the order of submission
+        self._live: set[int] = set()  # of these, not given up
+        self._decided: set[int] = set()  # of these, with decided tokens
+        self._drafted: dict[tuple[Member[Key], int], int] = {}  # run ids by those of schedulers
+        self._kept: Kept | None = None  # of the request that ended last
+
+    @property
+    def active(self) -> list[Member[Key]]:
+        """The requests whose text is not over, in the order of admission."""
+        return [member for member in self._members if not member.is_over]
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+        return not self._in_flight
+
+    @property
+    def drafting(self) -> list[Member[Key]]:
+        """The requests that may draft now."""
+        members = self.active
+        is_full = len(members) >= max(2, self._n_stages)
+        return [each for each in members if each.scheduler.policy.is_synchronous or not is_full]
+
+    def admit(self, key: Key, scheduler: Scheduler) -> Member[Key]:
+        """A request joins. Its scheduler has run ids of its own, and the pipeline's pool."""
+        member = Member(key, scheduler)
+        self._members.append(member)
+        return member
+
+    def end(self, member: Member[Key]) -> None:
+        """The request's text is long enough: what is in flight for it is of no use."""
+        member.is_over = True
+        member.scheduler.finish()
+        kept = member.scheduler.close()
+        if kept is not None:
+            if self._kept is not None:
+                self._pool.drop(self._kept)
+            self._kept = kept
+
+    def close(self) -> None:
+        """All requests have ended: no text is kept for another."""
+        assert not self.active
+        if self._kept is not None:
+            self._pool.drop(self._kept)
+            self._kept = None
+
+    # runs
+
+    def take_runs(self) -> list[Run]:
+        """The runs to submit now, in this order."""
+        runs = []
+        while (run := self._next_run()) is not None:
+            runs.append(run)
+        return runs
+
+    def _next_run(self) -> Run | None:
+        members = self.active
+        if len(self._decided) < self._n_stages and (parts := self._decided_parts(members)):
+            run_id = self._submit(parts)
+            self._decided.add(run_id)
+            return self._merged(run_id, parts)
+        if len(self._live) >= self._depth:
+            return None
+        for member in members:
+            if member.scheduler.is_prefilling:
+                self._share_prefix(member)
+                part = _Part(member, member.scheduler.next_prefill())
+                return self._merged(self._submit([part]), [part])
+        for member in members:
+            if (run := member.scheduler.next_drafted()) is not None:
+                run_id = self._submit([_Part(member, run)])
+                self._drafted[member, run.run_id] = run_id
+                return replace(run, run_id=run_id)
+        return None
+
+    def _decided_parts(self, members: Sequence[Member[Key]]) -> list[_Part[Key]]:
+        """Decided tokens of several requests, for one run."""
+        parts: list[_Part[Key]] = []
+        n_left = self._n_batch
+        for member in members:
+            if len(parts) == math.ceil(len(members) / self._n_stages):
+                break
+            if member.scheduler.n_decided_max > n_left:
+                break
+            if (run := member.scheduler.next_decided()) is not None:
+                parts.append(_Part(member, run))
+                n_left -= len(run.tokens)
+        return parts
+
+    def _submit(self, parts: list[_Part[Key]]) -> int:
+        """The id of a run of these parts."""
+        run_id = next(self._run_ids)
+        self._in_flight[run_id] = parts
+        self._live.add(run_id)
+        for part in parts:
+            part.member.n_in_flight += 1
+        return run_id
+
+    @staticmethod
+    def _merged(run_id: int, parts: Sequence[_Part[Key]]) -> Run:
+        return Run(
+            run_id=run_id,
+            tokens=tuple(token for part in parts for token in part.run.tokens),
+            kv_ops=tuple(op for part in parts for op in part.run.kv_ops),
+        )
+
+    def _share_prefix(self, member: Member[Key]) -> None:
+        """Before a prompt's first run: its beginning may be there, or on its way, already."""
+        scheduler = member.scheduler
+        if scheduler.has_begun or scheduler.n_reused:
+            return
+        texts = [each.scheduler.prefilled for each in self.active if each is not member]
+        if self._kept is not None:
+            texts.append(self._kept)
+        if texts:
+            scheduler.reuse(max(texts, key=scheduler.n_common))
+
+    # results
+
+    def on_result(self, result: Result) -> list[tuple[Member[Key], list[int]]]:
+        """The token ids that this result has decided, by request."""
+        run_id = next(iter(self._in_flight))
+        assert result.run_id == run_id, "results come in the order of submission"
+        parts = self._in_flight.pop(run_id)
+        self._live.discard(run_id)
+        self._decided.discard(run_id)
+        decided = []
+        for part, share in zip(parts, _shares(result, parts), strict=True):
+            member = part.member
+            self._drafted.pop((member, part.run.run_id), None)
+            member.n_in_flight -= 1
+            if tokens := member.scheduler.on_result(share, is_shared=len(parts) > 1):
+                decided.append((member, tokens))
+            if member.is_over and member.n_in_flight == 0:
+                self._members.remove(member)
+        return decided
+
+    def take_cancels(self) -> list[tuple[int, int]]:
+        """Ranges `[first, last]` of run ids to give up now, in this order: drafted tokens only.
+
+        A prompt's run may be what another request builds upon.
+        """
+        cancels: list[tuple[int, int]] = []
+        for member in self._members:
+            for first, last in member.scheduler.take_cancels():
+                for own_id in range(last, first - 1, -1):
+                    run_id = self._drafted.get((member, own_id))
+                    if run_id is None:
+                        continue
+                    self._live.discard(run_id)
+                    if cancels and cancels[-1][0] == run_id + 1:
+                        cancels[-1] = (run_id, cancels[-1][1])
+                    else:
+                        cancels.append((run_id, run_id))
+        return cancels
+
+
+def _shares(result: Result, parts: Sequence[_Part[Key]]) -> Iterator[Result]:
+    """A run's result as those of its parts: rows, and the stages' time by the number of tokens.
+
+    The messages are the first part's.
+    """
+    n_tokens = sum(len(part.run.tokens) for part in parts)
+    first_row = 0
+    for index, part in enumerate(parts):
+        n_rows = part.run.n_rows
+        own_share = Fraction(len(part.run.tokens), n_tokens)
+        times = tuple(
+            replace(
+                each,
+                compute_us=int(each.compute_us * own_share),
+                in_bytes=each.in_bytes if index == 0 else 0,
+            )
+            for each in result.times
+        )
+        yield replace(
+            result,
+            run_id=part.run.run_id,
+            rows=result.rows[first_row : first_row + n_rows],
+            times=times if len(parts) > 1 else result.times,
+            in_bytes=result.in_bytes if index == 0 else 0,
+        )
+        first_row += n_rows

@@ -1,0 +1,123 @@
+"""The head's loop for several requests at a time on one loaded pipeline; see crowd.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeinfer_cli.crowd import Crowd, Member
+from pipeinfer_cli.drafters import Drafter
+from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.gate import Gate
+from pipeinfer_cli.head import Pipeline, Waiting
+from pipeinfer_cli.scheduler import Scheduler
+
+Key = TypeVar("Key", bound=Hashable)
+# A drafter of its own for each request that drafts at the time: `slot` is 0, 1, ...
+DrafterMaker = Callable[[int], Drafter | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Served(Generic[Key]):
+    """A request, and what the head has for it."""
+
+    member: Member[Key]
+    make_drafter: DrafterMaker
+    slot: int | None = None
+    drafts: DraftThread | None = None
+
+
+class Many(Generic[Key]):
+    """Serves a crowd: `begin` requests, `step` until their texts are long enough, `end` them.
+
+    Close it, and all drafters are at rest. RunError if a stage fails or no result comes for
+    `timeout_s`.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        crowd: Crowd[Key],
+        *,
+        timeout_s: float,
+        nudge: Callable[[], None],
+        gate: Gate | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._crowd = crowd
+        self._waiting = Waiting(pipeline, timeout_s)
+        self._nudge = nudge
+        self._gate = gate  # for all requests together
+        self._served: dict[Key, _Served[Key]] = {}
+
+    @property
+    def n_active(self) -> int:
+        """Requests that have begun and not ended."""
+        return len(self._served)
+
+    def begin(self, key: Key, scheduler: Scheduler, make_drafter: DrafterMaker) -> None:
+        """A request joins; it has a key of its own."""
+        assert key not in self._served
+        if self._gate is not None:
+            scheduler.set_speculating(self._gate.is_open)
+        self._served[key] = _Served(self._crowd.admit(key, scheduler), make_drafter)
+
+    def end(self, key: Key) -> None:
+        """The request's text is long enough."""
+        served = self._served.pop(key)
+        if served.drafts is not None:
+            served.drafts.close()
+        self._crowd.end(served.member)
+
+    def step(self) -> list[tuple[Key, list[int]]]:
+        """Submits, and waits for one result at most: the tokens that it has decided, by request."""
+        self._submit()
+        decided = self._take()
+        if self._gate is not None and decided:
+            self._gate.on_tokens(sum(len(tokens) for _, tokens in decided), time.monotonic())
+            for served in self._served.values():
+                served.member.scheduler.set_speculating(self._gate.is_open)
+        for served in self._served.values():
+            for draft in served.drafts.take() if served.drafts is not None else ():
+                served.member.scheduler.on_draft(draft)
+        return decided
+
+    def close(self) -> None:
+        """Ends all requests, and waits for what is in flight."""
+        for key in list(self._served):
+            self.end(key)
+        self._crowd.close()
+        self._submit()
+        while not self._crowd.is_idle:
+            self._take()
+
+    def _submit(self) -> None:
+        for run_first, run_last in self._crowd.take_cancels():
+            self._pipeline.cancel(run_first, run_last)
+        for run in self._crowd.take_runs():
+            self._pipeline.submit(run)
+        for member in self._crowd.drafting:
+            self._draft(self._served[member.key])
+
+    def _take(self) -> list[tuple[Key, list[int]]]:
+        result = self._waiting.result(is_idle=self._crowd.is_idle)
+        if result is None:
+            return []
+        return [(member.key, tokens) for member, tokens in self._crowd.on_result(result)]
+
+    def _draft(self, served: _Served[Key]) -> None:
+        scheduler = served.member.scheduler
+        if scheduler.policy.draft is None:
+            return
+        if served.slot is None:
+            slots = {each.slot for each in self._served.values()}
+            served.slot = next(i for i in range(len(slots) + 1) if i not in slots)
+            drafter = served.make_drafter(served.slot)
+            assert drafter is not None, "the policy has something to draft with"
+            served.drafts = DraftThread(drafter, self._nudge)
+        assert served.drafts is not None
+        served.drafts.set_epoch(scheduler.epoch)
+        if (request := scheduler.take_draft_request()) is not None:
+            served.drafts.request(request)

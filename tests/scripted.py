@@ -1,0 +1,100 @@
+"""A scripted model in a scripted pipeline: the scheduler's oracle."""
+
+from collections import deque
+
+from pipeinfer_cli.runs import Fate, KvKind, Result
+from pipeinfer_cli.sequences import N_SEQUENCES
+
+N_VOCAB = 11
+
+
+def next_token(text):
+    """The scripted model: a function of the whole text before."""
+    return (7 * sum(text) + 3 * len(text) + text[-1] ** 2) % N_VOCAB
+
+
+def plain(prompt, n_tokens):
+    text = list(prompt)
+    for _ in range(n_tokens):
+        text.append(next_token(text))
+    return text[len(prompt) :]
+
+
+class ScriptedCache:
+    """One stage's cells: (token, position, sequence ids) in the order of their indices, or None."""
+
+    def __init__(self):
+        self.cells = []
+
+    def apply(self, op):
+        first, last = op.pos_first, op.pos_last if op.pos_last >= 0 else 10**9
+        if op.kind is KvKind.COMPACT:
+            self.cells = [cell for cell in self.cells if cell]
+        for index, cell in enumerate(self.cells):
+            if op.kind is KvKind.COMPACT or cell is None or not first <= cell[1] < last:
+                continue
+            token, position, ids = cell
+            if op.kind is KvKind.COPY and op.seq_src in ids:
+                self.cells[index] = (token, position, ids | {op.seq_dst})
+            elif op.kind is KvKind.REMOVE:
+                ids = ids - {op.seq_src} if op.seq_src >= 0 else frozenset()
+                self.cells[index] = (token, position, ids) if ids else None
+        while self.cells and self.cells[-1] is None:
+            self.cells.pop()
+
+    def decode(self, tokens):
+        """The tokens that each of them looks at, itself included."""
+        self.cells += [(t.id, t.position, frozenset(t.seq_ids)) for t in tokens]
+        return [self.seen_by(token) for token in tokens]
+
+    def seen_by(self, token):
+        seen = [
+            cell
+            for cell in self.cells
+            if cell and token.seq_ids[0] in cell[2] and cell[1] <= token.position
+        ]
+        positions = [position for _, position, _ in seen]
+        assert positions == list(range(token.position + 1)), "a cell is missing, or out of order"
+        return [token for token, _, _ in seen]
+
+
+class ScriptedPipeline:
+    """Stages with caches of their own; runs are answered in order, cancels heard at any time."""
+
+    def __init__(self, hear=lambda n_heard, n_sent: n_sent):
+        self.hear = hear  # how many cancels a stage has heard of when a run's turn comes
+        self.stages = [ScriptedCache(), ScriptedCache()]
+        self.queue = deque()
+        self.cancels = []  # as they were sent
+        self.n_heard = [0, 0]  # of them, by stage
+        self.last_run_id = 0
+        self.most_cells = 0
+        self.n_without_row = 0  # tokens submitted that want none: of prompts
+
+    def submit(self, run):
+        assert run.run_id > self.last_run_id
+        assert run.tokens
+        assert all(0 <= i < N_SEQUENCES for token in run.tokens for i in token.seq_ids)
+        self.last_run_id = run.run_id
+        self.n_without_row += sum(not token.want for token in run.tokens)
+        self.queue.append(run)
+
+    def cancel(self, first, last):
+        assert all(any(run.run_id == i for run in self.queue) for i in range(first, last + 1))
+        self.cancels.append((first, last))
+
+    def answer(self):
+        run = self.queue.popleft()
+        rows, fate = (), Fate.COMPLETED
+        for index, stage in enumerate(self.stages):
+            for op in run.kv_ops:
+                stage.apply(op)
+            self.n_heard[index] = n_heard = self.hear(self.n_heard[index], len(self.cancels))
+            if any(first <= run.run_id <= last for first, last in self.cancels[:n_heard]):
+                fate = Fate.CANCELLED
+            if fate is Fate.COMPLETED:
+                texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
+                rows = tuple(next_token(text) for text, token in texts if token.want)
+                self.most_cells = max(self.most_cells, len(stage.cells))
+        rows = rows if fate is Fate.COMPLETED else ()
+        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())

@@ -1,0 +1,143 @@
+"""Several requests in one scripted pipeline: each text is the model's, whatever the others do."""
+
+from itertools import count
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeinfer_cli import sequences
+from pipeinfer_cli.crowd import Crowd
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import SequencePool
+from pipeinfer_cli.speculation import Draft
+from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
+
+
+class Player:
+    """The head's loop for a crowd, with every choice of timing and draft drawn."""
+
+    def __init__(self, random, crowd, pool, pipeline, n_parallel):
+        self.random, self.crowd, self.pool, self.pipeline = random, crowd, pool, pipeline
+        self.n_parallel = n_parallel
+        self.members, self.requests, self.texts = {}, {}, {}
+        self.n_merged = 0
+
+    def play(self, jobs):
+        """Jobs: [(prompt, n_max, policy)]; the texts in their order."""
+        todo = list(enumerate(jobs))
+        while todo or self.members:
+            while todo and len(self.members) < self.n_parallel:
+                self.admit(*todo.pop(0))
+            self.exchange()
+            if self.requests and (not self.pipeline.queue or self.random.random() < 0.5):
+                self.draft(self.random.choice(sorted(self.requests)))
+            else:
+                assert self.pipeline.queue, "nothing is under way: the texts would never end"
+                self.answer()
+        self.crowd.close()
+        self.exchange()
+        while not self.crowd.is_idle:
+            self.answer()
+        return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
+
+    def admit(self, key, job):
+        prompt, n_max, policy = job
+        scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1), pool=self.pool)
+        self.members[key] = self.crowd.admit(key, scheduler)
+        self.texts[key] = []
+
+    def exchange(self):
+        for cancel in self.crowd.take_cancels():
+            self.pipeline.cancel(*cancel)
+        for run in self.crowd.take_runs():
+            self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
+            self.pipeline.submit(run)
+        for member in self.crowd.drafting:
+            if (request := member.scheduler.take_draft_request()) is not None:
+                self.requests[member.key] = (request, [])
+
+    def answer(self):
+        for member, tokens in self.crowd.on_result(self.pipeline.answer()):
+            self.texts[member.key] += tokens
+            n_max = member.scheduler.counters.n_decided >= self.wanted(member.key)
+            if n_max:
+                self.crowd.end(member)
+                del self.members[member.key]
+                self.requests.pop(member.key, None)
+
+    def wanted(self, key):
+        return self.n_wanted[key]
+
+    def draft(self, key):
+        request, drafted = self.requests[key]
+        context = [*request.context, *drafted]
+        scheduler = self.members[key].scheduler
+        if len(drafted) == request.n_max or self.random.randrange(8) == 0:
+            del self.requests[key]
+            scheduler.on_draft(Draft(request.epoch, len(context), None))
+            return
+        right = next_token(context)
+        token = self.random.choice([right, right, (right + 1) % N_VOCAB])
+        drafted.append(token)
+        scheduler.on_draft(Draft(request.epoch, len(context), token))
+
+
+heads = st.sampled_from([[], [3, 1, 4], [3, 1, 4, 1, 5, 9, 2, 6]])  # prompts have these in common
+tails = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=6)
+drafts = st.builds(DraftConfig, n_max=st.integers(1, 4), p_min=st.just(0.0), width=st.just(1))
+policies = st.builds(Policy, draft=st.none(), depth=st.just(4)) | st.builds(
+    Policy, draft=drafts, depth=st.integers(1, 4), is_synchronous=st.booleans()
+)
+
+
+def play(random, jobs, *, n_stages, n_batch, n_parallel):
+    pool, pipeline = SequencePool(), ScriptedPipeline(hear=random.randint)
+    crowd = Crowd(pool, n_stages=n_stages, depth=n_stages + 1, n_batch=n_batch, run_ids=count(1))
+    player = Player(random, crowd, pool, pipeline, n_parallel)
+    player.n_wanted = [n_max for _, n_max, _ in jobs]
+    texts = player.play(jobs)
+    assert pool.n_used == 0, "a sequence id leaks"
+    return texts, player
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=1, max_size=7),
+    policy=policies,
+    n_stages=st.integers(1, 4),
+    n_batch=st.integers(5, 9),
+    n_parallel=st.integers(1, 5),
+    random=st.randoms(use_true_random=True),
+)
+def test_each_text_is_the_models_whatever_the_others_do(
+    jobs, policy, n_stages, n_batch, n_parallel, random
+):
+    jobs = [(head + tail, n_max, policy) for head, tail, n_max in jobs]
+    sizes = {"n_stages": n_stages, "n_batch": n_batch, "n_parallel": n_parallel}
+    with mock.patch.object(sequences, "N_HOLES_MAX", 3):
+        texts, _ = play(random, jobs, **sizes)
+    assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
+
+
+def test_decided_tokens_of_several_requests_share_runs():
+    import random
+
+    jobs = [([3, i], 30, Policy(depth=3)) for i in range(8)]
+    texts, player = play(random.Random(1), jobs, n_stages=2, n_batch=32, n_parallel=8)
+    assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
+    assert player.pipeline.last_run_id < 8 * 30 / 3, "four share a run, but for the beginning"
+    assert player.n_merged > 40
+
+
+@pytest.mark.parametrize("n_parallel", [1, 3])
+def test_a_common_beginning_is_fed_once(n_parallel):
+    import random
+
+    common = [i % N_VOCAB for i in range(40)]
+    jobs = [([*common, i], 5, Policy(depth=3, n_batch=8)) for i in range(6)]
+    texts, player = play(random.Random(1), jobs, n_stages=2, n_batch=8, n_parallel=n_parallel)
+    assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
+    assert player.pipeline.n_without_row == len(common)
