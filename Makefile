@@ -32,7 +32,7 @@ test: reference build ## run all tests
 
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: about an hour
-	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_speculation.py --timeout 3000
+	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py --timeout 3000
 
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF

@@ -98,16 +98,14 @@ class Crowd(Generic[Key]):
         member.scheduler.finish()
         kept = member.scheduler.close()
         if kept is not None:
-            if self._kept is not None:
-                self._pool.drop(self._kept)
+            self._pool.drop(self._kept)
             self._kept = kept
 
     def close(self) -> None:
         """All requests have ended: no text is kept for another."""
         assert not self.active
-        if self._kept is not None:
-            self._pool.drop(self._kept)
-            self._kept = None
+        self._pool.drop(self._kept)
+        self._kept = None
 
     # runs
 

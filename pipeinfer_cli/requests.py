@@ -167,10 +167,10 @@ class Head:
         self._last = None
         stream.finish()
         kept = scheduler.close()
-        if kept is not None and not may_keep:
-            self._pool.drop(kept)
-            return None
-        return kept
+        if may_keep:
+            return kept
+        self._pool.drop(kept)
+        return None
 
     def _parts(self, request: Request) -> tuple[Pipeline, Drafter | None]:
         """Whom the request deals with: the real ones, or who pretends to be something else."""

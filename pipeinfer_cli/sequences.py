@@ -69,10 +69,11 @@ class SequencePool:
         """The cells from the position `first` on are no longer the sequence's."""
         self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
 
-    def drop(self, kept: Kept) -> None:
+    def drop(self, kept: Kept | None) -> None:
         """A text's cells are not needed any more."""
-        self.give_back(kept.sequence)
-        self.note_holes(len(kept.tokens))
+        if kept is not None:
+            self.give_back(kept.sequence)
+            self.note_holes(len(kept.tokens))
 
     def note_holes(self, n_cells: int) -> None:
         """So many cells are nobody's any more."""

@@ -31,6 +31,7 @@ from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.runs import Result, Run  # noqa: E402
 from pipeinfer_cli.scheduler import Scheduler  # noqa: E402
+from pipeinfer_cli.sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.vocab import Vocab  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
@@ -57,11 +58,12 @@ class Observer:
             self.compute_ms[run.tokens[0].position] = total_us / 1000
 
 
-def generate(engine, run_ids, prompt, n_tokens, strategy, n_stages, pids):  # type: ignore[no-untyped-def]
+def generate(engine, ids, prompt, n_tokens, strategy, n_stages, pids):  # type: ignore[no-untyped-def]
     drafts = DraftThread(NgramDrafter(), engine.nudge) if strategy != "iterative" else None
     draft = DraftConfig() if drafts else None
     policy = Policy.of(strategy, draft, n_stages=n_stages, n_batch=N_BATCH)
-    scheduler = Scheduler(prompt, n_max=n_tokens, policy=policy, run_ids=run_ids)
+    run_ids, pool = ids
+    scheduler = Scheduler(prompt, n_max=n_tokens, policy=policy, run_ids=run_ids, pool=pool)
     observer = Observer()
     stream = TokenStream(engine, scheduler, timeout_s=WAIT_S, drafts=drafts, observer=observer)
     tokens, times, memory = [], [time.perf_counter()], [resident_mb(pids)]
@@ -73,6 +75,7 @@ def generate(engine, run_ids, prompt, n_tokens, strategy, n_stages, pids):  # ty
     if drafts is not None:
         drafts.close()
     stream.finish()
+    pool.drop(scheduler.close())
     return tokens, times, observer.compute_ms, memory
 
 
@@ -101,8 +104,9 @@ def main() -> None:
     request = {"model": model, "n_ctx": len(prompt) + n_tokens + 64}
 
     def head(engine: Any, run_ids: Any) -> Any:
+        ids = run_ids, SequencePool()
         return {
-            strategy: generate(engine, run_ids, prompt, n_tokens, strategy, comm.size, pids)
+            strategy: generate(engine, ids, prompt, n_tokens, strategy, comm.size, pids)
             for strategy in ("iterative", "pipeinfer")
         }
 

@@ -29,6 +29,7 @@ from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.native import Engine, EngineConfig  # noqa: E402
 from pipeinfer_cli.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler import Scheduler  # noqa: E402
+from pipeinfer_cli.sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.split import split_layers  # noqa: E402
 from pipeinfer_cli.stats import Setting, measure  # noqa: E402
 from pipeinfer_cli.vocab import Vocab  # noqa: E402
@@ -85,14 +86,15 @@ def main() -> None:
 
 def compare(engine, model, draft, n_predict, n_rounds, n_stages) -> None:  # type: ignore[no-untyped-def]
     prompts = [Vocab(model).tokenize(text) for text in PROMPTS[:n_rounds]]
-    run_ids = itertools.count(1)
+    run_ids, pool = itertools.count(1), SequencePool()
     rates: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
     lines = {}
     for prompt in prompts:
         truth: list[int] = []
         for pair in PAIRS:
             request = {"draft_model": str(draft), "n_ctx": N_CTX}
-            tokens, stats = run(engine, pair, request, prompt, truth, n_predict, n_stages, run_ids)
+            ids = (run_ids, pool)
+            tokens, stats = run(engine, pair, request, prompt, truth, n_predict, n_stages, ids)
             truth = truth or tokens
             assert tokens == truth, f"{pair} writes another text"
             rates[pair].append(stats.tokens_per_s)
@@ -105,14 +107,15 @@ def compare(engine, model, draft, n_predict, n_rounds, n_stages) -> None:  # typ
         )
 
 
-def run(engine, pair, request, prompt, truth, n_predict, n_stages, run_ids):  # type: ignore[no-untyped-def]
+def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type: ignore[no-untyped-def]
     strategy, drafter = pair
     drafts = draft_config = None
     if drafter != "none":
         drafts = DraftThread(make_guesser(drafter, request, prompt, truth), engine.nudge)
         draft_config = DraftConfig()
     policy = Policy.of(strategy, draft_config, n_stages=n_stages, n_batch=N_BATCH)
-    scheduler = Scheduler(prompt, n_max=n_predict, policy=policy, run_ids=run_ids)
+    run_ids, pool = ids
+    scheduler = Scheduler(prompt, n_max=n_predict, policy=policy, run_ids=run_ids, pool=pool)
     gate = Gate() if strategy == "auto" else None
     stream = TokenStream(engine, scheduler, timeout_s=60, drafts=drafts, gate=gate)
     start_s, times_s, tokens = time.monotonic(), [], []
@@ -120,6 +123,7 @@ def run(engine, pair, request, prompt, truth, n_predict, n_stages, run_ids):  # 
         tokens.append(token)
         times_s.append(time.monotonic())
     stream.finish()
+    pool.drop(scheduler.close())
     if drafts is not None:
         drafts.close()
     setting = Setting(strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt))

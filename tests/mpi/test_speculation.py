@@ -16,8 +16,8 @@ pytestmark = pytest.mark.mpi
 
 # The whole matrix takes about an hour: `make test-matrix`. Otherwise each job takes a sample of it.
 IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
-TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:8]
-N_PREDICT = 16 if IS_WHOLE else 32
+TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:7]
+N_PREDICT = 16 if IS_WHOLE else 24
 N_CTX = 256
 N_SPARE = 128  # cells, for branches
 STRATEGIES = ("speculative", "pipeinfer", "auto")

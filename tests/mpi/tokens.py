@@ -15,12 +15,14 @@ from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import SequencePool
 
 
 class Decoder:
     def __init__(self, engine, run_ids, request, n_stages):
         self.engine, self.run_ids, self.request = engine, run_ids, request
         self.n_stages = n_stages
+        self.pool = SequencePool()
 
     def decode(self, case, prompt, truth):
         """Tokens, and the scheduler's counters."""
@@ -32,13 +34,16 @@ class Decoder:
             draft_config = DraftConfig(n_max=4, p_min=0.3, width=case.get("width", 1))
         policy = Policy.of(strategy, draft_config, n_stages=self.n_stages, n_batch=N_BATCH)
         n_max = self.request["n_predict"]
-        scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=self.run_ids)
+        scheduler = Scheduler(
+            prompt, n_max=n_max, policy=policy, run_ids=self.run_ids, pool=self.pool
+        )
         gate = Gate() if strategy == "auto" else None
         stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, gate=gate)
         tokens = list(islice(stream, n_max))
         if drafts is not None:
             drafts.close()
         stream.finish()
+        self.pool.drop(scheduler.close())
         return tokens, scheduler.counters
 
     def decode_all(self, case):

@@ -1,0 +1,100 @@
+"""Several prompts at a time through one pipeline.
+
+Request: model, n_ctx (cells), layer_split, n_parallel, and cases: strategy, and items, each with
+prompt ([ids]), n_predict and maybe sample. Drafts with n-grams. Prints per case the token ids of
+the items, and what happened.
+"""
+
+from itertools import count
+
+from ranks import N_BATCH, WAIT_S, main, on_head
+
+from pipeinfer_cli.crowd import Crowd
+from pipeinfer_cli.drafters import NgramDrafter
+from pipeinfer_cli.gate import Gate
+from pipeinfer_cli.many import Many
+from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.runs import Run
+from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.sequences import SequencePool
+
+
+class Counted:
+    """The engine; counts tokens and runs."""
+
+    def __init__(self, engine):
+        self.engine, self.n_runs, self.n_tokens = engine, 0, 0
+
+    def submit(self, run):
+        self.n_runs += 1
+        self.n_tokens += len(run.tokens)
+        self.engine.submit(run)
+
+    def cancel(self, run_first, run_last):
+        self.engine.cancel(run_first, run_last)
+
+    def wait(self, timeout_s):
+        return self.engine.wait(timeout_s)
+
+
+def play(engine, run_ids, n_stages, case, n_parallel):
+    pipeline, pool = Counted(engine), SequencePool()
+    depth = Policy.depth_of(n_stages)
+    crowd = Crowd(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
+    gate = Gate() if case["strategy"] == "auto" else None
+    many = Many(pipeline, crowd, timeout_s=WAIT_S, nudge=engine.nudge, gate=gate)
+    todo = list(enumerate(case["items"]))
+    texts = [[] for _ in todo]
+    while todo or many.n_active:
+        while todo and many.n_active < n_parallel:
+            key, item = todo.pop(0)
+            many.begin(key, scheduler(item, case["strategy"], n_stages, pool), drafter)
+        for key, tokens in many.step():
+            texts[key] += tokens
+            if len(texts[key]) >= case["items"][key]["n_predict"]:
+                many.end(key)
+    many.close()
+    assert pool.n_used == 0
+    engine.submit(Run(run_id=next(run_ids), kv_ops=pool.take_operations()))
+    assert engine.wait(WAIT_S) is not None
+    return {
+        "tokens": [
+            text[: item["n_predict"]] for text, item in zip(texts, case["items"], strict=True)
+        ],
+        "n_runs": pipeline.n_runs,
+        "n_tokens": pipeline.n_tokens,
+        "kv_positions": engine.kv_positions(),
+    }
+
+
+def drafter(slot):
+    return NgramDrafter()
+
+
+def scheduler(item, strategy, n_stages, pool):
+    draft = DraftConfig(n_max=4, p_min=0.0)
+    return Scheduler(
+        item["prompt"],
+        n_max=item["n_predict"],
+        policy=Policy.of(strategy, draft, n_stages=n_stages, n_batch=N_BATCH),
+        run_ids=count(1),
+        pool=pool,
+        sample=SampleParams(**item["sample"]) if "sample" in item else None,
+    )
+
+
+def body(comm, request):
+    n_stages = comm.size - (request["layer_split"][0] == 0)
+
+    def head(engine, run_ids):
+        return [
+            play(engine, run_ids, n_stages, case, request["n_parallel"])
+            for case in request["cases"]
+        ]
+
+    return on_head(comm, request, head)
+
+
+if __name__ == "__main__":
+    main(body)
