@@ -10,34 +10,17 @@ Inference using Asynchronous Pipelined Speculation" (SC24, arXiv 2407.11798).
 
 from __future__ import annotations
 
-import enum
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.flight import Flight
 from pipeinfer_cli.pacing import Pacer
 from pipeinfer_cli.policy import Policy
-from pipeinfer_cli.runs import Fate, Result, Run, RunToken
+from pipeinfer_cli.runs import Result, Run, RunToken
 from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.sequences import Kept, SequencePool, Sequences
 from pipeinfer_cli.speculation import Draft, DraftRequest, Speculation
 from pipeinfer_cli.tree import Node, State, TokenTree, Verdict
-
-
-class _Cause(enum.Enum):
-    """Why a run is given up."""
-
-    INVALIDATED = enum.auto()  # it rests on a wrong token
-    SUPERFLUOUS = enum.auto()  # the text is long enough without it
-
-
-@dataclass(slots=True)
-class _InFlight:
-    run_id: int
-    n_tokens: int
-    nodes: tuple[Node, ...]  # those of its tokens that want a row
-    is_live: bool = True  # still believed
 
 
 class Scheduler:
@@ -69,14 +52,12 @@ class Scheduler:
         self._tree = TokenTree(prompt)
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
         self._pacer = Pacer(policy.draft.n_max if policy.draft else 1, policy.prior)
-        self._in_flight: deque[_InFlight] = deque()
-        self._n_live = 0
-        self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
+        self._flight = Flight(self.counters, no_cancel=policy.no_cancel)
 
     @property
     def n_live(self) -> int:
         """Runs in flight that are still believed."""
-        return self._n_live
+        return self._flight.n_live
 
     @property
     def n_drafted(self) -> int:
@@ -118,7 +99,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """True if no run is in flight."""
-        return not self._in_flight
+        return self._flight.is_idle
 
     def set_speculating(self, is_on: bool) -> None:
         """Switches an asynchronous policy to plain decoding, or back. What is in flight stays."""
@@ -129,7 +110,7 @@ class Scheduler:
         """Gives up what is in flight: the text is long enough. Results still have to come."""
         self._n_feed_max = 0
         self._speculation.switch(False)
-        self._give_up(reversed(self._in_flight), _Cause.SUPERFLUOUS)
+        self._flight.give_up_all()
 
     def close(self) -> Kept | None:
         """After `finish`: gives the sequence ids back, but for that of the text, if any."""
@@ -147,15 +128,14 @@ class Scheduler:
 
     def _next_run(self) -> Run | None:
         if self.is_prefilling:
-            return self.next_prefill() if self._n_live < 2 * self.policy.depth else None
+            return self.next_prefill() if self._flight.n_live < 2 * self.policy.depth else None
         if (run := self.next_decided()) is not None:
             return run
-        return self.next_drafted() if self._n_live < self.policy.depth else None
+        return self.next_drafted() if self._flight.n_live < self.policy.depth else None
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
-        cancels, self._cancels = self._cancels, []
-        return cancels
+        return self._flight.take_cancels()
 
     @property
     def is_prefilling(self) -> bool:
@@ -177,7 +157,7 @@ class Scheduler:
             return None
         if not self.policy.is_synchronous:
             self._feed_root(nodes)
-        elif not self._in_flight and not self._speculation.is_waiting:
+        elif self._flight.is_idle and not self._speculation.is_waiting:
             self._feed_root(nodes)
             self._feed_drafts(nodes)
         return self._make_run((), nodes) if nodes else None
@@ -196,7 +176,7 @@ class Scheduler:
     def _is_run_full(self) -> bool:
         """True if it does not pay to wait for more drafted tokens before the next run."""
         is_full = self._tree.n_unfed >= self._run_size
-        return is_full or self._n_live == 0 or not self._speculation.is_waiting
+        return is_full or self._flight.n_live == 0 or not self._speculation.is_waiting
 
     @property
     def _run_size(self) -> int:
@@ -263,24 +243,16 @@ class Scheduler:
             ),
             kv_ops=self._pool.take_operations(),
         )
-        self._in_flight.append(_InFlight(run.run_id, len(run.tokens), tuple(nodes)))
-        self._n_live += 1
-        self.counters.n_launched += 1
-        self.counters.live_sum += self._n_live
+        self._flight.launch(run, nodes)
         return run
 
     # results
 
     def on_result(self, result: Result, *, is_shared: bool = False) -> list[int]:
         """The token ids that this result has decided; `is_shared`: the run had others', too."""
-        run = self._in_flight.popleft()
-        assert result.run_id == run.run_id, "results come in the order of submission"
+        run = self._flight.land(result)
         decided: list[int] = []
         if run.is_live:
-            assert result.fate is Fate.COMPLETED, "a live run is never cancelled"
-            self._n_live -= 1
-            for node, row in zip(run.nodes, result.rows, strict=True):
-                node.next_token = row
             decided = self._advance()
             if not is_shared:
                 self._pacer.on_run(run.n_tokens, result.times)
@@ -305,42 +277,8 @@ class Scheduler:
         self._speculation.on_verdicts(verdicts)
         self._pacer.on_verdicts(verdicts)
         if dead:
-            self._give_up(self._wrong_runs(), _Cause.INVALIDATED)
+            self._flight.give_up_wrong()
         return self._tree.text[-len(verdicts) :]
-
-    def _wrong_runs(self) -> list[_InFlight]:
-        """Runs in flight that hold nothing but dead nodes, and that no other run rests on.
-
-        A run of several branches may be half dead. It is decoded, so that the cells before its
-        dead half have to be there, too.
-        """
-        wrong: list[_InFlight] = []
-        needed: set[Node | None] = set()
-        for run in reversed(self._in_flight):
-            is_dead = run.nodes and all(node.state is State.DEAD for node in run.nodes)
-            if is_dead and needed.isdisjoint(run.nodes):
-                wrong.append(run)
-            elif run.is_live:
-                needed.update(node.parent for node in run.nodes)
-        return wrong
-
-    def _give_up(self, runs: Iterable[_InFlight], cause: _Cause) -> None:
-        """Cancels runs, the latest first: a run never lives longer than those it rests on."""
-        for run in runs:
-            if not run.is_live:
-                continue
-            run.is_live = False
-            self._n_live -= 1
-            if cause is _Cause.INVALIDATED:
-                self.counters.n_invalidated += 1
-            else:
-                self.counters.n_superfluous += 1
-            if self.policy.no_cancel:
-                continue
-            if self._cancels and self._cancels[-1][0] == run.run_id + 1:
-                self._cancels[-1] = (run.run_id, self._cancels[-1][1])
-            else:
-                self._cancels.append((run.run_id, run.run_id))
 
     # drafting
 
@@ -348,7 +286,7 @@ class Scheduler:
         """What to draft now; None if the drafter is at work or nothing more is wanted."""
         if self._n_prefilled < len(self._prompt) or self._n_feed_max == 0:
             return None
-        if self.policy.is_synchronous and self._in_flight:
+        if self.policy.is_synchronous and not self._flight.is_idle:
             return None
         return self._speculation.take_request()
 

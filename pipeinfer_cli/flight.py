@@ -1,0 +1,106 @@
+"""The runs of one request that are in flight, and which of them to give up."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.runs import Fate, Result, Run
+from pipeinfer_cli.tree import Node, State
+
+
+class Cause(enum.Enum):
+    """Why a run is given up."""
+
+    INVALIDATED = enum.auto()  # it rests on a wrong token
+    SUPERFLUOUS = enum.auto()  # the text is long enough without it
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A run that has no result yet."""
+
+    run_id: int
+    n_tokens: int
+    nodes: tuple[Node, ...]  # those of its tokens that want a row
+    is_live: bool = True  # still believed
+
+
+class Flight:
+    """Runs in the order of submission, which is that of their results."""
+
+    def __init__(self, counters: Counters, *, no_cancel: bool) -> None:
+        self._counters = counters
+        self._no_cancel = no_cancel  # what is given up is computed to its end
+        self._runs: deque[InFlight] = deque()
+        self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
+        self.n_live = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+        return not self._runs
+
+    def launch(self, run: Run, nodes: Iterable[Node]) -> None:
+        """The run is on its way."""
+        self._runs.append(InFlight(run.run_id, len(run.tokens), tuple(nodes)))
+        self.n_live += 1
+        self._counters.n_launched += 1
+        self._counters.live_sum += self.n_live
+
+    def land(self, result: Result) -> InFlight:
+        """The run whose result this is; its nodes know now what the target says follows them."""
+        run = self._runs.popleft()
+        assert result.run_id == run.run_id, "results come in the order of submission"
+        if run.is_live:
+            assert result.fate is Fate.COMPLETED, "a live run is never cancelled"
+            self.n_live -= 1
+            for node, row in zip(run.nodes, result.rows, strict=True):
+                node.next_token = row
+        return run
+
+    def give_up_wrong(self) -> None:
+        """Gives up what holds nothing but dead nodes, and what no other run rests on.
+
+        A run of several branches may be half dead. It is decoded, so that the cells before its
+        dead half have to be there, too.
+        """
+        wrong: list[InFlight] = []
+        needed: set[Node | None] = set()
+        for run in reversed(self._runs):
+            is_dead = run.nodes and all(node.state is State.DEAD for node in run.nodes)
+            if is_dead and needed.isdisjoint(run.nodes):
+                wrong.append(run)
+            elif run.is_live:
+                needed.update(node.parent for node in run.nodes)
+        self._give_up(wrong, Cause.INVALIDATED)
+
+    def give_up_all(self) -> None:
+        """Gives up everything."""
+        self._give_up(reversed(self._runs), Cause.SUPERFLUOUS)
+
+    def take_cancels(self) -> list[tuple[int, int]]:
+        """Ranges `[first, last]` of run ids to give up now, in this order."""
+        cancels, self._cancels = self._cancels, []
+        return cancels
+
+    def _give_up(self, runs: Iterable[InFlight], cause: Cause) -> None:
+        """Cancels runs, the latest first: a run never lives longer than those it rests on."""
+        for run in runs:
+            if not run.is_live:
+                continue
+            run.is_live = False
+            self.n_live -= 1
+            if cause is Cause.INVALIDATED:
+                self._counters.n_invalidated += 1
+            else:
+                self._counters.n_superfluous += 1
+            if self._no_cancel:
+                continue
+            if self._cancels and self._cancels[-1][0] == run.run_id + 1:
+                self._cancels[-1] = (run.run_id, self._cancels[-1][1])
+            else:
+                self._cancels.append((run.run_id, run.run_id))
