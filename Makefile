@@ -14,10 +14,11 @@ NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 
 BENCH_RANKS  ?= 2
 BENCH_STAGES ?= 8
+BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE docs-architectures fuzz test-matrix test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE docs-architectures fuzz test-matrix test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -179,6 +180,11 @@ build/tiny.gguf: | build
 bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
 	$(BIN)/python tests/bench/kernels.py $(KERNELS)
+
+bench-kernels-whole: EXTRAS := [test]
+bench-kernels-whole: reference build $(BENCH_FILES) ## strategies with our kernels and the unpatched ones: BENCH_ROUNDS=3
+	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; $(BIN)/python tests/bench/kernels_whole.py \
+	    build/reference/bin $$model build/smollm2-27-layers.gguf $(BENCH_ROUNDS) --ranks $(BENCH_RANKS) || exit 1; done
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/pipeinfer models derive smollm2 --type F32 -o $@
