@@ -22,7 +22,7 @@ def models(tmp_path_factory):
 
 
 def generated(model, *more):
-    command = ["generate", "-m", str(model), "-n", "24", "-c", "256", "-t", "1", "--ranks", "2"]
+    command = ["generate", "-m", str(model), "-n", "12", "-c", "64", "-t", "1", "--ranks", "2"]
     done = subprocess.run(
         pipeinfer(*command, "--format", "json", *more, "The sea is"),
         capture_output=True,
@@ -39,7 +39,7 @@ def test_a_near_match_writes_the_targets_text(models, target, draft):
     n_target = n_known + (N_MORE if target == "padded" else 0)
     n_draft = n_known + (N_MORE if draft == "padded" else 0)
     plain, _ = generated(models[target], "--strategy", "iterative", "--ignore-eos")
-    drafted = ["-md", str(models[draft]), "--strategy", "pipeinfer", "-pa", "0", "--ignore-eos"]
+    drafted = ["-md", str(models[draft]), "--strategy", "speculative", "-pa", "0", "--ignore-eos"]
     shown, said = generated(models[target], *drafted)
     assert shown["tokens"] == plain["tokens"]
     assert shown["stats"]["n_drafted"] > 0
