@@ -14,7 +14,7 @@ from typing import Any
 from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.native import Engine
-from pipeinfer_cli.runs import Result
+from pipeinfer_cli.runs import Result, Run
 
 
 class AnswerInterrupted(Interrupted):
@@ -26,6 +26,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.is_asked = False
+        self.has_begun = False  # before, what the answer before has left in flight is waited for
         self._signum = signal.SIGINT
         if spawned.folder() is not None:
             self._signum = spawned.ANSWER_SIGNAL
@@ -34,7 +35,7 @@ class Interrupts:
     @contextmanager
     def answering(self) -> Iterator[None]:
         """While the block runs."""
-        self.is_asked = False
+        self.is_asked = self.has_begun = False
         before = signal.signal(self._signum, self._on_signal)
         try:
             yield
@@ -55,9 +56,14 @@ class InterruptibleEngine:
         self._engine = engine
         self._interrupts = interrupts
 
+    def submit(self, run: Run) -> None:
+        """See native.Engine."""
+        self._interrupts.has_begun = True
+        self._engine.submit(run)
+
     def wait(self, timeout_s: float) -> Result | None:
         """See native.Engine. Raises AnswerInterrupted."""
-        if self._interrupts.is_asked:
+        if self._interrupts.is_asked and self._interrupts.has_begun:
             raise AnswerInterrupted(signal.SIGINT)
         return self._engine.wait(timeout_s)
 

@@ -7,7 +7,6 @@ import pytest
 
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
-from pipeinfer_cli.stats import Stats
 from pipeinfer_cli.vocab import Vocab
 from support import check_output, mpiexec, pipeinfer, plain_decode, smollm2
 from terminal import Person
@@ -76,7 +75,6 @@ def test_notices_are_on_stderr(conversation):
     assert "there is no command /nonsense" in unknown
 
 
-@pytest.mark.skipif("n_reused" not in Stats.__dataclass_fields__, reason="nothing is reused yet")
 def test_a_turn_reuses_what_the_turn_before_has_left_in_the_cache(conversation):
     *answers, again = conversation[0]
     prompts = prompts_of(answers)

@@ -99,12 +99,15 @@ def test_a_conversation_that_fills_the_context_goes_on_after_a_reset(monkeypatch
 
 def test_the_first_ctrl_c_ends_the_answer_between_two_results():
     interrupts = Interrupts()
-    engine = InterruptibleEngine(SimpleNamespace(wait=lambda timeout_s: timeout_s, n=5), interrupts)
+    real = SimpleNamespace(wait=lambda timeout_s: timeout_s, submit=lambda run: None, n=5)
+    engine = InterruptibleEngine(real, interrupts)
     assert engine.n == 5
     before = signal.getsignal(signal.SIGINT)
     with interrupts.answering():
         assert engine.wait(0.5) == 0.5
         signal.raise_signal(signal.SIGINT)
+        assert engine.wait(0.5) == 0.5  # for what the answer before has left in flight
+        engine.submit(None)
         with pytest.raises(AnswerInterrupted):
             engine.wait(0.5)
         with pytest.raises(Interrupted):
