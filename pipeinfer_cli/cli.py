@@ -18,6 +18,7 @@ import typer
 
 from pipeinfer_cli import cli_bench, cli_simulate, launch, model_commands, spawned
 from pipeinfer_cli import config as cfg
+from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
     Interrupted,
@@ -174,6 +175,9 @@ def generate(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
     ] = False,
+    stop: chat_options.Stop = None,
+    chat: chat_options.Chat = False,
+    system: chat_options.System = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
     verify: Annotated[
         bool,
@@ -315,6 +319,9 @@ def generate(
             threads=threads,
             sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
             ignore_eos=ignore_eos,
+            stop=tuple(stop or ()),
+            chat=chat,
+            system=system,
             stats=stats,
             verify=verify,
             format=cfg.parse_format(format_),
@@ -341,6 +348,7 @@ def generate(
     )
 
 
+app.command()(chat_options.command(generate))
 app.command()(cli_bench.bench)
 
 

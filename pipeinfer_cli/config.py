@@ -136,10 +136,14 @@ class GenerateConfig(JobConfig):
     draft: DraftConfig = DEFAULT_DRAFT
     pictures: Pictures = NO_PICTURES
     ablations: tuple[Ablation, ...] = ()
+    stop: tuple[str, ...] = ()  # strings before which the text ends
+    chat: bool = False  # the prompt is a user's message
+    system: str | None = None  # with chat
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
         check_count("-n/--n-predict", self.n_predict)
+        check_texts(self.stop, self.system, chat=self.chat)
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         check_ablations(self.strategy, self.ablations)
@@ -193,6 +197,7 @@ class GenerateConfig(JobConfig):
             draft=draft,
             pictures=Pictures.from_fields(fields.pop("pictures")),
             ablations=tuple(fields.pop("ablations")),
+            stop=tuple(fields.pop("stop")),
             **fields,
         )
 
@@ -259,6 +264,17 @@ def _decode(data: bytes, source: str) -> str:
         raise UserError(
             f"{source} is not UTF-8 text (byte {error.start}): convert it, for example with iconv"
         ) from None
+
+
+def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
+    """UserError for stop strings and system texts that make no sense."""
+    for text in stop:
+        if not _decode(text.encode(errors="surrogateescape"), "--stop"):
+            raise UserError("--stop '': every text has it: give some characters")
+    if system is not None:
+        _decode(system.encode(errors="surrogateescape"), "--system")
+        if not chat:
+            raise UserError("--system: give --chat with it, or use pipeinfer chat")
 
 
 def check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:

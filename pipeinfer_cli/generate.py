@@ -13,6 +13,8 @@ from pathlib import Path
 from pipeinfer_cli import launch, models, output, shards, spawned
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.lines import read_line
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
@@ -93,6 +95,7 @@ def _spawn(config: JobConfig) -> int:
             # Not through the command line: launchers read things into it (a prompt ":").
             files={CONFIG_FILE: config.to_json()},
             verbose=config.verbose,
+            read_line=read_line if isinstance(config, ChatConfig) else None,
         )
     )
 
@@ -108,6 +111,7 @@ def _read_config(text: str) -> JobConfig:
     """Inverse of `JobConfig.to_json`."""
     kinds: dict[str, Callable[[str], JobConfig]] = {
         GenerateConfig.kind: GenerateConfig.from_json,
+        ChatConfig.kind: ChatConfig.from_json,
         BenchGroup.kind: BenchGroup.from_json,
         CalibrateJob.kind: CalibrateJob.from_json,
     }

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
 from pipeinfer_cli.config import OutputFormat
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import Interrupted, RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Result, Run
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.speculation import Draft, DraftRequest
 from pipeinfer_cli.stats import Stats
+from pipeinfer_cli.stopping import StopStrings
 from pipeinfer_cli.vocab import Vocab
 
 POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
@@ -169,7 +170,10 @@ class TokenStream:
 
 @dataclass(slots=True)
 class Answer:
-    """The text so far. `finish_reason`: `stop` (end of generation), `length`, or `error`."""
+    """The text so far.
+
+    `finish_reason`: `stop` (end of generation, or a stop string), `length`, `interrupted`, `error`.
+    """
 
     tokens: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)  # when each token was decided
@@ -178,27 +182,54 @@ class Answer:
 
 
 def answer_tokens(
-    tokens: Iterable[int], vocab: Vocab, n_max: int, *, ignore_eos: bool, answer: Answer
+    tokens: Iterable[int],
+    vocab: Vocab,
+    n_max: int,
+    *,
+    ignore_eos: bool,
+    answer: Answer,
+    stop: Sequence[str] = (),
 ) -> Iterator[str]:
     """Takes tokens until the answer ends; yields text as it comes, in whole UTF-8 characters.
 
-    An end-of-generation token counts among the tokens, but has no text.
+    An end-of-generation token counts among the tokens, but has no text. The text also ends before
+    the first of the strings `stop`; the tokens then end with the one that completes it. An error
+    comes after the text before it.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        answer.tokens.append(token)
-        answer.times_s.append(time.monotonic())
-        if vocab.ends_generation(token) and not ignore_eos:
-            answer.finish_reason = "stop"
-        elif len(answer.tokens) == n_max:
-            answer.finish_reason = "length"
-        is_over = answer.finish_reason != "error"
-        piece = b"" if answer.finish_reason == "stop" else vocab.piece(token)
-        if text := decoder.decode(piece, final=is_over):
-            answer.text += text
-            yield text
-        if is_over:
-            return
+    decoder, stops = codecs.getincrementaldecoder("utf-8")(errors="replace"), StopStrings(stop)
+    try:
+        for token in tokens:
+            answer.tokens.append(token)
+            answer.times_s.append(time.monotonic())
+            is_end = vocab.ends_generation(token) and not ignore_eos
+            if is_end:
+                answer.finish_reason = "stop"
+            elif len(answer.tokens) == n_max:
+                answer.finish_reason = "length"
+            is_over = answer.finish_reason != "error"
+            piece = b"" if is_end else vocab.piece(token)
+            text = stops.feed(decoder.decode(piece, final=is_over))
+            if stops.is_found:
+                answer.finish_reason = "stop"
+            if text:
+                answer.text += text
+                yield text
+            if answer.finish_reason != "error":
+                break
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            answer.finish_reason = "interrupted"
+        yield from _released(stops, answer)
+        raise
+    yield from _released(stops, answer)
+
+
+def _released(stops: StopStrings, answer: Answer) -> Iterator[str]:
+    if text := stops.finish():
+        answer.text += text
+        yield text
 
 
 class Writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pipeinfer_cli import models
 from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.crowd import Crowd
-from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
+from pipeinfer_cli.draft_model import ModelDrafter
 from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
@@ -29,6 +30,7 @@ from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Str
 from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.sequences import Kept, SequencePool
+from pipeinfer_cli.shared_vocab import share
 from pipeinfer_cli.stats import Setting
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
@@ -221,9 +223,16 @@ class Drafters:
         if path not in self._models:
             config = self._config
             read_model_info(path)  # says what is wrong with the file
-            check_same_vocabulary(self._vocab, Vocab(path, verbose=config.verbose), path)
+            draft_vocab = Vocab(path, verbose=config.verbose)
+            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
+            if shared.note:
+                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
             self._models[path] = ModelDrafter(
-                path, n_ctx=config.n_ctx, n_threads=config.draft_threads, sample=config.sample
+                path,
+                n_ctx=config.n_ctx,
+                n_threads=config.draft_threads,
+                sample=config.sample,
+                n_shared=shared.n_shared,
             )
         return self._models[path]
 

@@ -14,6 +14,8 @@ from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
 from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.calibration.measure import CalibrateWork
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import RunError
@@ -36,6 +38,10 @@ def run(config: JobConfig, comm: Comm | None) -> int:
     if isinstance(config, CalibrateJob):
         return pipeline.run(config, comm, partial(CalibrateWork, config))
     assert isinstance(config, GenerateConfig)
+    if isinstance(config, ChatConfig):
+        from pipeinfer_cli.chat.work import ChatWork  # which answers as we do
+
+        return pipeline.run(config, comm, partial(ChatWork, config))
     return pipeline.run(config, comm, partial(prepare_generate, config))
 
 
@@ -44,7 +50,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     config.pictures.check()
     text = read_prompt(config.prompt)
     vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-    prompt = vocab.tokenize(text)
+    prompt = message_prompt(config, vocab, text) if config.chat else vocab.tokenize(text)
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict:
         print(
@@ -52,10 +58,18 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
             f"after {room} tokens instead of {config.n_predict}",
             file=sys.stderr,
         )
+    request = make_request(config, plan, vocab, prompt, min(config.n_predict, room))
+    return partial(generate, config, plan, request, vocab)
+
+
+def make_request(
+    config: GenerateConfig, plan: Plan, vocab: Vocab, prompt: Sequence[int], n_max: int
+) -> Request:
+    """The request that the configuration describes; loads the draft model. Raises UserError."""
     is_plain = config.strategy == "iterative"
-    request = Request(
+    return Request(
         prompt=prompt,
-        n_max=min(config.n_predict, room),
+        n_max=n_max,
         strategy=config.strategy,
         ablations=config.ablations,
         draft=config.draft,
@@ -65,7 +79,6 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         prior=plan.prior(config.draft_model),
         synthetic=_pretence(config, plan).text(vocab.n_tokens),
     )
-    return partial(generate, config, plan, request, vocab)
 
 
 def generate(
@@ -108,7 +121,12 @@ def write_text(
             start_s = time.monotonic()
             try:
                 for text in answer_tokens(
-                    running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
+                    running.tokens,
+                    vocab,
+                    request.n_max,
+                    ignore_eos=ignore_eos,
+                    answer=answer,
+                    stop=config.stop,
                 ):
                     writer.write(text)
             finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pipeinfer_cli import relay, spawned
+from pipeinfer_cli import relay, spawn_talk, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError
 from pipeinfer_cli.launch import Launcher
 
@@ -36,6 +36,7 @@ class Job:
     program: Sequence[str]  # the command line of every rank
     files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
+    read_line: spawn_talk.ReadLine | None = None  # to talk with rank 0: a line when it asks
 
 
 def spawn(job: Job) -> int:
@@ -58,12 +59,13 @@ def spawn(job: Job) -> int:
 
 
 def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
-    out = relays.add(_open_fifo(place / spawned.STDOUT_FIFO), 1)
-    relays.add(_open_fifo(place / spawned.STDERR_FIFO), 2)
+    out = relays.add(spawned.make_fifo(place / spawned.STDOUT_FIFO), 1)
+    relays.add(spawned.make_fifo(place / spawned.STDERR_FIFO), 2)
+    talk = spawn_talk.Talk(place, relays, job.read_line) if job.read_line else None
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ended = _wait(process, place, signals, relays, out)
+            ended = _wait(process, place, signals, relays, out, talk)
         finally:
             _sweep(place)
         give_up_s = time.monotonic() + (DRAIN_S if not ended or process.returncode else math.inf)
@@ -82,11 +84,14 @@ def _wait(
     signals: _Signals,
     relays: relay.Relays,
     out: relay.Relay,
+    talk: spawn_talk.Talk | None,
 ) -> bool:
     """Relays output until the launcher has ended (True) or the grace after a failure is over."""
     deadline_s = math.inf
     while process.poll() is None:
         relays.step(POLL_S)
+        if talk is not None and deadline_s == math.inf:
+            talk.step(signals.received, lambda: process.poll() is not None or _failed(place))
         if deadline_s == math.inf and (signals.received or out.closed or _failed(place)):
             deadline_s = time.monotonic() + GRACE_S
             _note_shared_memory(place)
@@ -115,12 +120,6 @@ def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     assert process.stdout is not None and process.stderr is not None
     return process.stdout, process.stderr
-
-
-def _open_fifo(path: Path) -> int:
-    os.mkfifo(path, 0o600)
-    # With a writing end of our own, an end of file never comes before the last rank is gone.
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
 def _failed(place: Path) -> bool:

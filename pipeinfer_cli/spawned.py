@@ -23,6 +23,9 @@ from typing import NoReturn
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
+STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see spawn_talk
+ASK_FIFO = "ask"
+ANSWER_SIGNAL = signal.SIGUSR1  # to rank 0, from its parent: end the answer that is under way
 FAILURE_FILE = "failure.json"
 REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
@@ -54,6 +57,8 @@ def enter(place: Path, rank: int) -> None:
     adopt(place / STDERR_FIFO, 2)
     if rank == 0:
         adopt(place / STDOUT_FIFO, 1)
+        if (place / STDIN_FIFO).exists():
+            os.dup2(os.open(place / STDIN_FIFO, os.O_RDONLY), 0)
     pid = os.fork()
     if pid != 0:
         _monitor(place, rank, pid)
@@ -61,6 +66,13 @@ def enter(place: Path, rank: int) -> None:
         signal.signal(signum, signal.SIG_DFL)  # the parent speaks for all ranks
     (place / f"rank-{rank}.pid").write_text(str(os.getpid()))
     threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def make_fifo(path: Path) -> int:
+    """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
+    os.mkfifo(path, 0o600)
+    # With the other end being our own, too, it has no end before we say so.
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
 def adopt(fifo: Path, fd: int) -> None:
