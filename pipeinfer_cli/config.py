@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import (
@@ -139,6 +140,7 @@ class GenerateConfig(JobConfig):
     stop: tuple[str, ...] = ()  # strings before which the text ends
     chat: bool = False  # the prompt is a user's message
     system: str | None = None  # with chat
+    batch: BatchFiles | None = None  # many prompts in place of `prompt`
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
@@ -149,6 +151,7 @@ class GenerateConfig(JobConfig):
         check_ablations(self.strategy, self.ablations)
         self._check_drafter()
         self._check_synthetic()
+        self._check_batch()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
 
@@ -171,6 +174,17 @@ class GenerateConfig(JobConfig):
         if self.verify:
             raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
 
+    def _check_batch(self) -> None:
+        if self.batch is None:
+            return
+        if self.prompt != Prompt():
+            raise UserError("a prompt and --prompts were both given: give one of them")
+        if self.verify:
+            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
+        pictures = self.pictures
+        if pictures.trace or pictures.plot or pictures.live:
+            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+
     @property
     def uses_draft_model(self) -> bool:
         """Whether the head's cores are a draft model's."""
@@ -190,6 +204,7 @@ class GenerateConfig(JobConfig):
         file = None if prompt["file"] is None else Path(prompt["file"])
         split = fields.pop("layer_split")
         draft = DraftConfig(**fields.pop("draft"))
+        batch = fields.pop("batch")
         return cls(
             prompt=Prompt(text=prompt["text"], file=file),
             sample=SampleParams(**fields.pop("sample")),
@@ -198,6 +213,7 @@ class GenerateConfig(JobConfig):
             pictures=Pictures.from_fields(fields.pop("pictures")),
             ablations=tuple(fields.pop("ablations")),
             stop=tuple(fields.pop("stop")),
+            batch=None if batch is None else BatchFiles.from_fields(batch),
             **fields,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,19 @@ class Running:
 class Head:
     """Begins one request after the other; what the one before has left in flight is given up."""
 
-    def __init__(self, plan: Plan, engine: Engine, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        *,
+        timeout_s: float,
+        asked: Callable[[], bool] = lambda: False,  # to end: see TokenStream
+    ) -> None:
         self._plan = plan
         self._engine = engine
         self.lateness = Lateness()  # of an emulated cluster, over all requests
         self._timeout_s = timeout_s
+        self._asked = asked
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
@@ -110,6 +118,7 @@ class Head:
                 drafts=thread,
                 gate=Gate() if strategy == "auto" else None,
                 observer=watch.observer if watch is not None else None,
+                asked=self._asked,
             )
             self._last = stream, scheduler
             setting = self.setting(request, n_reused=scheduler.n_reused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import pipeline
+from pipeinfer_cli import interrupt, launch, pipeline
+from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.batch.work import BatchWork
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
 from pipeinfer_cli.calibration.config import CalibrateJob
@@ -19,7 +22,7 @@ from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import Answer, Writer, answer_tokens
+from pipeinfer_cli.head import Writer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
@@ -42,6 +45,8 @@ def run(config: JobConfig, comm: Comm | None) -> int:
         from pipeinfer_cli.chat.work import ChatWork  # which answers as we do
 
         return pipeline.run(config, comm, partial(ChatWork, config))
+    if config.batch is not None:
+        return pipeline.run(config, comm, partial(BatchWork, config, config.batch))
     return pipeline.run(config, comm, partial(prepare_generate, config))
 
 
@@ -85,19 +90,22 @@ def generate(
     config: GenerateConfig, plan: Plan, request: Request, vocab: Vocab, engine: Engine
 ) -> None:
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
-    head = Head(plan, engine, timeout_s=config.timeout_s)
-    answer = Answer()
-    pretence = _pretence(config, plan)
-    for note in pretence.notes():
-        print(f"pipeinfer: note: {note}", file=sys.stderr)
-    stats = write_text(config, head, request, vocab, answer, pretence)
-    for note in head.lateness.notes():
-        print(f"pipeinfer: note: {note}", file=sys.stderr)
-    if config.stats:
-        print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
-    if config.verify:
-        with head.begin(replace(request, strategy="iterative")) as plain:
-            verify(answer.tokens, plain.tokens)
+    with interrupt.noted() as asked:
+        head = Head(plan, engine, timeout_s=config.timeout_s, asked=asked)
+        answer = Answer()
+        pretence = _pretence(config, plan)
+        for note in pretence.notes():
+            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        stats = write_text(config, head, request, vocab, answer, pretence)
+        for note in head.lateness.notes():
+            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        if config.stats:
+            print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
+        asked.check()
+        if config.verify:
+            with head.begin(replace(request, strategy="iterative")) as plain:
+                verify(answer.tokens, plain.tokens)
+        asked.check()
 
 
 def _pretence(config: JobConfig, plan: Plan) -> Pretence:
@@ -132,17 +140,20 @@ def write_text(
             finally:
                 stats = measure(running.setting, start_s, answer.times_s, running.counters)
                 watch.finish()
-                writer.finish(answer, stats, pretence.as_dict(head.lateness))
+                marks = {**pretence.as_dict(head.lateness), **launch.job_mark(os.environ)}
+                writer.finish(answer, stats, marks)
     watch.write_files(config.pictures, stats)
     return stats
 
 
 def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:
     """Says on stderr that plain decoding gives the same tokens; RunError where it does not."""
+    index = -1
     for index, (token, expected) in enumerate(zip(tokens, plain, strict=False)):
         if token != expected:
             raise RunError(
                 f"--verify: token {index + 1} of {len(tokens)} is {token}, without speculation "
                 f"{expected}: please report this, with the model and the command"
             )
-    print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)
+    if index + 1 == len(tokens):  # else interrupted
+        print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)

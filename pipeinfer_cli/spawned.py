@@ -30,7 +30,10 @@ FAILURE_FILE = "failure.json"
 REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
 MPI_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)")
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LISTENING_FILE = "listening"
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# A signal that comes again within this time is the same one, on another way.
+REPEAT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,34 @@ def claim_report(place: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def announce_listening(place: Path) -> None:
+    """On rank 0: from now on a signal ends the job between two tokens."""
+    (place / LISTENING_FILE).touch()
+
+
+def tell_head(place: Path, signum: int) -> bool:
+    """The parent's part: hands a signal to rank 0, if that listens."""
+    if not (place / LISTENING_FILE).exists():
+        return False
+    _kill(int((place / "rank-0.pid").read_text()), signum)
+    return True
+
+
+def silence_ranks(place: Path) -> None:
+    """The parent's part: from now on it says what went wrong, unless a rank has done so."""
+    try:
+        with (place / REPORTED_FILE).open("x") as note:
+            note.write("parent")
+    except FileExistsError:
+        pass
+
+
+def has_reported(place: Path) -> bool:
+    """Whether a rank has said what went wrong."""
+    file = place / REPORTED_FILE
+    return file.exists() and not file.read_text()
 
 
 def record_shared_memory(place: Path, pid: int) -> None:

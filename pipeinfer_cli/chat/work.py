@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import cast
 
+from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.interrupts import AnswerInterrupted, InterruptibleEngine, Interrupts
 from pipeinfer_cli.chat.lines import note, open_lines
@@ -13,7 +14,6 @@ from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.head import Answer
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.head import Answer, answer_tokens
+from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.stopping import StopStrings
 
 # few letters, so that strings overlap and repeat; one of them has several bytes
