@@ -18,7 +18,7 @@ BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE docs-architectures fuzz test-matrix test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -34,6 +34,10 @@ test: reference build ## run all tests
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: about an hour
 	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py --timeout 3000
+
+test-resume: EXTRAS := [test]
+test-resume: build ## a batch killed 20 times at random and resumed: the same bytes; about five minutes
+	TEST_RESUME=1 $(BIN)/pytest tests/e2e/test_resume.py
 
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF

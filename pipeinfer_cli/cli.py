@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from pipeinfer_cli import cli_bench, cli_simulate, launch, model_commands, spawned
+from pipeinfer_cli import cli_bench, cli_simulate, interrupt, launch, model_commands, spawned
 from pipeinfer_cli import config as cfg
+from pipeinfer_cli.batch import options as batch_options
+from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
     Interrupted,
@@ -174,6 +175,9 @@ def generate(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
     ] = False,
+    stop: chat_options.Stop = None,
+    chat: chat_options.Chat = False,
+    system: chat_options.System = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
     verify: Annotated[
         bool,
@@ -279,6 +283,10 @@ def generate(
             "--draft-threads", parser=_integer, metavar="N", help="Threads of the draft model."
         ),
     ] = 1,
+    prompts: batch_options.Prompts = None,
+    output: batch_options.Output = None,
+    resume: batch_options.Resume = False,
+    parallel: batch_options.Parallel = batch_options.DEFAULT_PARALLEL,
     trace: picture_options.Trace = None,
     plot: picture_options.Plot = None,
     plot_window: picture_options.PlotWindow = None,
@@ -315,6 +323,9 @@ def generate(
             threads=threads,
             sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
             ignore_eos=ignore_eos,
+            stop=tuple(stop or ()),
+            chat=chat,
+            system=system,
             stats=stats,
             verify=verify,
             format=cfg.parse_format(format_),
@@ -337,10 +348,12 @@ def generate(
                 p_split=draft_p_split,
             ),
             pictures=Pictures.from_options(trace, plot, plot_window, live),
+            batch=batch_options.files(prompts, output, resume, parallel),
         ),
     )
 
 
+app.command()(chat_options.command(generate))
 app.command()(cli_bench.bench)
 
 
@@ -360,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeinfer_cli.generate import run_spawned
 
         return run_rank(place, lambda: run_spawned(place))
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.raise_on_signals()
     return guard(lambda: _command(args), verbose=bool({"-v", "--verbose"} & set(args)))
 
 
@@ -397,16 +410,11 @@ def guard(call: Callable[[], int], *, verbose: bool) -> int:
         return call()
     except BaseException as error:  # noqa: BLE001 - the one place where errors end
         # Launchers send signals to the ranks of a failing job: what is said stays one line.
-        _set_handlers(signal.SIG_IGN)
+        interrupt.set_handlers(signal.SIG_IGN)
         interrupted = isinstance(error, KeyboardInterrupt)
         code = _end(Interrupted(signal.SIGINT) if interrupted else error, verbose)
-        _set_handlers(signal.SIG_DFL)
+        interrupt.set_handlers(signal.SIG_DFL)
         return code
-
-
-def _set_handlers(handler: signal.Handlers) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, handler)
 
 
 def _end(error: BaseException, verbose: bool) -> int:
@@ -416,7 +424,7 @@ def _end(error: BaseException, verbose: bool) -> int:
     code = exit_code_of(error)
     if isinstance(error, BrokenPipeError | OutputClosedError):
         _discard_stdout()
-    elif _speaks_for_all():
+    elif _speaks_for_all(error):
         if verbose and not isinstance(error, PipeinferError | Interrupted):
             traceback.print_exception(error)
         print(f"pipeinfer: error: {_line(error)}", file=sys.stderr, flush=True)
@@ -427,17 +435,21 @@ def _end(error: BaseException, verbose: bool) -> int:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, Interrupted):
-        return f"interrupted by {signal.Signals(error.signum).name}"
+        how = f": {error.resume}" if error.resume else ""
+        return f"interrupted by {signal.Signals(error.signum).name}{how}"
     text = " ".join(str(error).split())
     if isinstance(error, PipeinferError):
         return text
     return f"unexpected {type(error).__name__}: {text} (-v shows where)"
 
 
-def _speaks_for_all() -> bool:
+def _speaks_for_all(error: BaseException) -> bool:
     """Whether this rank says what went wrong. Errors that all ranks meet are said once."""
     place = spawned.folder()
     if place is not None:
+        failure = spawned.read_failure(place)
+        if isinstance(error, Interrupted) and failure and failure.code != error.exit_code:
+            return False  # when a rank has failed, launchers end the others with signals
         return spawned.claim_report(place)
     if _mpi_running() or launch.detect(os.environ).rank == 0:
         return True
@@ -459,7 +471,3 @@ def _abort(code: int) -> NoReturn:
 def _discard_stdout() -> None:
     """Python would write what is left at exit, and fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupt(signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signum)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import (
@@ -114,6 +115,11 @@ class JobConfig:
         """How its requests may draft."""
         raise NotImplementedError
 
+    @property
+    def n_texts(self) -> int:
+        """Texts that have cells in the KV caches at a time."""
+        return 1
+
     def to_json(self) -> str:
         """The configuration as text for a rank that we start ourselves."""
         return json.dumps({"kind": self.kind, **dataclasses.asdict(self)}, default=str)
@@ -136,15 +142,21 @@ class GenerateConfig(JobConfig):
     draft: DraftConfig = DEFAULT_DRAFT
     pictures: Pictures = NO_PICTURES
     ablations: tuple[Ablation, ...] = ()
+    stop: tuple[str, ...] = ()  # strings before which the text ends
+    chat: bool = False  # the prompt is a user's message
+    system: str | None = None  # with chat
+    batch: BatchFiles | None = None  # many prompts in place of `prompt`
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
         check_count("-n/--n-predict", self.n_predict)
+        check_texts(self.stop, self.system, chat=self.chat)
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         check_ablations(self.strategy, self.ablations)
         self._check_drafter()
         self._check_synthetic()
+        self._check_batch()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
 
@@ -167,6 +179,22 @@ class GenerateConfig(JobConfig):
         if self.verify:
             raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
 
+    def _check_batch(self) -> None:
+        if self.batch is None:
+            return
+        if self.prompt != Prompt():
+            raise UserError("a prompt and --prompts were both given: give one of them")
+        if self.verify:
+            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
+        if self.batch.parallel > 1 and (self.emulate or self.synth_acceptance):
+            raise UserError(
+                f"--parallel {self.batch.parallel}: an emulated cluster and a synthetic text are "
+                "for one request at a time: leave --parallel out"
+            )
+        pictures = self.pictures
+        if pictures.trace or pictures.plot or pictures.live:
+            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+
     @property
     def uses_draft_model(self) -> bool:
         """Whether the head's cores are a draft model's."""
@@ -177,6 +205,13 @@ class GenerateConfig(JobConfig):
         """How its request drafts."""
         return [] if self.strategy == "iterative" else [self.draft]
 
+    @property
+    def n_texts(self) -> int:
+        """Those of a batch, and the one that ended last: another may begin like it."""
+        if self.batch is None or self.batch.parallel == 1:
+            return 1
+        return self.batch.parallel + 1
+
     @classmethod
     def from_json(cls, text: str) -> GenerateConfig:
         """Inverse of `to_json`."""
@@ -186,6 +221,7 @@ class GenerateConfig(JobConfig):
         file = None if prompt["file"] is None else Path(prompt["file"])
         split = fields.pop("layer_split")
         draft = DraftConfig(**fields.pop("draft"))
+        batch = fields.pop("batch")
         return cls(
             prompt=Prompt(text=prompt["text"], file=file),
             sample=SampleParams(**fields.pop("sample")),
@@ -193,6 +229,8 @@ class GenerateConfig(JobConfig):
             draft=draft,
             pictures=Pictures.from_fields(fields.pop("pictures")),
             ablations=tuple(fields.pop("ablations")),
+            stop=tuple(fields.pop("stop")),
+            batch=None if batch is None else BatchFiles.from_fields(batch),
             **fields,
         )
 
@@ -259,6 +297,17 @@ def _decode(data: bytes, source: str) -> str:
         raise UserError(
             f"{source} is not UTF-8 text (byte {error.start}): convert it, for example with iconv"
         ) from None
+
+
+def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
+    """UserError for stop strings and system texts that make no sense."""
+    for text in stop:
+        if not _decode(text.encode(errors="surrogateescape"), "--stop"):
+            raise UserError("--stop '': every text has it: give some characters")
+    if system is not None:
+        _decode(system.encode(errors="surrogateescape"), "--system")
+        if not chat:
+            raise UserError("--system: give --chat with it, or use pipeinfer chat")
 
 
 def check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:

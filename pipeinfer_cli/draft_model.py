@@ -11,7 +11,7 @@ from pipeinfer_cli import native
 from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
-from pipeinfer_cli.vocab import Vocab, bindings
+from pipeinfer_cli.vocab import bindings
 
 N_BATCH = 32
 
@@ -19,13 +19,20 @@ N_BATCH = 32
 class ModelDrafter:
     """Tokens of a small model with the target's vocabulary, drawn as the target draws its own.
 
-    Used by one thread.
+    Used by one thread. Of the vocabulary it proposes the ids below `n_shared` only (None: all), and
+    reads others, which it does not know, as its end of text.
 
     Its KV cache keeps the longest beginning that a context shares with the one before.
     """
 
     def __init__(
-        self, path: Path, *, n_ctx: int, n_threads: int, sample: SampleParams = DEFAULT_SAMPLE
+        self,
+        path: Path,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        sample: SampleParams = DEFAULT_SAMPLE,
+        n_shared: int | None = None,
     ) -> None:
         self._llama = llama = bindings()
         native.capture_log()
@@ -45,7 +52,11 @@ class ModelDrafter:
         self._memory = llama.llama_get_memory(self._context)
         self._n_ctx = n_ctx
         self._sample = sample
-        self._n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        vocab = llama.llama_model_get_vocab(self._model)
+        n_tokens: int = llama.llama_vocab_n_tokens(vocab)
+        self._n_vocab = n_tokens if n_shared is None else min(n_shared, n_tokens)
+        eos: int = llama.llama_vocab_eos(vocab)
+        self._unknown = eos if 0 <= eos < self._n_vocab else 0
         self._cached: list[int] = []
 
     def propose(
@@ -86,7 +97,8 @@ class ModelDrafter:
         llama = self._llama
         for first in range(0, len(tokens), N_BATCH):
             piece = tokens[first : first + N_BATCH]
-            ids: Any = (llama.llama_token * len(piece))(*piece)
+            known = (token if token < self._n_vocab else self._unknown for token in piece)
+            ids: Any = (llama.llama_token * len(piece))(*known)
             status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
             assert status == 0, f"the draft model failed with {status}"
             self._cached += piece
@@ -98,18 +110,3 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     if list(a[:n_shortest]) == list(b[:n_shortest]):  # the usual case, at C's speed
         return n_shortest
     return next(i for i in range(n_shortest) if a[i] != b[i])
-
-
-def check_same_vocabulary(target: Vocab, draft: Vocab, path: Path) -> None:
-    """UserError, naming the first difference, unless both have the same tokens."""
-    if target.n_tokens != draft.n_tokens:
-        raise UserError(
-            f"the draft model {str(path)!r} has {draft.n_tokens} tokens, the target "
-            f"{target.n_tokens}: use a draft model with the target's vocabulary (-md)"
-        )
-    for token in range(target.n_tokens):
-        if target.text(token) != draft.text(token):
-            raise UserError(
-                f"the draft model {str(path)!r} has another vocabulary: token {token} is "
-                f"{draft.text(token)!r}, the target's is {target.text(token)!r} (-md)"
-            )

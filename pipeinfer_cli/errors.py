@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import ClassVar
 
@@ -33,14 +34,15 @@ class OutputClosedError(PipeinferError):
 class Interrupted(BaseException):
     """A signal asked us to end; not an Exception, so that no handler of errors swallows it."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, *, resume: str = "") -> None:
         super().__init__(signum)
         self.signum = signum
+        self.resume = resume  # how to go on, if nothing is lost
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + self.signum
+        """75 if nothing is lost, else the shell's convention: 130, 143, 138 (SIGUSR1), ..."""
+        return os.EX_TEMPFAIL if self.resume else 128 + self.signum
 
 
 def exit_code_of(error: BaseException | None) -> int:

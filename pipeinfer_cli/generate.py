@@ -10,9 +10,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import launch, models, output, shards, spawned
+from pipeinfer_cli import interrupt, launch, models, output, shards, spawned
+from pipeinfer_cli.batch.config import RESUME, BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.lines import read_line
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
@@ -32,8 +35,23 @@ def generate(config: GenerateConfig) -> int:
     if config.pictures.live:
         shown = replace(config.pictures, terminal=output.find_terminal())
         config = replace(config, pictures=shown)
+    if config.batch is not None:
+        return _generate_batch(config, config.batch)
     with output.restored_terminal() if config.pictures.terminal else nullcontext():
-        return start(_resolved(config) if launch.detect(os.environ).alone else config)
+        return _start_resolved(config)
+
+
+def _generate_batch(config: GenerateConfig, batch: BatchFiles) -> int:
+    batch = replace(batch, terminal=output.find_terminal())
+    with (
+        interrupt.resumable(RESUME if batch.is_resumable else ""),
+        output.restored_terminal() if batch.terminal else nullcontext(),
+    ):
+        return _start_resolved(replace(config, batch=batch))
+
+
+def _start_resolved(config: GenerateConfig) -> int:
+    return start(_resolved(config) if launch.detect(os.environ).alone else config)
 
 
 def start(config: JobConfig) -> int:
@@ -70,13 +88,15 @@ def alone(config: JobConfig) -> int:
 
 def _resolved(config: GenerateConfig) -> GenerateConfig:
     """The same with the models' files, and the prompt's text. Raises UserError."""
-    text = read_prompt(config.prompt)
+    batch = config.batch and config.batch.resolved()
+    prompt = config.prompt if batch else Prompt(text=read_prompt(config.prompt))
     draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
     return replace(
         config,
         model=str(models.resolve(config.model)),
         draft_model=draft_model,
-        prompt=Prompt(text=text),
+        prompt=prompt,
+        batch=batch,
     )
 
 
@@ -93,6 +113,7 @@ def _spawn(config: JobConfig) -> int:
             # Not through the command line: launchers read things into it (a prompt ":").
             files={CONFIG_FILE: config.to_json()},
             verbose=config.verbose,
+            read_line=read_line if isinstance(config, ChatConfig) else None,
         )
     )
 
@@ -108,6 +129,7 @@ def _read_config(text: str) -> JobConfig:
     """Inverse of `JobConfig.to_json`."""
     kinds: dict[str, Callable[[str], JobConfig]] = {
         GenerateConfig.kind: GenerateConfig.from_json,
+        ChatConfig.kind: ChatConfig.from_json,
         BenchGroup.kind: BenchGroup.from_json,
         CalibrateJob.kind: CalibrateJob.from_json,
     }

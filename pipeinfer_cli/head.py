@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
+from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.config import OutputFormat
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import Interrupted, RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Result, Run
 from pipeinfer_cli.scheduler import Scheduler
@@ -101,8 +100,9 @@ class Waiting:
 class TokenStream:
     """The head's loop: schedule, submit, wait; iterate over it for the generated token ids.
 
-    They have no end: the caller stops, and calls `finish` before another request uses the
-    pipeline. RunError if a stage fails or no result comes for `timeout_s`.
+    They have no end unless `asked` says that the job shall end: the caller stops, and calls
+    `finish` before another request uses the pipeline. RunError if a stage fails or no result comes
+    for `timeout_s`.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class TokenStream:
         drafts: Drafts | None = None,
         gate: Gate | None = None,
         observer: Observer | None = None,
+        asked: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._asked = asked
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._waiting = Waiting(pipeline, timeout_s)
@@ -125,7 +127,7 @@ class TokenStream:
             scheduler.set_speculating(gate.is_open)
 
     def __iter__(self) -> Iterator[int]:
-        while True:
+        while not self._asked():
             self._submit()
             if (result := self._wait_for_result()) is not None:
                 tokens = self._take(result)
@@ -167,38 +169,40 @@ class TokenStream:
         return tokens
 
 
-@dataclass(slots=True)
-class Answer:
-    """The text so far. `finish_reason`: `stop` (end of generation), `length`, or `error`."""
-
-    tokens: list[int] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)  # when each token was decided
-    text: str = ""
-    finish_reason: str = "error"
-
-
 def answer_tokens(
-    tokens: Iterable[int], vocab: Vocab, n_max: int, *, ignore_eos: bool, answer: Answer
+    tokens: Iterable[int],
+    vocab: Vocab,
+    n_max: int,
+    *,
+    ignore_eos: bool,
+    answer: Answer,
+    stop: Sequence[str] = (),
 ) -> Iterator[str]:
     """Takes tokens until the answer ends; yields text as it comes, in whole UTF-8 characters.
 
-    An end-of-generation token counts among the tokens, but has no text.
+    An end-of-generation token counts among the tokens, but has no text. The text also ends before
+    the first of the strings `stop`; the tokens then end with the one that completes it. Tokens that
+    end before the answer does have been interrupted. An error comes after the text before it.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        answer.tokens.append(token)
-        answer.times_s.append(time.monotonic())
-        if vocab.ends_generation(token) and not ignore_eos:
-            answer.finish_reason = "stop"
-        elif len(answer.tokens) == n_max:
-            answer.finish_reason = "length"
-        is_over = answer.finish_reason != "error"
-        piece = b"" if answer.finish_reason == "stop" else vocab.piece(token)
-        if text := decoder.decode(piece, final=is_over):
-            answer.text += text
+    growing = Growing(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
+    try:
+        for token in tokens:
+            if text := growing.feed(token):
+                yield text
+            if growing.is_over:
+                break
+        else:
+            answer.finish_reason = "interrupted"
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            answer.finish_reason = "interrupted"
+        if text := growing.finish():
             yield text
-        if is_over:
-            return
+        raise
+    if text := growing.finish():
+        yield text
 
 
 class Writer:

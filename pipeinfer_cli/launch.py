@@ -110,6 +110,20 @@ def default_threads(local_ranks: int, env: Mapping[str, str] | None = None) -> i
     return max(1, len(affinity()) // local_ranks)
 
 
+def job_id(env: Mapping[str, str]) -> str | None:
+    """The batch system's number of this job, for what it writes; None outside of one."""
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"):
+        if value := env.get(name, "").strip():
+            return value
+    return None
+
+
+def job_mark(env: Mapping[str, str]) -> dict[str, str]:
+    """The same as an entry of a JSON object; nothing outside of a job."""
+    found = job_id(env)
+    return {} if found is None else {"job_id": found}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
     """Where a rank runs, and with how many compute threads."""

@@ -104,6 +104,24 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
         yield lambda done: bar.update(task, completed=done)
 
 
+@contextmanager
+def items_bar(total: int, terminal: Terminal) -> Iterator[Callable[[int, str], None]]:
+    """A bar on the terminal on stderr while the block runs.
+
+    Call the value with how many are done, and a text about it.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    # stderr may be a pipe to the process that has the terminal: rich must not find out for itself
+    console = Console(file=sys.stderr, force_terminal=True, width=terminal.n_columns)
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
+    # Drawn seldom: its thread shares the head's cores.
+    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
+
+
 def size(count_bytes: int) -> str:
     """Bytes for people: `98.4 MB`."""
     value = float(count_bytes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import launch, models, mpi
+from pipeinfer_cli import interrupt, launch, models, mpi
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 N_BATCH = 32
 # After a signal a rank waits this long for the head to end the job.
 FAREWELL_S = 5.0
+HEAD_FIRST_S = 3.0  # of these, before it says so itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +138,17 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
         model=info,
         layers=placed.layers,
         n_ctx=config.n_ctx,
-        n_cells=config.n_ctx + max((spare_cells(each, depth) for each in config.drafts), default=0),
+        n_cells=config.n_ctx * config.n_texts + _spare_cells(config, depth),
         profile=profile,
         seats=tuple(seats),
         expected=placed.expected,
     )
+
+
+def _spare_cells(config: JobConfig, depth: int) -> int:
+    """For branches, and for the holes that texts leave among one another."""
+    spare = [spare_cells(each, depth, n_texts=config.n_texts) for each in config.drafts]
+    return max(spare, default=spare_cells(None, depth, n_texts=config.n_texts))
 
 
 def open_engine(config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int = 1) -> Engine:
@@ -207,13 +214,14 @@ def _engine_config(
 def serve(engine: Engine) -> int:
     """A rank that is not the head: its threads do the work until the head ends the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks; the head answers it
+    interrupt.raise_on_signals()
     try:
         while (code := engine.serve(timeout_s=0.2)) is None:
             pass
         return code
     except Interrupted as interrupted:
         # mostly the head has the same signal, and says so itself
-        code = engine.serve(timeout_s=1)
+        code = engine.serve(timeout_s=HEAD_FIRST_S)
         if code is None:
             engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
             code = engine.serve(timeout_s=FAREWELL_S)

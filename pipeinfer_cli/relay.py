@@ -73,10 +73,14 @@ class Relays:
         for fd in self._owned:
             os.close(fd)
 
+    def own(self, fd: int) -> int:
+        """Closes the file descriptor in the end; returns it."""
+        self._owned.append(fd)
+        return fd
+
     def add(self, source: int, sink: int) -> Relay:
         """Relays `source`, which is ours from now on, to `sink`."""
-        self._owned.append(source)
-        self._relays.append(Relay(source, sink))
+        self._relays.append(Relay(self.own(source), sink))
         return self._relays[-1]
 
     def capture(self, source: int, keep_bytes: int) -> Relay:

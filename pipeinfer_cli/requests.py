@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeinfer_cli import models
 from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.crowd import Crowd
-from pipeinfer_cli.draft_model import ModelDrafter, check_same_vocabulary
+from pipeinfer_cli.draft_model import ModelDrafter
 from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
@@ -29,6 +30,7 @@ from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Str
 from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.sequences import Kept, SequencePool
+from pipeinfer_cli.shared_vocab import share
 from pipeinfer_cli.stats import Setting
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
@@ -68,11 +70,19 @@ class Running:
 class Head:
     """Begins one request after the other; what the one before has left in flight is given up."""
 
-    def __init__(self, plan: Plan, engine: Engine, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        *,
+        timeout_s: float,
+        asked: Callable[[], bool] = lambda: False,  # to end: see TokenStream
+    ) -> None:
         self._plan = plan
         self._engine = engine
         self.lateness = Lateness()  # of an emulated cluster, over all requests
         self._timeout_s = timeout_s
+        self._asked = asked
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
@@ -108,6 +118,7 @@ class Head:
                 drafts=thread,
                 gate=Gate() if strategy == "auto" else None,
                 observer=watch.observer if watch is not None else None,
+                asked=self._asked,
             )
             self._last = stream, scheduler
             setting = self.setting(request, n_reused=scheduler.n_reused)
@@ -189,26 +200,34 @@ class Head:
 
 
 class Drafters:
-    """Makes the requests' drafters. A draft model is loaded once, and serves all of them."""
+    """Makes the requests' drafters.
+
+    A draft model is loaded once for each slot, and serves one request after the other.
+    """
 
     def __init__(self, config: JobConfig, vocab: Vocab) -> None:
         self._config = config
         self._vocab = vocab
-        self._models: dict[Path, ModelDrafter] = {}
+        self._models: dict[tuple[Path, int], ModelDrafter] = {}
 
     def make(
-        self, kind: DrafterKind, draft_model: str | None, sample: SampleParams | None = None
+        self,
+        kind: DrafterKind,
+        draft_model: str | None,
+        sample: SampleParams | None = None,
+        slot: int = 0,
     ) -> Drafter | None:
         """A drafter that knows no text yet, and draws as the target does; None: as the job says.
 
-        UserError if its vocabulary is not the target's.
+        The one before it, of the same slot, is not used any more. UserError if its vocabulary is
+        not the target's.
         """
         if kind == "none":
             return None
         if kind == "ngram":
             return NgramDrafter()
         assert draft_model is not None
-        model = self._load(models.resolve(draft_model))
+        model = self._load(models.resolve(draft_model), slot)
         model.forget(sample or self._config.sample)
         return model if kind == "model" else FirstThatKnows(NgramDrafter(), model)
 
@@ -217,15 +236,22 @@ class Drafters:
         while self._models:
             self._models.popitem()[1].close()
 
-    def _load(self, path: Path) -> ModelDrafter:
-        if path not in self._models:
+    def _load(self, path: Path, slot: int) -> ModelDrafter:
+        if (path, slot) not in self._models:
             config = self._config
             read_model_info(path)  # says what is wrong with the file
-            check_same_vocabulary(self._vocab, Vocab(path, verbose=config.verbose), path)
-            self._models[path] = ModelDrafter(
-                path, n_ctx=config.n_ctx, n_threads=config.draft_threads, sample=config.sample
+            draft_vocab = Vocab(path, verbose=config.verbose)
+            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
+            if shared.note and slot == 0:
+                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
+            self._models[path, slot] = ModelDrafter(
+                path,
+                n_ctx=config.n_ctx,
+                n_threads=config.draft_threads,
+                sample=config.sample,
+                n_shared=shared.n_shared,
             )
-        return self._models[path]
+        return self._models[path, slot]
 
 
 def check_room(prompt: Sequence[int], n_ctx: int, n_predict: int) -> int:

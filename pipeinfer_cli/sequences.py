@@ -197,9 +197,10 @@ class Sequences:
         return kept
 
 
-def spare_cells(draft: DraftConfig, depth: int) -> int:
-    """Cells that the branches of a request take, beyond those of its text."""
-    return 0 if draft.width == 1 else N_HOLES_MAX + (depth + 1) * draft.n_max
+def spare_cells(draft: DraftConfig | None, depth: int, *, n_texts: int = 1) -> int:
+    """Cells that branches take, and holes between several texts, beyond those of the texts."""
+    n_branches = 0 if draft is None or draft.width == 1 else (depth + 1) * draft.n_max
+    return n_branches + (N_HOLES_MAX if n_branches or n_texts > 1 else 0)
 
 
 def _leads_on(node: Node, root: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -9,15 +10,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import pipeline
+from pipeinfer_cli import interrupt, launch, pipeline
+from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.batch.work import BatchWork
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
 from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.calibration.measure import CalibrateWork
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import Answer, Writer, answer_tokens
+from pipeinfer_cli.head import Writer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
@@ -36,6 +41,12 @@ def run(config: JobConfig, comm: Comm | None) -> int:
     if isinstance(config, CalibrateJob):
         return pipeline.run(config, comm, partial(CalibrateWork, config))
     assert isinstance(config, GenerateConfig)
+    if isinstance(config, ChatConfig):
+        from pipeinfer_cli.chat.work import ChatWork  # which answers as we do
+
+        return pipeline.run(config, comm, partial(ChatWork, config))
+    if config.batch is not None:
+        return pipeline.run(config, comm, partial(BatchWork, config, config.batch))
     return pipeline.run(config, comm, partial(prepare_generate, config))
 
 
@@ -44,7 +55,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     config.pictures.check()
     text = read_prompt(config.prompt)
     vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-    prompt = vocab.tokenize(text)
+    prompt = message_prompt(config, vocab, text) if config.chat else vocab.tokenize(text)
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict:
         print(
@@ -52,10 +63,18 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
             f"after {room} tokens instead of {config.n_predict}",
             file=sys.stderr,
         )
+    request = make_request(config, plan, vocab, prompt, min(config.n_predict, room))
+    return partial(generate, config, plan, request, vocab)
+
+
+def make_request(
+    config: GenerateConfig, plan: Plan, vocab: Vocab, prompt: Sequence[int], n_max: int
+) -> Request:
+    """The request that the configuration describes; loads the draft model. Raises UserError."""
     is_plain = config.strategy == "iterative"
-    request = Request(
+    return Request(
         prompt=prompt,
-        n_max=min(config.n_predict, room),
+        n_max=n_max,
         strategy=config.strategy,
         ablations=config.ablations,
         draft=config.draft,
@@ -65,26 +84,28 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         prior=plan.prior(config.draft_model),
         synthetic=_pretence(config, plan).text(vocab.n_tokens),
     )
-    return partial(generate, config, plan, request, vocab)
 
 
 def generate(
     config: GenerateConfig, plan: Plan, request: Request, vocab: Vocab, engine: Engine
 ) -> None:
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
-    head = Head(plan, engine, timeout_s=config.timeout_s)
-    answer = Answer()
-    pretence = _pretence(config, plan)
-    for note in pretence.notes():
-        print(f"pipeinfer: note: {note}", file=sys.stderr)
-    stats = write_text(config, head, request, vocab, answer, pretence)
-    for note in head.lateness.notes():
-        print(f"pipeinfer: note: {note}", file=sys.stderr)
-    if config.stats:
-        print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
-    if config.verify:
-        with head.begin(replace(request, strategy="iterative")) as plain:
-            verify(answer.tokens, plain.tokens)
+    with interrupt.noted() as asked:
+        head = Head(plan, engine, timeout_s=config.timeout_s, asked=asked)
+        answer = Answer()
+        pretence = _pretence(config, plan)
+        for note in pretence.notes():
+            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        stats = write_text(config, head, request, vocab, answer, pretence)
+        for note in head.lateness.notes():
+            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        if config.stats:
+            print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
+        asked.check()
+        if config.verify:
+            with head.begin(replace(request, strategy="iterative")) as plain:
+                verify(answer.tokens, plain.tokens)
+        asked.check()
 
 
 def _pretence(config: JobConfig, plan: Plan) -> Pretence:
@@ -108,23 +129,31 @@ def write_text(
             start_s = time.monotonic()
             try:
                 for text in answer_tokens(
-                    running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
+                    running.tokens,
+                    vocab,
+                    request.n_max,
+                    ignore_eos=ignore_eos,
+                    answer=answer,
+                    stop=config.stop,
                 ):
                     writer.write(text)
             finally:
                 stats = measure(running.setting, start_s, answer.times_s, running.counters)
                 watch.finish()
-                writer.finish(answer, stats, pretence.as_dict(head.lateness))
+                marks = {**pretence.as_dict(head.lateness), **launch.job_mark(os.environ)}
+                writer.finish(answer, stats, marks)
     watch.write_files(config.pictures, stats)
     return stats
 
 
 def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:
     """Says on stderr that plain decoding gives the same tokens; RunError where it does not."""
+    index = -1
     for index, (token, expected) in enumerate(zip(tokens, plain, strict=False)):
         if token != expected:
             raise RunError(
                 f"--verify: token {index + 1} of {len(tokens)} is {token}, without speculation "
                 f"{expected}: please report this, with the model and the command"
             )
-    print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)
+    if index + 1 == len(tokens):  # else interrupted
+        print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pipeinfer_cli import relay, spawned
+from pipeinfer_cli import relay, spawn_talk, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError
 from pipeinfer_cli.launch import Launcher
 
 POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
+HEAD_GRACE_S = 5.0  # what rank 0 gets after a signal, to end between two tokens
 GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
 SWEEP_S = 4.0  # how long we insist on SIGKILL
 DRAIN_S = 1.0  # how long the rest of the output may take after an abnormal end
@@ -36,14 +37,16 @@ class Job:
     program: Sequence[str]  # the command line of every rank
     files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
+    read_line: spawn_talk.ReadLine | None = None  # to talk with rank 0: a line when it asks
 
 
 def spawn(job: Job) -> int:
     """Runs the job to its end and returns its exit code; no process of it is left then.
 
-    Text of rank 0 goes to our stdout, stderr of all ranks to our stderr, as they come. Raises
-    RunError if a rank was killed or the launcher failed, Interrupted at a signal (the job has
-    been ended then), OutputClosedError if the reader of our stdout went away.
+    Text of rank 0 goes to our stdout, stderr of all ranks to our stderr, as they come. A signal is
+    handed to rank 0 if that listens, which then ends the job and says so. Raises RunError if a rank
+    was killed or the launcher failed, Interrupted if we have ended the job because of a signal,
+    OutputClosedError if the reader of our stdout went away.
     """
     place = Path(tempfile.mkdtemp(prefix="pipeinfer-"))  # 0700
     try:
@@ -58,17 +61,20 @@ def spawn(job: Job) -> int:
 
 
 def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
-    out = relays.add(_open_fifo(place / spawned.STDOUT_FIFO), 1)
-    relays.add(_open_fifo(place / spawned.STDERR_FIFO), 2)
+    out = relays.add(spawned.make_fifo(place / spawned.STDOUT_FIFO), 1)
+    relays.add(spawned.make_fifo(place / spawned.STDERR_FIFO), 2)
+    talk = spawn_talk.Talk(place, relays, job.read_line) if job.read_line else None
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ended = _wait(process, place, signals, relays, out)
+            ended = _wait(process, place, signals, relays, out, talk)
         finally:
             _sweep(place)
-        give_up_s = time.monotonic() + (DRAIN_S if not ended or process.returncode else math.inf)
-        relays.drain(lambda: bool(signals.received) or time.monotonic() > give_up_s)
-    if signals.received:
+        n_signals = len(signals.received)
+        is_abnormal = n_signals or not ended or process.returncode
+        give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
+        relays.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
+    if signals.received and not _has_spoken(place):
         raise Interrupted(signals.received[0])
     if out.closed:
         raise OutputClosedError("the reader of stdout went away")
@@ -82,16 +88,25 @@ def _wait(
     signals: _Signals,
     relays: relay.Relays,
     out: relay.Relay,
+    talk: spawn_talk.Talk | None,
 ) -> bool:
     """Relays output until the launcher has ended (True) or the grace after a failure is over."""
+    head_deadline_s = None  # when the head shall have ended by itself after a signal
     deadline_s = math.inf
     while process.poll() is None:
         relays.step(POLL_S)
-        if deadline_s == math.inf and (signals.received or out.closed or _failed(place)):
-            deadline_s = time.monotonic() + GRACE_S
+        if talk is not None and deadline_s == math.inf:
+            talk.step(signals.received, lambda: process.poll() is not None or _failed(place))
+        now_s = time.monotonic()
+        if signals.received and head_deadline_s is None:
+            listens = spawned.tell_head(place, signals.received[0])
+            head_deadline_s = now_s + (HEAD_GRACE_S if listens else 0)
+        is_over = head_deadline_s is not None and now_s >= head_deadline_s
+        if deadline_s == math.inf and (is_over or out.closed or _failed(place)):
+            deadline_s = now_s + GRACE_S
             _note_shared_memory(place)
             _ask_to_end(process, place, signals.received, out.closed)
-        elif time.monotonic() > deadline_s or len(signals.received) > 1:  # asked twice: at once
+        elif now_s > deadline_s or len(signals.received) > 1:  # asked twice: at once
             return False
     return True
 
@@ -117,12 +132,6 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return process.stdout, process.stderr
 
 
-def _open_fifo(path: Path) -> int:
-    os.mkfifo(path, 0o600)
-    # With a writing end of our own, an end of file never comes before the last rank is gone.
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
-
-
 def _failed(place: Path) -> bool:
     return (place / spawned.FAILURE_FILE).exists()
 
@@ -132,11 +141,18 @@ def _ask_to_end(
 ) -> None:
     """Asks the launcher to end the ranks, unless they are about to end by themselves."""
     failure = spawned.read_failure(place)
-    if received:
-        # hydra would die of SIGHUP and leave the ranks alone.
-        process.send_signal(signal.SIGTERM if received[0] == signal.SIGHUP else received[0])
-    elif closed or (failure is not None and failure.code < 0):
-        process.send_signal(signal.SIGTERM)
+    if failure is not None and failure.code >= 0 and not closed:
+        return
+    spawned.silence_ranks(place)
+    # hydra would die of SIGHUP and leave the ranks alone, and pass SIGUSR1 on
+    is_plain = bool(received) and received[0] in (signal.SIGINT, signal.SIGTERM)
+    process.send_signal(received[0] if is_plain else signal.SIGTERM)
+
+
+def _has_spoken(place: Path) -> bool:
+    """Whether a rank has ended the job by itself, and has said why."""
+    failure = spawned.read_failure(place)
+    return failure is not None and failure.code > 0 and spawned.has_reported(place)
 
 
 def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -> int:
@@ -158,7 +174,7 @@ def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -
         raise RunError(
             f"{who} was killed by signal {-failure.code} ({name}); all ranks were ended{detail}"
         )
-    if not (place / spawned.REPORTED_FILE).exists():
+    if not spawned.has_reported(place):
         raise RunError(f"{who} ended with exit code {failure.code}; all ranks were ended{detail}")
     return failure.code
 
@@ -207,7 +223,8 @@ class _Signals:
     """Collects the signals that ask us to end, and wakes the relays for them and for SIGCHLD."""
 
     def __init__(self) -> None:
-        self.received: list[int] = []
+        self.received: list[int] = []  # the first, and those that are no echo of it
+        self._received_s = 0.0
         self.fd, self._wake_fd = os.pipe()
         self._before: dict[int, Any] = {}
 
@@ -216,7 +233,8 @@ class _Signals:
             os.set_blocking(fd, False)
         self._wake_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
         for signum in (*spawned.ENDING_SIGNALS, signal.SIGCHLD):
-            self._before[signum] = signal.signal(signum, self._handle)
+            if signum == signal.SIGCHLD or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
+                self._before[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,5 +245,8 @@ class _Signals:
         os.close(self._wake_fd)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        if signum != signal.SIGCHLD:
-            self.received.append(signum)
+        now_s = time.monotonic()
+        if signum == signal.SIGCHLD or now_s < self._received_s + spawned.REPEAT_S:
+            return
+        self.received.append(signum)
+        self._received_s = now_s

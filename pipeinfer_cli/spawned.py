@@ -23,11 +23,17 @@ from typing import NoReturn
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
+STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see spawn_talk
+ASK_FIFO = "ask"
+ANSWER_SIGNAL = signal.SIGUSR1  # to rank 0, from its parent: end the answer that is under way
 FAILURE_FILE = "failure.json"
 REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
 MPI_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)")
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LISTENING_FILE = "listening"
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# A signal that comes again within this time is the same one, on another way.
+REPEAT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,8 @@ def enter(place: Path, rank: int) -> None:
     adopt(place / STDERR_FIFO, 2)
     if rank == 0:
         adopt(place / STDOUT_FIFO, 1)
+        if (place / STDIN_FIFO).exists():
+            os.dup2(os.open(place / STDIN_FIFO, os.O_RDONLY), 0)
     pid = os.fork()
     if pid != 0:
         _monitor(place, rank, pid)
@@ -61,6 +69,13 @@ def enter(place: Path, rank: int) -> None:
         signal.signal(signum, signal.SIG_DFL)  # the parent speaks for all ranks
     (place / f"rank-{rank}.pid").write_text(str(os.getpid()))
     threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def make_fifo(path: Path) -> int:
+    """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
+    os.mkfifo(path, 0o600)
+    # With the other end being our own, too, it has no end before we say so.
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
 def adopt(fifo: Path, fd: int) -> None:
@@ -103,6 +118,34 @@ def claim_report(place: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def announce_listening(place: Path) -> None:
+    """On rank 0: from now on a signal ends the job between two tokens."""
+    (place / LISTENING_FILE).touch()
+
+
+def tell_head(place: Path, signum: int) -> bool:
+    """The parent's part: hands a signal to rank 0, if that listens."""
+    if not (place / LISTENING_FILE).exists():
+        return False
+    _kill(int((place / "rank-0.pid").read_text()), signum)
+    return True
+
+
+def silence_ranks(place: Path) -> None:
+    """The parent's part: from now on it says what went wrong, unless a rank has done so."""
+    try:
+        with (place / REPORTED_FILE).open("x") as note:
+            note.write("parent")
+    except FileExistsError:
+        pass
+
+
+def has_reported(place: Path) -> bool:
+    """Whether a rank has said what went wrong."""
+    file = place / REPORTED_FILE
+    return file.exists() and not file.read_text()
 
 
 def record_shared_memory(place: Path, pid: int) -> None:

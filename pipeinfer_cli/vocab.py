@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,20 @@ from pipeinfer_cli.errors import UserError
 PIECE_BYTES = 256
 META_BYTES = 128
 FTYPE_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
+
+
+TYPES = {  # enum llama_token_attr; its other bits say how a text is cut into tokens
+    1 << 0: "unknown",
+    1 << 1: "unused",
+    1 << 2: "normal",
+    1 << 3: "control",
+    1 << 4: "user-defined",
+    1 << 5: "byte",
+}
+TYPE_BITS = sum(TYPES)
+
+Message = Mapping[str, str]  # role and content
+Entry = tuple[bytes, int]  # a token's text and type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +56,27 @@ class Vocab:
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_tokens: int = llama.llama_vocab_n_tokens(self._vocab)
 
-    def tokenize(self, text: str) -> list[int]:
-        """As llama.cpp's tools do: special tokens recognised, BOS where the model wants one."""
+    def tokenize(self, text: str, *, is_whole: bool = True) -> list[int]:
+        """As llama.cpp's tools do: special tokens recognised, BOS where the model wants one.
+
+        Nothing is added unless the text is whole.
+        """
         data = text.encode()
         room = len(data) + 8
         ids = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, True, True)
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, is_whole, True)
         assert count >= 0, "a text never has more tokens than bytes and added ones"
         return list(ids[:count])
 
-    def piece(self, token: int) -> bytes:
-        """The token's bytes, maybe a part of a UTF-8 character; empty for control tokens."""
+    def piece(self, token: int, *, is_special: bool = False) -> bytes:
+        """The token's bytes, maybe a part of a UTF-8 character.
+
+        Empty for control tokens, unless special ones are to be spelled, too.
+        """
         room = PIECE_BYTES
         while True:
             data = native.byte_buffer(room)
-            count = self._llama.llama_token_to_piece(self._vocab, token, data, room, 0, False)
+            count = self._llama.llama_token_to_piece(self._vocab, token, data, room, 0, is_special)
             if count >= 0:
                 return data.raw[:count]
             room = -count
@@ -63,6 +84,35 @@ class Vocab:
     def text(self, token: int) -> bytes:
         """The token as the vocabulary spells it, control tokens, too."""
         return bytes(self._llama.llama_vocab_get_text(self._vocab, token))
+
+    def kind(self, token: int) -> int:
+        """The bits of enum llama_token_attr that say of what type the token is; see TYPES."""
+        return int(self._llama.llama_vocab_get_attr(self._vocab, token)) & TYPE_BITS
+
+    def entries(self) -> list[Entry]:
+        """All tokens, by id: how they are spelled, and of what type they are."""
+        return [(self.text(token), self.kind(token)) for token in range(self.n_tokens)]
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text; None if there is none."""
+        return _id_or_none(self._llama.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos(self) -> int | None:
+        """The token that ends a text; None if there is none."""
+        return _id_or_none(self._llama.llama_vocab_eos(self._vocab))
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model wants its texts to begin with `bos`."""
+        return bool(self._llama.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The GGUF's own, in Jinja2; None if it has none."""
+        source: bytes | None = self._llama.llama_model_chat_template(self._model, None)
+        return None if source is None else source.decode(errors="replace")
 
     def ends_generation(self, token: int) -> bool:
         """Whether it is one of the model's end-of-generation tokens."""
@@ -99,3 +149,19 @@ def bindings() -> Any:
     import llama_cpp.llama_cpp as llama
 
     return llama
+
+
+def chat_formatter(template: str, *, bos: str, eos: str) -> Callable[[Sequence[Message]], str]:
+    """Renders a chat template (Jinja2, in a sandbox) with a beginning of the next answer.
+
+    Both this and the function that it returns raise whatever Jinja2 and the template want.
+    """
+    bindings()
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    formatter = Jinja2ChatFormatter(template=template, bos_token=bos, eos_token=eos)
+    return lambda messages: str(formatter(messages=list(messages)).prompt)
+
+
+def _id_or_none(token: int) -> int | None:
+    return token if token >= 0 else None

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeinfer_cli import cli, launch, spawned
+from pipeinfer_cli import cli, interrupt, launch, spawned
 from pipeinfer_cli.errors import UserError
 
 
@@ -41,6 +41,13 @@ def perform(act: str, rank: int) -> int:
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     elif name == "ready":
         Path(value, f"ready-{rank}").touch()
+    elif name == "obey":  # as the head does: ends between two tokens, and what it has is kept
+        with interrupt.noted() as asked:
+            Path(value, f"ready-{rank}").touch()
+            while not asked():
+                time.sleep(0.01)
+            print("kept", flush=True)
+            asked.check(resume="go on")
     elif name == "mpi":
         os.environ["MPI4PY_LIBMPI"] = value
         from mpi4py import MPI

@@ -49,8 +49,33 @@ def random_windowed(path: Path) -> Path:
     return finish(writer, path, tensor_shapes() | more)
 
 
-def begin(path: Path, arch: str) -> gguf.GGUFWriter:
-    """What both have in common."""
+def talking_llama(path: Path) -> Path:
+    """Writes a llama like `random_llama` that has a vocabulary: bytes, and words of nonsense."""
+    writer = begin(path, "llama", tokenizer="llama")
+    writer.add_rope_dimension_count(HEAD_DIM)
+    special = ["<unk>", "<s>", "</s>"]
+    data = [f"<0x{byte:02X}>" for byte in range(256)]
+    n_words = N_VOCAB - len(special) - len(data)
+    words = [
+        "\u2581",
+        *(f"\u2581{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(n_words - 1)),
+    ]
+    kinds = gguf.TokenType
+    writer.add_token_list([*special, *data, *words])
+    writer.add_token_scores([0.0] * len(special + data) + [-float(i) for i in range(n_words)])
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+        + [kinds.BYTE] * len(data)
+        + [kinds.NORMAL] * n_words
+    )
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    return finish(writer, path, tensor_shapes())
+
+
+def begin(path: Path, arch: str, tokenizer: str = "no_vocab") -> gguf.GGUFWriter:
+    """What they have in common."""
     writer = gguf.GGUFWriter(path, arch)
     writer.add_context_length(2048)
     writer.add_block_count(N_LAYER)
@@ -60,7 +85,7 @@ def begin(path: Path, arch: str) -> gguf.GGUFWriter:
     writer.add_head_count_kv(N_HEAD_KV)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(N_VOCAB)
-    writer.add_tokenizer_model("no_vocab")
+    writer.add_tokenizer_model(tokenizer)
     return writer
 
 

@@ -10,7 +10,9 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyte
 
@@ -83,6 +85,55 @@ def run_on_terminal(
         screen.frames,
         stdout.decode() if stdout else "",
     )
+
+
+class Person:
+    """A command on a terminal of its own, and somebody who types.
+
+    stdin and stderr are the terminal; stdout is a file.
+    """
+
+    def __init__(self, command: list[str], stdout: Path) -> None:
+        self._main, terminal = os.openpty()
+        fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("HHHH", N_LINES, N_COLUMNS, 0, 0))
+        with stdout.open("wb") as file:
+            self.process = subprocess.Popen(
+                command,
+                stdin=terminal,
+                stdout=file,
+                stderr=terminal,
+                env={**os.environ, "TERM": "xterm-256color"},
+                start_new_session=True,
+                # the terminal's Ctrl-C becomes a signal then
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            )
+        os.close(terminal)
+        self._screen = Screen()
+
+    @property
+    def lines(self) -> list[str]:
+        return self._screen.lines
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._main, keys)
+
+    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 60) -> None:
+        give_up_s = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < give_up_s, self.lines
+            assert self.process.poll() is None, self.lines
+            if data := _read(self._main):
+                self._screen.feed(data)
+
+    def wait(self) -> int:
+        """The exit code; `lines` are those at the end."""
+        try:
+            while (data := _read(self._main)) is not None:
+                self._screen.feed(data)
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()
+            os.close(self._main)
 
 
 def _read(main: int) -> bytes | None:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import Answer, answer_tokens
+from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.stats import measure
 from pipeinfer_cli.trace.config import Pictures

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import closing
 
+from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.bench import afterwards
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
@@ -14,7 +15,7 @@ from pipeinfer_cli.config import DEFAULT_DRAFT
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.emulation.synthetic import SyntheticText
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.head import Answer, answer_tokens
+from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from dequantize import copy_field
 
 N_EMBD, N_FF, N_HEAD = 64, 64, 2
 N_LAYER = 32
@@ -24,7 +23,8 @@ def main(source: Path, target: Path, n_layer: int) -> None:
     writer = gguf.GGUFWriter(target, "llama")
     for field in reader.fields.values():
         if field.name.startswith("tokenizer."):
-            copy_field(field, writer)
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
     writer.add_context_length(8192)
     writer.add_block_count(n_layer)
     writer.add_embedding_length(N_EMBD)

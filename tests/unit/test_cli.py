@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeinfer_cli import build_info, cli, generate, launch, spawn
+from pipeinfer_cli import build_info, cli, generate, interrupt, launch, spawn
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
 from pipeinfer_cli.sampling import SampleParams
@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in interrupt.SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
@@ -161,6 +161,10 @@ def test_signals_while_an_error_is_said_change_nothing(capsys: Capture) -> None:
         (["generate", "-m", "m", "--layer-split", "1;2"], "'1;2'"),
         (["generate", "-m", "m", "--ranks", "2", "--layer-split", "1"], "1 weights for 2 ranks"),
         (["generate", "-m", "m", "-f", "f", "prompt"], "one of them"),
+        (["generate", "-m", "m", "--prompts", "p", "-f", "f"], "one of them"),
+        (["generate", "-m", "m", "--prompts", "p", "--resume"], "--resume without --output"),
+        (["generate", "-m", "m", "--prompts", "p", "--parallel", "0"], "--parallel 0"),
+        (["generate", "-m", "m", "--output", "o", "hi"], "--output without --prompts"),
         (["generate", "-m", "m", "-f", "/no/file"], "'/no/file'"),
         (["generate", "-m", "no.gguf", "hi"], "no.gguf"),
         (["generate", "-m", "nosuch", "hi"], "known name: give a GGUF path or one of smollm2"),
@@ -194,6 +198,7 @@ def _raise(error: BaseException) -> Callable[[], int]:
         (MemoryError(), 1, "unexpected MemoryError"),
         (KeyboardInterrupt(), 130, "interrupted by SIGINT"),
         (Interrupted(signal.SIGTERM), 143, "interrupted by SIGTERM"),
+        (Interrupted(signal.SIGUSR1, resume="go on"), 75, "interrupted by SIGUSR1: go on"),
     ],
 )
 def test_errors_become_exit_codes(

@@ -6,10 +6,11 @@ from itertools import count, islice
 
 import pytest
 
+from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.head import Answer, TokenStream, Writer, answer_tokens
+from pipeinfer_cli.head import TokenStream, Writer, answer_tokens
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import Fate, Result
 from pipeinfer_cli.scheduler import Scheduler
@@ -67,6 +68,11 @@ def test_ends(tokens, n_max, ignore_eos, text, n_tokens, reason):
     assert "".join(pieces) == answer.text == text
     assert len(answer.tokens) == n_tokens == len(answer.times_s)
     assert answer.finish_reason == reason
+
+
+def test_tokens_that_end_before_the_text_does_have_been_interrupted():
+    answer, pieces = answer_of([0, 1], ScriptedVocab(b"a", b"b"), n_max=5)
+    assert (answer.finish_reason, "".join(pieces)) == ("interrupted", "ab")
 
 
 class ScriptedPipeline:
@@ -147,6 +153,18 @@ def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy,
     assert pipeline.runs == []
 
 
+def test_the_stream_ends_when_it_is_asked_to():
+    asked = []
+    stream = TokenStream(
+        ScriptedPipeline(), scheduler_of(Policy()), timeout_s=1, asked=lambda: bool(asked)
+    )
+    tokens = iter(stream)
+    assert [next(tokens), next(tokens)] == [3, 4]
+    asked.append("now")
+    assert list(tokens) == []
+    stream.finish()
+
+
 class Stdout(io.StringIO):
     def __init__(self):
         super().__init__()
@@ -184,5 +202,7 @@ def test_json_is_one_object_also_after_an_error():
 def test_verify_names_the_first_difference(capsys):
     verify([1, 2, 3], iter([1, 2, 3, 4]))
     assert "verified: 3 tokens" in capsys.readouterr().err
+    verify([1, 2, 3], iter([1, 2]))  # interrupted
+    assert capsys.readouterr().err == ""
     with pytest.raises(RunError, match="token 2 of 3 is 2, without speculation 9"):
         verify([1, 2, 3], iter([1, 9, 3]))

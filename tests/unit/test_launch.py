@@ -315,6 +315,22 @@ def test_signals_end_the_job(jobs: Jobs, signum: signal.Signals, stubborn: str) 
 
 
 @pytest_mpi
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=lambda s: s.name
+)
+def test_a_rank_0_that_listens_ends_the_job_by_itself(jobs: Jobs, signum: signal.Signals) -> None:
+    with jobs.start(3, f"0:obey={jobs.ready}", f"*:ready={jobs.ready}", "*:sleep=60") as parent:
+        jobs.wait_ready(3)
+        parent.send_signal(signum)
+        parent.send_signal(signum)  # `timeout` sends it twice
+        out, err = parent.communicate(timeout=LIMIT_S)
+    assert (parent.returncode, out) == (75, b"kept\n")
+    said = f"pipeinfer: error: interrupted by {signum.name}: go on"
+    assert err.decode().splitlines() == [said]
+    jobs.check_gone()
+
+
+@pytest_mpi
 @pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.25, 0.35])
 def test_a_signal_while_spawning(jobs: Jobs, delay_s: float) -> None:
     with jobs.start(3, "*:sleep=60") as parent:

@@ -1,0 +1,1 @@
+"""Many prompts through one pipeline: `pipeinfer generate --prompts`."""

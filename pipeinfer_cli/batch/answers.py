@@ -1,0 +1,167 @@
+"""Where a batch's answers come from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeinfer_cli import launch
+from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.batch.items import BadItem, Item, Messages
+from pipeinfer_cli.batch.results import error_line, to_line
+from pipeinfer_cli.config import GenerateConfig
+from pipeinfer_cli.drafters import Drafter
+from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.head import answer_tokens
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Drafters, Head, Request, check_room
+from pipeinfer_cli.stats import Stats, measure
+from pipeinfer_cli.vocab import Vocab
+
+# What a line says of the speed with --stats: times differ from run to run.
+LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n_accepted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An item is through."""
+
+    index: int
+    line: bytes
+    n_tokens: int = 0  # generated
+    is_failed: bool = False
+    is_interrupted: bool = False  # by a signal: the answer goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """An item as a request to the pipeline."""
+
+    item: Item
+    request: Request
+
+
+# Answers the items in any order, with at most so many of them in the pipeline at once.
+Answers = Callable[[Iterable[Item | BadItem], int], Iterator[Result]]
+
+
+class Tasks:
+    """Makes requests of items, and lines of what comes of them."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        plan: Plan,
+        vocab: Vocab,
+        drafters: Drafters | None,  # None: others see to them
+        chat_prompt: Callable[[Messages], list[int]],
+    ) -> None:
+        self._config, self._plan, self._vocab = config, plan, vocab
+        self._drafters, self._chat_prompt = drafters, chat_prompt
+
+    def task(self, item: Item | BadItem) -> Task | Result:
+        """The item's request, or a line that says why there is none."""
+        if isinstance(item, BadItem):
+            return failed(item, item.error)
+        try:
+            return Task(item=item, request=self._request(item))
+        except UserError as error:
+            return failed(item, str(error))
+
+    def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
+        """What is written of an answer: always the same without --stats and a batch system."""
+        fields: dict[str, Any] = {
+            "id": item.id,
+            "text": answer.text,
+            "tokens": answer.tokens,
+            "n_prompt": stats.n_prompt,
+            "seed": item.sample.seed,
+            "finish_reason": answer.finish_reason,
+        }
+        if self._config.synth_acceptance is not None:
+            fields["synthetic"] = self._config.synth_acceptance
+        fields.update(launch.job_mark(os.environ))
+        if self._config.stats:
+            fields["stats"] = _short(stats.as_dict())
+        return to_line(fields)
+
+    def _request(self, item: Item) -> Request:
+        config = self._config
+        if item.prompt is None:
+            prompt = self._chat_prompt(item.messages)
+        else:
+            prompt = self._vocab.tokenize(item.prompt)
+        room = check_room(prompt, config.n_ctx, item.n_predict)
+        pretence = Pretence.of(self._plan.profile, config.synth_acceptance, item.sample.seed)
+        return Request(
+            prompt=prompt,
+            n_max=min(item.n_predict, room),
+            strategy=config.strategy,
+            ablations=config.ablations,
+            draft=config.draft,
+            drafter=self._drafter(item),
+            prior=self._plan.prior(config.draft_model),
+            sample=item.sample,
+            reuse=True,
+            synthetic=pretence.text(self._vocab.n_tokens),
+        )
+
+    def _drafter(self, item: Item) -> Drafter | None:
+        config = self._config
+        if self._drafters is None or config.strategy == "iterative":
+            return None
+        return self._drafters.make(config.drafter, config.draft_model, item.sample)
+
+
+class OneByOne:
+    """Answers with one request in the pipeline at a time."""
+
+    def __init__(
+        self, tasks: Tasks, head: Head, vocab: Vocab, asked: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._tasks, self._head, self._vocab, self._asked = tasks, head, vocab, asked
+
+    def __call__(self, items: Iterable[Item | BadItem], _n_parallel: int) -> Iterator[Result]:
+        """Ends early if a signal asks for it, with what has come of the last answer."""
+        for item in items:
+            if self._asked():
+                return
+            task = self._tasks.task(item)
+            yield task if isinstance(task, Result) else self._answer(task)
+
+    def _answer(self, task: Task) -> Result:
+        item, request, answer = task.item, task.request, Answer()
+        # an end of generation that was drawn ends nothing
+        ignore_eos = item.ignore_eos or request.synthetic is not None
+        with self._head.begin(request) as running:
+            start_s = time.monotonic()
+            for _ in answer_tokens(
+                running.tokens,
+                self._vocab,
+                request.n_max,
+                ignore_eos=ignore_eos,
+                answer=answer,
+                stop=item.stop,
+            ):
+                pass
+            stats = measure(running.setting, start_s, answer.times_s, running.counters)
+        return Result(
+            index=item.index,
+            line=self._tasks.line(item, answer, stats),
+            n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
+        )
+
+
+def failed(item: Item | BadItem, error: str) -> Result:
+    """The result of an item that cannot be answered."""
+    return Result(index=item.index, line=error_line(item, error), is_failed=True)
+
+
+def _short(stats: Mapping[str, Any]) -> dict[str, Any]:
+    rounded = {name: stats[name] for name in LINE_STATS if name in stats}
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in rounded.items()}

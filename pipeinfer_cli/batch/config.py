@@ -1,0 +1,71 @@
+"""Where a batch of prompts comes from and goes to: part of a generation's configuration."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.sequences import MAX_PARALLEL
+from pipeinfer_cli.trace.config import Terminal
+
+STDIN = "-"
+RESUME = "give --resume to go on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFiles:
+    """Raises UserError where it is built if a value makes no sense."""
+
+    prompts: str  # the file of items; - for stdin
+    items: str | None = None  # what was read from stdin already; bytes as surrogates
+    output: str | None = None  # the file of results; None: stdout
+    resume: bool = False  # go on after the last whole line of output
+    parallel: int = 1  # requests in flight at most
+    terminal: Terminal | None = None  # where to draw a progress bar, if it can be drawn
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise UserError("--prompts is empty: name a file of items, one JSON object per line")
+        if self.output == "":
+            raise UserError("--output is empty: name a file, or leave it out for stdout")
+        if self.resume and self.output is None:
+            raise UserError("--resume without --output: name the file to go on with")
+        if not 1 <= self.parallel <= MAX_PARALLEL:
+            raise UserError(f"--parallel {self.parallel}: give a number from 1 to {MAX_PARALLEL}")
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether an end before the last item loses nothing."""
+        return self.output is not None
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> BatchFiles:
+        """Inverse of dataclasses.asdict, also after a way through JSON."""
+        terminal = fields["terminal"]
+        return cls(**{**fields, "terminal": None if terminal is None else Terminal(**terminal)})
+
+    def resolved(self) -> BatchFiles:
+        """The same for other processes of this host: without our folder, and our stdin."""
+        output = None if self.output is None else str(Path(self.output).absolute())
+        if self.prompts == STDIN:
+            items = self.read().decode(errors="surrogateescape")
+            return replace(self, items=items, output=output)
+        return replace(self, prompts=str(Path(self.prompts).absolute()), output=output)
+
+    def read(self) -> bytes:
+        """All items. UserError if there is no such file, or nothing is piped to stdin."""
+        if self.items is not None:
+            return self.items.encode(errors="surrogateescape")
+        if self.prompts != STDIN:
+            try:
+                return Path(self.prompts).read_bytes()
+            except OSError as error:
+                raise UserError(
+                    f"cannot read the items {self.prompts!r}: {error.strerror}: check --prompts"
+                ) from None
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError("--prompts -: there is nothing on stdin: pipe the items")
+        return sys.stdin.buffer.read()

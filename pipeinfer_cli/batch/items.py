@@ -1,0 +1,175 @@
+"""The items of a batch: lines of JSON, each a request or what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from reprlib import repr as short
+from typing import Any
+
+from pipeinfer_cli.config import MAX_COUNT, GenerateConfig
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.sampling import SampleParams
+
+ItemId = str | int | float
+Messages = tuple[dict[str, Any], ...]
+
+SAMPLING = {  # key of an item -> field of SampleParams, and the types it may have
+    "temp": ("temperature", (int, float)),
+    "top_k": ("top_k", (int,)),
+    "top_p": ("top_p", (int, float)),
+    "min_p": ("min_p", (int, float)),
+    "seed": ("seed", (int,)),
+}
+KEYS = ("id", "prompt", "messages", "n_predict", "stop", "ignore_eos", *SAMPLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A request of the batch: either a prompt or messages of a chat, and its options."""
+
+    index: int  # among the items, from 0
+    id: ItemId
+    prompt: str | None
+    messages: Messages
+    n_predict: int
+    sample: SampleParams
+    stop: tuple[str, ...]
+    ignore_eos: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadItem:
+    """An item that cannot be answered."""
+
+    index: int
+    id: ItemId
+    error: str  # what is wrong, for a person
+
+
+class _ItemError(Exception):
+    """What is wrong with an item."""
+
+
+def read_items(data: bytes, config: GenerateConfig) -> list[Item | BadItem]:
+    """All items in their order; blank lines are none. What an item leaves open, config says."""
+    numbered = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+    lines = [(number, line) for number, line in numbered if line.strip()]
+    return [_read(index, number, line, config) for index, (number, line) in enumerate(lines)]
+
+
+def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
+    name: ItemId = number
+    try:
+        fields = _fields(line)
+        name = _id(fields, number)
+        return _item(index, name, fields, config)
+    except _ItemError as error:
+        return BadItem(index=index, id=name, error=str(error))
+    except OverflowError:
+        return BadItem(index=index, id=name, error="a number is too large")
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line.decode())
+        if b"\\u" in line:
+            json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise _ItemError(f"not UTF-8 (byte {error.start} of the line)") from None
+    except UnicodeEncodeError:
+        raise _ItemError("half of a surrogate pair (\\u...) is no character") from None
+    except RecursionError:
+        raise _ItemError("not usable: nested too deeply") from None
+    except ValueError as error:
+        raise _ItemError(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise _ItemError("not a JSON object: give one with prompt or messages")
+    return fields
+
+
+def _id(fields: Mapping[str, Any], number: int) -> ItemId:
+    value = fields.get("id", number)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, str):
+        return _text("id", value)
+    if is_number and math.isfinite(value):
+        return value  # type: ignore[no-any-return]
+    raise _ItemError(f"id {short(value)}: give a string or a number")
+
+
+def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateConfig) -> Item:
+    if unknown := sorted(set(fields) - set(KEYS)):
+        raise _ItemError(f"unknown key {short(unknown[0])}: known are {', '.join(KEYS)}")
+    if ("prompt" in fields) == ("messages" in fields):
+        raise _ItemError("give prompt or messages, one of them")
+    messages = _messages(fields["messages"]) if "messages" in fields else ()
+    if config.chat and not messages:
+        messages = ({"role": "user", "content": _text("prompt", fields["prompt"])},)
+    return Item(
+        index=index,
+        id=name,
+        prompt=None if messages else _text("prompt", fields["prompt"]),
+        messages=messages,
+        n_predict=_n_predict(fields.get("n_predict", config.n_predict)),
+        sample=_sample(fields, config.sample),
+        stop=_stop(fields.get("stop", config.stop)),
+        ignore_eos=_ignore_eos(fields.get("ignore_eos", config.ignore_eos)),
+    )
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _ItemError(f"{key} {short(value)}: give a string")
+    return value
+
+
+def _messages(value: Any) -> Messages:
+    if not isinstance(value, list) or not value:
+        raise _ItemError("messages: give a list of objects with role and content")
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise _ItemError(f"message {number}: give an object with role and content")
+        for key in ("role", "content"):
+            _text(f"{key} of message {number}", message[key])
+    return tuple(value)
+
+
+def _n_predict(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
+        raise _ItemError(f"n_predict {short(value)}: give a whole number from 1 to {MAX_COUNT}")
+    return value
+
+
+def _sample(fields: Mapping[str, Any], default: SampleParams) -> SampleParams:
+    changes: dict[str, Any] = {}
+    for key, (name, types) in SAMPLING.items():
+        if key in fields:
+            value = fields[key]
+            if not isinstance(value, types) or isinstance(value, bool):
+                kind = "number" if float in types else "whole number"
+                raise _ItemError(f"{key} {short(value)}: give a {kind}")
+            changes[name] = value
+    try:
+        return replace(default, **changes)
+    except UserError as error:  # it names the command line's option
+        option, _, rest = str(error).partition(" ")
+        raise _ItemError(f"{option.lstrip('-').replace('-', '_')} {rest}") from None
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        raise _ItemError(f"stop {short(value)}: give a string or a list of strings")
+    stops = tuple(_text("stop", text) for text in texts)
+    if not all(stops):
+        raise _ItemError("stop: an empty string would end every text: leave it out")
+    return stops
+
+
+def _ignore_eos(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _ItemError(f"ignore_eos {short(value)}: give true or false")
+    return value

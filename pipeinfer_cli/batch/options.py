@@ -1,0 +1,60 @@
+"""The command line's options for a batch of prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeinfer_cli.batch.config import BatchFiles
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.options import integer
+
+DEFAULT_PARALLEL = 1
+
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE.jsonl",
+        help="Many prompts: a JSON object per line, with prompt or messages; - is stdin.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="FILE.jsonl",
+        help="With --prompts: write the results there, a line each, instead of to stdout.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="With --output: go on after its last whole line."),
+]
+Parallel = Annotated[
+    int,
+    typer.Option(
+        "--parallel",
+        parser=integer,
+        metavar="N",
+        help="With --prompts: requests in the pipeline at once, at most.",
+    ),
+]
+
+
+def files(
+    prompts: str | None, output: str | None, resume: bool, parallel: int
+) -> BatchFiles | None:
+    """What the command line asks for; None: no batch. Raises UserError."""
+    if prompts is None:
+        for option, is_given in (
+            ("--output", output is not None),
+            ("--resume", resume),
+            ("--parallel", parallel != DEFAULT_PARALLEL),
+        ):
+            if is_given:
+                raise UserError(f"{option} without --prompts: name a file of items, too")
+        return None
+    output = None if output == "-" else output
+    return BatchFiles(prompts=prompts, output=output, resume=resume, parallel=parallel)

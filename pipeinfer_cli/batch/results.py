@@ -1,0 +1,248 @@
+"""Lines of results, and the file that gets them: whole lines only, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeinfer_cli.batch.items import BadItem, Item, ItemId
+from pipeinfer_cli.errors import RunError, UserError
+
+# The ranks of a killed job may live so long: what they have begun to write comes first.
+LOCK_WAIT_S = 15.0
+LOCK_POLL_S = 0.05
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def to_line(fields: Mapping[str, Any]) -> bytes:
+    """JSON with a newline. The first key is the item's id, which `check_lines` relies on."""
+    assert next(iter(fields)) == "id"
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def error_line(item: Item | BadItem, error: str) -> bytes:
+    """What is written in place of an answer."""
+    return to_line({"id": item.id, "error": error})
+
+
+class Sink(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes) -> None:
+        """Adds a line with its newline. RunError if it cannot be written; no half line is left."""
+
+    def close(self) -> None:
+        """No more lines."""
+
+
+class StdoutSink:
+    """For a batch without a file."""
+
+    def write(self, line: bytes) -> None:
+        """Adds a line."""
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@dataclass(slots=True)
+class Before:
+    """What a file has already."""
+
+    n_items: int = 0
+    n_failed: int = 0  # of these
+    size: int = 0  # bytes, of whole lines
+    n_cut: int = 0  # bytes after that
+
+
+class FileSink:
+    """Adds lines to a file: each in one write, on the disk before the next one begins."""
+
+    def __init__(self, path: Path, fd: int, size: int) -> None:
+        self._path, self._fd, self._size = path, fd, size
+
+    @classmethod
+    def create(cls, path: Path) -> FileSink:
+        """A new file. UserError if it is there already, or cannot be made."""
+        fd = _open(path, os.O_CREAT | os.O_EXCL)
+        sink = cls(path, fd, 0)
+        _lock(fd, path)
+        sync_folder(path)
+        return sink
+
+    @classmethod
+    def resume(cls, path: Path, items: Sequence[Item | BadItem]) -> tuple[FileSink, Before]:
+        """Goes on with a file after its last whole line; what follows that is cut off.
+
+        UserError, and the file as it was, unless it was written for the same items.
+        """
+        fd = _open(path, 0)
+        try:
+            _lock(fd, path)
+            with os.fdopen(os.dup(fd), "rb") as file:
+                before = check_lines(path, file, items)
+            if before.n_cut:
+                os.ftruncate(fd, before.size)
+                os.fsync(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(path, fd, before.size), before
+
+    def write(self, line: bytes) -> None:
+        """Adds a line."""
+        try:
+            rest = line
+            while rest:  # in one piece, but for a full disk or the like
+                rest = rest[os.write(self._fd, rest) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            self._cut()
+            raise RunError(
+                f"cannot write to {str(self._path)!r}: {error.strerror}: it has whole lines only, "
+                "--resume goes on"
+            ) from None
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._fd)
+
+    def _cut(self) -> None:
+        """Takes back what was written of a line."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            pass  # `resume` does it later
+
+
+def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> Before:
+    """What the file has of the results of these items. UserError if it is another's."""
+    before = Before()
+    for line in file:
+        if before.n_items == len(items):
+            raise _foreign(path, f"it has more lines than the {len(items)} items")
+        item_id = items[before.n_items].id
+        number = before.n_items + 1
+        if not line.endswith(b"\n"):
+            before.n_cut = len(line)
+            if not _may_begin(line, item_id):
+                raise _foreign(
+                    path, f"line {number} has no end, and is none of the item {item_id!r}"
+                )
+            break
+        found = _fields(line)
+        if found is None:
+            raise _foreign(path, f"line {number} is no result")
+        if not same_id(found["id"], item_id):
+            raise _foreign(path, f"line {number} is of the item {found['id']!r}, not {item_id!r}")
+        before.n_items += 1
+        before.n_failed += "error" in found
+        before.size += len(line)
+    return before
+
+
+def same_id(a: Any, b: ItemId) -> bool:
+    """Whether two ids are the same: 1 and 1.0 and "1" are not."""
+    return type(a) is type(b) and bool(a == b)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes sure that a new file's name is on the disk, too."""
+    fd = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # some file systems cannot
+    finally:
+        os.close(fd)
+
+
+def check_new(path: Path) -> None:
+    """UserError if `FileSink.create` would fail, as far as one can tell."""
+    if os.path.lexists(path):
+        raise _exists(path)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"--output {str(path)!r}: there is no such folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--output {str(path)!r}: its folder cannot be written to")
+
+
+def _open(path: Path, flags: int) -> int:
+    """For appending. In a folder that everybody may write to, no link is followed."""
+    flags |= os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    try:
+        if path.absolute().parent.stat().st_mode & stat.S_IWOTH:
+            flags |= os.O_NOFOLLOW  # somebody else may have put it there
+        fd = os.open(path, flags, 0o666)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        is_link = path.is_symlink()
+        why = "it is a link: name the file itself" if is_link else error.strerror
+        kind = RunError if error.errno in DISK_ERRORS else UserError
+        raise kind(f"--output {str(path)!r}: {why}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UserError(f"--output {str(path)!r}: it is no ordinary file")
+    return fd
+
+
+def _exists(path: Path) -> UserError:
+    return UserError(
+        f"--output {str(path)!r}: it exists: give --resume to go on with it, or another name"
+    )
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Waits for other writers to end. UserError if they do not."""
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                raise UserError(
+                    f"--output {str(path)!r}: another job is writing to it: wait for its end"
+                ) from None
+            time.sleep(LOCK_POLL_S)
+        except OSError:
+            return  # a file system without locks
+
+
+def _fields(line: bytes) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_result = (
+        isinstance(fields, dict) and "id" in fields and ("text" in fields or "error" in fields)
+    )
+    return fields if is_result else None
+
+
+def _may_begin(line: bytes, item_id: ItemId) -> bool:
+    """Whether a half line can be the item's. After a crash there may be zeros in place of it."""
+    begun = line.rstrip(b"\0")
+    start = to_line({"id": item_id}).rstrip(b"}\n")
+    return begun.startswith(start) or start.startswith(begun)
+
+
+def _foreign(path: Path, why: str) -> UserError:
+    return UserError(
+        f"--resume: {str(path)!r} was not written for these items ({why}): give the same "
+        "--prompts, or another --output"
+    )

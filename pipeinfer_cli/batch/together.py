@@ -1,0 +1,108 @@
+"""A batch's answers, several at a time through one pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from pipeinfer_cli.answer import Answer, Growing
+from pipeinfer_cli.batch.answers import Result, Task, Tasks
+from pipeinfer_cli.batch.items import BadItem, Item
+from pipeinfer_cli.config import GenerateConfig
+from pipeinfer_cli.drafters import Drafter
+from pipeinfer_cli.many import Many
+from pipeinfer_cli.requests import Drafters, Head
+from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.stats import measure
+from pipeinfer_cli.vocab import Vocab
+
+
+@dataclass(slots=True)
+class _Begun:
+    """An item whose answer is growing."""
+
+    task: Task
+    growing: Growing
+    scheduler: Scheduler
+    start_s: float
+
+
+class Together:
+    """Answers with several requests in the pipeline; see crowd.py."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        tasks: Tasks,
+        head: Head,
+        vocab: Vocab,
+        drafters: Drafters,
+        asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._config, self._tasks, self._head, self._vocab = config, tasks, head, vocab
+        self._drafters, self._asked = drafters, asked
+        self._begun: dict[int, _Begun] = {}  # by item
+
+    def __call__(self, items: Iterable[Item | BadItem], n_parallel: int) -> Iterator[Result]:
+        """In the order of their ends. A signal ends them early; what has come of them is lost."""
+        todo = iter(items)
+        is_through = False
+        crowd: AbstractContextManager[Many[int]] = self._head.many(self._config.strategy)
+        with crowd as many:
+            while not self._asked():
+                while not is_through and len(self._begun) < n_parallel:
+                    if (item := next(todo, None)) is None:
+                        is_through = True
+                    elif (result := self._begin(item, many)) is not None:
+                        yield result
+                if not self._begun:
+                    return
+                for index, tokens in many.step():
+                    if self._feed(self._begun[index], tokens):
+                        many.end(index)
+                        yield self._end(index)
+
+    def _begin(self, item: Item | BadItem, many: Many[int]) -> Result | None:
+        task = self._tasks.task(item)
+        if isinstance(task, Result):
+            return task
+        request = task.request
+        scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
+        item = task.item
+        growing = Growing(
+            Answer(), self._vocab, request.n_max, ignore_eos=item.ignore_eos, stop=item.stop
+        )
+        self._begun[item.index] = _Begun(task, growing, scheduler, time.monotonic())
+        many.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))
+        return None
+
+    @property
+    def _has_drafter(self) -> bool:
+        return self._config.strategy != "iterative" and self._config.drafter != "none"
+
+    def _drafter(self, item: Item, slot: int) -> Drafter | None:
+        config = self._config
+        return self._drafters.make(config.drafter, config.draft_model, item.sample, slot=slot)
+
+    @staticmethod
+    def _feed(begun: _Begun, tokens: Iterable[int]) -> bool:
+        """True if the answer is over; tokens after its end are not in it."""
+        for token in tokens:
+            begun.growing.feed(token)
+            if begun.growing.is_over:
+                begun.growing.finish()
+                return True
+        return False
+
+    def _end(self, index: int) -> Result:
+        begun = self._begun.pop(index)
+        answer, scheduler = begun.growing.answer, begun.scheduler
+        setting = self._head.setting(begun.task.request, n_reused=scheduler.n_reused)
+        stats = measure(setting, begun.start_s, answer.times_s, scheduler.counters)
+        return Result(
+            index=index,
+            line=self._tasks.line(begun.task.item, answer, stats),
+            n_tokens=len(answer.tokens),
+        )

@@ -1,0 +1,158 @@
+"""The head's work in a batch: answers all items, and writes their lines in order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pipeinfer_cli import interrupt, output
+from pipeinfer_cli.batch.answers import Answers, OneByOne, Result, Tasks
+from pipeinfer_cli.batch.config import RESUME, BatchFiles
+from pipeinfer_cli.batch.items import Messages, read_items
+from pipeinfer_cli.batch.progress import Progress
+from pipeinfer_cli.batch.results import Before, FileSink, Sink, StdoutSink, check_new
+from pipeinfer_cli.batch.together import Together
+from pipeinfer_cli.batch.turns import in_order
+from pipeinfer_cli.chat.template import ChatTemplate
+from pipeinfer_cli.chat.transcript import whole_prompt
+from pipeinfer_cli.config import GenerateConfig
+from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.native import Engine
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Drafters, Head
+from pipeinfer_cli.vocab import Vocab
+
+LINE_S = 30.0  # how often there is a line of progress, where no bar can be drawn
+
+
+class BatchWork:
+    """What the head does with a batch's pipeline: see pipeline.run.
+
+    Made before the pipeline is loaded; raises UserError if a file cannot be used. That an item
+    cannot be answered is its line's matter.
+    """
+
+    def __init__(self, config: GenerateConfig, batch: BatchFiles, plan: Plan) -> None:
+        self._config, self._batch, self._plan = config, batch, plan
+        self._items = read_items(batch.read(), config)
+        self._sink, self._before = self._begun()
+        self._template: ChatTemplate | None = None  # made when it is needed
+        self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
+        self._drafters = Drafters(config, self._vocab)
+        if config.strategy != "iterative":  # what is wrong with a draft model is said now
+            self._drafters.make(config.drafter, config.draft_model)
+
+    def __call__(self, engine: Engine) -> None:
+        """Answers what is not answered yet. RunError at the end if any item has failed."""
+        config, before = self._config, self._before
+        with closing(self._drafters), interrupt.noted() as asked, closing(self._open()) as sink:
+            head = Head(self._plan, engine, timeout_s=config.timeout_s, asked=asked)
+            for note in Pretence.of(
+                self._plan.profile, config.synth_acceptance, config.sample.seed
+            ).notes():
+                print(f"pipeinfer: note: {note}", file=sys.stderr)
+            drafters = self._drafters if self._batch.parallel == 1 else None
+            tasks = Tasks(config, self._plan, self._vocab, drafters, self._chat_prompt)
+            progress = Progress(
+                n_items=len(self._items),
+                n_before=before.n_items,
+                n_failed=before.n_failed,
+                start_s=time.monotonic(),
+            )
+            answers = self._answers(tasks, head, asked)
+            todo = self._items[before.n_items :]
+            results = in_order(answers(todo, self._batch.parallel), before.n_items)
+            with self._shown(progress) as show:
+                self._write(results, sink, progress, show)
+            for note in head.lateness.notes():
+                print(f"pipeinfer: note: {note}", file=sys.stderr)
+            self._end(progress, asked)
+
+    def _answers(self, tasks: Tasks, head: Head, asked: Callable[[], bool]) -> Answers:
+        if self._batch.parallel == 1:
+            return OneByOne(tasks, head, self._vocab, asked)
+        return Together(self._config, tasks, head, self._vocab, self._drafters, asked)
+
+    def _begun(self) -> tuple[Sink | None, Before]:
+        """The file to go on with; None if it is to be made when the pipeline is loaded."""
+        if self._batch.output is None:
+            return StdoutSink(), Before()
+        path = Path(self._batch.output)
+        if self._batch.resume and os.path.lexists(path):
+            return FileSink.resume(path, self._items)
+        check_new(path)
+        return None, Before()
+
+    def _open(self) -> Sink:
+        if self._sink is not None:
+            return self._sink
+        assert self._batch.output is not None
+        return FileSink.create(Path(self._batch.output))
+
+    def _chat_prompt(self, messages: Messages) -> list[int]:
+        """Messages as the model's chat template puts them. UserError if it cannot."""
+        if self._template is None:
+            config = self._config
+            self._template = ChatTemplate.of(self._vocab, config.model, system=config.system)
+            self._template.say_note()
+        return whole_prompt(self._vocab, self._template.text(messages))
+
+    def _write(
+        self, results: Iterator[Result], sink: Sink, progress: Progress, show: Callable[[], None]
+    ) -> None:
+        for result in results:
+            if result.is_interrupted and self._batch.is_resumable:
+                return  # it is answered anew
+            sink.write(result.line)
+            if not result.is_interrupted:
+                progress.add(result.n_tokens, is_failed=result.is_failed)
+            show()
+
+    def _end(self, progress: Progress, asked: interrupt.Asked) -> None:
+        if self._config.stats:
+            print(f"pipeinfer: {progress.summary(time.monotonic())}", file=sys.stderr)
+        if progress.n_through < progress.n_items:
+            where = f"{progress.n_through} of {progress.n_items} items are in {self._batch.output}"
+            asked.check(f"{where}: {RESUME}" if self._batch.is_resumable else "")
+        if progress.n_failed:
+            raise RunError(
+                f"{progress.n_failed} of {progress.n_items} items failed: their lines in "
+                f"{self._batch.output or 'the output'} say why"
+            )
+        print(f"pipeinfer: {progress.n_items} items, none failed", file=sys.stderr)
+
+    @contextmanager
+    def _shown(self, progress: Progress) -> Iterator[Callable[[], None]]:
+        """A bar on the terminal while the block runs, or a line now and then; call it often."""
+        terminal = self._batch.terminal
+        if terminal is not None and terminal.has_stdout and self._batch.output is None:
+            yield lambda: None  # the lines themselves show it
+        elif terminal is not None:
+            with output.items_bar(progress.n_items, terminal) as draw:
+
+                def show() -> None:
+                    draw(progress.n_through, progress.line(time.monotonic()))
+
+                show()
+                yield show
+        else:
+            yield _Lines(progress)
+
+
+class _Lines:
+    """A line of progress on stderr, at most every LINE_S."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last_s = time.monotonic()
+
+    def __call__(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self._last_s + LINE_S:
+            self._last_s = now_s
+            print(f"pipeinfer: {self._progress.line(now_s)}", file=sys.stderr)

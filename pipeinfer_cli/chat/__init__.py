@@ -1,0 +1,1 @@
+"""Conversations: the GGUF's chat template, several turns, lines from people and from pipes."""

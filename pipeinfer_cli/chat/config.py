@@ -1,0 +1,23 @@
+"""What `pipeinfer chat` was asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from pipeinfer_cli.config import GenerateConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatConfig(GenerateConfig):
+    """Many requests, whose prompts come line by line: `prompt` is empty.
+
+    `n_predict` is the most tokens of one answer.
+    """
+
+    kind: ClassVar[str] = "chat"
+
+    @classmethod
+    def of(cls, config: GenerateConfig) -> ChatConfig:
+        """The same options, for a conversation."""
+        return cls(**{each.name: getattr(config, each.name) for each in fields(config)})

@@ -1,0 +1,89 @@
+"""The command line's options for conversations, and the command `chat`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.lines import greet
+from pipeinfer_cli.config import MAX_COUNT
+from pipeinfer_cli.options import integer
+
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The prompt is a user's message, in the model's chat template."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
+]
+AnswerTokens = Annotated[
+    int,
+    typer.Option(
+        "-n",
+        "--n-predict",
+        parser=integer,
+        metavar="N",
+        help="Tokens of an answer at most.",
+        show_default="what the context leaves",
+    ),
+]
+
+# Options of generate that mean nothing in a conversation, or are given by it.
+NOT_OURS = frozenset(
+    [
+        "prompt",
+        "file",
+        "chat",
+        "verify",
+        "trace",
+        "plot",
+        "plot_window",
+        "live",
+        "emulate",
+        "synth_acceptance",
+        "prompts",
+        "output",
+        "resume",
+        "parallel",
+    ]
+)
+
+
+def command(generate: Callable[..., Callable[[], int]]) -> Callable[..., Callable[[], int]]:
+    """The command `chat`: the options of `generate` that make sense line by line."""
+    hints = get_type_hints(generate, include_extras=True)
+    hints["n_predict"] = AnswerTokens
+    kept = [
+        each.replace(
+            annotation=hints[each.name],
+            default=MAX_COUNT if each.name == "n_predict" else each.default,
+        )
+        for each in inspect.signature(generate).parameters.values()
+        if each.name not in NOT_OURS
+    ]
+
+    def chat(**options: Any) -> Callable[[], int]:
+        """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
+        action: Any = generate(prompt="", chat=True, **options)
+        return partial(_run, ChatConfig.of(action.args[0]))
+
+    chat.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    chat.__annotations__ = {each.name: each.annotation for each in kept}
+    return chat
+
+
+def _run(config: ChatConfig) -> int:
+    from pipeinfer_cli.generate import generate
+
+    greet()
+    return generate(config)

@@ -1,0 +1,83 @@
+"""A conversation as the text that a model knows it by: the GGUF's own chat template."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.vocab import Message, Vocab, chat_formatter
+
+Render = Callable[[Sequence[Message]], str]
+
+
+class ChatTemplate:
+    """Renders messages, and the beginning of the answer to them.
+
+    A system text whose role the template refuses, or ignores, goes before the first message;
+    `note` says so then. Raises UserError if the template cannot render a first message.
+    """
+
+    def __init__(self, render: Render, *, system: str | None = None) -> None:
+        self._render = render
+        self._system: list[Message] = []
+        self._folded = ""
+        self.note = ""
+        probe: Message = {"role": "user", "content": "?"}
+        if system is not None:
+            message: Message = {"role": "system", "content": system}
+            if self._takes([message, probe], system):
+                self._system = [message]
+            else:
+                self._folded = system
+                self.note = "the chat template has no system role: --system goes before the message"
+        self.text([probe])
+
+    @classmethod
+    def of(cls, vocab: Vocab, model: str, *, system: str | None) -> ChatTemplate:
+        """The model's own. Raises UserError if it has none, or if that is no template."""
+        source = vocab.chat_template
+        if source is None:
+            raise UserError(
+                f"{model!r} has no chat template (tokenizer.chat_template): use an instruct "
+                "model, or generate without --chat and a prompt in the form that the model knows"
+            )
+        try:
+            render = chat_formatter(
+                source, bos=_text(vocab, vocab.bos), eos=_text(vocab, vocab.eos)
+            )
+        except Exception as error:  # noqa: BLE001 (whatever Jinja2 has against it)
+            raise UserError(f"the chat template of {model!r} is damaged: {error}") from None
+        return cls(render, system=system)
+
+    def say_note(self) -> None:
+        """Says on stderr what is unusual about it."""
+        if self.note:
+            print(f"pipeinfer: note: {self.note}", file=sys.stderr)
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The conversation up to where the next answer begins. The first message is a user's.
+
+        Raises UserError if the template refuses it.
+        """
+        first, *others = messages
+        if self._folded:
+            first = {**first, "content": f"{self._folded}\n\n{first['content']}"}
+        try:
+            return self._render([*self._system, first, *others])
+        except Exception as error:  # noqa: BLE001 (a template is a program by somebody else)
+            raise UserError(f"the model's chat template fails: {_reason(error)}") from None
+
+    def _takes(self, messages: Sequence[Message], system: str) -> bool:
+        try:
+            return system.strip() in self._render(messages)
+        except Exception:  # noqa: BLE001 (said when it fails without the system text, too)
+            return False
+
+
+def _text(vocab: Vocab, token: int | None) -> str:
+    return "" if token is None else vocab.text(token).decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    return f"{error}" or type(error).__name__

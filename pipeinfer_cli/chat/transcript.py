@@ -1,0 +1,126 @@
+"""A conversation as token ids: a turn's prompt begins with what the turn before has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeinfer_cli.chat.template import ChatTemplate
+from pipeinfer_cli.config import GenerateConfig
+from pipeinfer_cli.vocab import Message, Vocab
+
+# Some tokenizers put a space before the first word of a text, but not after this.
+ANCHOR = "\n"
+
+
+class Speller(Protocol):
+    """What is needed of vocab.Vocab."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a text."""
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model wants its texts to begin with it."""
+
+    def tokenize(self, text: str, *, is_whole: bool = True) -> list[int]:
+        """The text's token ids."""
+
+    def text(self, token: int) -> bytes:
+        """The token as the vocabulary spells it."""
+
+    def piece(self, token: int, *, is_special: bool = False) -> bytes:
+        """The token's bytes in a text."""
+
+
+class Transcript:
+    """The messages so far, and the prompt for the next answer.
+
+    The ids of a prompt begin with those of the prompt and the answer before it, as far as the
+    chat template repeats their text: they are in the KV cache. Only what follows is tokenized.
+    """
+
+    def __init__(self, vocab: Speller, template: ChatTemplate) -> None:
+        self._vocab = vocab
+        self._template = template
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all messages."""
+        self._messages: list[Message] = []
+        self._prompt_text = ""
+        self._prompt_ids: list[int] = []
+        self._answer: Sequence[int] = ()
+
+    def ask(self, message: str) -> list[int]:
+        """The prompt, whole, for an answer to this message, which is kept if `keep` is called.
+
+        Raises UserError if the chat template refuses the message.
+        """
+        asked: Message = {"role": "user", "content": message}
+        messages = [*self._messages, asked]
+        text = self._template.text(messages)
+        ids = self._known(text)
+        self._asked, self._asked_text, self._asked_ids = messages, text, ids
+        return ids
+
+    def keep(self, tokens: Sequence[int], text: str) -> None:
+        """Keeps the message and this answer to it. The tokens may go on after the text."""
+        self._messages = [*self._asked, {"role": "assistant", "content": text}]
+        self._prompt_text, self._prompt_ids = self._asked_text, self._asked_ids
+        self._answer = tokens
+
+    def _known(self, text: str) -> list[int]:
+        """The prompt's ids: those that are known, and those of the text that is new."""
+        if not self._messages or not text.startswith(self._prompt_text):
+            return whole_prompt(self._vocab, text)
+        said = self._messages[-1]["content"]
+        for kept in (said, said.rstrip()):  # templates like to trim
+            if text.startswith(self._prompt_text + kept):
+                ids, n_bytes = spelled(self._vocab, self._answer, kept)
+                rest = text.removeprefix(self._prompt_text).encode()[n_bytes:].decode()
+                if (new := continuation(self._vocab, rest)) is not None:
+                    return [*self._prompt_ids, *ids, *new]
+        return whole_prompt(self._vocab, text)
+
+
+def spelled(vocab: Speller, tokens: Sequence[int], text: str) -> tuple[list[int], int]:
+    """The tokens that spell the text, or a beginning of it in whole characters; and its bytes."""
+    data, n_bytes = text.encode(), 0
+    n_ids = n_whole = 0
+    for count, token in enumerate(tokens, start=1):
+        piece = vocab.piece(token)
+        if not piece or not data.startswith(piece, n_bytes):
+            break
+        n_bytes += len(piece)
+        if n_bytes == len(data) or data[n_bytes] & 0xC0 != 0x80:  # no character has only begun
+            n_ids, n_whole = count, n_bytes
+    return list(tokens[:n_ids]), n_whole
+
+
+def continuation(vocab: Speller, text: str) -> list[int] | None:
+    """The ids of a text that does not begin a prompt; None if the tokenizer will not say."""
+    ids = vocab.tokenize(text, is_whole=False)
+    if not ids or text.encode().startswith(vocab.piece(ids[0], is_special=True)):
+        return ids
+    anchor = vocab.tokenize(ANCHOR, is_whole=False)
+    ids = vocab.tokenize(ANCHOR + text, is_whole=False)
+    return ids[len(anchor) :] if ids[: len(anchor)] == anchor else None
+
+
+def whole_prompt(vocab: Speller, text: str) -> list[int]:
+    """The ids of a rendered conversation. Where template or model want a BOS there is one."""
+    if vocab.bos is None:
+        return vocab.tokenize(text, is_whole=False)
+    spelling = vocab.text(vocab.bos).decode(errors="replace")
+    begins = bool(spelling) and text.startswith(spelling)
+    ids = vocab.tokenize(text.removeprefix(spelling) if begins else text, is_whole=False)
+    return [vocab.bos, *ids] if begins or vocab.adds_bos else ids
+
+
+def message_prompt(config: GenerateConfig, vocab: Vocab, message: str) -> list[int]:
+    """The prompt for an answer to one message. UserError if the model has no chat template."""
+    template = ChatTemplate.of(vocab, config.model, system=config.system)
+    template.say_note()
+    return Transcript(vocab, template).ask(message)

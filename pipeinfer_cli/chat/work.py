@@ -1,0 +1,86 @@
+"""`pipeinfer chat`: the head answers one message after the other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import cast
+
+from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.chat.interrupts import AnswerInterrupted, InterruptibleEngine, Interrupts
+from pipeinfer_cli.chat.lines import note, open_lines
+from pipeinfer_cli.chat.template import ChatTemplate
+from pipeinfer_cli.chat.transcript import Transcript
+from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import Engine
+from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.requests import Head
+from pipeinfer_cli.session import make_request, write_text
+from pipeinfer_cli.vocab import Vocab
+
+COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
+LEAST_ROOM = 2  # tokens; see requests.check_room
+
+
+class ChatWork:
+    """A conversation. Raises UserError where it is built if the model cannot have one."""
+
+    def __init__(self, config: ChatConfig, plan: Plan) -> None:
+        vocab = Vocab(plan.files.head_path, verbose=config.verbose)
+        template = ChatTemplate.of(vocab, config.model, system=config.system)
+        template.say_note()
+        self._config = config
+        self._vocab = vocab
+        self._transcript = Transcript(vocab, template)
+        self._request = make_request(config, plan, vocab, (), config.n_predict)
+        self._plan = plan
+        self._interrupts = Interrupts()
+
+    def __call__(self, engine: Engine) -> None:
+        """Answers lines until they end, or one says /quit."""
+        interruptible = cast("Engine", InterruptibleEngine(engine, self._interrupts))
+        head = Head(self._plan, interruptible, timeout_s=self._config.timeout_s)
+        lines = open_lines()
+        while (line := lines.read()) is not None:
+            command = line.strip() if COMMAND.fullmatch(line) else ""
+            if command in ("/quit", "/exit"):
+                return
+            if command == "/reset":
+                self._transcript.reset()
+                note("what was said is forgotten")
+            elif command:
+                note(f"there is no command {command}: /reset, /quit; a space before it sends it")
+            elif line.strip():
+                self._answer(head, line)
+
+    def _answer(self, head: Head, message: str) -> None:
+        config = self._config
+        try:
+            prompt = self._transcript.ask(message)
+        except UserError as error:
+            note(str(error))
+            return
+        room = config.n_ctx - len(prompt) + 1
+        if room < LEAST_ROOM:
+            note(
+                f"what was said and this message have {len(prompt)} tokens, the context "
+                f"{config.n_ctx} (-c): /reset, or a shorter message"
+            )
+            return
+        request = replace(
+            self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
+        )
+        answer = Answer()
+        try:
+            with self._interrupts.answering():
+                stats = write_text(config, head, request, self._vocab, answer, Pretence())
+        except AnswerInterrupted:
+            stats = None
+        if config.stats and stats is not None:
+            note(stats.line())
+        if answer.finish_reason == "length" and request.n_max == room:
+            note(f"the context of {config.n_ctx} tokens (-c) ends the answer: /reset frees it")
+        if answer.tokens:
+            self._transcript.keep(answer.tokens, answer.text)

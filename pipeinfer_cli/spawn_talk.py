@@ -1,0 +1,99 @@
+"""A parent that talks with rank 0: it has the terminal, and reads a line when rank 0 asks for one.
+
+Two more FIFOs in the private folder: through one rank 0 asks, a byte for a line; through the other
+the line comes, in JSON, or null after the last one. While an answer is under way, Ctrl-C goes to
+rank 0 as ANSWER_SIGNAL; the next one ends the job, and so does one at the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from pipeinfer_cli import relay, spawned
+from pipeinfer_cli.errors import Interrupted
+
+ReadLine = Callable[[], str | None]
+CHECK_S = 0.2  # how soon the end of a rank is noticed at the prompt
+
+
+class _Over(BaseException):
+    """The job has ended while a person was typing."""
+
+
+class Talk:
+    """The parent's side. Make it before the ranks start."""
+
+    def __init__(self, place: Path, relays: relay.Relays, read_line: ReadLine) -> None:
+        self._place = place
+        self._relays = relays
+        self._read_line = read_line
+        asked_fd = relays.own(spawned.make_fifo(place / spawned.ASK_FIFO))
+        self._asked = relays.capture(asked_fd, keep_bytes=1)
+        self._lines_fd = relays.own(spawned.make_fifo(place / spawned.STDIN_FIFO))
+        self._unsent = b""
+        self._is_answering = False  # and has not been interrupted
+
+    def step(self, received: list[int], is_over: Callable[[], bool]) -> None:
+        """Passes on what there is, and reads a line if rank 0 waits for one.
+
+        `received` are the signals that ask us to end: some are taken out, some may come.
+        """
+        if self._is_answering and received == [signal.SIGINT]:
+            received.clear()
+            self._is_answering = False
+            pid = int((self._place / "rank-0.pid").read_text())
+            with suppress(ProcessLookupError):
+                os.kill(pid, spawned.ANSWER_SIGNAL)
+        if self._asked.kept and not received:
+            self._asked.kept.clear()
+            self._relays.drain(lambda: bool(received))  # the answer stands before the prompt
+            self._read(received, is_over)
+        self._send()
+
+    def _read(self, received: list[int], is_over: Callable[[], bool]) -> None:
+        try:
+            with _prompting(received, is_over):
+                line = self._read_line()
+        except _Over:
+            return
+        except Interrupted as interrupted:
+            received.append(interrupted.signum)
+            return
+        self._unsent = json.dumps(line).encode() + b"\n"
+        self._is_answering = line is not None
+
+    def _send(self) -> None:
+        """A long line may take several steps: rank 0 reads it meanwhile."""
+        if self._unsent:
+            with suppress(BlockingIOError):
+                self._unsent = self._unsent[os.write(self._lines_fd, self._unsent) :]
+
+
+@contextmanager
+def _prompting(received: list[int], is_over: Callable[[], bool]) -> Iterator[None]:
+    """Reading a line blocks: signals and the job's end get out of it by an exception."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    def check(_signum: int, _frame: FrameType | None) -> None:
+        if is_over():
+            raise _Over
+
+    handlers = {**dict.fromkeys(spawned.ENDING_SIGNALS, interrupt), signal.SIGALRM: check}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    signal.setitimer(signal.ITIMER_REAL, CHECK_S, CHECK_S)
+    try:
+        if received:  # it came just before
+            raise _Over
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,198 @@
+"""`pipeinfer generate --prompts`, as people call it."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+
+import pytest
+
+from batches import SIGNALS, await_gone, count_lines, items, options, write_items
+from small_models import talking_llama
+from support import check_output, mpiexec, pipeinfer
+from terminal import run_on_terminal
+
+pytestmark = pytest.mark.e2e
+
+ENDLESS = {"id": "endless", "prompt": "abc", "n_predict": 200}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return talking_llama(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+def run(command, **more):
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+
+
+def results(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(model, tmp_path):
+    made = [
+        {"id": "a", "prompt": "hello", "n_predict": 5},
+        {"prompt": "there"},
+        "no item",
+        {"id": 4.5, "prompt": "x" * 300},
+        {"id": "é", "prompt": "hello", "n_predict": 9, "temp": 0.9, "seed": 7, "top_k": 0},
+    ]
+    prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
+    command = options(model, prompts, output, "-n", "7")
+    done = run(pipeinfer(*command, "--ranks", "2"), env={**os.environ, "SLURM_JOB_ID": "77"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"pipeinfer: error: 2 of 5 items failed: their lines in {output} say why\n"
+    )
+    found = results(output)
+    assert [each["id"] for each in found] == ["a", 2, 3, 4.5, "é"]
+    assert "not a JSON object" in found[2]["error"]
+    assert "context 256" in found[3]["error"]
+    sampling = ["--temp", "0.9", "--seed", "7", "--top-k", "0"]
+    single = ["generate", "-m", str(model), "-c", "256", "-t", "1", "--ignore-eos", "--ranks", "1"]
+    for index, more in ((0, ["-n", "5"]), (1, ["-n", "7"]), (4, ["-n", "9", *sampling])):
+        prompt = made[index]["prompt"]
+        alone = json.loads(check_output(pipeinfer(*single, *more, "--format", "json", prompt)))
+        del alone["stats"]
+        assert found[index] == {"id": made[index].get("id", 2), **alone, "job_id": "77"}
+
+    again = run(pipeinfer(*command, "--ranks", "1"))
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "it exists: give --resume" in again.stderr
+    before = output.read_bytes()
+    again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
+    assert (again.returncode, output.read_bytes()) == (1, before), again.stderr
+    write_items(prompts, made[1:])
+    again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
+    assert (again.returncode, output.read_bytes()) == (2, before)
+    assert "line 1 is of the item 'a', not 1" in again.stderr
+
+
+def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
+    text = write_items(tmp_path / "in.jsonl", items(5, 6)[1:]).read_text()
+    command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1", "--stats"]
+    done = run(pipeinfer(*command, "--ranks", "2", "--parallel", "2"), input=text)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in lines] == [f"item {index}" for index in range(1, 5)]
+    assert all(line["stats"]["total_ms"] > 0 for line in lines)
+    n_tokens = sum(len(line["tokens"]) for line in lines)
+    summary, last = done.stderr.splitlines()
+    assert f"4 items: {n_tokens} tokens in " in summary
+    assert last == "pipeinfer: 4 items, none failed"
+
+
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda each: each.name)
+@pytest.mark.parametrize("way", ["2", "mpiexec"])
+def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path):
+    made = [
+        {"prompt": "a", "n_predict": 3},
+        *({"prompt": "b", "n_predict": 240} for _ in range(99)),
+    ]
+    prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
+    command = options(model, prompts, output)
+    launched = mpiexec(2, *command) if way == "mpiexec" else pipeinfer(*command, "--ranks", way)
+    with subprocess.Popen(
+        launched, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as job:
+        while count_lines(output) < 2:
+            assert job.poll() is None, job.stderr.read()
+        job.send_signal(signum)
+        _, said = job.communicate(timeout=10)
+    assert job.returncode == 75, said
+    n_lines = count_lines(output)
+    hint = f"{n_lines} of 100 items are in {output}: give --resume to go on"
+    assert [line for line in said.splitlines() if line.startswith("pipeinfer: ")] == [
+        f"pipeinfer: error: interrupted by {signum.name}: {hint}"
+    ]
+    assert output.read_bytes().endswith(b"\n")
+    await_gone(tmp_path)
+
+
+def test_a_full_disk_leaves_whole_lines(model, tmp_path):
+    prompts = write_items(tmp_path / "in.jsonl", items(9, 20)[1:])
+    output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    assert run(pipeinfer(*options(model, prompts, whole, "--ranks", "1"))).returncode == 0
+    room = whole.stat().st_size // 2
+    command = pipeinfer(*options(model, prompts, output, "--ranks", "1", "--resume"))
+    full = run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
+    assert (full.returncode, full.stderr.count("\n")) == (1, 1), full.stderr
+    assert f"cannot write to '{output}'" in full.stderr
+    assert output.stat().st_size < room
+    assert output.read_bytes().endswith(b"\n")
+    assert run(command).returncode == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_terminal_shows_a_bar(model, tmp_path):
+    prompts = write_items(tmp_path / "in.jsonl", items(12, 100)[1:])
+    seen = run_on_terminal(
+        pipeinfer(*options(model, prompts, tmp_path / "out.jsonl", "--ranks", "2"))
+    )
+    assert (seen.code, seen.lines) == (0, ["pipeinfer: 11 items, none failed"])
+    assert any("of 11 items" in line and "tokens/s" in line for line in seen.frames)
+    assert not seen.is_cursor_hidden
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
+    command = ["generate", "-m", str(model), "-c", "4096", "-n", "4000", "-t", "1", "--ignore-eos"]
+    with subprocess.Popen(
+        pipeinfer(*command, "--ranks", ranks, "--format", "json", "--live", "hello"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as job:
+        assert "no --live panel" in job.stderr.readline()  # it begins
+        job.send_signal(signal.SIGUSR1)
+        out, said = job.communicate(timeout=10)
+    assert (job.returncode, said) == (138, "pipeinfer: error: interrupted by SIGUSR1\n")
+    shown = json.loads(out)
+    assert shown["finish_reason"] == "interrupted"
+    assert shown["stats"]["n_generated"] == len(shown["tokens"]) < 4000
+    await_gone(tmp_path)
+
+
+def test_an_interrupted_batch_on_stdout_keeps_what_it_has(model, tmp_path):
+    prompts = write_items(tmp_path / "in.jsonl", [ENDLESS] * 50)
+    command = ["generate", "-m", str(model), "--prompts", str(prompts), "-c", "256", "-t", "1"]
+    with subprocess.Popen(
+        pipeinfer(*command, "--ranks", "2", "--ignore-eos"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as job:
+        first = json.loads(job.stdout.readline())
+        job.send_signal(signal.SIGTERM)
+        out, said = job.communicate(timeout=10)
+    assert (job.returncode, said) == (143, "pipeinfer: error: interrupted by SIGTERM\n")
+    *between, last = [first, *map(json.loads, out.splitlines())]
+    assert {each["finish_reason"] for each in between} <= {"length"}
+    assert last["finish_reason"] in ("length", "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--prompts", "in.jsonl", "--output", "no/out.jsonl"], "there is no such folder"),
+        (["--prompts", "no.jsonl"], "cannot read the items"),
+        (["--prompts", "in.jsonl", "a prompt"], "one of them"),
+        (["--prompts", "in.jsonl", "--verify"], "--verify"),
+        (["--prompts", "in.jsonl", "--plot", "a.svg"], "--plot"),
+        (["--prompts", "in.jsonl", "--resume"], "--resume without --output"),
+        (["--parallel", "2", "a prompt"], "--parallel without --prompts"),
+        (["--prompts", "-"], "nothing on stdin"),
+    ],
+)
+def test_bad_options_are_one_line(model, tmp_path, more, said):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
+    command = pipeinfer("generate", "-m", str(model), "--ranks", "1", *more)
+    main, terminal = os.openpty()  # nothing is piped
+    done = run(command, cwd=tmp_path, stdin=terminal)
+    os.close(main)
+    os.close(terminal)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr

@@ -1,0 +1,61 @@
+"""Two ranks without model and MPI whose parent talks with rank 0, for tests of spawn_talk.
+
+`talking.py MPIEXEC FOLDER`: rank 0 shows each line in JSON. At the line "answer" it goes on until
+its parent says that it is enough. Rank 1 ends with code 3 once FOLDER has a file `die`.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeinfer_cli import cli, launch, spawn, spawned
+from pipeinfer_cli.chat.interrupts import Interrupts
+from pipeinfer_cli.chat.lines import open_lines, read_line
+from pipeinfer_cli.launch import Launcher
+
+
+def rank(place: Path) -> int:
+    number = launch.detect(os.environ).rank
+    spawned.enter(place, number)
+    if number == 0:
+        talk()
+        Path(sys.argv[2], "over").touch()
+        return 0
+    while not Path(sys.argv[2], "over").exists():
+        time.sleep(0.02)
+        if Path(sys.argv[2], "die").exists():
+            return 3
+    return 0
+
+
+def talk() -> None:
+    lines, interrupts = open_lines(), Interrupts()
+    while (line := lines.read()) is not None:
+        print(json.dumps(line), flush=True)
+        if line == "answer":
+            with interrupts.answering():
+                print("answering", flush=True)
+                while not interrupts.is_asked:
+                    time.sleep(0.01)
+            print("interrupted", flush=True)
+    print("end", flush=True)
+
+
+def parent() -> int:
+    mpiexec, folder = sys.argv[1:]
+    job = spawn.Job(
+        launcher=Launcher(mpiexec=mpiexec, family="mpich"),
+        ranks=2,
+        program=[sys.executable, __file__, mpiexec, folder],
+        read_line=read_line,
+    )
+    return cli.guard(lambda: spawn.spawn(job), verbose=False)
+
+
+if __name__ == "__main__":
+    folder = spawned.folder()
+    if folder is None:
+        sys.exit(parent())
+    sys.exit(cli.run_rank(folder, lambda: rank(folder)))

@@ -1,0 +1,56 @@
+"""`pipeinfer chat` as a command: its options are generate's, but for those that make no sense."""
+
+import signal
+
+import pytest
+
+from pipeinfer_cli import generate
+from pipeinfer_cli.chat import work
+from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.cli import main
+from pipeinfer_cli.config import MAX_COUNT
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def configs(monkeypatch):
+    seen = []
+    monkeypatch.setattr(generate, "generate", lambda config: seen.append(config) or 0)
+    return seen
+
+
+def test_options_become_a_configuration(configs):
+    stops = ["--stop", "a", "--stop", "\n\n"]
+    assert main(["chat", "-m", "x.gguf", "--system", "Be kind.", "--temp", "0.5", *stops]) == 0
+    (config,) = configs
+    assert isinstance(config, ChatConfig)
+    assert (config.system, config.stop) == ("Be kind.", ("a", "\n\n"))
+    assert config.sample.temperature == 0.5
+    assert config.n_predict == MAX_COUNT
+    assert config.chat
+    assert ChatConfig.from_json(config.to_json()) == config
+
+
+def test_generate_takes_chat_too(configs):
+    assert main(["generate", "-m", "x.gguf", "--chat", "--system", "s", "--stop", "b", "Hi"]) == 0
+    assert (configs[0].chat, configs[0].system, configs[0].stop) == (True, "s", ("b",))
+
+
+@pytest.mark.parametrize("option", ["--verify", "--plot=x.svg", "--emulate=x", "-f", "Hello"])
+def test_what_makes_no_sense_line_by_line_is_no_option(option, configs, capsys):
+    assert main(["chat", "-m", "x.gguf", option]) == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "is_command"),
+    [("/quit", True), ("/reset  ", True), (" /quit", False), ("/usr/bin is", False), ("/", False)],
+)
+def test_commands(line, is_command):
+    assert bool(work.COMMAND.fullmatch(line)) == is_command

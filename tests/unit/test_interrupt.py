@@ -1,0 +1,88 @@
+"""Signals: noted while the head generates, raised at other times."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeinfer_cli import interrupt, spawned
+from pipeinfer_cli.errors import Interrupted
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals() -> Iterator[None]:
+    before = {signum: signal.getsignal(signum) for signum in interrupt.SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def receive(signum: signal.Signals) -> None:
+    os.kill(os.getpid(), signum)
+    time.sleep(1)  # handlers run between two instructions, at the latest here
+
+
+@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
+    with interrupt.noted() as asked:
+        assert not asked()
+        asked.check()
+        os.kill(os.getpid(), signum)
+        os.kill(os.getpid(), signum)
+        assert asked()
+        with pytest.raises(Interrupted) as raised:
+            asked.check()
+    assert (raised.value.signum, raised.value.exit_code) == (signum, 128 + signum)
+
+
+def test_a_second_signal_raises_at_once() -> None:
+    with interrupt.noted() as asked:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        asked._since_s -= spawned.REPEAT_S  # that long ago
+        with pytest.raises(Interrupted):
+            receive(signal.SIGTERM)
+
+
+def test_handlers_are_as_before_afterwards_and_ignored_signals_stay_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = [signal.getsignal(signum) for signum in interrupt.SIGNALS]
+    with interrupt.noted() as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not asked()
+    interrupt.raise_on_signals()
+    os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(signal.SIGTERM, before[1])
+    signal.signal(signal.SIGUSR1, before[3])
+    assert [signal.getsignal(signum) for signum in interrupt.SIGNALS] == before
+
+
+def test_at_other_times_a_signal_raises() -> None:
+    interrupt.raise_on_signals()
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        with pytest.raises(Interrupted):
+            receive(signum)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), os.EX_TEMPFAIL),
+        (Interrupted(signal.SIGTERM), os.EX_TEMPFAIL),
+        (Interrupted(signal.SIGUSR1, resume="there"), os.EX_TEMPFAIL),
+    ],
+)
+def test_what_can_go_on_says_how(error: BaseException, code: int) -> None:
+    with pytest.raises(Interrupted) as raised, interrupt.resumable("here"):
+        raise error
+    assert raised.value.exit_code == code == 75
+    assert raised.value.resume == (getattr(error, "resume", "") or "here")
+
+
+def test_what_cannot_go_on_has_the_shells_code() -> None:
+    with pytest.raises(Interrupted) as raised, interrupt.resumable(""):
+        raise KeyboardInterrupt
+    assert raised.value.exit_code == 130

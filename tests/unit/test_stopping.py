@@ -1,0 +1,130 @@
+"""Stop strings: whatever the pieces, the text is that of the whole, cut."""
+
+from collections import deque
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.head import answer_tokens
+from pipeinfer_cli.stopping import StopStrings
+
+# few letters, so that strings overlap and repeat; one of them has several bytes
+TEXTS = st.text("abé", max_size=20)
+STRINGS = st.lists(st.text("abé", min_size=1, max_size=4), max_size=3)
+
+
+def cut(text, strings):
+    """By definition: character by character, before the longest string that is complete first."""
+    for end in range(len(text) + 1):
+        ends = [s for s in strings if text[:end].endswith(s)]
+        if ends:
+            return text[: end - max(map(len, ends))]
+    return text
+
+
+def streamed(pieces, strings):
+    stops = StopStrings(strings)
+    return [stops.feed(piece) for piece in pieces] + [stops.finish()]
+
+
+@given(pieces=st.lists(TEXTS, max_size=8), strings=STRINGS)
+@example(pieces=["ab", "ab", "aé"], strings=["abaé"])
+@example(pieces=["abab"], strings=["baba", "ab"])
+def test_any_pieces_give_the_text_of_the_whole(pieces, strings):
+    assert "".join(streamed(pieces, strings)) == cut("".join(pieces), strings)
+
+
+@given(text=TEXTS, strings=STRINGS)
+def test_no_more_is_held_back_than_may_begin_a_stop_string(text, strings):
+    stops = StopStrings(strings)
+    released = ""
+    for count, character in enumerate(text, start=1):
+        released += stops.feed(character)
+        if stops.is_found:
+            return
+        held = text[len(released) : count]
+        assert not held or any(s.startswith(held) for s in strings)
+
+
+def test_what_comes_after_the_end_is_dropped():
+    stops = StopStrings(["b"])
+    assert [stops.feed("ab"), stops.is_found, stops.feed("c"), stops.finish()] == [
+        "a",
+        True,
+        "",
+        "",
+    ]
+
+
+class Bytes:
+    """Token ids are bytes; 0 ends the text."""
+
+    def piece(self, token):
+        return bytes([token])
+
+    def ends_generation(self, token):
+        return token == 0
+
+
+def answer_to(tokens, stop, n_max=100):
+    answer = Answer()
+    stream = answer_tokens(tokens, Bytes(), n_max, ignore_eos=False, answer=answer, stop=stop)
+    return answer, list(stream)
+
+
+@given(text=TEXTS, strings=STRINGS)
+def test_an_answer_of_single_bytes_is_cut_in_whole_characters(text, strings):
+    answer, pieces = answer_to([*text.encode(), 0], strings)
+    assert answer.text == "".join(pieces) == cut(text, strings)
+    assert answer.finish_reason == "stop"
+
+
+def test_the_tokens_end_with_the_one_that_completes_the_stop_string():
+    answer, pieces = answer_to(b"one\nUser: two", ["\nUser:"])
+    assert pieces == ["o", "n", "e"]
+    assert bytes(answer.tokens) == b"one\nUser:"
+    assert len(answer.times_s) == len(answer.tokens)
+    assert answer.finish_reason == "stop"
+
+
+def test_the_beginning_of_a_stop_string_is_text_when_the_answer_ends_with_it():
+    answer, pieces = answer_to(b"one\nUs", ["\nUser:"], n_max=6)
+    assert pieces == ["o", "n", "e", "\nUs"]
+    assert (answer.text, answer.finish_reason) == ("one\nUs", "length")
+
+
+def test_the_beginning_of_a_stop_string_is_text_when_the_ranks_fail():
+    def failing():
+        yield from b"a\n"
+        raise RunError("rank 1 is gone")
+
+    answer, pieces = Answer(), []
+    stream = answer_tokens(failing(), Bytes(), 9, ignore_eos=False, answer=answer, stop=["\n\n"])
+    with pytest.raises(RunError, match="rank 1"):
+        deque(map(pieces.append, stream))
+    assert pieces == ["a", "\n"]
+    assert (answer.text, answer.finish_reason) == ("a\n", "error")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"stop": ("ok", "")}, "--stop ''"),
+        ({"stop": ("\udcff",)}, "--stop is not UTF-8"),
+        ({"system": "Be brief."}, "--system: give --chat"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(more, message):
+    with pytest.raises(UserError, match=message):
+        GenerateConfig(model="m.gguf", prompt=Prompt(text="x"), **more)
+
+
+def test_the_configuration_travels():
+    config = GenerateConfig(
+        model="m.gguf", prompt=Prompt(text="x"), stop=("a", "b"), chat=True, system="s"
+    )
+    assert GenerateConfig.from_json(config.to_json()) == config
