@@ -18,7 +18,7 @@ BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-parallel bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -184,6 +184,11 @@ build/tiny.gguf: | build
 bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
 	$(BIN)/python tests/bench/kernels.py $(KERNELS)
+
+bench-parallel: EXTRAS := [test]
+bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
+	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \
+	    $(BIN)/python tests/bench/parallel.py $$model --ranks $(BENCH_RANKS) $(PARALLEL) || exit 1; done
 
 bench-kernels-whole: EXTRAS := [test]
 bench-kernels-whole: reference build $(BENCH_FILES) ## strategies with our kernels and the unpatched ones: BENCH_ROUNDS=3

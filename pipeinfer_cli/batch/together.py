@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.batch.answers import Result, Task, Tasks
@@ -49,8 +50,8 @@ class Together:
         """In the order of their ends. A signal ends them early; what has come of them is lost."""
         todo = iter(items)
         is_through = False
-        crowd: AbstractContextManager[Many[int]] = self._head.many(self._config.strategy)
-        with crowd as many:
+        crowd = self._head.many(self._config.strategy)
+        with cast("AbstractContextManager[Many[int]]", crowd) as many:
             while not self._asked():
                 while not is_through and len(self._begun) < n_parallel:
                     if (item := next(todo, None)) is None:

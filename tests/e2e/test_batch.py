@@ -70,6 +70,23 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
     assert "line 1 is of the item 'a', not 1" in again.stderr
 
 
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer"])
+def test_requests_that_share_the_pipeline_write_the_same(model, tmp_path, strategy):
+    made = items(20, 30)
+    for index, item in enumerate(made):
+        item["prompt"] = "all prompts begin like this " * (index % 2) + item["prompt"]
+        item.update({"temp": 0.8 * (index % 3), "seed": index})
+        item.update({"stop": ["e"]} if index % 4 == 0 else {})
+    prompts = write_items(tmp_path / "in.jsonl", made)
+    outputs = []
+    for ranks, parallel in ((1, 1), (2, 5)):
+        output = tmp_path / f"{parallel}.jsonl"
+        more = ("--ranks", str(ranks), "--parallel", str(parallel), "--strategy", strategy)
+        assert run(pipeinfer(*options(model, prompts, output, *more))).returncode == 1
+        outputs.append(output.read_text())
+    assert outputs[0] == outputs[1]
+
+
 def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
     text = write_items(tmp_path / "in.jsonl", items(5, 6)[1:]).read_text()
     command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1", "--stats"]
