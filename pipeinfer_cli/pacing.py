@@ -70,6 +70,12 @@ class PriorCosts:
 
     by_size: Mapping[int, Times]  # by tokens of a run
     draft_s: float = 0.0  # for a token; 0: unknown
+    link_s: float = 0.0  # of one token's way through all links, back to the head
+
+    def n_stages_filled(self) -> float:
+        """How many runs of one token keep the slowest stage at work: from one end to the other."""
+        slowest_s, all_s = time_at(self.by_size, 1, 0), time_at(self.by_size, 1, 1)
+        return (all_s + self.link_s) / slowest_s
 
 
 class MeasuredCosts:

@@ -132,7 +132,8 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
             draft_threads=config.draft_threads,
             verbose=config.verbose,
         )
-    depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers))
+    prior = placed.expected.prior(None) if placed.expected else None
+    depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers), prior)
     return Plan(
         files=files,
         model=info,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,7 @@ DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
 MAX_DRAFT = 31  # tokens: with a decided one a run has 32, see session.N_BATCH
 MAX_WIDTH = 16  # candidates per position
+IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,14 @@ class Policy:
         assert self.draft or not self.is_synchronous, "there is no draft to wait for"
 
     @staticmethod
-    def depth_of(n_stages: int) -> int:
-        """One run in each stage, and one that waits at the first."""
-        return n_stages + 1
+    def depth_of(n_stages: int, prior: PriorCosts | None = None) -> int:
+        """One run in each stage, and one that waits at the first.
+
+        Where it is known what stages and links take: as many as keep the slowest stage at work, and
+        one that waits. More of them would only be wrong more often.
+        """
+        n_filled = n_stages if prior is None else math.ceil(prior.n_stages_filled() - IDLE_SHARE)
+        return min(max(n_filled, 1), 2 * n_stages) + 1
 
     @classmethod
     def of(
@@ -96,7 +103,7 @@ class Policy:
         prior: PriorCosts | None = None,
     ) -> Policy:
         """The policy of a strategy for so many stages; without a drafter there is only one."""
-        depth = cls.depth_of(n_stages)
+        depth = cls.depth_of(n_stages, prior)
         if draft is None or strategy == "iterative":
             return cls(depth=depth, n_batch=n_batch)
         return cls(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeinfer_cli import models
 from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
@@ -22,7 +23,7 @@ from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Pipeline, TokenStream
-from pipeinfer_cli.many import Key, Many
+from pipeinfer_cli.many import Many
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
@@ -125,14 +126,17 @@ class Head:
             yield Running(tokens=stream, counters=scheduler.counters, setting=setting)
 
     @contextmanager
-    def many(self, strategy: Strategy) -> Iterator[Many[Key]]:
-        """For several requests at a time, all of one strategy, while the block runs."""
+    def many(self, strategy: Strategy) -> Iterator[Many[Any]]:
+        """For several requests at a time, all of one strategy, while the block runs.
+
+        Whoever begins them chooses their keys.
+        """
         self._end_last(may_keep=False)
         n_stages = self._plan.n_stages
-        crowd: Crowd[Key] = Crowd(
+        crowd: Crowd[Any] = Crowd(
             self._pool,
             n_stages=n_stages,
-            depth=Policy.depth_of(n_stages),
+            depth=Policy.depth_of(n_stages, self._plan.prior(None)),
             n_batch=self._plan.n_batch,
             run_ids=self._run_ids,
         )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
 
 from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.batch.answers import Result, Task, Tasks
@@ -50,8 +48,8 @@ class Together:
         """In the order of their ends. A signal ends them early; what has come of them is lost."""
         todo = iter(items)
         is_through = False
-        crowd = self._head.many(self._config.strategy)
-        with cast("AbstractContextManager[Many[int]]", crowd) as many:
+        many: Many[int]
+        with self._head.many(self._config.strategy) as many:
             while not self._asked():
                 while not is_through and len(self._begun) < n_parallel:
                     if (item := next(todo, None)) is None:

@@ -48,7 +48,7 @@ def consult(
         notes.append(f"layers are {why}")
     expected = _expected(found.calibrations, ranks, layers)
     if expected is not None:
-        stages, path = expected
+        stages, calibration, path = expected
         notes.append(f"run sizes start from the times in {path}")
     for note in notes if verbose else ():
         print(f"pipeinfer: {note}", file=sys.stderr)
@@ -59,7 +59,9 @@ def consult(
         for _, each in reversed(found.calibrations)  # the latest one counts
         if each.draft_model and each.draft_threads == draft_threads
     }
-    return Placed(layers=layers, expected=Expectation(stages=stages, draft_ms=draft_ms))
+    link_ms = 1000 * calibration.profile.links_s()
+    expectation = Expectation(stages=stages, draft_ms=draft_ms, link_ms=link_ms)
+    return Placed(layers=layers, expected=expectation)
 
 
 def _by_time(kept: Kept, ranks: Ranks, n_idle: int) -> tuple[tuple[LayerRange, ...], Path] | None:
@@ -71,9 +73,9 @@ def _by_time(kept: Kept, ranks: Ranks, n_idle: int) -> tuple[tuple[LayerRange, .
 
 def _expected(
     kept: Kept, ranks: Ranks, layers: tuple[LayerRange, ...]
-) -> tuple[tuple[StageCurve, ...], Path] | None:
+) -> tuple[tuple[StageCurve, ...], Calibration, Path] | None:
     """From a calibration with these very layers if there is one."""
     for path, calibration in sorted(kept, key=lambda each: each[1].layers != layers):
         if (stages := stages_for(calibration, ranks, layers)) is not None:
-            return stages, path
+            return stages, calibration, path
     return None

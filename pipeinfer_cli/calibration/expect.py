@@ -23,12 +23,14 @@ class Expectation:
 
     stages: tuple[StageCurve, ...]
     draft_ms: Mapping[str, float]  # for a token, by the draft model's digest
+    link_ms: float  # of one token's way through all links, back to the head
 
     def prior(self, draft_model: str | None) -> PriorCosts:
         """For the scheduler; `draft_model` is a digest."""
         return PriorCosts(
             by_size={size: self._times(size) for size in SIZES},
             draft_s=self.draft_ms.get(draft_model, 0.0) / 1000 if draft_model else 0.0,
+            link_s=self.link_ms / 1000,
         )
 
     def _times(self, n_tokens: int) -> tuple[float, float]:

@@ -119,6 +119,13 @@ class Profile:
         """What a link to `stage` is charged for a run: token ids go to the first, states on."""
         return n_tokens * self.hidden_bytes if stage > 0 else 0
 
+    def links_s(self) -> float:
+        """One token's way through all links, back to the head."""
+        ways = [
+            link.delay_s(self.run_bytes(stage, n_tokens=1)) for stage, link in enumerate(self.links)
+        ]
+        return sum(ways) + self.result_link.delay_s(0)
+
     def slowest_ms(self, n_tokens: int = 1) -> float:
         """The time of the slowest stage."""
         return max(stage.ms(n_tokens) for stage in self.stages)

@@ -201,11 +201,12 @@ def test_curves_follow_the_layers() -> None:
 
 
 def test_an_expectation_as_a_prior() -> None:
-    expected = Expectation(stages=(curve(8.0), curve(4.0)), draft_ms={"abc": 2.0})
+    expected = Expectation(stages=(curve(8.0), curve(4.0)), draft_ms={"abc": 2.0}, link_ms=3.0)
     prior = expected.prior("abc")
     assert prior.by_size[1] == pytest.approx((0.008, 0.012))
     assert prior.by_size[2] == pytest.approx((0.012, 0.018))
     assert prior.draft_s == 0.002
+    assert prior.n_stages_filled() == pytest.approx((8 + 4 + 3) / 8)
     assert expected.prior("other").draft_s == expected.prior(None).draft_s == 0.0
 
 

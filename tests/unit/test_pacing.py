@@ -38,6 +38,24 @@ def test_a_prior_chooses_the_first_run_size() -> None:
     assert Pacer(8, prior(0.0)).run_size == 1
 
 
+@pytest.mark.parametrize(
+    ("slowest_s", "all_s", "link_s", "depth"),
+    [
+        (0.010, 0.040, 0.0, 5),  # four alike: one in each, and one that waits
+        (0.010, 0.040, 0.001, 5),
+        (0.010, 0.040, 0.005, 6),  # slow links hold one, too
+        (0.010, 0.014, 0.0, 3),  # others are hardly ever at work
+        (0.010, 0.012, 0.0, 2),
+        (0.001, 0.004, 1.0, 9),  # links only: there is a limit
+    ],
+)
+def test_the_depth_keeps_the_slowest_stage_at_work(slowest_s, all_s, link_s, depth) -> None:
+    known = PriorCosts(by_size={1: (slowest_s, all_s)}, link_s=link_s)
+    assert Policy.depth_of(N_STAGES, known) == depth
+    assert Policy.of("auto", None, n_stages=N_STAGES, n_batch=32, prior=known).depth == depth
+    assert Policy.depth_of(N_STAGES) == 5
+
+
 def test_sizes_that_were_not_tried_cost_what_the_prior_says() -> None:
     """All that is seen are runs of one token, which are the same in all three cases."""
     found = []
