@@ -43,9 +43,11 @@ def options(model: Path | str, prompts: Path, output: Path, *more: str) -> list[
 class Leg:
     """A job on a batch, on two local ranks, that is going to be killed."""
 
-    def __init__(self, model: Path | str, prompts: Path, output: Path, temp: Path) -> None:
+    def __init__(
+        self, model: Path | str, prompts: Path, output: Path, temp: Path, *more: str
+    ) -> None:
         self.output, self.temp = output, temp
-        command = pipeinfer(*options(model, prompts, output, "--ranks", "2", "--resume"))
+        command = pipeinfer(*options(model, prompts, output, "--ranks", "2", "--resume", *more))
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temp)}
         )

@@ -45,7 +45,7 @@ class Together:
         self._begun: dict[int, _Begun] = {}  # by item
 
     def __call__(self, items: Iterable[Item | BadItem], n_parallel: int) -> Iterator[Result]:
-        """In the order of their ends. A signal ends them early; what has come of them is lost."""
+        """In the order of their ends. A signal ends them early, with what has come of each."""
         todo = iter(items)
         is_through = False
         many: Many[int]
@@ -62,6 +62,9 @@ class Together:
                     if self._feed(self._begun[index], tokens):
                         many.end(index)
                         yield self._end(index)
+        for index in list(self._begun):
+            self._begun[index].growing.answer.finish_reason = "interrupted"
+            yield self._end(index)
 
     def _begin(self, item: Item | BadItem, many: Many[int]) -> Result | None:
         task = self._tasks.task(item)
@@ -91,12 +94,12 @@ class Together:
         for token in tokens:
             begun.growing.feed(token)
             if begun.growing.is_over:
-                begun.growing.finish()
                 return True
         return False
 
     def _end(self, index: int) -> Result:
         begun = self._begun.pop(index)
+        begun.growing.finish()
         answer, scheduler = begun.growing.answer, begun.scheduler
         setting = self._head.setting(begun.task.request, n_reused=scheduler.n_reused)
         stats = measure(setting, begun.start_s, answer.times_s, scheduler.counters)
@@ -104,4 +107,5 @@ class Together:
             index=index,
             line=self._tasks.line(begun.task.item, answer, stats),
             n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
         )

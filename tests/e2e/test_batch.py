@@ -87,6 +87,40 @@ def test_requests_that_share_the_pipeline_write_the_same(model, tmp_path, strate
     assert outputs[0] == outputs[1]
 
 
+def test_messages_and_stop_strings(model, tmp_path):
+    question = "What is the capital of Italy?"
+    first = [
+        {"role": "user", "content": "Name a country."},
+        {"role": "assistant", "content": "Italy."},
+    ]
+    made = [
+        {"messages": [{"role": "user", "content": question}]},
+        {"messages": [*first, {"role": "user", "content": question}], "stop": " "},
+        {"prompt": question},
+    ]
+    prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
+    command = ["generate", "--prompts", str(prompts), "-n", "30", "-c", "256", "-t", "1"]
+    files = ["--output", str(output), "--ranks", "2"]
+    done = run(pipeinfer(*command, *files, "-m", "smollm2", "--chat"))
+    assert done.returncode == 0, done.stderr
+    chat, stopped, asked = results(output)
+    single = ["generate", "-m", "smollm2", "--chat", "-n", "30", "-c", "256", "-t", "1"]
+    alone = json.loads(
+        check_output(pipeinfer(*single, "--format", "json", "--ranks", "1", question))
+    )
+    del alone["stats"]
+    assert {"id": 1, **alone} == chat == {**asked, "id": 1}
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["n_prompt"] > chat["n_prompt"]
+    assert " " not in stopped["text"]
+
+    done = run(pipeinfer(*command, "-m", str(model)))  # has no chat template
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert ["error" in line for line in lines] == [True, True, False]
+    assert "no chat template" in lines[0]["error"]
+
+
 def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
     text = write_items(tmp_path / "in.jsonl", items(5, 6)[1:]).read_text()
     command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1", "--stats"]
@@ -102,7 +136,7 @@ def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda each: each.name)
-@pytest.mark.parametrize("way", ["2", "mpiexec"])
+@pytest.mark.parametrize("way", ["ranks", "mpiexec"])
 def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path):
     made = [
         {"prompt": "a", "n_predict": 3},
@@ -110,7 +144,10 @@ def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path
     ]
     prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
     command = options(model, prompts, output)
-    launched = mpiexec(2, *command) if way == "mpiexec" else pipeinfer(*command, "--ranks", way)
+    launched = {
+        "mpiexec": mpiexec(2, *command, "--parallel", "2"),
+        "ranks": pipeinfer(*command, "--ranks", "2"),
+    }[way]
     with subprocess.Popen(
         launched, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     ) as job:
@@ -126,6 +163,22 @@ def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path
     ]
     assert output.read_bytes().endswith(b"\n")
     await_gone(tmp_path)
+
+
+def test_several_at_a_time_write_the_same_bytes(model, tmp_path):
+    made = items(16, 20)
+    for seed, item in enumerate(made[::2]):
+        item.update({"temp": 0.8, "seed": seed})
+    made += [{"prompt": "a common beginning" + end, "n_predict": 9} for end in ("", "!", " of all")]
+    prompts = write_items(tmp_path / "in.jsonl", made)
+    written = []
+    for parallel, ranks in (("1", "1"), ("5", "2")):
+        output = tmp_path / f"out-{parallel}.jsonl"
+        more = ["--ranks", ranks, "--parallel", parallel, "--strategy", "pipeinfer"]
+        done = run(pipeinfer(*options(model, prompts, output, *more)))
+        assert "1 of 19 items failed" in done.stderr
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
 
 
 def test_a_full_disk_leaves_whole_lines(model, tmp_path):
@@ -173,11 +226,12 @@ def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
     await_gone(tmp_path)
 
 
-def test_an_interrupted_batch_on_stdout_keeps_what_it_has(model, tmp_path):
+@pytest.mark.parametrize("parallel", ["1", "3"])
+def test_an_interrupted_batch_on_stdout_keeps_what_it_has(parallel, model, tmp_path):
     prompts = write_items(tmp_path / "in.jsonl", [ENDLESS] * 50)
     command = ["generate", "-m", str(model), "--prompts", str(prompts), "-c", "256", "-t", "1"]
     with subprocess.Popen(
-        pipeinfer(*command, "--ranks", "2", "--ignore-eos"),
+        pipeinfer(*command, "--ranks", "2", "--ignore-eos", "--parallel", parallel),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -186,9 +240,11 @@ def test_an_interrupted_batch_on_stdout_keeps_what_it_has(model, tmp_path):
         job.send_signal(signal.SIGTERM)
         out, said = job.communicate(timeout=10)
     assert (job.returncode, said) == (143, "pipeinfer: error: interrupted by SIGTERM\n")
-    *between, last = [first, *map(json.loads, out.splitlines())]
-    assert {each["finish_reason"] for each in between} <= {"length"}
-    assert last["finish_reason"] in ("length", "interrupted")
+    lines = [first, *map(json.loads, out.splitlines())]
+    reasons = [line["finish_reason"] for line in lines]
+    n_whole = reasons.count("length")
+    assert reasons == ["length"] * n_whole + ["interrupted"] * (len(lines) - n_whole)
+    assert 0 < len(lines) - n_whole <= int(parallel)
 
 
 @pytest.mark.parametrize(

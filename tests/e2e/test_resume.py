@@ -64,7 +64,7 @@ def test_killed_and_resumed_equals_undisturbed(name, tmp_path):
 
     codes = []
     for index, (whom, signum) in zip(range(N_KILLS), ways(draw), strict=False):
-        leg = Leg(model, prompts, output, tmp_path)
+        leg = Leg(model, prompts, output, tmp_path, "--parallel", draw.choice(("1", "3")))
         n_before = count_lines(output)
         strike(leg, whom, signum, draw, n_before, (N_ITEMS - n_before) // (N_KILLS - index + 1))
         code, said = leg.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,14 @@ def test_an_item_may_say_all_of_it() -> None:
         stop=("a", "b"),
         ignore_eos=True,
     )
+
+
+def test_with_chat_a_prompt_is_a_message_and_stop_strings_are_the_command_lines() -> None:
+    config = replace(CONFIG, chat=True, stop=("X",))
+    plain, own = read_items(b'{"prompt": "hi"}\n{"prompt": "ho", "stop": []}', config)
+    assert isinstance(plain, Item) and isinstance(own, Item)
+    assert (plain.prompt, plain.messages) == (None, ({"role": "user", "content": "hi"},))
+    assert (plain.stop, own.stop) == (("X",), ())
 
 
 def test_ids_default_to_line_numbers_and_blank_lines_are_no_items() -> None:
