@@ -78,6 +78,22 @@ def make_fifo(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
+def note_up(rank: int) -> None:
+    """Tells the parent, if there is one, that MPI has started: ranks see after each other now."""
+    if (place := folder()) is not None:
+        (place / f"rank-{rank}.up").touch()
+
+
+def not_up(place: Path, ranks: int) -> list[str]:
+    """For the parent: the ranks that have not said so, in words."""
+    late = [rank for rank in range(ranks) if not (place / f"rank-{rank}.up").exists()]
+    pids = {rank: place / f"rank-{rank}.pid" for rank in late}
+    return [
+        f"rank {rank}" + (f" (pid {pid.read_text()})" if pid.exists() else "")
+        for rank, pid in pids.items()
+    ]
+
+
 def adopt(fifo: Path, fd: int) -> None:
     """Makes the FIFO this process's file descriptor `fd`; ends it if the parent is gone."""
     try:
