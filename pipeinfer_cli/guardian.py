@@ -8,34 +8,47 @@ a rank that `spawn` started, `spawned.enter` does the same.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
-import threading
-from types import FrameType
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn
 
+from pipeinfer_cli.native import die_with_parent
+
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PIPE_BYTES = 65536
 
 
-def enter(rank: int) -> None:
+def enter(rank: int) -> int:
     """Returns in the process that works; the one that was there before ends with its exit code.
 
-    Call it before any thread or MPI. If either process is killed, the other one ends, too.
+    Call it before any thread or MPI. If either process is killed, the other one ends, too. What is
+    returned is for `note`.
     """
-    ours, theirs = os.pipe()
+    notes, writer = os.pipe()
     pid = os.fork()
     if pid != 0:
-        os.close(ours)
-        _guard(rank, pid)
-    os.close(theirs)
+        os.close(writer)
+        _guard(rank, pid, notes)
+    os.close(notes)
+    guardian = os.getppid()
     # A session of its own: a signal to the launcher's process group would come twice.
     os.setsid()
-    threading.Thread(target=_watch, args=(ours,), name="guardian", daemon=True).start()
+    die_with_parent()
+    if os.getppid() != guardian:
+        os._exit(1)
+    return writer
 
 
-def _guard(rank: int, pid: int) -> NoReturn:
+def note(writer: int, segments: Iterable[str]) -> None:
+    """Tells the guardian which shared memory MPI has made: a killed rank leaves it behind."""
+    os.write(writer, "".join(f"{path}\n" for path in segments).encode())
+    os.close(writer)
+
+
+def _guard(rank: int, pid: int, notes: int) -> NoReturn:
     for signum in FORWARDED:
         signal.signal(signum, lambda received, _frame: _kill(pid, received))
     _, status = os.waitpid(pid, 0)
@@ -49,19 +62,13 @@ def _guard(rank: int, pid: int) -> NoReturn:
             flush=True,
         )
         code = 1
+        for path in os.read(notes, PIPE_BYTES).decode().splitlines():
+            Path(path).unlink(missing_ok=True)
     os._exit(code)
 
 
-def _kill(pid: int, signum: int, _frame: FrameType | None = None) -> None:
+def _kill(pid: int, signum: int) -> None:
     try:
         os.kill(pid, signum)
     except ProcessLookupError:
         pass
-
-
-def _watch(guardian: int) -> None:
-    """Its guardian's end of the pipe is closed when it is gone: nobody looks after us any more."""
-    poller = select.poll()
-    poller.register(guardian, 0)  # the end is reported without being asked for
-    poller.poll()
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -35,8 +35,9 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     world = launch.detect(os.environ)
     _check_family(world, mpi)
+    notes = None
     if not world.alone and spawned.folder() is None and "mpi4py.MPI" not in sys.modules:
-        guardian.enter(world.rank)
+        notes = guardian.enter(world.rank)
     # A variable of the user's own could name another MPI; with the library's path alone mpi4py
     # loads it and finds out the ABI itself (told the ABI, it would not load the library).
     os.environ.pop("MPI4PY_MPIABI", None)
@@ -47,6 +48,8 @@ def start() -> Comm:
         raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
     if (place := spawned.folder()) is not None:
         spawned.record_shared_memory(place, os.getpid())
+    if notes is not None:
+        guardian.note(notes, spawned.shared_memory_of(os.getpid()))
     check_one_library()
     comm = MPI.COMM_WORLD
     if world.size is not None and comm.size != world.size:
@@ -159,6 +162,9 @@ def _abort(code: int) -> NoReturn:
     timer = threading.Timer(ABORT_S, os._exit, args=(code,))
     timer.daemon = True
     timer.start()
+    if place is None:  # nobody else will
+        for path in spawned.shared_memory_of(os.getpid()):
+            Path(path).unlink(missing_ok=True)
     # What went wrong has been said; MPI's own words about the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     MPI.COMM_WORLD.Abort(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ MAX_TOP = 16  # tokens of one sample_top
 ERROR_BYTES = 1024
 MAX_TENSOR_TYPES = 1024  # far more than there are: larger numbers are damage
 
+PR_SET_PDEATHSIG = 1
 WAITING_S = 0.5  # a head that waits for results asks for them more often than this
 OK, TIMEOUT, STOPPED = 0, 1, 2
 ERR_INVALID = -1
@@ -321,6 +323,11 @@ def _declare(lib: Any) -> None:
     # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
     lib.pi_engine_close.argtypes = [c_engine, c_int32]
     lib.pi_engine_close.restype = None
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def capture_log(*, verbose: bool = False) -> None:

@@ -251,7 +251,8 @@ class _Signals:
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+            # None: a library in LD_PRELOAD has set it, and Python cannot set it again
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wake_before)
         os.close(self.fd)
         os.close(self._wake_fd)

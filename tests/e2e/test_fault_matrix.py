@@ -104,7 +104,7 @@ def start(cell, model, tmp_path, request, *more):
     n_predict = "8" if cell.phase == "shutdown" else "15000"
     command = pipeinfer(
         *("generate", "-m", str(model), "--ranks", str(RANKS), "-t", "1", "-c", "16000"),
-        *("-n", n_predict, "--ignore-eos", "--timeout", str(TIMEOUT_S), *more, "word " * 100),
+        *("-n", n_predict, "--ignore-eos", "--timeout", str(TIMEOUT_S), *more, "words," * 20),
     )
     stdout = os.open("/dev/full", os.O_WRONLY) if cell.fault == "full" else None
     try:
