@@ -18,6 +18,7 @@ BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
 SOAK_MINUTES ?= 20
 SOAK_RANKS   ?= 3
+SOAK_MODEL   ?= build/soak.gguf
 
 .DELETE_ON_ERROR:
 .PHONY: FORCE soak test-faults docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
@@ -108,8 +109,13 @@ test-faults: build ## every fault in every phase on every rank: the whole matrix
 	TEST_FAULTS=1 $(BIN)/pytest tests/e2e/test_fault_matrix.py
 
 soak: EXTRAS := [test]
-soak: build ## random requests to one pipeline: memory, messages, KV cells: SOAK_MINUTES=20 SOAK_RANKS=3
-	$(BIN)/mpiexec -n $(SOAK_RANKS) $(BIN)/python tests/bench/soak.py $(SMOLLM2) $(SOAK_MINUTES)
+soak: build $(SOAK_MODEL) ## random requests to one pipeline: memory, messages, KV cells: SOAK_MINUTES=20 SOAK_RANKS=3
+	$(BIN)/mpiexec -n $(SOAK_RANKS) $(BIN)/python tests/bench/soak.py $(SOAK_MODEL) $(SOAK_MINUTES)
+
+# Hardly any compute: as many requests as can be.
+build/soak.gguf: | build
+	PYTHONPATH=tests $(BIN)/python -c "import sys, pathlib, architectures; \
+	    architectures.TINY_MODELS[0].write(pathlib.Path(sys.argv[1]))" $@
 
 docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests

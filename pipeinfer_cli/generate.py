@@ -21,6 +21,7 @@ from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
 
 CONFIG_FILE = "config.json"
+START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
 # Imports the package from where the parent has it (sys.argv[1]), and nothing from the current
 # folder: `-m` would take a source tree lying there for the installed package.
 RANK_PROGRAM = (
@@ -115,7 +116,7 @@ def _spawn(config: JobConfig) -> int:
             files={CONFIG_FILE: config.to_json()},
             verbose=config.verbose,
             read_line=read_line if isinstance(config, ChatConfig) else None,
-            start_s=config.timeout_s,
+            start_s=max(config.timeout_s, START_S),
         )
     )
 
