@@ -16,9 +16,12 @@ BENCH_RANKS  ?= 2
 BENCH_STAGES ?= 8
 BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
+SOAK_MINUTES ?= 20
+SOAK_RANKS   ?= 3
+SOAK_MODEL   ?= build/soak.gguf
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-parallel bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -100,6 +103,19 @@ patches-regenerate: ## write the commits of build/upstream back to native/patche
 fuzz: EXTRAS := [test]
 fuzz: build ## damaged GGUFs through all that reads one: FUZZ_CASES=6000
 	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest tests/native/test_fuzz.py
+
+test-faults: EXTRAS := [test]
+test-faults: build ## every fault in every phase on every rank: the whole matrix
+	TEST_FAULTS=1 $(BIN)/pytest tests/e2e/test_fault_matrix.py
+
+soak: EXTRAS := [test]
+soak: build $(SOAK_MODEL) ## random requests to one pipeline: memory, messages, KV cells: SOAK_MINUTES=20 SOAK_RANKS=3
+	$(BIN)/mpiexec -n $(SOAK_RANKS) $(BIN)/python tests/bench/soak.py $(SOAK_MODEL) $(SOAK_MINUTES)
+
+# Hardly any compute: as many requests as can be.
+build/soak.gguf: | build
+	PYTHONPATH=tests $(BIN)/python -c "import sys, pathlib, architectures; \
+	    architectures.TINY_MODELS[0].write(pathlib.Path(sys.argv[1]))" $@
 
 docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests

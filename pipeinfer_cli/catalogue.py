@@ -46,6 +46,9 @@ class HubSource:
     def __post_init__(self) -> None:
         if not self.files or not all(isinstance(file, str) for file in self.files):
             raise ValueError("`files` names no file")
+        for file in (self.repository, *self.files):
+            if file.startswith("/") or ".." in file.split("/") or not file.isprintable():
+                raise ValueError(f"{file!r} is no name on the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import sys
@@ -23,13 +25,16 @@ from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
+    OutputError,
     PipeinferError,
     UserError,
     exit_code_of,
 )
+from pipeinfer_cli.logs import LOG, LogFile
 from pipeinfer_cli.options import integer as _integer
 from pipeinfer_cli.options import number as _number
 from pipeinfer_cli.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.printable import printable
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace import options as picture_options
 from pipeinfer_cli.trace.config import Pictures
@@ -193,7 +198,7 @@ def generate(
             "--timeout",
             parser=_number,
             metavar="SECONDS",
-            help="End when a stage is silent for this many seconds.",
+            help="End when no stage gets on with anything for so long.",
         ),
     ] = cfg.DEFAULT_TIMEOUT_S,
     strategy: Annotated[
@@ -306,6 +311,7 @@ def generate(
     ] = False,
     emulate: EmulateOption = None,
     synth_acceptance: SynthAcceptanceOption = None,
+    log_file: LogFile = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Action:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
@@ -331,6 +337,7 @@ def generate(
             format=cfg.parse_format(format_),
             verbose=verbose,
             timeout_s=timeout,
+            log_file=log_file,
             strategy=cast("Strategy", strategy),
             ablations=tuple(compress(ABLATIONS, (no_continuous, no_cancel, no_reactive))),
             drafter=cast("DrafterKind", drafter or ("model" if draft_model else "ngram")),
@@ -393,8 +400,18 @@ def _command(args: list[str]) -> int:
     except _CLICK_ERROR as error:
         raise UserError(_usage_text(error)) from None
     code = action() if callable(action) else 0  # --help and --version leave nothing to do
-    sys.stdout.flush()  # here, where a closed pipe is still handled
+    _flush()
     return code
+
+
+def _flush() -> None:
+    """Here, where a closed pipe or a full disk is still handled."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 def _usage_text(error: Any) -> str:
@@ -407,7 +424,10 @@ def _usage_text(error: Any) -> str:
 def guard(call: Callable[[], int], *, verbose: bool) -> int:
     """The exit code of `call`, whatever happens in it."""
     try:
-        return call()
+        code = call()
+        if code == 0 and _mpi_running():
+            _finish_mpi()
+        return code
     except BaseException as error:  # noqa: BLE001 - the one place where errors end
         # Launchers send signals to the ranks of a failing job: what is said stays one line.
         interrupt.set_handlers(signal.SIG_IGN)
@@ -422,8 +442,12 @@ def _end(error: BaseException, verbose: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     code = exit_code_of(error)
-    if isinstance(error, BrokenPipeError | OutputClosedError):
+    level = logging.WARNING if isinstance(error, Interrupted) else logging.ERROR
+    LOG.log(level, "%s", _line(error), exc_info=None if level < logging.ERROR else error)
+    if isinstance(error, BrokenPipeError | OutputClosedError | OutputError) or _is_full(error):
         _discard_stdout()
+    if isinstance(error, BrokenPipeError | OutputClosedError):
+        pass  # quietly, as SIGPIPE would
     elif _speaks_for_all(error):
         if verbose and not isinstance(error, PipeinferError | Interrupted):
             traceback.print_exception(error)
@@ -437,9 +461,11 @@ def _line(error: BaseException) -> str:
     if isinstance(error, Interrupted):
         how = f": {error.resume}" if error.resume else ""
         return f"interrupted by {signal.Signals(error.signum).name}{how}"
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, PipeinferError):
         return text
+    if _is_full(error):
+        return f"cannot write: {text}: free some space"
     return f"unexpected {type(error).__name__}: {text} (-v shows where)"
 
 
@@ -460,6 +486,16 @@ def _speaks_for_all(error: BaseException) -> bool:
 def _mpi_running() -> bool:
     module = sys.modules.get("mpi4py.MPI")
     return module is not None and module.Is_initialized() and not module.Is_finalized()
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _finish_mpi() -> None:
+    from pipeinfer_cli import mpi
+
+    mpi.finish()
 
 
 def _abort(code: int) -> NoReturn:

@@ -74,7 +74,8 @@ class JobConfig:
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False
-    timeout_s: float = DEFAULT_TIMEOUT_S  # a stage silent for this long ends the job
+    timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
+    log_file: str | None = None  # {rank} in it is the rank's
     draft_threads: int = 1
     emulate: str | None = None  # a profile's name or file; see emulation.profile_file
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio

@@ -25,6 +25,13 @@ class RunError(PipeinferError):
     exit_code = 1
 
 
+class OutputError(RunError):
+    """Our stdout cannot be written: the disk is full."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(f"cannot write to stdout: {reason.strerror}: the rest of it is lost")
+
+
 class OutputClosedError(PipeinferError):
     """The reader of our stdout went away (`| head`): end quietly, as SIGPIPE would."""
 

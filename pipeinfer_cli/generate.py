@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import interrupt, launch, models, output, shards, spawned
+from pipeinfer_cli import interrupt, launch, logs, models, output, shards, spawned
 from pipeinfer_cli.batch.config import RESUME, BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
@@ -21,6 +21,7 @@ from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
 
 CONFIG_FILE = "config.json"
+START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
 # Imports the package from where the parent has it (sys.argv[1]), and nothing from the current
 # folder: `-m` would take a source tree lying there for the installed package.
 RANK_PROGRAM = (
@@ -104,6 +105,7 @@ def _spawn(config: JobConfig) -> int:
     from pipeinfer_cli import build_info, spawn
 
     assert config.ranks is not None
+    logs.begin(config.log_file, "parent")
     package_parent = str(Path(__file__).resolve().parent.parent)
     return spawn.spawn(
         spawn.Job(
@@ -114,6 +116,7 @@ def _spawn(config: JobConfig) -> int:
             files={CONFIG_FILE: config.to_json()},
             verbose=config.verbose,
             read_line=read_line if isinstance(config, ChatConfig) else None,
+            start_s=max(config.timeout_s, START_S),
         )
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 
 from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.config import OutputFormat
-from pipeinfer_cli.errors import Interrupted, RunError
+from pipeinfer_cli.errors import Interrupted, OutputError, RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.runs import Result, Run
 from pipeinfer_cli.scheduler import Scheduler
@@ -231,8 +231,13 @@ class Writer:
             self._put("\n")
 
     def _put(self, text: str) -> None:
-        self._stdout.buffer.write(text.encode(errors="replace"))
-        self._stdout.buffer.flush()
+        try:
+            self._stdout.buffer.write(text.encode(errors="replace"))
+            self._stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(error) from None
 
 
 def _as_json(answer: Answer, stats: Stats, seed: int) -> dict[str, Any]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli import build_info, launch, spawned
+from pipeinfer_cli import build_info, guardian, launch, spawned
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.printable import printable
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Comm
+    from mpi4py.MPI import Comm, Request
+
+FINALIZE_S = 10.0  # all ranks have said before that they are at their end
+ABORT_S = 3.0
 
 # libmpi itself, under the names that vendors give it; not its Fortran or C++ companions.
 LIBMPI_NAME = re.compile(r"libmpi(ch)?(_(abi|amd|cray|gnu|intel|nvidia)[_\d]*)?\.so(\.|$)")
@@ -29,6 +35,9 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     world = launch.detect(os.environ)
     _check_family(world, mpi)
+    notes = None
+    if not world.alone and spawned.folder() is None and "mpi4py.MPI" not in sys.modules:
+        notes = guardian.enter(world.rank)
     # A variable of the user's own could name another MPI; with the library's path alone mpi4py
     # loads it and finds out the ABI itself (told the ABI, it would not load the library).
     os.environ.pop("MPI4PY_MPIABI", None)
@@ -39,6 +48,8 @@ def start() -> Comm:
         raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
     if (place := spawned.folder()) is not None:
         spawned.record_shared_memory(place, os.getpid())
+    if notes is not None:
+        guardian.note(notes, spawned.shared_memory_of(os.getpid()))
     check_one_library()
     comm = MPI.COMM_WORLD
     if world.size is not None and comm.size != world.size:
@@ -61,17 +72,99 @@ def ranks_on_this_host(comm: Comm) -> int:
     return count
 
 
+class Beats:
+    """Small messages between the head and the others, on a communicator of their own.
+
+    All ranks make one, at the same time. No call of it blocks.
+    """
+
+    def __init__(self, comm: Comm, n_bytes: int) -> None:
+        self._comm = comm.Dup()
+        others = range(1, comm.size) if comm.rank == 0 else [0]
+        self._buffers = {rank: bytearray(n_bytes) for rank in others}
+        self._receives = {rank: self._receive(rank) for rank in others}
+        self._sends: dict[int, list[tuple[Request, bytes]]] = {rank: [] for rank in others}
+
+    def send(self, rank: int, data: bytes, *, must: bool = False) -> None:
+        """Sends it, unless the one before is still under way (and it need not be)."""
+        under_way = [each for each in self._sends[rank] if not each[0].Test()]
+        if must or not under_way:
+            under_way.append((self._comm.Isend(data, rank), data))  # MPI reads from `data`
+        self._sends[rank] = under_way
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """What has come since: the sender's rank and the message, in order."""
+        found = []
+        for rank, buffer in self._buffers.items():
+            while self._receives[rank].Test():
+                found.append((rank, bytes(buffer)))
+                self._receives[rank] = self._receive(rank)
+        return found
+
+    def close(self) -> None:
+        """Nothing more will be sent or received. What is still under way stays MPI's."""
+        for request in self._receives.values():
+            request.Cancel()
+            request.Wait()
+        _LEFT.append(self)  # the memory of sends that nobody has received
+
+    def _receive(self, rank: int) -> Request:
+        return self._comm.Irecv(self._buffers[rank], rank)
+
+
+_LEFT: list[Beats] = []
+
+
+def finish() -> None:
+    """Ends MPI in good order, if it was started; this process may do no more with it.
+
+    RunError is no way out where other ranks do not come to their end: then this process ends here.
+    """
+    module = sys.modules.get("mpi4py.MPI")
+    if module is None or not module.Is_initialized() or module.Is_finalized():
+        return
+    others = "another rank does not end, though the work is done"
+    timer = threading.Timer(FINALIZE_S, end_all, args=(others,))
+    timer.daemon = True
+    timer.start()
+    module.Finalize()
+    timer.cancel()
+
+
+def end_all(message: str) -> NoReturn:
+    """Says on stderr what is wrong and ends all ranks, whatever the main thread is doing."""
+    place = spawned.folder()
+    if place is None or spawned.claim_report(place):
+        print(f"pipeinfer: error: {printable(message)}", file=sys.stderr, flush=True)
+    LOG.error("%s", message)
+    module = sys.modules.get("mpi4py.MPI")
+    if module is None or not module.Is_initialized() or module.Is_finalized():
+        os._exit(1)
+    _abort(1)
+
+
 def abort(code: int) -> NoReturn:
     """Ends the whole job with this exit code, because one rank cannot go on and has said why."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _abort(code)
+
+
+def _abort(code: int) -> NoReturn:
     from mpi4py import MPI
 
     place = spawned.folder()
     if place is not None:
-        rank = MPI.COMM_WORLD.rank
+        rank = launch.detect(os.environ).rank  # MPI may be in no state to be asked
         spawned.claim_report(place)
         spawned.record_failure(place, spawned.Failure(rank=rank, pid=os.getpid(), code=code))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # Where MPI cannot even abort, the launcher and the other ranks must notice that we are gone.
+    timer = threading.Timer(ABORT_S, os._exit, args=(code,))
+    timer.daemon = True
+    timer.start()
+    if place is None:  # nobody else will
+        for path in spawned.shared_memory_of(os.getpid()):
+            Path(path).unlink(missing_ok=True)
     # What went wrong has been said; MPI's own words about the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     MPI.COMM_WORLD.Abort(code)

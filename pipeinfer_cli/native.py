@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import signal
+import time
+from collections import deque
 from collections.abc import Sequence
 from ctypes import (
     POINTER,
@@ -32,6 +35,7 @@ from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.watchdog.beat import Beat
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,6 +47,8 @@ MAX_TOP = 16  # tokens of one sample_top
 ERROR_BYTES = 1024
 MAX_TENSOR_TYPES = 1024  # far more than there are: larger numbers are damage
 
+PR_SET_PDEATHSIG = 1
+WAITING_S = 0.5  # a head that waits for results asks for them more often than this
 OK, TIMEOUT, STOPPED = 0, 1, 2
 ERR_INVALID = -1
 
@@ -226,6 +232,9 @@ def _declare(lib: Any) -> None:
     # void pi_log_capture(int32_t verbose);
     lib.pi_log_capture.argtypes = [c_int32]
     lib.pi_log_capture.restype = None
+    # void pi_log_file(int32_t fd, const char * name);
+    lib.pi_log_file.argtypes = [c_int32, c_char_p]
+    lib.pi_log_file.restype = None
     # const char * pi_mpi_library(void);
     lib.pi_mpi_library.argtypes = []
     lib.pi_mpi_library.restype = c_char_p
@@ -296,6 +305,12 @@ def _declare(lib: Any) -> None:
     # int pi_report_failure(struct pi_engine * engine, const char * message);
     lib.pi_report_failure.argtypes = [c_engine, c_char_p]
     lib.pi_report_failure.restype = c_int
+    # void pi_give_up(struct pi_engine * engine, const char * message);
+    lib.pi_give_up.argtypes = [c_engine, c_char_p]
+    lib.pi_give_up.restype = None
+    # void pi_activity(struct pi_engine * engine, uint64_t values[4]);
+    lib.pi_activity.argtypes = [c_engine, POINTER(c_uint64)]
+    lib.pi_activity.restype = None
     # const char * pi_last_error(struct pi_engine * engine);
     lib.pi_last_error.argtypes = [c_engine]
     lib.pi_last_error.restype = c_char_p
@@ -310,9 +325,19 @@ def _declare(lib: Any) -> None:
     lib.pi_engine_close.restype = None
 
 
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def capture_log(*, verbose: bool = False) -> None:
     """Takes over llama.cpp's log: silence, or its warnings and errors on stderr."""
     load().pi_log_capture(verbose)
+
+
+def log_to_file(fd: int, name: str) -> None:
+    """Has llama.cpp's warnings and errors appended to an open file, in lines by `name`."""
+    load().pi_log_file(fd, name.encode())
 
 
 def mpi_library() -> str:
@@ -505,6 +530,8 @@ class Engine:
     Use it as a context manager, or call `close` (twice is fine).
     """
 
+    watched = False  # by a watchdog, which ends waits that are in vain
+
     def __init__(self, config: EngineConfig) -> None:
         params = _EngineParams(
             **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:-2]},  # type: ignore[misc]
@@ -514,7 +541,9 @@ class Engine:
         )
         err = ctypes.create_string_buffer(ERROR_BYTES)
         self._lib = load()
-        self._n_vocab = 0
+        self._awaited: deque[int] = deque()  # run ids
+        self._n_results = 0
+        self._waited_s = 0.0  # when the head last waited for a result
         self._handle = self._lib.pi_engine_open(params, err, ERROR_BYTES)
         if not self._handle:
             raise RunError(f"cannot load {str(config.model_path)!r}: {_text(err.value)}")
@@ -556,12 +585,16 @@ class Engine:
             len(samples),
         )
         self._check(self._lib.pi_submit(self._handle, native))
+        self._awaited.append(run.run_id)
 
     def wait(self, timeout_s: float) -> Result | None:
         """The next result, in the order of submission; None when the time is over, or nudged."""
         native = _Result()
+        self._waited_s = time.monotonic()
         if self._check(self._lib.pi_wait(self._handle, int(timeout_s * 1000), native)) == TIMEOUT:
             return None
+        self._awaited.popleft()
+        self._n_results += 1
         times = native.times[: native.n_times]
         return Result(
             run_id=native.run_id,
@@ -584,8 +617,27 @@ class Engine:
         )
 
     def nudge(self) -> None:
-        """Has `wait` return, now or the next time it is called. The one call for any thread."""
+        """Has `wait` return, now or the next time it is called. For any thread."""
         self._lib.pi_nudge(self._handle)
+
+    def give_up(self, message: str) -> None:
+        """Has this rank's calls raise RunError with the message from now on. For any thread."""
+        self._lib.pi_give_up(self._handle, message.encode())
+
+    def beat(self) -> Beat:
+        """What this rank is at. For any thread."""
+        activity = (c_uint64 * 4)()
+        self._lib.pi_activity(self._handle, activity)
+        run_id, computing_us, done_id, n_nodes = activity
+        awaited = next(iter(self._awaited.copy()), 0)
+        return Beat(
+            is_due=awaited > 0 and time.monotonic() - self._waited_s < WAITING_S,
+            run_id=run_id,
+            computing_us=computing_us,
+            done_id=done_id,
+            awaited_id=awaited,
+            moved=n_nodes + done_id + self._n_results,
+        )
 
     def cancel(self, run_first: int, run_last: int) -> None:
         """Gives up the runs `[run_first, run_last]`, wherever they are."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipeinfer_cli.printable import printable
 from pipeinfer_cli.trace.config import Terminal
 from pipeinfer_cli.trace.live import Activity, Panel
 
@@ -26,7 +27,11 @@ ACTIVITIES: dict[Activity, tuple[str, str]] = {  # a sign, for those who see no 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: drawn by rich on a terminal, tab-separated lines into a pipe."""
+    """A table on stdout: drawn by rich on a terminal, tab-separated lines into a pipe.
+
+    Cells may come from files: nothing in them reaches a terminal raw.
+    """
+    header, *rows = [[printable(cell) for cell in row] for row in (header, *rows)]
     if not sys.stdout.isatty():
         for row in (header, *rows):
             print("\t".join(row))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, models, mpi
+from pipeinfer_cli import interrupt, launch, logs, models, mpi, spawned
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -22,12 +21,22 @@ from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import Seat
-from pipeinfer_cli.native import Engine, EngineConfig, ModelInfo, capture_log, read_model_info
+from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.native import (
+    Engine,
+    EngineConfig,
+    ModelInfo,
+    capture_log,
+    log_to_file,
+    read_model_info,
+)
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.sequences import spare_cells
 from pipeinfer_cli.shards import ModelFiles, locate
 from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Phase
+from pipeinfer_cli.watchdog.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
@@ -68,6 +77,13 @@ class Plan:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
 
+    def places(self) -> list[str]:
+        """What each rank holds, in words."""
+        return [
+            f"stage {rank - self.stage_rank0}, layers {layers}" if len(layers) else "no layers"
+            for rank, layers in enumerate(self.layers)
+        ]
+
     def prior(self, draft_model: str | None) -> PriorCosts | None:
         """What the scheduler can know before the first run; `draft_model` as in a job."""
         if self.expected is None:
@@ -87,6 +103,24 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     abort. A process may run several jobs, one after the other.
     """
     capture_log(verbose=config.verbose)
+    rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
+    if (log_fd := logs.begin(config.log_file, rank)) is not None:
+        log_to_file(log_fd, logs.label(rank))
+    beats = mpi.Beats(comm, BEAT_BYTES) if comm and n_ranks > 1 else None
+    with Watchdog(
+        beats, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
+    ) as watchdog:
+        spawned.note_up(rank)
+        code = _run(config, comm, prepare, watchdog)
+        if code == 0:
+            watchdog.farewell()
+    LOG.info("the job has ended with exit code %d", code)
+    return code
+
+
+def _run(
+    config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
+) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     local_ranks = mpi.ranks_on_this_host(comm) if comm else 1
     threads = config.threads or launch.default_threads(local_ranks)
@@ -100,7 +134,11 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     if comm:
         plan = comm.bcast(plan)
     assert plan is not None
-    with open_engine(config, plan, comm, local_ranks) as engine:
+    watchdog.place(plan.places(), plan.stage_rank0)
+    with (
+        open_engine(config, plan, comm, local_ranks, watchdog) as engine,
+        watchdog.over(engine),
+    ):
         if work is None:
             return serve(engine)
         work(engine)
@@ -152,9 +190,12 @@ def _spare_cells(config: JobConfig, depth: int) -> int:
     return max(spare, default=spare_cells(None, depth, n_texts=config.n_texts))
 
 
-def open_engine(config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int = 1) -> Engine:
+def open_engine(
+    config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int, watchdog: Watchdog
+) -> Engine:
     """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
-    resident_before = resident_bytes()
+    resident_before, begin_s = resident_bytes(), time.monotonic()
+    watchdog.enter(Phase.LOADING)
     if comm is None:
         engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
         _report([_placement(plan, 0, resident_before)], config.verbose)
@@ -169,6 +210,8 @@ def open_engine(config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: i
         )
     except PipeinferError as reason:
         error, code = f"rank {comm.rank} on {socket.gethostname()}: {reason}", reason.exit_code
+    watchdog.enter(Phase.RUNNING)
+    LOG.info("%s", error or f"loaded in {time.monotonic() - begin_s:.2f} s")
     errors = [each for each in comm.allgather(error) if each]
     codes = {each for each in comm.allgather(code) if each}
     placements = comm.gather(_placement(plan, comm.rank, resident_before))
@@ -259,10 +302,10 @@ def resident_bytes() -> int:
 
 
 def _report(placements: list[Placement], verbose: bool) -> None:
-    for each in placements if verbose else ():
-        print(
-            f"pipeinfer: rank {each.rank} on {each.host}: layers {each.layers}, "
+    for each in placements:
+        logs.note(
+            f"rank {each.rank} on {each.host}: layers {each.layers}, "
             f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
             f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
-            file=sys.stderr,
+            verbose=verbose,
         )

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pipeinfer_cli import output, pull_hub, pull_url
+from pipeinfer_cli import files, output, pull_hub, pull_url
 from pipeinfer_cli.catalogue import (
     HubSource,
     NamedModel,
@@ -245,7 +245,7 @@ def _lock(model: NamedModel) -> Iterator[Path]:
     """Holds the model's lock; gives the models folder, which exists then."""
     folder = models_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".lock-{model.name}").open("a") as file:
+    with files.open_text(folder / f".lock-{model.name}", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

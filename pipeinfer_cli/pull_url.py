@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeinfer_cli import files
 from pipeinfer_cli.errors import RunError
 
 CHUNK_BYTES = 1 << 20
@@ -68,8 +69,8 @@ def _attempt(url: str, part: Path, report: Report) -> bool:
         if start != have:
             start = 0
         if response.status != http.client.PARTIAL_CONTENT or start == 0:
-            tag_file.write_text(_strong(response.headers.get("ETag")))
-        with part.open("r+b" if start else "wb") as out:
+            files.write_text(tag_file, _strong(response.headers.get("ETag")))
+        with open(part, "r+b" if start else "wb", opener=files.opener) as out:
             out.seek(start)
             while chunk := response.read(CHUNK_BYTES):
                 out.write(chunk)

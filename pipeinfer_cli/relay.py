@@ -21,7 +21,8 @@ class Relay:
     source: int
     sink: int | None = None
     keep_bytes: int = 0
-    closed: bool = False  # nobody reads the sink any more; what comes is dropped
+    closed: bool = False  # the sink takes nothing any more; what comes is dropped
+    error: OSError | None = None  # why, unless its reader went away
     ended: bool = False  # the source is at its end
     kept: bytearray = field(default_factory=bytearray)
     pending: bytes = b""
@@ -48,7 +49,8 @@ class Relay:
             written = os.write(self.sink, self.pending[:ATOMIC_BYTES])
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            self.error = None if isinstance(error, BrokenPipeError) else error
             self.close()
             return
         self.pending = self.pending[written:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -82,7 +83,8 @@ class Head:
         self._plan = plan
         self._engine = engine
         self.lateness = Lateness()  # of an emulated cluster, over all requests
-        self._timeout_s = timeout_s
+        # A watchdog knows better when waiting is in vain: slow is not dead.
+        self._timeout_s = math.inf if engine.watched else timeout_s
         self._asked = asked
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._pool = SequencePool()

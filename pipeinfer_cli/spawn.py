@@ -17,7 +17,7 @@ from types import FrameType
 from typing import IO, Any
 
 from pipeinfer_cli import relay, spawn_talk, spawned
-from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError
+from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
 from pipeinfer_cli.launch import Launcher
 
 POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
@@ -38,6 +38,7 @@ class Job:
     files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
     read_line: spawn_talk.ReadLine | None = None  # to talk with rank 0: a line when it asks
+    start_s: float = math.inf  # what the ranks may take until MPI has started on all of them
 
 
 def spawn(job: Job) -> int:
@@ -46,7 +47,7 @@ def spawn(job: Job) -> int:
     Text of rank 0 goes to our stdout, stderr of all ranks to our stderr, as they come. A signal is
     handed to rank 0 if that listens, which then ends the job and says so. Raises RunError if a rank
     was killed or the launcher failed, Interrupted if we have ended the job because of a signal,
-    OutputClosedError if the reader of our stdout went away.
+    OutputClosedError if the reader of our stdout went away, OutputError if it cannot be written.
     """
     place = Path(tempfile.mkdtemp(prefix="pipeinfer-"))  # 0700
     try:
@@ -67,7 +68,7 @@ def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ended = _wait(process, place, signals, relays, out, talk)
+            ended = _wait(job, process, place, signals, relays, out, talk)
         finally:
             _sweep(place)
         n_signals = len(signals.received)
@@ -76,6 +77,8 @@ def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
         relays.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
     if signals.received and not _has_spoken(place):
         raise Interrupted(signals.received[0])
+    if out.error is not None:
+        raise OutputError(out.error)
     if out.closed:
         raise OutputClosedError("the reader of stdout went away")
     launcher_said = [bytes(each.kept).decode(errors="replace") for each in noise]
@@ -83,6 +86,7 @@ def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
 
 
 def _wait(
+    job: Job,
     process: subprocess.Popen[bytes],
     place: Path,
     signals: _Signals,
@@ -92,12 +96,15 @@ def _wait(
 ) -> bool:
     """Relays output until the launcher has ended (True) or the grace after a failure is over."""
     head_deadline_s = None  # when the head shall have ended by itself after a signal
-    deadline_s = math.inf
+    deadline_s, up_s = math.inf, time.monotonic() + job.start_s
     while process.poll() is None:
         relays.step(POLL_S)
         if talk is not None and deadline_s == math.inf:
             talk.step(signals.received, lambda: process.poll() is not None or _failed(place))
         now_s = time.monotonic()
+        if now_s > up_s:
+            _check_up(job, place)
+            up_s = math.inf
         if signals.received and head_deadline_s is None:
             listens = spawned.tell_head(place, signals.received[0])
             head_deadline_s = now_s + (HEAD_GRACE_S if listens else 0)
@@ -109,6 +116,11 @@ def _wait(
         elif now_s > deadline_s or len(signals.received) > 1:  # asked twice: at once
             return False
     return True
+
+
+def _check_up(job: Job, place: Path) -> None:
+    if late := spawned.not_up(place, job.ranks):
+        raise RunError(f"{' and '.join(late)} did not start within {job.start_s:.0f} s (--timeout)")
 
 
 def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
@@ -239,7 +251,8 @@ class _Signals:
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+            # None: a library in LD_PRELOAD has set it, and Python cannot set it again
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wake_before)
         os.close(self.fd)
         os.close(self._wake_fd)

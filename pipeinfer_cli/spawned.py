@@ -78,6 +78,22 @@ def make_fifo(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
+def note_up(rank: int) -> None:
+    """Tells the parent, if there is one, that MPI has started: ranks see after each other now."""
+    if (place := folder()) is not None:
+        (place / f"rank-{rank}.up").touch()
+
+
+def not_up(place: Path, ranks: int) -> list[str]:
+    """For the parent: the ranks that have not said so, in words."""
+    late = [rank for rank in range(ranks) if not (place / f"rank-{rank}.up").exists()]
+    pids = {rank: place / f"rank-{rank}.pid" for rank in late}
+    return [
+        f"rank {rank}" + (f" (pid {pid.read_text()})" if pid.exists() else "")
+        for rank, pid in pids.items()
+    ]
+
+
 def adopt(fifo: Path, fd: int) -> None:
     """Makes the FIFO this process's file descriptor `fd`; ends it if the parent is gone."""
     try:
@@ -150,12 +166,17 @@ def has_reported(place: Path) -> bool:
 
 def record_shared_memory(place: Path, pid: int) -> None:
     """Notes the segments that MPI has made for a rank: it leaves them behind if it is killed."""
-    text = Path(f"/proc/{pid}/maps").read_text()
-    paths = {line.split(maxsplit=5)[-1] for line in text.splitlines() if MPI_SEGMENT.search(line)}
-    # One that is deleted already (the kernel says so after its name) needs no note.
-    lines = sorted(path for path in paths if not path.endswith(" (deleted)"))
+    lines = shared_memory_of(pid)
     with (place / f"shm-{pid}").open("a") as note:  # keeps what was noted before
         note.writelines(f"{line}\n" for line in lines)
+
+
+def shared_memory_of(pid: int) -> list[str]:
+    """The segments of MPI that a process has mapped."""
+    text = Path(f"/proc/{pid}/maps").read_text()
+    paths = {line.split(maxsplit=5)[-1] for line in text.splitlines() if MPI_SEGMENT.search(line)}
+    # Those that are deleted already (the kernel says so after the name) are nobody's concern.
+    return sorted(path for path in paths if not path.endswith(" (deleted)"))
 
 
 def remove_shared_memory(place: Path) -> None:

@@ -3,7 +3,7 @@
 // A model is split by layers into stages, one per rank. Rank 0 is the head: it submits runs, waits for results
 // and cancels. A run is one batch of tokens on its way through the stages. The other ranks serve until the head closes.
 //
-// An engine is used by one thread at a time, but for pi_nudge; nothing calls back into the caller.
+// An engine is used by one thread at a time, but for pi_nudge, pi_give_up and pi_activity; nothing calls back into the caller.
 // All strings are UTF-8 and NUL-terminated. Struct sizes are checked against pi_abi_sizes() by the caller.
 
 #ifndef PIPEINFER_H
@@ -179,6 +179,8 @@ PI_API void pi_abi_sizes(size_t sizes[10]);
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
 PI_API void pi_log_capture(int32_t verbose);
+// Its warnings and errors are appended to this open file, too: a line each, with the time and `name`; fd -1 ends that.
+PI_API void pi_log_file(int32_t fd, const char * name);
 
 // The path of the MPI library that libpipeinfer is bound to in this process, e.g. ".../libmpi.so.12".
 PI_API const char * pi_mpi_library(void);
@@ -223,8 +225,8 @@ PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params,
 PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
 // Every submitted run has exactly one result, in the order of submission.
 PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
-// Have a pi_wait that is under way, or else the next one that has no result to return, return PI_TIMEOUT at once. The one
-// call for any thread.
+// Have a pi_wait that is under way, or else the next one that has no result to return, return PI_TIMEOUT at once. For
+// any thread.
 PI_API int pi_nudge(struct pi_engine * engine);
 // Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
 // already done, and ids that are not submitted yet, are left alone. Runs that rest on the cells of a cancelled one must be
@@ -237,6 +239,12 @@ PI_API int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run
 PI_API int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
 // Tell the head that this rank cannot go on; the head's pi_wait returns PI_ERR_FAILED with the message.
 PI_API int pi_report_failure(struct pi_engine * engine, const char * message);
+
+// Any thread: pi_submit, pi_wait and pi_serve of this rank return PI_ERR_FAILED with the message from now on, at once.
+PI_API void pi_give_up(struct pi_engine * engine, const char * message);
+// Any thread: what this rank's compute thread is at. values[0] is the run that it computes (0: none), [1] since how many
+// us, [2] the last run that it has handed on, [3] how many graph nodes it has computed so far: while that grows, it gets on.
+PI_API void pi_activity(struct pi_engine * engine, uint64_t values[4]);
 
 // The message of the failure behind PI_ERR_FAILED or PI_ERR_INVALID; valid until the next call.
 PI_API const char * pi_last_error(struct pi_engine * engine);

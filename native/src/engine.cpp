@@ -291,12 +291,20 @@ void pi_engine::set_failure(const std::string & why) {
     }
     has_failed_ = true;
     nudge();
+    stops_.nudge();
 }
 
 pi_status pi_engine::failed() {
     std::lock_guard<std::mutex> lock(failure_mutex_);
     last_error = failure_;
     return PI_ERR_FAILED;
+}
+
+void pi_engine::activity(uint64_t values[4]) const {
+    values[0] = computing_run_;
+    values[1] = values[0] == 0 ? 0 : now_us() - std::min(now_us(), computing_since_us_.load());
+    values[2] = done_run_;
+    values[3] = stage_ ? stage_->cancels.n_checks() : 0;
 }
 
 pi_status pi_engine::nudge() {
@@ -317,6 +325,9 @@ void pi_engine::compute_runs() {
         if (comm_) {
             comm_->set_computing(true);
         }
+        const uint64_t run_id = run->run_id;
+        computing_since_us_   = now_us();
+        computing_run_        = run_id;
         try {
             stage_->step(*run);
             hand_on(std::move(*run));
@@ -324,6 +335,8 @@ void pi_engine::compute_runs() {
             fail(error.what());
             return;
         }
+        done_run_      = run_id;
+        computing_run_ = 0;
         if (comm_) {
             comm_->set_computing(false);
         }

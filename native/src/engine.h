@@ -28,6 +28,10 @@ struct pi_engine {
     pi_status serve(int32_t timeout_ms, int32_t & exit_code);
     void      fail(const std::string & why);
     void      stop(int32_t exit_code);
+    // Any thread: this rank's calls return PI_ERR_FAILED from now on, for this reason.
+    void      give_up(const std::string & why) { set_failure(why); }
+    // Any thread: see pi_activity.
+    void      activity(uint64_t values[4]) const;
 
     // Stops the compute thread. False if it is stuck: then this object must live on.
     bool end_compute();
@@ -63,6 +67,11 @@ struct pi_engine {
     std::mutex         failure_mutex_;
     std::string        failure_;
     std::atomic<bool>  has_failed_{ false };
+
+    // what the compute thread is at
+    std::atomic<uint64_t> computing_run_{ 0 };
+    std::atomic<uint64_t> computing_since_us_{ 0 };
+    std::atomic<uint64_t> done_run_{ 0 };
 
     std::thread           compute_thread_;
     channel<bool>         compute_over_;

@@ -7,6 +7,9 @@
 // Take over llama.cpp's log; with verbose, warnings and errors go to stderr as well.
 void log_capture(bool verbose);
 
+// From now on its warnings and errors are appended to the file as well: after the time, and `name` (who writes).
+void log_to_file(int fd, const char * name);
+
 // Forget what has been kept so far.
 void log_reset_errors();
 

@@ -28,6 +28,10 @@ void pi_log_capture(int32_t verbose) {
     log_capture(verbose != 0);
 }
 
+void pi_log_file(int32_t fd, const char * name) {
+    log_to_file(fd, name);
+}
+
 const char * pi_mpi_library(void) {
     Dl_info info;
     return dladdr(reinterpret_cast<void *>(&MPI_Isend), &info) ? info.dli_fname : "";
@@ -100,6 +104,17 @@ int pi_report_failure(pi_engine * engine, const char * message) {
         engine->fail(message);
         return PI_OK;
     });
+}
+
+void pi_give_up(pi_engine * engine, const char * message) {
+    guarded(engine, [&] {
+        engine->give_up(message);
+        return PI_OK;
+    });
+}
+
+void pi_activity(pi_engine * engine, uint64_t values[4]) {
+    engine->activity(values);
 }
 
 const char * pi_last_error(pi_engine * engine) {

@@ -61,7 +61,8 @@ void cancel_board::end() {
         ranges_.end());
 }
 
-bool cancel_board::should_abort() const {
+bool cancel_board::should_abort() {
+    n_checks_.fetch_add(1, std::memory_order_relaxed);
     const uint64_t at_us = abort_us();
     return at_us != NEVER && at_us <= now_us();
 }

@@ -46,7 +46,10 @@ class cancel_board {
     // Compute thread: the run is done. Cancels that concern only it and earlier runs are forgotten.
     void end();
 
-    bool     should_abort() const;
+    // Asked once per graph node.
+    bool     should_abort();
+    // How often it was asked: grows while a run is being computed.
+    uint64_t n_checks() const { return n_checks_.load(std::memory_order_relaxed); }
     // When the current run's cancel came.
     uint64_t abort_us() const { return abort_us_.load(std::memory_order_relaxed); }
 
@@ -66,6 +69,7 @@ class cancel_board {
     std::vector<range>      ranges_;
     uint64_t                current_ = 0;
     std::atomic<uint64_t>   abort_us_{ NEVER }; // of the current run
+    std::atomic<uint64_t>   n_checks_{ 0 };
 };
 
 // A stage: a range of the target's layers and their KV cache. Used by one thread, but for `cancels`.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeinfer_cli import files
 from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.errors import RunError
@@ -52,7 +53,7 @@ def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -
 def write_acceptance(file: str, verdicts: Sequence[bool]) -> None:
     """See emulation.synthetic.RecordedLuck. RunError if it cannot be written."""
     try:
-        Path(file).write_text(json.dumps(list(verdicts)) + "\n", encoding="utf-8")
+        files.write_text(Path(file), json.dumps(list(verdicts)) + "\n")
     except OSError as error:
         raise RunError(
             f"cannot write the acceptance recording {file!r}: {error.strerror}"

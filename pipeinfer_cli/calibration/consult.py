@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeinfer_cli import logs
 from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.expect import Expectation, Ranks, layers_by_time, stages_for
@@ -50,8 +50,8 @@ def consult(
     if expected is not None:
         stages, calibration, path = expected
         notes.append(f"run sizes start from the times in {path}")
-    for note in notes if verbose else ():
-        print(f"pipeinfer: {note}", file=sys.stderr)
+    for each in notes:
+        logs.note(each, verbose=verbose)
     if expected is None:
         return Placed(layers=layers)
     draft_ms = {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeinfer_cli import files
 from pipeinfer_cli.emulation.profile import MAX_STAGES, Link, Profile, StageCurve
 from pipeinfer_cli.errors import RunError, UserError
 
@@ -190,7 +191,7 @@ def save(profile: Profile, path: Path, about: Mapping[str, Any] | None = None) -
     if about is not None:
         lines += ["", f"[{ABOUT_TABLE}]", *(f"{k} = {_literal(v)}" for k, v in about.items())]
     try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        files.write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise RunError(f"cannot write the profile {str(path)!r}: {error.strerror}") from None
 

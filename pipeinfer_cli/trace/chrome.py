@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli import files
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.trace.timeline import Outcome, Timeline, Transfer, lanes
 
@@ -37,7 +38,7 @@ DRAFT_COLOUR = "thread_state_runnable"
 def write(timeline: Timeline, path: Path, about: Mapping[str, Any]) -> None:
     """Writes the trace; `about` (strategy, stats, ...) goes into it as metadata."""
     try:
-        path.write_text(json.dumps(as_trace(timeline, about), separators=(",", ":")))
+        files.write_text(path, json.dumps(as_trace(timeline, about), separators=(",", ":")))
     except OSError as error:
         raise RunError(f"cannot write the trace {str(path)!r}: {error.strerror}") from None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeinfer_cli import files
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.trace.timeline import Outcome, Part, Timeline
 
@@ -285,6 +286,7 @@ def figure_for(
         FigureCanvasAgg(figure)
         yield figure
         try:
-            figure.savefig(path, dpi=110)
+            with open(path, "wb", opener=files.opener) as file:
+                figure.savefig(file, dpi=110, format=path.suffix[1:])
         except OSError as error:
             raise RunError(f"cannot write the plot {str(path)!r}: {error.strerror}") from None

@@ -2,17 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from jobs import END_S, Job, orphans
 from support import mpiexec, pipeinfer, smollm2, tiny_model
 
 pytestmark = pytest.mark.e2e
 
-END_S = 10.0  # from the fault to the end of everything
 ENDLESS = ["-n", "3000", "-c", "3500", "-t", "1", "--ignore-eos"]
 
 
@@ -92,60 +92,16 @@ def test_a_rank_that_cannot_load_is_named(tmp_path):
     assert line.startswith("pipeinfer: error: ")
 
 
-class Job:
-    """A generation on three local ranks that would go on for a long time."""
-
-    def __init__(self, tmp_path, ranks=3):
-        # the spawn folder is made below TMPDIR: that is how we find it, and later its orphans
-        self.tmp = tmp_path
-        self.first_text = b""
-        self.process = subprocess.Popen(
-            pipeinfer("generate", "-m", str(smollm2()), "--ranks", str(ranks), *ENDLESS, "Once"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
-        )
-
-    def rank_pid(self, rank):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            for file in self.tmp.glob(f"*/rank-{rank}.pid"):
-                if text := file.read_text():
-                    return int(text)
-            time.sleep(0.01)
-        raise AssertionError(f"rank {rank} has not started: {self.process.poll()}")
-
-    def await_text(self):
-        self.first_text = self.process.stdout.read(1)
-        assert self.first_text
-
-    def end(self):
-        """Exit code, stdout and stderr lines; everything is gone within END_S."""
-        start = time.monotonic()
-        out, err = self.process.communicate(timeout=END_S)
-        while orphans(self.tmp) and time.monotonic() < start + END_S:
-            time.sleep(0.05)
-        assert not orphans(self.tmp)
-        return self.process.returncode, self.first_text + out, err.decode().splitlines()
-
-
-def orphans(tmp_path):
-    """Processes of the job that are still alive: they have its folder in their environment."""
-    marker = f"TMPDIR={tmp_path}".encode()
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker in (proc / "environ").read_bytes().split(b"\0"):
-                found.append(int(proc.name))
-        except OSError:
-            continue
-    return found
+def endless(tmp_path, ranks=3):
+    """A generation on local ranks that would go on for a long time."""
+    command = pipeinfer("generate", "-m", str(smollm2()), "--ranks", str(ranks), *ENDLESS, "Once")
+    return Job(command, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("moment", ["load", "decode"])
 def test_a_killed_rank_ends_the_job(rank, moment, tmp_path):
-    job = Job(tmp_path)
+    job = endless(tmp_path)
     pid = job.rank_pid(rank)
     if moment == "decode":
         job.await_text()
@@ -163,7 +119,7 @@ def test_a_killed_rank_ends_the_job(rank, moment, tmp_path):
 )
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_signal_ends_the_job_and_keeps_the_text(signum, code, ranks, tmp_path):
-    job = Job(tmp_path, ranks)
+    job = endless(tmp_path, ranks)
     job.await_text()
     job.process.send_signal(signum)
     ended, out, lines = job.end()
@@ -174,17 +130,42 @@ def test_a_signal_ends_the_job_and_keeps_the_text(signum, code, ranks, tmp_path)
 
 
 def test_a_killed_parent_leaves_no_ranks(tmp_path):
-    job = Job(tmp_path)
+    job = endless(tmp_path)
     job.await_text()
     job.process.kill()
     job.end()
 
 
 def test_a_closed_reader_ends_the_job_quietly(tmp_path):
-    job = Job(tmp_path)
+    job = endless(tmp_path)
     job.await_text()
     with job.process.stderr as stderr:
         job.process.stdout.close()
         assert job.process.wait(END_S) == 128 + signal.SIGPIPE
         assert stderr.read() == b""
     assert not orphans(tmp_path)
+
+
+def test_the_log_has_what_each_rank_did(tmp_path):
+    template = tmp_path / "run-{rank}.log"
+    options = ("--ranks", "2", "-n", "2", "-t", "1", "--log-file", str(template))
+    done = run(pipeinfer("generate", "-m", "smollm2", *options, "Hello"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    logs = [Path(str(template).replace("{rank}", str(rank))).read_text() for rank in (0, 1)]
+    for rank, log in enumerate(logs):
+        for line in log.splitlines():
+            assert f" rank {rank} {socket.gethostname()} " in line
+        assert "loaded in " in log
+        assert "ended with exit code 0" in log
+    assert "rank 1 on" in logs[0]
+    assert "MB of tensors" in logs[0]
+
+
+def test_what_llama_cpp_says_goes_to_the_log(tmp_path):
+    model = tiny_model(tmp_path / "hollow.gguf")
+    log = tmp_path / "log"
+    options = ("--ranks", "2", "--log-file", str(log))
+    done = run(pipeinfer("generate", "-m", str(model), *options, "Hello"))
+    assert done.returncode in (1, 2)
+    assert " ERROR llama.cpp: " in log.read_text()

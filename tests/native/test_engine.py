@@ -1,9 +1,12 @@
 """The engine in one process: its rules, KV operations and token trees. No MPI is started."""
 
 import itertools
+import threading
+import time
 
 import pytest
 
+from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.native import Engine, EngineConfig, capture_log, read_model_info
 from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.vocab import Vocab
@@ -145,3 +148,32 @@ def test_branches_of_a_tree_see_their_own_path_only(engine):
             for n in range(len(ids))
         ]
         assert list(rows[index :: len(branches)]) == plain
+
+
+def test_an_engine_says_what_it_is_at(engine):
+    """Who watches sees that a long run gets on: see watchdog."""
+    before = engine.beat()
+    assert (before.run_id, before.done_id, before.awaited_id, before.is_due) == (0, 0, 0, False)
+    for run_id in (5, 6):
+        first = (run_id - 5) * N_BATCH
+        engine.submit(Run(run_id=run_id, tokens=chain(range(N_BATCH), first)))
+    moved, seen, give_up_s = set(), set(), time.monotonic() + WAIT_S
+    while (beat := engine.beat()).done_id < 6 and time.monotonic() < give_up_s:
+        moved.add(beat.moved)
+        seen.add(beat.run_id)
+    assert {5, 6} <= seen
+    assert len(moved) > 10, "it computes, and does not seem to get on"
+    assert engine.beat().awaited_id == 5
+    assert engine.wait(WAIT_S).run_id == 5
+    beat = engine.beat()
+    assert (beat.run_id, beat.done_id, beat.awaited_id, beat.is_due) == (0, 6, 6, True)
+    assert engine.wait(WAIT_S).run_id == 6
+    assert not engine.beat().is_due
+
+
+def test_a_wait_that_is_in_vain_can_be_ended(engine):
+    threading.Timer(0.2, engine.give_up, args=("rank 7 is silent",)).start()
+    with pytest.raises(RunError, match=r"^rank 7 is silent$"):
+        engine.wait(WAIT_S)
+    with pytest.raises(RunError, match=r"^rank 7 is silent$"):
+        engine.submit(Run(run_id=1, tokens=chain([1])))

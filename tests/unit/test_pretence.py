@@ -32,6 +32,8 @@ PROFILE = Profile(
 class RealEngine:
     """In place of the model: rows that no synthetic text has, and results of an hour's delay."""
 
+    watched = False
+
     def __init__(self):
         self.in_flight = []
         self.cancelled = set()

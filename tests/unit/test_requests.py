@@ -17,6 +17,8 @@ from pipeinfer_cli.split import LayerRange
 class ScriptedEngine:
     """Answers each run's wanted rows with position + 1; notes what is in flight."""
 
+    watched = False
+
     def __init__(self):
         self.in_flight = []
         self.run_ids = []

@@ -1,0 +1,74 @@
+"""A rank's guardian under an MPI launcher: says how its rank ended, if that was killed.
+
+Launchers end the other ranks when one was killed, but few say which one it was. So a rank forks
+before MPI starts: the process that the launcher knows waits, and speaks for the one that works. To
+a rank that `spawn` started, `spawned.enter` does the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from pipeinfer_cli.native import die_with_parent
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PIPE_BYTES = 65536
+
+
+def enter(rank: int) -> int:
+    """Returns in the process that works; the one that was there before ends with its exit code.
+
+    Call it before any thread or MPI. If either process is killed, the other one ends, too. What is
+    returned is for `note`.
+    """
+    notes, writer = os.pipe()
+    pid = os.fork()
+    if pid != 0:
+        os.close(writer)
+        _guard(rank, pid, notes)
+    os.close(notes)
+    guardian = os.getppid()
+    # A session of its own: a signal to the launcher's process group would come twice.
+    os.setsid()
+    die_with_parent()
+    if os.getppid() != guardian:
+        os._exit(1)
+    return writer
+
+
+def note(writer: int, segments: Iterable[str]) -> None:
+    """Tells the guardian which shared memory MPI has made: a killed rank leaves it behind."""
+    os.write(writer, "".join(f"{path}\n" for path in segments).encode())
+    os.close(writer)
+
+
+def _guard(rank: int, pid: int, notes: int) -> NoReturn:
+    for signum in FORWARDED:
+        signal.signal(signum, lambda received, _frame: _kill(pid, received))
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        name = signal.Signals(-code).name
+        print(
+            f"pipeinfer: error: rank {rank} on {socket.gethostname()} (pid {pid}) was killed by "
+            f"signal {-code} ({name}); all ranks end",
+            file=sys.stderr,
+            flush=True,
+        )
+        code = 1
+        for path in os.read(notes, PIPE_BYTES).decode().splitlines():
+            Path(path).unlink(missing_ok=True)
+    os._exit(code)
+
+
+def _kill(pid: int, signum: int) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,154 @@
+"""From signs of life to a verdict: who is lost, and what hangs. Times are handed in; no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeinfer_cli.watchdog.beat import Beat, Phase
+
+# Who gives no sign of life for so long is lost. Less than the 10 s in which a job is to notice that
+# a rank was killed; a process that is alive answers within a second, also while it computes.
+SILENCE_S = 8.0
+# Patience grows with --timeout, so that there is a way out where nodes freeze for longer.
+PATIENCE = 40
+
+NO_BEAT = Beat()
+
+
+def silence_s(timeout_s: float) -> float:
+    """How long a rank may be silent, for a --timeout."""
+    return min(timeout_s, max(SILENCE_S, timeout_s / PATIENCE))
+
+
+@dataclass(slots=True)
+class Patient:
+    """What is known of one rank."""
+
+    rank: int
+    heard_s: float  # when it last gave a sign of life
+    moved_s: float  # when it last got on
+    beat: Beat = NO_BEAT
+    place: str = ""  # what it holds
+
+    @property
+    def name(self) -> str:
+        """For people: `rank 2 on nodeb (stage 2, layers 20-29)`."""
+        host = f" on {self.beat.host}" if self.beat.host else ""
+        return f"rank {self.rank}{host}" + (f" ({self.place})" if self.place else "")
+
+
+class Judge:
+    """Judges the other ranks that it hears of, and its own rank's work.
+
+    The head hears of all ranks, the others only of the head. `stages` are the ranks with layers.
+    """
+
+    def __init__(self, own: int, others: Iterable[int], *, timeout_s: float, now_s: float) -> None:
+        self._own = own
+        self._timeout_s = timeout_s
+        # In turn, so that one of the survivors speaks of a silent head.
+        self._silence_s = silence_s(timeout_s) + min(max(own - 1, 0), 4) * 0.4
+        self.ranks = {rank: Patient(rank, now_s, now_s) for rank in (own, *others)}
+        self._stages: Sequence[int] = ()
+        self._due_s = now_s  # when the head began to wait, or something last moved
+
+    def place(self, places: Sequence[str], first_stage: int) -> None:
+        """What each rank of the job holds, in words, and the rank of the first stage."""
+        for rank, patient in self.ranks.items():
+            patient.place = places[rank]
+        self._stages = range(first_stage, len(places))
+
+    def hear(self, rank: int, beat: Beat, now_s: float) -> None:
+        """A sign of life has come."""
+        patient = self.ranks[rank]
+        before, patient.beat, patient.heard_s = patient.beat, beat, now_s
+        if (before.moved, before.phase, before.run_id) != (beat.moved, beat.phase, beat.run_id):
+            patient.moved_s = self._due_s = now_s
+        if rank == self._own and not beat.is_due:
+            self._due_s = now_s
+
+    def forgive(self, now_s: float) -> None:
+        """This process itself was stopped or held up: nobody could be heard."""
+        self._due_s = now_s
+        for patient in self.ranks.values():
+            patient.heard_s = patient.moved_s = now_s
+
+    def verdict(self, now_s: float) -> str | None:
+        """Why the job cannot go on, in one line; None if all is well."""
+        return self._silent(now_s) or self._loading(now_s) or self._hanging(now_s)
+
+    def everybody_in(self, *phases: Phase) -> bool:
+        """Whether all others are in one of these phases."""
+        return all(patient.beat.phase in phases for patient in self._others())
+
+    def _others(self) -> list[Patient]:
+        return [patient for rank, patient in self.ranks.items() if rank != self._own]
+
+    def _silent(self, now_s: float) -> str | None:
+        silent = [
+            each
+            for each in self._others()
+            if now_s - each.heard_s > self._silence_s and each.beat.phase != Phase.GONE
+        ]
+        if not silent:
+            return None
+        names = " and ".join(each.name for each in silent)
+        verb = "have" if len(silent) > 1 else "has"
+        return (
+            f"{names} {verb} given no sign of life for {now_s - silent[0].heard_s:.0f} s"
+            f"{_phase_words(silent[0].beat.phase)}: killed, stopped, or cut off from the network"
+        )
+
+    def _loading(self, now_s: float) -> str | None:
+        for each in self.ranks.values():
+            stuck_s = now_s - each.moved_s
+            if each.beat.phase == Phase.LOADING and stuck_s > self._timeout_s:
+                return (
+                    f"{each.name} has not got on with loading for {stuck_s:.0f} s: "
+                    "does the model's file system answer? (--timeout)"
+                )
+        return None
+
+    def _hanging(self, now_s: float) -> str | None:
+        """Slow is not dead: only if nobody has got on with anything, somebody hangs."""
+        own, stuck_s = self.ranks[self._own], now_s - self._due_s
+        if stuck_s <= self._timeout_s:
+            return None
+        if own.beat.is_due:
+            return f"{self._culprit(own.beat.awaited_id, stuck_s)} (--timeout)"
+        return None
+
+    def not_ending(self, now_s: float, since_s: float) -> str | None:
+        """For a head that has come to the end at `since_s`: who has not, after --timeout."""
+        if now_s - since_s <= self._timeout_s:
+            return None
+        late = [each for each in self._others() if each.beat.phase < Phase.ENDING]
+        return f"{late[0].name} does not end, though the work is done (--timeout)" if late else None
+
+    def _culprit(self, run_id: int, stuck_s: float) -> str:
+        """Who holds the run: stages take runs in order, and tell what they are at."""
+        stages = [self.ranks[rank] for rank in self._stages if rank in self.ranks]
+        for stage in stages:
+            if stage.beat.run_id:
+                return (
+                    f"{stage.name} has been computing run {stage.beat.run_id} for "
+                    f"{stage.beat.computing_us / 1e6:.0f} s and does not get on"
+                )
+        before = self.ranks[self._own].name
+        for stage in stages:
+            if stage.beat.done_id < run_id:
+                return (
+                    f"run {run_id} has not come to {stage.name} within {stuck_s:.0f} s, though "
+                    f"{before} has sent it: the link between them does not carry it"
+                )
+            before = stage.name
+        return (
+            f"the result of run {run_id} has not come back from {before} within {stuck_s:.0f} s: "
+            "the link between them does not carry it"
+        )
+
+
+def _phase_words(phase: Phase) -> str:
+    words = {Phase.LOADING: " while loading", Phase.ENDING: " at the end of the job"}
+    return words.get(phase, "")

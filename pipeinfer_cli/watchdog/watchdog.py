@@ -1,0 +1,191 @@
+"""The watchdog: a thread that exchanges signs of life with other ranks while a job runs.
+
+A verdict ends the job on the rank that comes to it: by an exception in the main thread, if that is
+waiting for the engine; else (it is in a collective call of MPI, or blocked by a full pipe) the
+thread says it and ends the job itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.watchdog.beat import Beat, Phase
+from pipeinfer_cli.watchdog.judge import Judge, silence_s
+
+BEATS_PER_SILENCE = 8
+MAX_TICK_S = 1.0
+ENDING_TICK_S = 0.005
+HELD_UP_TICKS = 3  # later than so many: this process was stopped, and judges nobody by that
+# What the main thread gets to react to a verdict.
+GRACE_S = 2.0
+
+
+class Beats(Protocol):
+    """What the watchdog needs of mpi.Beats."""
+
+    def send(self, rank: int, data: bytes, *, must: bool = False) -> None:
+        """Sends it, unless the one before is still under way (and it need not be)."""
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """What has come since: the sender's rank and the message, in order."""
+
+    def close(self) -> None:
+        """Nothing more will be sent or received."""
+
+
+class Watched(Protocol):
+    """What the watchdog needs of native.Engine. All calls are for any thread."""
+
+    watched: bool
+
+    def give_up(self, message: str) -> None:
+        """Has the engine's waiting calls raise RunError."""
+
+    def beat(self) -> Beat:
+        """What the engine is at."""
+
+
+class Watchdog:
+    """One rank's. Use it as a context manager around a job, `beats` None for a rank alone."""
+
+    def __init__(
+        self,
+        beats: Beats | None,
+        *,
+        rank: int = 0,
+        n_ranks: int = 1,
+        timeout_s: float,
+        end: Callable[[str], object],
+    ) -> None:
+        self._beats = beats
+        self._rank = rank
+        self._others = list(range(1, n_ranks)) if rank == 0 else [0]
+        self._judge = Judge(rank, self._others, timeout_s=timeout_s, now_s=time.monotonic())
+        self._tick_s = min(MAX_TICK_S, silence_s(timeout_s) / BEATS_PER_SILENCE)
+        self._end = end
+        self._host = socket.gethostname()
+        self._lock = threading.Lock()  # over what both threads touch
+        self._phase = Phase.STARTING
+        self._engine: Watched | None = None
+        self._verdict: str | None = None
+        self._ending_s = 0.0
+        self._has_gone = False
+        self._wake = threading.Event()
+        self._over = threading.Event()  # the farewell is over, or there is a verdict
+        self._left = threading.Event()  # the main thread has left the job
+        self._thread = threading.Thread(target=self._loop, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._wake.set()
+        self._thread.join(timeout=GRACE_S)
+
+    def place(self, places: Sequence[str], first_stage: int) -> None:
+        """What each rank holds, in words: see Judge.place."""
+        with self._lock:
+            self._judge.place(places, first_stage)
+
+    def enter(self, phase: Phase) -> None:
+        """This rank's job comes to another phase."""
+        with self._lock:
+            self._phase = phase
+        self._wake.set()
+
+    @contextmanager
+    def over(self, engine: Watched) -> Iterator[None]:
+        """Watches the engine, too, while the block runs."""
+        with self._lock:
+            self._engine = engine
+            engine.watched = True
+        self.enter(Phase.RUNNING)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._engine = None
+
+    def farewell(self) -> None:
+        """This rank's part is done: waits for the others. RunError if one does not end."""
+        if self._beats is None:
+            return
+        self._ending_s = time.monotonic()
+        self.enter(Phase.ENDING)
+        self._over.wait()
+        if self._verdict is not None:
+            raise RunError(self._verdict)
+
+    def _loop(self) -> None:
+        turned_s = time.monotonic()
+        while not self._left.is_set() and not self._over.is_set():
+            ending = self._phase >= Phase.ENDING
+            self._wake.wait(ENDING_TICK_S if ending else self._tick_s)
+            self._wake.clear()
+            now_s = time.monotonic()
+            if now_s - turned_s > HELD_UP_TICKS * self._tick_s:
+                with self._lock:
+                    self._judge.forgive(now_s)
+            turned_s = now_s
+            self._turn(now_s)
+        if self._beats is not None:
+            self._beats.close()
+        if self._verdict is not None and not self._left.wait(GRACE_S):
+            self._end(self._verdict)
+
+    def _turn(self, now_s: float) -> None:
+        with self._lock:
+            beat = self._beat()
+            self._judge.hear(self._rank, beat, now_s)
+            self._exchange(beat, now_s)
+            verdict = self._judge.verdict(now_s)
+            if self._phase == Phase.ENDING:
+                verdict = verdict or self._judge.not_ending(now_s, self._ending_s)
+            if verdict is not None and not self._over.is_set():
+                self._verdict = verdict
+                if self._engine is not None:
+                    self._engine.give_up(verdict)
+        if verdict is not None:
+            self._over.set()
+
+    def _beat(self) -> Beat:
+        if self._engine is not None:
+            return replace(self._engine.beat(), phase=self._phase, host=self._host)
+        moved = _resident_pages() if self._phase == Phase.LOADING else 0
+        return Beat(phase=self._phase, moved=moved, host=self._host)
+
+    def _exchange(self, beat: Beat, now_s: float) -> None:
+        if self._beats is None:
+            return
+        for rank, data in self._beats.receive():
+            self._judge.hear(rank, Beat.decode(data), now_s)
+        goes = self._phase == Phase.ENDING and self._may_go()
+        if goes:
+            self._phase = Phase.GONE
+            beat = replace(beat, phase=Phase.GONE)
+        if not self._has_gone:
+            for rank in self._others:
+                self._beats.send(rank, beat.encode(), must=goes)
+        self._has_gone = self._has_gone or goes
+        if self._has_gone and self._judge.everybody_in(Phase.GONE):
+            self._over.set()
+
+    def _may_go(self) -> bool:
+        """The head goes when all have come to the end, the others when the head goes."""
+        if self._rank == 0:
+            return self._judge.everybody_in(Phase.ENDING, Phase.GONE)
+        return self._judge.everybody_in(Phase.GONE)
+
+
+def _resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,0 +1,53 @@
+"""What a GGUF says of itself reaches no terminal raw."""
+
+import gguf
+import pytest
+
+from architectures import TINY_MODELS
+from pipeinfer_cli import cli, show
+
+pytestmark = pytest.mark.native
+
+
+def test_what_a_gguf_says_of_itself_reaches_no_terminal_raw(tmp_path, capsys):
+    path = TINY_MODELS[0].write(tmp_path / "plain.gguf")
+    evil = tmp_path / "evil.gguf"
+    with_field(path, evil, "general.name", "\x1b]0;owned\x07$(touch owned)\u202e\n\x9b2J")
+    config = show.ShowConfig(model=evil, n_stages=2, n_ctx=64)
+    assert show.show(config) == 0
+    out = capsys.readouterr().out
+    assert "\\x1b]0;owned\\x07$(touch owned)\\u202e" in out
+    assert not [each for each in out if not each.isprintable() and each not in "\n\t"]
+
+
+def test_errors_about_a_gguf_reach_no_terminal_raw(tmp_path, capsys):
+    for index, arch in enumerate(("\x1b[31mnonesuch", "\x9b2Jx", "a\x07b")):
+        path = tmp_path / f"evil-{index}.gguf"
+        writer = gguf.GGUFWriter(path, arch)
+        writer.add_block_count(2)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert cli.main(["models", "show", str(path)]) == 2
+        err = capsys.readouterr().err
+        assert not [each for each in err if not each.isprintable() and each != "\n"]
+
+
+def with_field(source, target, key, value):
+    """Copies a GGUF with one more text in its metadata."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_string(key, value)
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name in (key, "general.architecture"):
+            continue
+        kind = field.types[0]
+        sub_type = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, sub_type)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,281 @@
+"""Who is lost, and what hangs: verdicts from scripted signs of life, and the threads that act."""
+
+import queue
+import threading
+
+import pytest
+
+from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.watchdog import watchdog as watchdog_
+from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Beat, Phase
+from pipeinfer_cli.watchdog.judge import SILENCE_S, Judge, silence_s
+from pipeinfer_cli.watchdog.watchdog import Watchdog
+
+TIMEOUT_S = 100.0
+WAIT_S = 20.0
+PLACES = ["stage 0, layers [0, 2)", "stage 1, layers [2, 4)", "stage 2, layers [4, 6)"]
+
+
+def test_a_beat_survives_the_wire():
+    beat = Beat(
+        phase=Phase.RUNNING,
+        is_due=True,
+        run_id=2**40,
+        computing_us=3,
+        done_id=4,
+        awaited_id=5,
+        moved=6,
+        host="n" * 70,
+    )
+    data = beat.encode()
+    assert len(data) == BEAT_BYTES
+    assert Beat.decode(data) == Beat(
+        **{name: getattr(beat, name) for name in Beat.__slots__ if name != "host"}, host="n" * 64
+    )
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "expected_s"), [(3, 3), (8, 8), (60, SILENCE_S), (300, SILENCE_S), (4000, 100)]
+)
+def test_patience_grows_with_the_timeout(timeout_s, expected_s):
+    assert silence_s(timeout_s) == expected_s
+
+
+class Scene:
+    """A head of three ranks and what it hears, second by second."""
+
+    def __init__(self):
+        self.judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+        self.judge.place(PLACES, 0)
+        self.now_s = 0
+
+    def pass_s(self, seconds, beats):
+        """Everybody repeats its beat each second; a callable makes one of the time."""
+        for _ in range(seconds):
+            self.now_s += 1
+            for rank, beat in beats.items():
+                self.judge.hear(rank, beat(self.now_s) if callable(beat) else beat, self.now_s)
+            if verdict := self.judge.verdict(self.now_s):
+                return verdict
+        return None
+
+
+def running(**more):
+    return Beat(phase=Phase.RUNNING, host="n", **more)
+
+
+WAITING = running(is_due=True, awaited_id=7)
+LONG = int(TIMEOUT_S) + 20
+
+
+def test_all_is_well_while_all_beat():
+    idle = running(done_id=6)
+    assert Scene().pass_s(LONG, {0: running(), 1: idle, 2: idle}) is None
+
+
+def test_a_silent_rank_is_named():
+    scene = Scene()
+    scene.pass_s(5, dict.fromkeys(range(3), running()))
+    verdict = scene.pass_s(LONG, {0: running(), 1: running()})
+    assert scene.now_s == 5 + SILENCE_S + 1
+    assert verdict.startswith("rank 2 on n (stage 2, layers [4, 6)) has given no sign of life")
+
+
+def test_several_silent_ranks_are_named():
+    scene = Scene()
+    scene.pass_s(1, dict.fromkeys(range(3), Beat(phase=Phase.LOADING, host="n")))
+    verdict = scene.pass_s(LONG, {0: running()})
+    assert "rank 1 on n (stage 1, layers [2, 4)) and rank 2" in verdict
+    assert "while loading" in verdict
+
+
+def test_a_silent_head_is_named_by_one_after_the_other():
+    judges = {rank: Judge(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
+    for judge in judges.values():
+        judge.hear(0, running(), 1)
+    at_s = 1 + SILENCE_S + 0.1
+    assert "rank 0 on n" in judges[1].verdict(at_s)
+    assert judges[2].verdict(at_s) is None
+    assert "rank 0 on n" in judges[2].verdict(at_s + 1)
+
+
+def test_who_was_stopped_itself_judges_nobody():
+    scene = Scene()
+    scene.pass_s(1, dict.fromkeys(range(3), running()))
+    scene.now_s += 500
+    scene.judge.forgive(scene.now_s)
+    assert scene.judge.verdict(scene.now_s) is None
+
+
+def test_slow_is_not_dead():
+    """A stage computes one run for longer than the timeout, and gets on with it."""
+    slow = lambda now_s: running(run_id=7, computing_us=now_s * 10**6, moved=now_s // 50)  # noqa: E731
+    assert Scene().pass_s(5 * LONG, {0: WAITING, 1: slow, 2: running(done_id=6)}) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        (
+            running(run_id=7, computing_us=9 * 10**6),
+            running(done_id=6),
+            ["rank 1 on n (stage 1, layers [2, 4)) has been computing run 7 for 9 s"],
+        ),
+        (
+            running(done_id=7),
+            running(run_id=7),
+            ["rank 2 on n", "has been computing run 7"],
+        ),
+        (
+            running(done_id=6),
+            running(done_id=6),
+            ["run 7 has not come to rank 1 on n", "rank 0 on n", "has sent it", "link"],
+        ),
+        (
+            running(done_id=8),
+            running(done_id=6),
+            ["run 7 has not come to rank 2 on n", "rank 1 on n", "has sent it", "link"],
+        ),
+        (
+            running(done_id=8),
+            running(done_id=8),
+            ["the result of run 7 has not come back from rank 2 on n", "link"],
+        ),
+    ],
+    ids=["first hangs", "last hangs", "lost to first", "lost between", "lost result"],
+)
+def test_who_holds_a_missing_result_is_named(first, last, words):
+    scene = Scene()
+    head = running(is_due=True, awaited_id=7, done_id=9)
+    verdict = scene.pass_s(LONG, {0: head, 1: first, 2: last})
+    assert scene.now_s == 1 + TIMEOUT_S + 1
+    for word in words:
+        assert word in verdict
+    assert "--timeout" in verdict
+
+
+def test_a_head_that_does_other_things_waits_for_nothing():
+    """Its reader is slow, say: results may lie there for as long as they like."""
+    busy = running(is_due=False, awaited_id=7)
+    scene = Scene()
+    assert scene.pass_s(LONG, {0: busy, 1: running(done_id=9), 2: running(done_id=9)}) is None
+    assert scene.pass_s(int(TIMEOUT_S), dict.fromkeys(range(3), running(is_due=True))) is None
+
+
+def test_loading_that_does_not_get_on_is_named():
+    loading = Beat(phase=Phase.LOADING, host="n", moved=5)
+    growing = lambda now_s: Beat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
+    scene = Scene()
+    assert "rank 1 on n" in scene.pass_s(LONG, {0: growing, 1: loading, 2: running()})
+    assert scene.now_s == 1 + TIMEOUT_S + 1
+    assert Scene().pass_s(5 * LONG, {0: growing, 1: growing, 2: running()}) is None
+
+
+def test_who_does_not_end_is_named():
+    judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+    judge.hear(1, Beat(phase=Phase.ENDING), 1)
+    judge.hear(2, Beat(phase=Phase.RUNNING), 1)
+    assert judge.not_ending(99, since_s=0) is None
+    assert "rank 2" in judge.not_ending(101, since_s=0)
+
+
+class Mail:
+    """Beats between Watchdogs of one process."""
+
+    def __init__(self, rank, boxes):
+        self.rank, self.boxes = rank, boxes
+
+    def send(self, rank, data, *, must=False):
+        self.boxes[rank].put((self.rank, data))
+
+    def receive(self):
+        box = self.boxes[self.rank]
+        return [box.get_nowait() for _ in range(box.qsize())]
+
+    def close(self):
+        pass
+
+
+class FakeEngine:
+    watched = False
+
+    def __init__(self):
+        self.given_up = queue.Queue()
+
+    def give_up(self, message):
+        self.given_up.put(message)
+
+    def beat(self):
+        return Beat()
+
+
+def watchdogs(n, timeout_s, said=None):
+    boxes = [queue.Queue() for _ in range(n)]
+    return boxes, [
+        Watchdog(
+            Mail(rank, boxes),
+            rank=rank,
+            n_ranks=n,
+            timeout_s=timeout_s,
+            end=(said or queue.Queue()).put,
+        )
+        for rank in range(n)
+    ]
+
+
+def in_threads(*bodies):
+    errors = []
+
+    def guarded(body):
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(body,), daemon=True) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+    return errors
+
+
+def test_all_say_farewell_and_leave_no_message():
+    boxes, dogs = watchdogs(4, timeout_s=50)
+
+    def job(dog):
+        with dog:
+            with dog.over(FakeEngine()):
+                pass
+            dog.farewell()
+
+    assert in_threads(*(lambda dog=dog: job(dog) for dog in dogs)) == []
+    assert [box.qsize() for box in boxes] == [0] * 4
+
+
+def test_a_head_alone_needs_no_farewell():
+    with Watchdog(None, timeout_s=50, end=print) as dog:
+        dog.farewell()
+
+
+def test_a_verdict_ends_the_wait_for_the_engine():
+    _, (head, _) = watchdogs(2, timeout_s=0.4)
+    engine = FakeEngine()
+    with head, head.over(engine):
+        assert engine.watched
+        assert "rank 1 has given no sign of life" in engine.given_up.get(timeout=WAIT_S)
+
+
+def test_a_verdict_ends_a_farewell():
+    _, (head, _) = watchdogs(2, timeout_s=0.4)
+    with head, pytest.raises(RunError, match="rank 1 has given no sign of life"):
+        head.farewell()
+
+
+def test_where_the_main_thread_is_stuck_the_watchdog_ends_all(monkeypatch):
+    monkeypatch.setattr(watchdog_, "GRACE_S", 0.1)
+    said = queue.Queue()
+    _, (_, stage) = watchdogs(2, timeout_s=0.4, said=said)
+    with stage:  # in a collective call of MPI, say
+        assert "rank 0 has given no sign of life" in said.get(timeout=WAIT_S)
