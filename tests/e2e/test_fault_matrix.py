@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from architectures import TINY_MODELS
+from batches import count_lines, options, write_items
 from jobs import Job
 from pipeinfer_cli.watchdog.beat import BEAT_BYTES
 from support import TESTS, pipeinfer
@@ -169,3 +170,38 @@ def test_a_fault_ends_the_job(cell, model, tmp_path, request):
         assert word in lines[0], lines[0]
     if cell.phase == "decode" and cell.fault != "full":
         assert out, "the text that was there is lost"
+
+
+@pytest.mark.parametrize(
+    "cell", [Cell("stopped", "decode", FIRST), Cell("killed", "decode", LAST)], ids=str
+)
+def test_a_batch_goes_on_after_a_fault(cell, model, tmp_path):
+    """Output so far is whole lines; resumed, it becomes an undisturbed run's, byte for byte."""
+    # the first item is short, the others are long enough for the fault to meet one of them
+    made = [{"prompt": "a", "n_predict": 2}, *({"prompt": f"b{i}"} for i in range(5))]
+    prompts = write_items(tmp_path / "in.jsonl", made)
+    (tmp_path / "job").mkdir()
+
+    def command(output, *more):
+        return pipeinfer(*options(model, prompts, output, "-n", "200", *more))
+
+    output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    timeout = ("--timeout", str(TIMEOUT_S))
+    with Job(command(output, "--ranks", "3", *timeout), tmp_path / "job") as job:
+        while count_lines(output) < 1:
+            assert job.process.poll() is None
+        pid = job.rank_pid(cell.rank)
+        job.note_shared_memory()
+        os.kill(pid, signal.SIGKILL if cell.fault == "killed" else signal.SIGSTOP)
+        code, _, lines = job.end(END_S)
+    assert code == 1, lines
+    (line,) = lines
+    for word in words(cell):
+        assert word in line
+    so_far = output.read_bytes()
+    assert so_far.endswith(b"\n")
+    assert 1 <= so_far.count(b"\n") < len(made)
+    for each, more in ((whole, ("--ranks", "1")), (output, ("--ranks", "2", "--resume"))):
+        subprocess.run(command(each, *more), check=True, timeout=60)
+    assert whole.read_bytes().startswith(so_far)
+    assert output.read_bytes() == whole.read_bytes()
