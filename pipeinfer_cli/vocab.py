@@ -62,11 +62,15 @@ class Vocab:
         Nothing is added unless the text is whole.
         """
         data = text.encode()
-        room = len(data) + 8
-        ids = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, is_whole, True)
-        assert count >= 0, "a text never has more tokens than bytes and added ones"
-        return list(ids[:count])
+        room = len(data) + 8  # mostly enough; a vocabulary without a space spells it in bytes
+        while True:
+            ids = (self._llama.llama_token * room)()
+            count = self._llama.llama_tokenize(
+                self._vocab, data, len(data), ids, room, is_whole, True
+            )
+            if count >= 0:
+                return list(ids[:count])
+            room = -count
 
     def piece(self, token: int, *, is_special: bool = False) -> bytes:
         """The token's bytes, maybe a part of a UTF-8 character.

@@ -56,10 +56,8 @@ def talking_llama(path: Path) -> Path:
     special = ["<unk>", "<s>", "</s>"]
     data = [f"<0x{byte:02X}>" for byte in range(256)]
     n_words = N_VOCAB - len(special) - len(data)
-    words = [
-        "\u2581",
-        *(f"\u2581{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(n_words - 1)),
-    ]
+    # none for a space, which becomes three tokens
+    words = [f"\u2581{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(n_words)]
     kinds = gguf.TokenType
     writer.add_token_list([*special, *data, *words])
     writer.add_token_scores([0.0] * len(special + data) + [-float(i) for i in range(n_words)])
