@@ -18,7 +18,7 @@ BENCH_ROUNDS ?= 3
 FUZZ_CASES   ?= 6000
 
 .DELETE_ON_ERROR:
-.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
+.PHONY: FORCE docs-architectures fuzz test-matrix test-resume test-sanitize memory bench bench-ablations bench-overhead bench-cancel bench-chat bench-strategies bench-scheduler bench-kernels bench-kernels-whole bench-long bench-emulation bench-simulation bench-table bench-table-emulated pictures trace-overlap demo build test lint format reference patches-apply patches-regenerate clean help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -131,6 +131,10 @@ bench-overhead: EXTRAS := [test]
 bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one process: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
 	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/overhead.py $$model; done
+
+bench-chat: build ## three turns of a conversation: TTFT, and what the KV cache has of each prompt
+	printf '%s\n' "What is the capital of Italy?" "And of France?" "Which is larger?" | $(BIN)/pipeinfer chat -m smollm2 \
+	    --ranks $(BENCH_RANKS) -n 24 --stats --system "$$(cat LICENSE)"
 
 bench-cancel: EXTRAS := [test]
 bench-cancel: build build/smollm2-f32.gguf ## time from a cancel to its effect: BENCH_RANKS=2

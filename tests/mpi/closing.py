@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeinfer_cli.runs import Run, RunToken
 from ranks import N_BATCH, main, on_head
+
+from pipeinfer_cli.runs import Run, RunToken
 
 
 def body(comm: Any, request: dict[str, Any]) -> Any:
