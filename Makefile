@@ -148,6 +148,10 @@ bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one proc
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
 	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/overhead.py $$model; done
 
+bench-chat: build ## three turns of a conversation: TTFT, and what the KV cache has of each prompt
+	printf '%s\n' "What is the capital of Italy?" "And of France?" "Which is larger?" | $(BIN)/pipeinfer chat -m smollm2 \
+	    --ranks $(BENCH_RANKS) -n 24 --stats --system "$$(cat LICENSE)"
+
 bench-cancel: EXTRAS := [test]
 bench-cancel: build build/smollm2-f32.gguf ## time from a cancel to its effect: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \

@@ -57,9 +57,10 @@ class Stats:
                 f"runs {self.n_runs}, cancelled {self.n_cancelled} "
                 f"({self.n_aborted} in mid-compute)"
             )
+        reused = f" ({self.n_reused} of {self.n_prompt} reused)" if self.n_reused else ""
         return (
             f"{self.strategy}, {self.n_ranks} ranks, {self.n_generated} tokens, "
-            f"{self.tokens_per_s:.2f} tok/s, TTFT {self.ttft_ms:.1f} ms, "
+            f"{self.tokens_per_s:.2f} tok/s, TTFT {self.ttft_ms:.1f} ms{reused}, "
             f"ITL p50 {self.itl_p50_ms:.2f} ms p99 {self.itl_p99_ms:.2f} ms{drafts}"
         )
 

@@ -54,6 +54,10 @@ void comm::start() {
 }
 
 comm::~comm() {
+    stop();
+}
+
+void comm::stop() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stopping_    = true;

@@ -49,11 +49,12 @@ class comm {
     using failure_handler = std::function<void(const std::string & why)>;
 
     comm(const comm_params & params, data_handler on_data, control_handler on_control, failure_handler on_failure);
-    // Sends what is left, for at most a second, and stops the thread.
     ~comm();
 
     // From here on the handlers are called.
     void start();
+    // Sends what is left, for at most a second, and stops the thread; what is handed over later is not sent.
+    void stop();
 
     void send_data(int dest, wire_buffer buffer);
     void send_control(int dest, const control_message & message);

@@ -79,7 +79,7 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
 }
 
 pi_engine::~pi_engine() {
-    comm_.reset();
+    end_comm();
     end_compute();
 }
 

@@ -35,8 +35,12 @@ struct pi_engine {
 
     // Stops the compute thread. False if it is stuck: then this object must live on.
     bool end_compute();
-    // Have sends finish, and stop the comm thread.
-    void end_comm() { comm_.reset(); }
+    // Has sends finish, and stops the comm thread. What the compute thread may still send goes nowhere.
+    void end_comm() {
+        if (comm_) {
+            comm_->stop();
+        }
+    }
 
     int32_t       kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
     const float * last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }

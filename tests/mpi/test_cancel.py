@@ -35,3 +35,9 @@ def test_random_cancels_against_sequential_oracle(layer_split):
     assert seen["checked_rows"] > N_PREDICT
     assert seen["completed"] > 20
     assert seen["aborted"] > 5, seen
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_a_job_may_end_while_runs_are_computed(is_under_way):
+    request = {"model": str(smollm2()), "n_ctx": N_CTX, "n_runs": 6, "is_under_way": is_under_way}
+    assert run_ranks(3, "closing.py", request) == 6

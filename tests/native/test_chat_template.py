@@ -89,3 +89,29 @@ def test_what_templates_expect_is_there():
     )
     render = chat_formatter(source, bos="<b>", eos="<e>")
     assert render([{"role": "user", "content": " hi\n"}]) == "<b>hi!:<e>"
+
+
+@pytest.mark.parametrize(
+    "name", ["CHATML", "MISTRAL_INSTRUCT", "MIXTRAL_INSTRUCT", "LLAMA3_INSTRUCT"]
+)
+@pytest.mark.parametrize("is_told", [False, True])
+def test_templates_of_well_known_models(vocab, name, is_told):
+    from llama_cpp import llama_chat_format  # the vocabulary has found it its library
+
+    source = getattr(llama_chat_format, f"{name}_CHAT_TEMPLATE")
+    system = "Be brief." if is_told else None
+    template = ChatTemplate(chat_formatter(source, bos="<|endoftext|>", eos="<e>"), system=system)
+    assert bool(template.note) == (is_told and "MI" in name)  # Mistral's know no system role
+    transcript = Transcript(vocab, template)
+    answer = vocab.tokenize("Yes, an answer.\n", is_whole=False)
+    messages = []
+    for turn in ("One?", "Two?", "Three?"):
+        prompt = transcript.ask(turn)
+        transcript.keep([*answer, vocab.eos], "Yes, an answer.\n")
+        messages.append({"role": "user", "content": turn})
+        assert spell(vocab, prompt) == template.text(messages)
+        assert ("Be brief." in spell(vocab, prompt)) == is_told
+        assert prompt.count(vocab.tokenize("<|endoftext|>", is_whole=False)[0]) == (
+            name != "CHATML"
+        )
+        messages.append({"role": "assistant", "content": "Yes, an answer.\n"})
