@@ -100,7 +100,7 @@ def _upstream(info: build_info.BuildInfo) -> str:
 
 def _library() -> Check:
     """In a process of its own: a library that does not fit may end it."""
-    code = "from pipeinfer_cli import native; native.load()"
+    code = "from pipeinfer_cli import abi; abi.load()"
     failed = _probe(code)
     path = build_info.LIB_DIR / "libpipeinfer.so"
     if failed:

@@ -1,4 +1,4 @@
-"""libpipeinfer through ctypes: the only module that knows native/include/pipeinfer.h."""
+"""libpipeinfer for Python: the engine, and what it knows of models, tokens and samples."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from collections.abc import Sequence
 from ctypes import (
     POINTER,
     c_char,
-    c_char_p,
-    c_double,
     c_float,
-    c_int,
     c_int32,
-    c_size_t,
     c_uint32,
     c_uint64,
 )
-from ctypes import c_void_p as c_engine
 from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import takewhile
@@ -30,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeinfer_cli.build_info import LIB_DIR
+from pipeinfer_cli import abi
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.runs import Fate, Result, Run, StageTime
@@ -53,278 +48,6 @@ OK, TIMEOUT, STOPPED = 0, 1, 2
 ERR_INVALID = -1
 
 
-class _KvOp(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("kind", c_int32),
-        ("seq_src", c_int32),
-        ("seq_dst", c_int32),
-        ("pos_first", c_int32),
-        ("pos_last", c_int32),
-    ]
-
-
-class _Token(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("id", c_int32),
-        ("position", c_int32),
-        ("n_seq", c_int32),
-        ("want", c_int32),
-        ("sample", c_int32),
-    ]
-
-
-class _SampleParams(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("temperature", c_float),
-        ("top_k", c_int32),
-        ("top_p", c_float),
-        ("min_p", c_float),
-        ("seed", c_uint64),
-    ]
-
-
-class _Run(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("run_id", c_uint64),
-        ("epoch", c_uint32),
-        ("n_kv_ops", c_int32),
-        ("n_tokens", c_int32),
-        ("n_seq_ids", c_int32),
-        ("kv_ops", POINTER(_KvOp)),
-        ("tokens", POINTER(_Token)),
-        ("seq_ids", POINTER(c_int32)),
-        ("samples", POINTER(_SampleParams)),
-        ("n_samples", c_int32),
-    ]
-
-
-class _StageTime(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("start_us", c_uint64),
-        ("wait_us", c_uint32),
-        ("compute_us", c_uint32),
-        ("stage", c_int32),
-        ("fate", c_int32),
-        ("in_bytes", c_uint32),
-        ("late_us", c_uint32),
-    ]
-
-
-class _Result(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("run_id", c_uint64),
-        ("epoch", c_uint32),
-        ("fate", c_int32),
-        ("n_rows", c_int32),
-        ("n_times", c_int32),
-        ("in_bytes", c_uint32),
-        ("rows", POINTER(c_int32)),
-        ("times", POINTER(_StageTime)),
-    ]
-
-
-class _Emulation(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("stage_us", POINTER(c_uint32)),
-        ("n_stage_us", c_int32),
-        ("latency_us", c_uint32),
-        ("bytes_per_us", c_double),
-        ("hidden_bytes", c_uint32),
-    ]
-
-
-class _EngineParams(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("model_path", c_char_p),
-        ("rank", c_int32),
-        ("n_ranks", c_int32),
-        ("stage_rank0", c_int32),
-        ("layer_first", c_int32),
-        ("layer_last", c_int32),
-        ("n_ctx", c_int32),
-        ("n_batch", c_int32),
-        ("n_threads", c_int32),
-        ("has_own_cores", c_int32),
-        ("comm_data", c_int32),
-        ("comm_control", c_int32),
-        ("sample", _SampleParams),
-        ("emulation", POINTER(_Emulation)),
-    ]
-
-
-class _ModelInfo(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("n_layer", c_int32),
-        ("n_embd", c_int32),
-        ("n_vocab", c_int32),
-        ("n_ctx_train", c_int32),
-        ("can_split", c_int32),
-        ("tied_output", c_int32),
-        ("bytes_input", c_uint64),
-        ("bytes_output", c_uint64),
-        ("bytes_total", c_uint64),
-        ("arch", c_char * 64),
-    ]
-
-
-class _QuantizeParams(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("file_type", c_int32),
-        ("n_threads", c_int32),
-        ("n_left_out", c_int32),
-        ("left_out", POINTER(c_int32)),
-        ("note_source", c_char_p),
-        ("note_sha256", c_char_p),
-        ("note_how", c_char_p),
-    ]
-
-
-# In the order of pi_abi_sizes
-_MIRRORS = (
-    _KvOp,
-    _Token,
-    _Run,
-    _StageTime,
-    _Result,
-    _SampleParams,
-    _Emulation,
-    _EngineParams,
-    _ModelInfo,
-    _QuantizeParams,
-)
-
-
-def lib_dir() -> Path:
-    """Where libllama and libpipeinfer are: in the package, or where PIPEINFER_LIB_DIR says."""
-    return Path(os.environ.get("PIPEINFER_LIB_DIR", LIB_DIR))
-
-
-@cache
-def load() -> Any:
-    """The library with its prototypes declared. UserError if it is missing or another version."""
-    path = lib_dir() / "libpipeinfer.so"
-    try:
-        lib = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise UserError(f"cannot load {path}: {error}: install the package again") from None
-    _declare(lib)
-    sizes = (c_size_t * len(_MIRRORS))()
-    lib.pi_abi_sizes(sizes)
-    if list(sizes) != [ctypes.sizeof(mirror) for mirror in _MIRRORS]:
-        raise UserError(f"{path} is of another version than this package: install it again")
-    return lib
-
-
-def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[10]);
-    lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
-    lib.pi_abi_sizes.restype = None
-    # void pi_log_capture(int32_t verbose);
-    lib.pi_log_capture.argtypes = [c_int32]
-    lib.pi_log_capture.restype = None
-    # void pi_log_file(int32_t fd, const char * name);
-    lib.pi_log_file.argtypes = [c_int32, c_char_p]
-    lib.pi_log_file.restype = None
-    # const char * pi_mpi_library(void);
-    lib.pi_mpi_library.argtypes = []
-    lib.pi_mpi_library.restype = c_char_p
-    # int pi_model_info_read(const char * path, struct pi_model_info * info,
-    #                        uint64_t * layer_bytes, int32_t n_layer_max, char * err, size_t);
-    lib.pi_model_info_read.argtypes = [
-        c_char_p,
-        POINTER(_ModelInfo),
-        POINTER(c_uint64),
-        c_int32,
-        c_char_p,
-        c_size_t,
-    ]
-    lib.pi_model_info_read.restype = c_int
-    # const char * pi_stage_arch(int32_t i);
-    lib.pi_stage_arch.argtypes = [c_int32]
-    lib.pi_stage_arch.restype = c_char_p
-    # int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
-    lib.pi_tensor_type.argtypes = [c_int32, POINTER(c_int32), POINTER(c_int32)]
-    lib.pi_tensor_type.restype = c_int
-    # int pi_quantize(const char * source, const char * target,
-    #                 const struct pi_quantize_params *, char * err, size_t err_size);
-    lib.pi_quantize.argtypes = [c_char_p, c_char_p, POINTER(_QuantizeParams), c_char_p, c_size_t]
-    lib.pi_quantize.restype = c_int
-    # int pi_sample(const float * logits, int32_t n_vocab, int32_t position,
-    #               const struct pi_sample_params *, int32_t * token, float * probability);
-    lib.pi_sample.argtypes = [
-        POINTER(c_float),
-        c_int32,
-        c_int32,
-        POINTER(_SampleParams),
-        POINTER(c_int32),
-        POINTER(c_float),
-    ]
-    lib.pi_sample.restype = c_int
-    # int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position,
-    #                   const struct pi_sample_params *, int32_t n_max, int32_t * n,
-    #                   int32_t * tokens, float * probabilities);
-    lib.pi_sample_top.argtypes = [
-        POINTER(c_float),
-        c_int32,
-        c_int32,
-        POINTER(_SampleParams),
-        c_int32,
-        POINTER(c_int32),
-        POINTER(c_int32),
-        POINTER(c_float),
-    ]
-    lib.pi_sample_top.restype = c_int
-    # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
-    lib.pi_engine_open.argtypes = [POINTER(_EngineParams), c_char_p, c_size_t]
-    lib.pi_engine_open.restype = c_engine
-    # int pi_submit(struct pi_engine * engine, const struct pi_run * run);
-    lib.pi_submit.argtypes = [c_engine, POINTER(_Run)]
-    lib.pi_submit.restype = c_int
-    # int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
-    lib.pi_wait.argtypes = [c_engine, c_int32, POINTER(_Result)]
-    lib.pi_wait.restype = c_int
-    # int pi_nudge(struct pi_engine * engine);
-    lib.pi_nudge.argtypes = [c_engine]
-    lib.pi_nudge.restype = c_int
-    # int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);
-    lib.pi_cancel.argtypes = [c_engine, c_uint64, c_uint64]
-    lib.pi_cancel.restype = c_int
-    # int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
-    lib.pi_serve.argtypes = [c_engine, c_int32, POINTER(c_int32)]
-    lib.pi_serve.restype = c_int
-    # int pi_report_failure(struct pi_engine * engine, const char * message);
-    lib.pi_report_failure.argtypes = [c_engine, c_char_p]
-    lib.pi_report_failure.restype = c_int
-    # void pi_give_up(struct pi_engine * engine, const char * message);
-    lib.pi_give_up.argtypes = [c_engine, c_char_p]
-    lib.pi_give_up.restype = None
-    # void pi_activity(struct pi_engine * engine, uint64_t values[4]);
-    lib.pi_activity.argtypes = [c_engine, POINTER(c_uint64)]
-    lib.pi_activity.restype = None
-    # const char * pi_last_error(struct pi_engine * engine);
-    lib.pi_last_error.argtypes = [c_engine]
-    lib.pi_last_error.restype = c_char_p
-    # int32_t pi_kv_positions(struct pi_engine * engine);
-    lib.pi_kv_positions.argtypes = [c_engine]
-    lib.pi_kv_positions.restype = c_int32
-    # const float * pi_last_logits(struct pi_engine * engine);
-    lib.pi_last_logits.argtypes = [c_engine]
-    lib.pi_last_logits.restype = POINTER(c_float)
-    # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
-    lib.pi_engine_close.argtypes = [c_engine, c_int32]
-    lib.pi_engine_close.restype = None
-
-
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent is gone, even while it is stopped."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -332,17 +55,17 @@ def die_with_parent() -> None:
 
 def capture_log(*, verbose: bool = False) -> None:
     """Takes over llama.cpp's log: silence, or its warnings and errors on stderr."""
-    load().pi_log_capture(verbose)
+    abi.load().pi_log_capture(verbose)
 
 
 def log_to_file(fd: int, name: str) -> None:
     """Has llama.cpp's warnings and errors appended to an open file, in lines by `name`."""
-    load().pi_log_file(fd, name.encode())
+    abi.load().pi_log_file(fd, name.encode())
 
 
 def mpi_library() -> str:
     """The path of the MPI library that libpipeinfer is bound to in this process."""
-    return os.fsdecode(load().pi_mpi_library())
+    return os.fsdecode(abi.load().pi_mpi_library())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,10 +87,10 @@ class ModelInfo:
 
 def read_model_info(path: Path) -> ModelInfo:
     """Reads a GGUF's header. UserError if the file is missing, truncated or no model."""
-    info = _ModelInfo()
+    info = abi.ModelInfo()
     layer_bytes = (c_uint64 * MAX_LAYERS)()
     err = ctypes.create_string_buffer(ERROR_BYTES)
-    status = load().pi_model_info_read(
+    status = abi.load().pi_model_info_read(
         os.fsencode(path), info, layer_bytes, MAX_LAYERS, err, ERROR_BYTES
     )
     if status != OK:
@@ -390,7 +113,7 @@ def read_model_info(path: Path) -> ModelInfo:
 @cache
 def stage_archs() -> tuple[str, ...]:
     """The architectures (general.architecture) that can be split by layers, sorted."""
-    names = takewhile(bool, (load().pi_stage_arch(i) for i in itertools.count()))
+    names = takewhile(bool, (abi.load().pi_stage_arch(i) for i in itertools.count()))
     return tuple(sorted(_text(name) for name in names))
 
 
@@ -400,7 +123,7 @@ def tensor_type(type_id: int) -> tuple[int, int] | None:
     n_elements, n_bytes = c_int32(), c_int32()
     if not 0 <= type_id < MAX_TENSOR_TYPES:
         return None
-    if load().pi_tensor_type(type_id, n_elements, n_bytes) != OK:
+    if abi.load().pi_tensor_type(type_id, n_elements, n_bytes) != OK:
         return None
     return n_elements.value, n_bytes.value
 
@@ -420,14 +143,16 @@ def quantize(
     if it fails; a full disk may go unnoticed, and a damaged file may end the process.
     """
     err = ctypes.create_string_buffer(ERROR_BYTES)
-    params = _QuantizeParams(
+    params = abi.QuantizeParams(
         file_type,
         n_threads,
         len(left_out),
         (c_int32 * len(left_out))(*left_out),
         *(note.encode() for note in notes),
     )
-    status = load().pi_quantize(os.fsencode(source), os.fsencode(target), params, err, ERROR_BYTES)
+    status = abi.load().pi_quantize(
+        os.fsencode(source), os.fsencode(target), params, err, ERROR_BYTES
+    )
     if status != OK:
         raise RunError(_text(err.value))
 
@@ -453,7 +178,9 @@ def sample_pointer(
     """
     token = c_int32()
     probability = c_float()
-    status = load().pi_sample(logits, n_vocab, position, _native_sample(params), token, probability)
+    status = abi.load().pi_sample(
+        logits, n_vocab, position, _native_sample(params), token, probability
+    )
     assert status == OK, "n_vocab is 1 or more, and position 0 or more"
     return token.value, probability.value
 
@@ -477,7 +204,7 @@ def sample_top_pointer(
     tokens = (c_int32 * MAX_TOP)()
     probabilities = (c_float * MAX_TOP)()
     n_found = c_int32()
-    status = load().pi_sample_top(
+    status = abi.load().pi_sample_top(
         logits, n_vocab, position, _native_sample(params), n, n_found, tokens, probabilities
     )
     assert status == OK, f"n_vocab is 1 or more, position 0 or more, and n 1 to {MAX_TOP}"
@@ -485,8 +212,8 @@ def sample_top_pointer(
 
 
 @cache
-def _native_sample(params: SampleParams) -> _SampleParams:
-    return _SampleParams(*astuple(params))
+def _native_sample(params: SampleParams) -> abi.SampleParams:
+    return abi.SampleParams(*astuple(params))
 
 
 def _native_emulation(emulation: RankEmulation | None) -> Any:
@@ -494,7 +221,7 @@ def _native_emulation(emulation: RankEmulation | None) -> Any:
     if emulation is None:
         return None
     return ctypes.pointer(
-        _Emulation(
+        abi.Emulation(
             (c_uint32 * len(emulation.stage_us))(*emulation.stage_us),
             len(emulation.stage_us),
             emulation.latency_us,
@@ -533,14 +260,14 @@ class Engine:
     watched = False  # by a watchdog, which ends waits that are in vain
 
     def __init__(self, config: EngineConfig) -> None:
-        params = _EngineParams(
-            **{name: getattr(config, name) for name, _ in _EngineParams._fields_[1:-2]},  # type: ignore[misc]
+        params = abi.EngineParams(
+            **{name: getattr(config, name) for name, _ in abi.EngineParams._fields_[1:-2]},  # type: ignore[misc]
             model_path=os.fsencode(config.model_path),
             sample=_native_sample(config.sample),
             emulation=_native_emulation(config.emulation),
         )
         err = ctypes.create_string_buffer(ERROR_BYTES)
-        self._lib = load()
+        self._lib = abi.load()
         self._awaited: deque[int] = deque()  # run ids
         self._n_results = 0
         self._waited_s = 0.0  # when the head last waited for a result
@@ -563,25 +290,27 @@ class Engine:
     def submit(self, run: Run) -> None:
         """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
         kv_ops = [
-            _KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last) for op in run.kv_ops
+            abi.KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last)
+            for op in run.kv_ops
         ]
         samples = run.samples
         index_of: dict[SampleParams | None, int] = {None: -1}
         index_of.update((sample, index) for index, sample in enumerate(samples))
         tokens = [
-            _Token(t.id, t.position, len(t.seq_ids), t.want, index_of[t.sample]) for t in run.tokens
+            abi.Token(t.id, t.position, len(t.seq_ids), t.want, index_of[t.sample])
+            for t in run.tokens
         ]
         seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
-        native = _Run(
+        native = abi.Run(
             run.run_id,
             run.epoch,
             len(kv_ops),
             len(tokens),
             len(seq_ids),
-            (_KvOp * len(kv_ops))(*kv_ops),
-            (_Token * len(tokens))(*tokens),
+            (abi.KvOp * len(kv_ops))(*kv_ops),
+            (abi.Token * len(tokens))(*tokens),
             (c_int32 * len(seq_ids))(*seq_ids),
-            (_SampleParams * len(samples))(*map(_native_sample, samples)),
+            (abi.SampleParams * len(samples))(*map(_native_sample, samples)),
             len(samples),
         )
         self._check(self._lib.pi_submit(self._handle, native))
@@ -589,7 +318,7 @@ class Engine:
 
     def wait(self, timeout_s: float) -> Result | None:
         """The next result, in the order of submission; None when the time is over, or nudged."""
-        native = _Result()
+        native = abi.Result()
         self._waited_s = time.monotonic()
         if self._check(self._lib.pi_wait(self._handle, int(timeout_s * 1000), native)) == TIMEOUT:
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli import native
+from pipeinfer_cli import abi, native
 from pipeinfer_cli.errors import UserError
 
 PIECE_BYTES = 256
@@ -149,7 +149,7 @@ class Vocab:
 
 def bindings() -> Any:
     """llama_cpp's low-level module, bound to our libllama."""
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(native.lib_dir())
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(abi.lib_dir())
     import llama_cpp.llama_cpp as llama
 
     return llama

@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from pipeinfer_cli import native
+from pipeinfer_cli import abi
 from small_models import weights
 
 FILE_TYPES = {  # llama_ftype; pure, without the mixtures that some of them stand for
@@ -100,7 +100,7 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 def convert(source: Path, folder: Path, file_type: str) -> Path:
     """Writes source again with all matrices of one type (a key of FILE_TYPES)."""
-    os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(native.lib_dir()))
+    os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(abi.lib_dir()))
     import llama_cpp.llama_cpp as llama
 
     target = folder / f"{source.stem}-{file_type}.gguf"

@@ -142,7 +142,7 @@ def show(label: str, result) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         return serve(sys.argv[2], int(sys.argv[3]))
-    from pipeinfer_cli import native
+    from pipeinfer_cli import abi
     from support import REFERENCE_LIB
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--tokens", default=TOKENS)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ours", type=Path, default=native.lib_dir(), help="our libraries")
+    parser.add_argument("--ours", type=Path, default=abi.lib_dir(), help="our libraries")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
     libs = {"ours": args.ours, "upstream": REFERENCE_LIB}

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeinfer_cli import native
+from pipeinfer_cli import abi
 
 KERNELS = "libggml-cpu.so"
 STRATEGIES = "iterative,speculative,pipeinfer"
@@ -44,9 +44,9 @@ def main() -> None:
     upstream, model, draft = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     with tempfile.TemporaryDirectory() as folder:
-        before = Path(shutil.copytree(native.lib_dir(), Path(folder) / "lib"))
+        before = Path(shutil.copytree(abi.lib_dir(), Path(folder) / "lib"))
         shutil.copy(upstream / KERNELS, before / KERNELS)
-        libs = {"ours": native.lib_dir(), "upstream": before}
+        libs = {"ours": abi.lib_dir(), "upstream": before}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in libs}
         for index in range(n_rounds):
             for name in list(libs) if index % 2 else reversed(libs):

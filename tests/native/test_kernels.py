@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mul_mats import N_MAX, TYPES
-from pipeinfer_cli import native
+from pipeinfer_cli import abi
 from support import REFERENCE_LIB, TESTS
 
 pytestmark = pytest.mark.native
@@ -58,7 +58,7 @@ def run(lib_dir, request):
 @pytest.mark.parametrize("type_name", TYPES)
 def test_columns_together_have_the_bits_of_each_alone(type_name):
     request = cases(type_name)
-    answers = run(Path(OTHER_LIB or native.lib_dir()).resolve(), request)
+    answers = run(Path(OTHER_LIB or abi.lib_dir()).resolve(), request)
     for case, answer in zip(request, answers, strict=True):
         assert len(answer["together"]) == N_MAX
         differ = [n for n, got in enumerate(answer["together"], 1) if got != answer["alone"][n - 1]]
@@ -69,7 +69,7 @@ def test_columns_together_have_the_bits_of_each_alone(type_name):
 @pytest.mark.parametrize("type_name", TYPES)
 def test_one_column_has_the_bits_of_the_unpatched_llama_cpp(type_name):
     request = cases(type_name)
-    answers = run(native.lib_dir(), request)
+    answers = run(abi.lib_dir(), request)
     plain = run(REFERENCE_LIB, request)
     for case, answer, expected in zip(request, answers, plain, strict=True):
         assert answer["alone"] == expected["alone"], case

@@ -1,0 +1,300 @@
+"""The C ABI of native/include/pipeinfer.h: its structures and functions, as ctypes sees them.
+
+Names are the header's, without `pi_`; what they mean stands there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import (
+    POINTER,
+    c_char,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+)
+from ctypes import c_void_p as c_engine
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeinfer_cli.build_info import LIB_DIR
+from pipeinfer_cli.errors import UserError
+
+
+class KvOp(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("kind", c_int32),
+        ("seq_src", c_int32),
+        ("seq_dst", c_int32),
+        ("pos_first", c_int32),
+        ("pos_last", c_int32),
+    ]
+
+
+class Token(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("id", c_int32),
+        ("position", c_int32),
+        ("n_seq", c_int32),
+        ("want", c_int32),
+        ("sample", c_int32),
+    ]
+
+
+class SampleParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("temperature", c_float),
+        ("top_k", c_int32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("seed", c_uint64),
+    ]
+
+
+class Run(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("run_id", c_uint64),
+        ("epoch", c_uint32),
+        ("n_kv_ops", c_int32),
+        ("n_tokens", c_int32),
+        ("n_seq_ids", c_int32),
+        ("kv_ops", POINTER(KvOp)),
+        ("tokens", POINTER(Token)),
+        ("seq_ids", POINTER(c_int32)),
+        ("samples", POINTER(SampleParams)),
+        ("n_samples", c_int32),
+    ]
+
+
+class StageTime(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("start_us", c_uint64),
+        ("wait_us", c_uint32),
+        ("compute_us", c_uint32),
+        ("stage", c_int32),
+        ("fate", c_int32),
+        ("in_bytes", c_uint32),
+        ("late_us", c_uint32),
+    ]
+
+
+class Result(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("run_id", c_uint64),
+        ("epoch", c_uint32),
+        ("fate", c_int32),
+        ("n_rows", c_int32),
+        ("n_times", c_int32),
+        ("in_bytes", c_uint32),
+        ("rows", POINTER(c_int32)),
+        ("times", POINTER(StageTime)),
+    ]
+
+
+class Emulation(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("stage_us", POINTER(c_uint32)),
+        ("n_stage_us", c_int32),
+        ("latency_us", c_uint32),
+        ("bytes_per_us", c_double),
+        ("hidden_bytes", c_uint32),
+    ]
+
+
+class EngineParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("model_path", c_char_p),
+        ("rank", c_int32),
+        ("n_ranks", c_int32),
+        ("stage_rank0", c_int32),
+        ("layer_first", c_int32),
+        ("layer_last", c_int32),
+        ("n_ctx", c_int32),
+        ("n_batch", c_int32),
+        ("n_threads", c_int32),
+        ("has_own_cores", c_int32),
+        ("comm_data", c_int32),
+        ("comm_control", c_int32),
+        ("sample", SampleParams),
+        ("emulation", POINTER(Emulation)),
+    ]
+
+
+class ModelInfo(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("n_layer", c_int32),
+        ("n_embd", c_int32),
+        ("n_vocab", c_int32),
+        ("n_ctx_train", c_int32),
+        ("can_split", c_int32),
+        ("tied_output", c_int32),
+        ("bytes_input", c_uint64),
+        ("bytes_output", c_uint64),
+        ("bytes_total", c_uint64),
+        ("arch", c_char * 64),
+    ]
+
+
+class QuantizeParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("file_type", c_int32),
+        ("n_threads", c_int32),
+        ("n_left_out", c_int32),
+        ("left_out", POINTER(c_int32)),
+        ("note_source", c_char_p),
+        ("note_sha256", c_char_p),
+        ("note_how", c_char_p),
+    ]
+
+
+# In the order of pi_abi_sizes
+MIRRORS = (
+    KvOp,
+    Token,
+    Run,
+    StageTime,
+    Result,
+    SampleParams,
+    Emulation,
+    EngineParams,
+    ModelInfo,
+    QuantizeParams,
+)
+
+
+def lib_dir() -> Path:
+    """Where libllama and libpipeinfer are: in the package, or where PIPEINFER_LIB_DIR says."""
+    return Path(os.environ.get("PIPEINFER_LIB_DIR", LIB_DIR))
+
+
+@cache
+def load() -> Any:
+    """The library with its prototypes declared. UserError if it is missing or another version."""
+    path = lib_dir() / "libpipeinfer.so"
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(f"cannot load {path}: {error}: install the package again") from None
+    _declare(lib)
+    sizes = (c_size_t * len(MIRRORS))()
+    lib.pi_abi_sizes(sizes)
+    if list(sizes) != [ctypes.sizeof(mirror) for mirror in MIRRORS]:
+        raise UserError(f"{path} is of another version than this package: install it again")
+    return lib
+
+
+def _declare(lib: Any) -> None:
+    # void pi_abi_sizes(size_t sizes[10]);
+    lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
+    lib.pi_abi_sizes.restype = None
+    # void pi_log_capture(int32_t verbose);
+    lib.pi_log_capture.argtypes = [c_int32]
+    lib.pi_log_capture.restype = None
+    # void pi_log_file(int32_t fd, const char * name);
+    lib.pi_log_file.argtypes = [c_int32, c_char_p]
+    lib.pi_log_file.restype = None
+    # const char * pi_mpi_library(void);
+    lib.pi_mpi_library.argtypes = []
+    lib.pi_mpi_library.restype = c_char_p
+    # int pi_model_info_read(const char * path, struct pi_model_info * info,
+    #                        uint64_t * layer_bytes, int32_t n_layer_max, char * err, size_t);
+    lib.pi_model_info_read.argtypes = [
+        c_char_p,
+        POINTER(ModelInfo),
+        POINTER(c_uint64),
+        c_int32,
+        c_char_p,
+        c_size_t,
+    ]
+    lib.pi_model_info_read.restype = c_int
+    # const char * pi_stage_arch(int32_t i);
+    lib.pi_stage_arch.argtypes = [c_int32]
+    lib.pi_stage_arch.restype = c_char_p
+    # int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
+    lib.pi_tensor_type.argtypes = [c_int32, POINTER(c_int32), POINTER(c_int32)]
+    lib.pi_tensor_type.restype = c_int
+    # int pi_quantize(const char * source, const char * target,
+    #                 const struct pi_quantize_params *, char * err, size_t err_size);
+    lib.pi_quantize.argtypes = [c_char_p, c_char_p, POINTER(QuantizeParams), c_char_p, c_size_t]
+    lib.pi_quantize.restype = c_int
+    # int pi_sample(const float * logits, int32_t n_vocab, int32_t position,
+    #               const struct pi_sample_params *, int32_t * token, float * probability);
+    lib.pi_sample.argtypes = [
+        POINTER(c_float),
+        c_int32,
+        c_int32,
+        POINTER(SampleParams),
+        POINTER(c_int32),
+        POINTER(c_float),
+    ]
+    lib.pi_sample.restype = c_int
+    # int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position,
+    #                   const struct pi_sample_params *, int32_t n_max, int32_t * n,
+    #                   int32_t * tokens, float * probabilities);
+    lib.pi_sample_top.argtypes = [
+        POINTER(c_float),
+        c_int32,
+        c_int32,
+        POINTER(SampleParams),
+        c_int32,
+        POINTER(c_int32),
+        POINTER(c_int32),
+        POINTER(c_float),
+    ]
+    lib.pi_sample_top.restype = c_int
+    # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
+    lib.pi_engine_open.argtypes = [POINTER(EngineParams), c_char_p, c_size_t]
+    lib.pi_engine_open.restype = c_engine
+    # int pi_submit(struct pi_engine * engine, const struct pi_run * run);
+    lib.pi_submit.argtypes = [c_engine, POINTER(Run)]
+    lib.pi_submit.restype = c_int
+    # int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
+    lib.pi_wait.argtypes = [c_engine, c_int32, POINTER(Result)]
+    lib.pi_wait.restype = c_int
+    # int pi_nudge(struct pi_engine * engine);
+    lib.pi_nudge.argtypes = [c_engine]
+    lib.pi_nudge.restype = c_int
+    # int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run_last);
+    lib.pi_cancel.argtypes = [c_engine, c_uint64, c_uint64]
+    lib.pi_cancel.restype = c_int
+    # int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
+    lib.pi_serve.argtypes = [c_engine, c_int32, POINTER(c_int32)]
+    lib.pi_serve.restype = c_int
+    # int pi_report_failure(struct pi_engine * engine, const char * message);
+    lib.pi_report_failure.argtypes = [c_engine, c_char_p]
+    lib.pi_report_failure.restype = c_int
+    # void pi_give_up(struct pi_engine * engine, const char * message);
+    lib.pi_give_up.argtypes = [c_engine, c_char_p]
+    lib.pi_give_up.restype = None
+    # void pi_activity(struct pi_engine * engine, uint64_t values[4]);
+    lib.pi_activity.argtypes = [c_engine, POINTER(c_uint64)]
+    lib.pi_activity.restype = None
+    # const char * pi_last_error(struct pi_engine * engine);
+    lib.pi_last_error.argtypes = [c_engine]
+    lib.pi_last_error.restype = c_char_p
+    # int32_t pi_kv_positions(struct pi_engine * engine);
+    lib.pi_kv_positions.argtypes = [c_engine]
+    lib.pi_kv_positions.restype = c_int32
+    # const float * pi_last_logits(struct pi_engine * engine);
+    lib.pi_last_logits.argtypes = [c_engine]
+    lib.pi_last_logits.restype = POINTER(c_float)
+    # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
+    lib.pi_engine_close.argtypes = [c_engine, c_int32]
+    lib.pi_engine_close.restype = None
