@@ -25,7 +25,7 @@ STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
 STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see spawn_talk
 ASK_FIFO = "ask"
-ANSWER_SIGNAL = signal.SIGUSR1  # to rank 0, from its parent: end the answer that is under way
+ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
 FAILURE_FILE = "failure.json"
 REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.

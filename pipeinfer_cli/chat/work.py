@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import cast
 
 from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.interrupts import AnswerInterrupted, InterruptibleEngine, Interrupts
+from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.chat.lines import note, open_lines
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
@@ -40,8 +39,7 @@ class ChatWork:
 
     def __call__(self, engine: Engine) -> None:
         """Answers lines until they end, or one says /quit."""
-        interruptible = cast("Engine", InterruptibleEngine(engine, self._interrupts))
-        head = Head(self._plan, interruptible, timeout_s=self._config.timeout_s)
+        head = Head(self._plan, engine, timeout_s=self._config.timeout_s, asked=self._interrupts)
         lines = open_lines()
         while (line := lines.read()) is not None:
             command = line.strip() if COMMAND.fullmatch(line) else ""
@@ -73,12 +71,9 @@ class ChatWork:
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
         answer = Answer()
-        try:
-            with self._interrupts.answering():
-                stats = write_text(config, head, request, self._vocab, answer, Pretence())
-        except AnswerInterrupted:
-            stats = None
-        if config.stats and stats is not None:
+        with self._interrupts.answering():
+            stats = write_text(config, head, request, self._vocab, answer, Pretence())
+        if config.stats:
             note(stats.line())
         if answer.finish_reason == "length" and request.n_max == room:
             note(f"the context of {config.n_ctx} tokens (-c) ends the answer: /reset frees it")

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeinfer_cli import spawned
 from pipeinfer_cli.chat import work
 from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.interrupts import AnswerInterrupted, InterruptibleEngine, Interrupts
+from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.config import MAX_COUNT, Prompt
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import Interrupted
@@ -53,7 +54,8 @@ class Script:
         if (turn := len(self.prompts)) in self._interrupted:
             answer.text = "So far" if self._interrupted[turn] else ""
             answer.tokens += vocab.tokenize(answer.text, is_whole=False)
-            raise AnswerInterrupted(signal.SIGINT)
+            answer.finish_reason = "interrupted"
+            return measure(SETTING, 0.0, [], Counters())
         answer.tokens += [*vocab.tokenize("Yes.", is_whole=False), vocab.eos]
         answer.text, answer.finish_reason = "Yes.", "stop"
         return measure(SETTING, 0.0, [1.0], Counters())
@@ -97,20 +99,16 @@ def test_a_conversation_that_fills_the_context_goes_on_after_a_reset(monkeypatch
     assert "the context 100 (-c): /reset" in capsys.readouterr().err
 
 
-def test_the_first_ctrl_c_ends_the_answer_between_two_results():
+def test_the_first_ctrl_c_ends_the_answer_and_a_later_one_everything(monkeypatch):
+    monkeypatch.setattr(spawned, "REPEAT_S", 0.0)
     interrupts = Interrupts()
-    real = SimpleNamespace(wait=lambda timeout_s: timeout_s, submit=lambda run: None, n=5)
-    engine = InterruptibleEngine(real, interrupts)
-    assert engine.n == 5
     before = signal.getsignal(signal.SIGINT)
-    with interrupts.answering():
-        assert engine.wait(0.5) == 0.5
-        signal.raise_signal(signal.SIGINT)
-        assert engine.wait(0.5) == 0.5  # for what the answer before has left in flight
-        engine.submit(None)
-        with pytest.raises(AnswerInterrupted):
-            engine.wait(0.5)
-        with pytest.raises(Interrupted):
+    for _ in range(2):
+        assert not interrupts()
+        with interrupts.answering():
+            assert not interrupts()
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert engine.wait(0.5) == 0.5
+            assert interrupts()
+            with pytest.raises(Interrupted):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
