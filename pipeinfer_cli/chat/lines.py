@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.printable import printable
 
 PROMPT = "> "
 GREETING = "/reset forgets what was said, /quit or Ctrl-D ends, Ctrl-C ends an answer"
@@ -59,7 +60,7 @@ def greet() -> None:
 
 def note(text: str) -> None:
     """Says something that is no part of the conversation."""
-    print(f"pipeinfer: {text}", file=sys.stderr, flush=True)
+    print(f"pipeinfer: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def read_line() -> str | None:

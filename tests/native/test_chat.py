@@ -42,7 +42,7 @@ class Script:
         )
         files = SimpleNamespace(head_path=smollm2())
         plan = SimpleNamespace(files=files, profile=None, prior=lambda _draft: None)
-        work.ChatWork(config, plan)(SimpleNamespace())
+        work.ChatWork(config, plan)(SimpleNamespace(watched=False))
 
     def read(self):
         return next(self._lines, None)
