@@ -20,6 +20,7 @@ import typer
 from pipeinfer_cli import cli_bench, cli_simulate, interrupt, launch, model_commands, spawned
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.batch import options as batch_options
+from pipeinfer_cli.batch.config import RESUME
 from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.errors import (
@@ -381,7 +382,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_rank(place, lambda: run_spawned(place))
     interrupt.raise_on_signals()
-    return guard(lambda: _command(args), verbose=bool({"-v", "--verbose"} & set(args)))
+    resume = RESUME if batch_options.asks_for_file(args) else ""
+
+    def command() -> int:
+        with interrupt.resumable(resume):
+            return _command(args)
+
+    return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))
 
 
 def run_rank(place: Path, call: Callable[[], int]) -> int:

@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import interrupt, launch, logs, models, output, shards, spawned
-from pipeinfer_cli.batch.config import RESUME, BatchFiles
+from pipeinfer_cli import launch, logs, models, output, shards, spawned
+from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.chat.config import ChatConfig
@@ -44,10 +44,7 @@ def generate(config: GenerateConfig) -> int:
 
 def _generate_batch(config: GenerateConfig, batch: BatchFiles) -> int:
     batch = replace(batch, terminal=output.find_terminal())
-    with (
-        interrupt.resumable(RESUME if batch.is_resumable else ""),
-        output.restored_terminal() if batch.terminal else nullcontext(),
-    ):
+    with output.restored_terminal() if batch.terminal else nullcontext():
         return _start_resolved(replace(config, batch=batch))
 
 

@@ -13,8 +13,10 @@ import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
+from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.native import die_with_parent
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -49,10 +51,18 @@ def note(writer: int, segments: Iterable[str]) -> None:
 
 
 def _guard(rank: int, pid: int, notes: int) -> NoReturn:
+    received: set[int] = set()
+
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        received.add(signum)
+        _kill(pid, signum)
+
     for signum in FORWARDED:
-        signal.signal(signum, lambda received, _frame: _kill(pid, received))
+        signal.signal(signum, forward)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
+    if -code in received:
+        raise Interrupted(-code)  # ours to say and to end with, as in a rank without a guardian
     if code < 0:
         name = signal.Signals(-code).name
         print(

@@ -76,6 +76,20 @@ def set_handlers(handler: signal.Handlers) -> None:
 
 
 @contextmanager
+def deadly() -> Iterator[None]:
+    """While the block runs, signals kill, as no handler of ours would be called in native code."""
+    before: dict[signal.Signals, Any] = {}
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            before[signum] = signal.signal(signum, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
 def resumable(resume: str) -> Iterator[None]:
     """While the block runs, to be interrupted loses nothing: `resume` as in Interrupted."""
     try:

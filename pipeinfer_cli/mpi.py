@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli import build_info, guardian, launch, spawned
+from pipeinfer_cli import build_info, guardian, interrupt, launch, spawned
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.logs import LOG
 from pipeinfer_cli.printable import printable
@@ -43,7 +43,8 @@ def start() -> Comm:
     os.environ.pop("MPI4PY_MPIABI", None)
     os.environ["MPI4PY_LIBMPI"] = mpi.library_path
     try:
-        from mpi4py import MPI
+        with interrupt.deadly():  # a rank that is not there is waited for without end
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
     if (place := spawned.folder()) is not None:

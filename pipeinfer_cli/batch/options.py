@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -41,6 +42,13 @@ Parallel = Annotated[
         help="With --prompts: requests in the pipeline at once, at most.",
     ),
 ]
+
+
+def asks_for_file(args: Sequence[str]) -> bool:
+    """Whether a command line, not parsed yet, has a batch write a file: then nothing is lost."""
+    names = {arg.partition("=")[0] for arg in args}
+    is_stdout = ("--output", "-") in zip(args, args[1:], strict=False) or "--output=-" in args
+    return {"--prompts", "--output"} <= names and not is_stdout
 
 
 def files(

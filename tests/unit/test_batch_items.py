@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.batch.items import BadItem, Item, read_items
+from pipeinfer_cli.batch.options import asks_for_file
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import SampleParams
@@ -175,6 +176,24 @@ def test_any_values_are_an_item_or_an_error(fields: dict[str, object]) -> None:
 def test_files_that_make_no_sense(fields: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         BatchFiles(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("generate --prompts in --output out", True),
+        ("generate --prompts=in --output=out --resume", True),
+        ("generate --prompts in", False),
+        ("generate --prompts - --output -", False),
+        ("generate --prompts - --output=-", False),
+        ("generate hello", False),
+        ("bench --output md", False),
+    ],
+)
+def test_a_batch_that_writes_a_file_is_known_before_its_options_are_parsed(
+    line: str, asks: bool
+) -> None:
+    assert asks_for_file(line.split()) == asks
 
 
 def test_a_missing_file_is_said(tmp_path: object) -> None:
