@@ -76,7 +76,9 @@ class Judge:
 
     def verdict(self, now_s: float) -> str | None:
         """Why the job cannot go on, in one line; None if all is well."""
-        return self._silent(now_s) or self._loading(now_s) or self._hanging(now_s)
+        if silent := self._silent(now_s):
+            return silent
+        return None if self._quiet(now_s) else self._loading(now_s) or self._hanging(now_s)
 
     def everybody_in(self, *phases: Phase) -> bool:
         """Whether all others are in one of these phases."""
@@ -84,6 +86,14 @@ class Judge:
 
     def _others(self) -> list[Patient]:
         return [patient for rank, patient in self.ranks.items() if rank != self._own]
+
+    def _quiet(self, now_s: float) -> bool:
+        """Whether somebody may be about to be lost: then that is what there is to say."""
+        limit_s = self._silence_s / 4
+        return any(
+            now_s - each.heard_s > limit_s and each.beat.phase != Phase.GONE
+            for each in self._others()
+        )
 
     def _silent(self, now_s: float) -> str | None:
         silent = [
@@ -121,7 +131,7 @@ class Judge:
 
     def not_ending(self, now_s: float, since_s: float) -> str | None:
         """For a head that has come to the end at `since_s`: who has not, after --timeout."""
-        if now_s - since_s <= self._timeout_s:
+        if now_s - since_s <= self._timeout_s or self._quiet(now_s):
             return None
         late = [each for each in self._others() if each.beat.phase < Phase.ENDING]
         return f"{late[0].name} does not end, though the work is done (--timeout)" if late else None

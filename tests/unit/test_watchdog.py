@@ -173,10 +173,21 @@ def test_loading_that_does_not_get_on_is_named():
 
 def test_who_does_not_end_is_named():
     judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
-    judge.hear(1, Beat(phase=Phase.ENDING), 1)
-    judge.hear(2, Beat(phase=Phase.RUNNING), 1)
-    assert judge.not_ending(99, since_s=0) is None
-    assert "rank 2" in judge.not_ending(101, since_s=0)
+    for now_s in (99, 101):
+        judge.hear(1, Beat(phase=Phase.ENDING), now_s)
+        judge.hear(2, Beat(phase=Phase.RUNNING), now_s)
+        verdict = judge.not_ending(now_s, since_s=0)
+        assert (verdict is None) == (now_s == 99)
+    assert "rank 2" in verdict
+
+
+def test_who_is_silent_is_not_said_to_hang():
+    """With a short timeout both would be true at about the same time."""
+    judge = Judge(1, [0], timeout_s=4, now_s=0)
+    judge.hear(0, Beat(phase=Phase.LOADING, moved=1), 1)
+    judge.hear(0, Beat(phase=Phase.LOADING, moved=1), 3)
+    assert judge.verdict(6) is None
+    assert "no sign of life" in judge.verdict(7.1)
 
 
 class Mail:
