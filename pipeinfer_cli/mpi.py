@@ -53,6 +53,8 @@ def start() -> Comm:
     check_one_library()
     comm = MPI.COMM_WORLD
     if world.size is not None and comm.size != world.size:
+        # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.
+        MPI.Finalize()
         raise _mixture(world, mpi)
     if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
         raise UserError(
@@ -62,14 +64,14 @@ def start() -> Comm:
     return comm
 
 
-def ranks_on_this_host(comm: Comm) -> int:
-    """How many of the job's ranks share this host's cores. All ranks call it."""
+def masks_on_this_host(comm: Comm) -> list[frozenset[int]]:
+    """The cores that each of the job's ranks on this host may use. All ranks call it."""
     from mpi4py import MPI
 
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    count = local.size
+    masks = local.allgather(launch.affinity())
     local.Free()
-    return count
+    return masks
 
 
 class Beats:
@@ -195,10 +197,11 @@ def _check_family(world: launch.World, mpi: build_info.MpiInfo) -> None:
 
 
 def _mixture(world: launch.World, mpi: build_info.MpiInfo) -> UserError:
+    way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(
         f"started as one of {world.size} tasks by {world.launcher}, but this pipeinfer is built "
-        f"for {mpi.family} {mpi.version}, which does not see them: use {mpiexec}, "
+        f"for {mpi.family} {mpi.version}, which does not see them: use {way}{mpiexec}, "
         "or install pipeinfer again with PIPEINFER_MPI=system"
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, logs, models, mpi, spawned
+from pipeinfer_cli import interrupt, launch, logs, models, mpi, placement, spawned
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -122,21 +122,24 @@ def _run(
     config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
-    local_ranks = mpi.ranks_on_this_host(comm) if comm else 1
-    threads = config.threads or launch.default_threads(local_ranks)
-    seat = Seat(host=socket.gethostname(), n_threads=threads)
+    masks = mpi.masks_on_this_host(comm) if comm else [launch.affinity()]
+    seat = Seat.take(config.threads_of(comm.rank if comm else 0), masks)
     seats = comm.gather(seat) if comm else [seat]
     work: Work | None = None
     plan = None
     if seats is not None:  # on the head
+        placement.check(config.threads, seats)
         plan = make_plan(config, seats)
-        work = prepare(plan)
+        placement.report(plan.model, plan.layers, seats, config)
+        work = None if config.plan_only else prepare(plan)
     if comm:
         plan = comm.bcast(plan)
     assert plan is not None
+    if config.plan_only:
+        return 0
     watchdog.place(plan.places(), plan.stage_rank0)
     with (
-        open_engine(config, plan, comm, local_ranks, watchdog) as engine,
+        open_engine(config, plan, comm, len(masks), watchdog) as engine,
         watchdog.over(engine),
     ):
         if work is None:
@@ -233,7 +236,7 @@ def _engine_config(
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
-    threads = plan.seats[rank].n_threads
+    seat = plan.seats[rank]
     profile, n_batch = plan.profile, plan.n_batch
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
@@ -246,8 +249,8 @@ def _engine_config(
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_cells,
         n_batch=n_batch,
-        n_threads=threads,
-        has_own_cores=not profile and len(launch.affinity()) >= local_ranks * threads,
+        n_threads=seat.n_threads,
+        has_own_cores=not profile and seat.has_own_cores,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,

@@ -14,7 +14,7 @@ import pytest
 
 from pipeinfer_cli import build_info, launch, mpi
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import ALONE, Launcher, World
+from pipeinfer_cli.launch import ALONE, Launcher, Seat, World
 
 TESTS = Path(__file__).parent.parent
 LIMIT_S = 10.0  # within which nothing of a job may be left
@@ -72,6 +72,54 @@ def test_cpulist(text: str, cpus: set[int]) -> None:
     assert launch.parse_cpulist(text) == cpus
 
 
+@pytest.mark.parametrize("text", ["", "0", "0-2,8", "1,3,5-6,63-64"])
+def test_cpulists_come_back(text: str) -> None:
+    assert launch.format_cpulist(launch.parse_cpulist(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("env", "job_id"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "7"}, "7"),
+        ({"PBS_JOBID": "12.server"}, "12.server"),
+        ({"SLURM_JOB_ID": " "}, None),
+    ],
+)
+def test_job_id(env: dict[str, str], job_id: str | None) -> None:
+    assert launch.job_id(env) == job_id
+    assert launch.job_mark(env) == ({} if job_id is None else {"job_id": job_id})
+
+
+def test_tasks_that_a_job_has_in_vain(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a\na\nb\n")
+    assert "8 tasks" in (launch.unused_tasks(BATCH) or "")
+    assert "2 nodes" not in (launch.unused_tasks({"SLURM_JOB_NUM_NODES": "2"}) or "")
+    assert "2 hosts" in (launch.unused_tasks({"PBS_NODEFILE": str(hosts)}) or "")
+    hosts.write_text("a\na\n")
+    for env in ({}, {"PBS_NODEFILE": str(hosts)}, {**BATCH, "SLURM_NTASKS": "1"}):
+        assert launch.unused_tasks(env) is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "threads", "own"),
+    [
+        pytest.param([{0, 1, 2, 3}], 4, True, id="alone"),
+        pytest.param([{0, 1, 2, 3}] * 2, 2, True, id="two on the same cores"),
+        pytest.param([{0, 1, 2, 3}, {4, 5, 6, 7}], 4, True, id="each bound to its own"),
+        pytest.param([{0, 1, 2, 3}] * 8, 1, False, id="more ranks than cores"),
+    ],
+)
+def test_threads_share_the_cores_with_those_who_may_use_them(
+    masks: list[set[int]], threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "affinity", lambda: frozenset({0, 1, 2, 3}))
+    seat = Seat.take(None, [frozenset(mask) for mask in masks])
+    assert (seat.n_threads, seat.has_own_cores) == (threads, own)
+    assert Seat.take(5, [seat.cpus]).n_threads == 5
+
+
 @pytest.mark.parametrize(
     ("nodes", "mask", "ranks"),
     [
@@ -91,7 +139,7 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
 
 
 @pytest.mark.parametrize(
-    ("env", "local_ranks", "threads"),
+    ("env", "sharers", "threads"),
     [
         ({"OMP_NUM_THREADS": "3", "SLURM_CPUS_PER_TASK": "5"}, 1, 3),
         ({"OMP_NUM_THREADS": "4,2"}, 1, 4),
@@ -102,10 +150,10 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
     ],
 )
 def test_default_threads(
-    env: dict[str, str], local_ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    env: dict[str, str], sharers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(8)))
-    assert launch.default_threads(local_ranks, env) == threads
+    assert launch.default_threads(sharers, env) == threads
 
 
 def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""Who computes what, where: the table of --plan and --report-binding, and what is odd about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from pipeinfer_cli import output
+from pipeinfer_cli.config import JobConfig, Threads
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import Seat, format_cpulist
+from pipeinfer_cli.native import ModelInfo
+from pipeinfer_cli.split import LayerRange, stage_bytes
+
+HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
+
+Row = tuple[str, ...]
+
+
+def check(threads: Threads, seats: Sequence[Seat]) -> None:
+    """UserError unless a list of threads fits; a warning where threads have too few cores."""
+    if isinstance(threads, Sequence) and len(threads) != len(seats):
+        raise UserError(
+            f"-t/--threads has {len(threads)} numbers for {len(seats)} ranks: "
+            "give one per rank, or one for all"
+        )
+    for warning in warnings(seats):
+        print(f"pipeinfer: warning: {warning}", file=sys.stderr)
+
+
+def warnings(seats: Sequence[Seat]) -> list[str]:
+    """A sentence for each kind of seat that has more threads than cores, naming its ranks."""
+    ranks: dict[tuple[int, int], list[int]] = {}
+    for rank, seat in enumerate(seats):
+        if seat.n_threads > len(seat.cpus):
+            ranks.setdefault((seat.n_threads, len(seat.cpus)), []).append(rank)
+    return [
+        f"{n_threads} threads on {n_cores} core(s) of the affinity mask (rank "
+        f"{format_cpulist(who)}; cores {format_cpulist(seats[who[0]].cpus)}): "
+        "give fewer with --threads, or bind the rank to more"
+        for (n_threads, n_cores), who in ranks.items()
+    ]
+
+
+def report(
+    model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat], config: JobConfig
+) -> None:
+    """The table on stdout for --plan, on stderr for --report-binding."""
+    table = rows(model, layers, seats)
+    if config.plan_only:
+        output.table(HEADER, table)
+    elif config.report_binding:
+        for line in aligned((HEADER, *table)):
+            print(f"pipeinfer: {line}", file=sys.stderr)
+
+
+def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) -> list[Row]:
+    """A row for each rank; bytes are those of the tensors that a token's way reads there."""
+    return [
+        (
+            str(rank),
+            seat.host,
+            format_cpulist(seat.cpus),
+            str(seat.n_threads),
+            str(held) if len(held) else "none",
+            output.size(stage_bytes(model, held)),
+        )
+        for rank, (seat, held) in enumerate(zip(seats, layers, strict=True))
+    ]
+
+
+def aligned(table: Iterable[Row]) -> list[str]:
+    """The rows as lines whose columns stand below one another."""
+    lines = list(table)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

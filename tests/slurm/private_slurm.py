@@ -1,0 +1,185 @@
+"""A Slurm of our own on this machine: munged, slurmctld and slurmd in a private folder.
+
+Needs root and the programs (Debian: slurmctld slurmd slurm-client munge). Nothing outside of the
+folder is written; the daemons end with the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+START_S = 30.0
+# Slurm is told of more cores than there may be, so that the jobs of the examples fit.
+CPUS = 8
+
+CONF = """\
+ClusterName=private
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld_port}
+SlurmdPort={slurmd_port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CryptoType=crypto/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/affinity
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/builtin
+MpiDefault=none
+ReturnToService=2
+SlurmdParameters=config_overrides
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP OverSubscribe=YES
+"""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Commands of the cluster."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def run(
+        self, *command: str, timeout_s: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def batch(self, script: Path, *options: str, timeout_s: float = 90, **env: str) -> Job:
+        """Submits a script and waits for its end."""
+        done = self.run(
+            "sbatch", "--parsable", "--wait", f"--chdir={self.folder}", *options, str(script),
+            timeout_s=timeout_s, **env,
+        )  # fmt: skip
+        job_id = done.stdout.strip()
+        assert job_id.isdecimal(), (done.stdout, done.stderr, self.logs())
+        return Job(
+            job_id=job_id,
+            code=done.returncode,
+            out=(self.folder / f"pipeinfer-{job_id}.txt").read_text(),
+            err=(self.folder / f"pipeinfer-{job_id}.log").read_text(),
+        )
+
+    def logs(self) -> str:
+        """What the daemons said last."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text()[-2000:]}" for path in self.folder.glob("*.log")
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a batch job ended."""
+
+    job_id: str
+    code: int
+    out: str
+    err: str
+
+
+def missing() -> list[str]:
+    """What this machine lacks for it."""
+    lacks = [name for name in (*DAEMONS, "sbatch", "srun") if find(name) is None]
+    return lacks + ([] if os.geteuid() == 0 else ["root"])
+
+
+def find(name: str) -> str | None:
+    """The program; daemons are not in everyone's PATH."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Slurm]:
+    """Starts the daemons in the folder; the value takes jobs while the block runs."""
+    folder.chmod(0o755)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    host = socket.gethostname().partition(".")[0]
+    ports = dict(zip(("ctld_port", "slurmd_port"), free_ports(2), strict=True))
+    conf = folder / "slurm.conf"
+    conf.write_text(CONF.format(folder=folder, host=host, cpus=CPUS, **ports))
+    slurm = Slurm(folder=folder, env={**os.environ, "SLURM_CONF": str(conf)})
+    munge = [f"--{name}={folder}/munge.{name.removesuffix('-file')}"
+             for name in ("socket", "key-file", "pid-file", "log-file", "seed-file")]  # fmt: skip
+    commands = (
+        ["munged", "--foreground", "--force", *munge],
+        ["slurmctld", "-D", "-f", str(conf)],
+        ["slurmd", "-D", "-f", str(conf), "-N", host],
+    )
+    with contextlib.ExitStack() as stack:
+        daemons = [stack.enter_context(_daemon(command, slurm)) for command in commands[:1]]
+        wait_until((folder / "munge.socket").exists, daemons, slurm)
+        daemons += [stack.enter_context(_daemon(command, slurm)) for command in commands[1:]]
+        wait_until(lambda: "idle" in slurm.run("sinfo", "-h", "-o", "%T").stdout, daemons, slurm)
+        yield slurm
+        slurm.run("scancel", "--full", "--user=root")
+
+
+@contextlib.contextmanager
+def _daemon(command: Sequence[str], slurm: Slurm) -> Iterator[subprocess.Popen[bytes]]:
+    program = find(command[0])
+    assert program is not None
+    with (slurm.folder / f"{command[0]}.stderr.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *command[1:]], env=slurm.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def wait_until(
+    is_true: Callable[[], bool], daemons: Sequence[subprocess.Popen[bytes]], slurm: Slurm
+) -> None:
+    """Fails with the daemons' words if one of them ends, or it takes too long."""
+    deadline_s = time.monotonic() + START_S
+    while not is_true():
+        for daemon in daemons:
+            assert daemon.poll() is None, f"{daemon.args!r} has ended:\n{slurm.logs()}"
+        assert time.monotonic() < deadline_s, slurm.logs()
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
