@@ -210,7 +210,11 @@ def _cores() -> Check:
     usable, all_cores = len(launch.affinity()), os.cpu_count() or 1
     ranks = launch.default_ranks()
     threads = launch.default_threads(ranks)
-    text = f"{usable} of {all_cores} usable ({launch.format_cpulist(launch.affinity())}); default: {ranks} rank(s), {threads} thread(s) each"
+    shown = launch.format_cpulist(launch.affinity())
+    text = (
+        f"{usable} of {all_cores} usable ({shown}); "
+        f"default: {ranks} rank(s), {threads} thread(s) each"
+    )
     return Check(
         name="cores",
         ok=usable == all_cores,

@@ -51,7 +51,8 @@ def srun_types() -> list[str] | None:
         env={key: value for key, value in os.environ.items() if not key.startswith("SLURM_JOB")},
     )
     said = done.stdout + done.stderr
-    return re.findall(r"\b(none|pmi2|pmix\w*|cray_shasta|openmpi)\b", said)
+    found = re.findall(r"\b(none|pmi2|pmix\w*|cray_shasta|openmpi)\b", said)
+    return list(dict.fromkeys(found))
 
 
 def fits(mpi: MpiInfo, types: list[str]) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,7 +35,7 @@ def start() -> Comm:
     """
     mpi = build_info.load().mpi
     world = launch.detect(os.environ)
-    _check_family(world, mpi)
+    _check_launcher(world, mpi, os.environ)
     notes = None
     if not world.alone and spawned.folder() is None and "mpi4py.MPI" not in sys.modules:
         notes = guardian.enter(world.rank)
@@ -190,9 +191,18 @@ def mapped_libraries(maps: str) -> list[str]:
     return sorted(path for path in paths if LIBMPI_NAME.match(path.rpartition("/")[2]))
 
 
-def _check_family(world: launch.World, mpi: build_info.MpiInfo) -> None:
+def _check_launcher(world: launch.World, mpi: build_info.MpiInfo, env: Mapping[str, str]) -> None:
+    """UserError if it is known that this MPI would not see the launcher's other processes.
+
+    Some MPIs would end the process with a page of text, others make it a world of its own.
+    """
     ours = "mpich" if mpi.family in HYDRA_FAMILIES else mpi.family
-    if world.family is not None and world.family != ours:
+    is_foreign = world.family is not None and world.family != ours
+    has_pmix, has_pmi = "PMIX_RANK" in env, "PMI_RANK" in env
+    wants_pmix = ours == "openmpi" and not mpi.version.startswith(("1.", "2.", "3.", "4."))
+    wants_pmi = ours == "mpich" and mpi.kind == "wheel"
+    is_deaf = (wants_pmix and not has_pmix) or (wants_pmi and has_pmix and not has_pmi)
+    if is_foreign or (is_deaf and not world.alone):
         raise _mixture(world, mpi)
 
 
@@ -200,9 +210,9 @@ def _mixture(world: launch.World, mpi: build_info.MpiInfo) -> UserError:
     way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(
-        f"started as one of {world.size} tasks by {world.launcher}, but this pipeinfer is built "
-        f"for {mpi.family} {mpi.version}, which does not see them: use {way}{mpiexec}, "
-        "or install pipeinfer again with PIPEINFER_MPI=system"
+        f"started as one of {world.size or 'several'} tasks by {world.launcher}, but this "
+        f"pipeinfer is built for {mpi.family} {mpi.version}, which does not see them: "
+        f"use {way}{mpiexec}, or install pipeinfer again with PIPEINFER_MPI=system"
     )
 
 

