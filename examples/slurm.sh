@@ -33,6 +33,6 @@ OPTIONS="${OPTIONS:-}"
 
 # Slurm before 22.05 told srun by itself; now srun must hear how many cores a task has.
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# One copy per task; they find each other, and rank 0 writes. OPTIONS are words of their own.
+# One copy per task; they find each other, and rank 0 writes. When one has ended, the others get 30 s to do so.
 # shellcheck disable=SC2086
-srun --mpi="$MPI_TYPE" --kill-on-bad-exit=1 pipeinfer generate -m "$MODEL" --report-binding --stats $OPTIONS "$PROMPT"
+srun --mpi="$MPI_TYPE" --wait=30 pipeinfer generate -m "$MODEL" --report-binding --stats $OPTIONS "$PROMPT"
