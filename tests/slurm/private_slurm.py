@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -71,18 +72,27 @@ class Slurm:
 
     def batch(self, script: Path, *options: str, timeout_s: float = 90, **env: str) -> Job:
         """Submits a script and waits for its end."""
-        done = self.run(
-            "sbatch", "--parsable", "--wait", f"--chdir={self.folder}", *options, str(script),
-            timeout_s=timeout_s, **env,
-        )  # fmt: skip
+        where = f"--chdir={self.folder}"
+        done = self.run("sbatch", "--parsable", where, *options, str(script), **env)
         job_id = done.stdout.strip()
         assert job_id.isdecimal(), (done.stdout, done.stderr, self.logs())
         return Job(
             job_id=job_id,
-            code=done.returncode,
+            code=self._wait(job_id, time.monotonic() + timeout_s),
             out=(self.folder / f"pipeinfer-{job_id}.txt").read_text(),
             err=(self.folder / f"pipeinfer-{job_id}.log").read_text(),
         )
+
+    def _wait(self, job_id: str, deadline_s: float) -> int:
+        """The job's exit code. Not `sbatch --wait`, which looks more and more seldom."""
+        while time.monotonic() < deadline_s:
+            shown = self.run("scontrol", "--oneliner", "show", "job", job_id).stdout
+            found = re.search(r"JobState=(\w+).* ExitCode=(\d+):", shown)
+            assert found, shown
+            if found[1] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
+                return int(found[2])
+            time.sleep(0.2)
+        raise AssertionError(f"the job does not end: {shown}\n{self.logs()}")
 
     def logs(self) -> str:
         """What the daemons said last."""
