@@ -1,7 +1,8 @@
 """A Slurm of our own on this machine: munged, slurmctld and slurmd in a private folder.
 
-Needs root and the programs (Debian: slurmctld slurmd slurm-client munge). Nothing outside of the
-folder is written; the daemons end with the block.
+Needs root and the programs (Debian: slurmctld slurmd slurm-client munge; libpmix-dev for pmix). Its
+only node is this machine, or its nodes are hosts of tests/hosts/netns.py, each with a slurmd of its
+own. Nothing outside of the folder is written; the daemons end with the block.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netns import Hosts
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 START_S = 30.0
 
 CONF = """\
 ClusterName=private
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={head}({head_address})
 SlurmctldPort={ctld_port}
 SlurmdPort={slurmd_port}
 SlurmUser=root
@@ -33,11 +36,11 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/affinity
 SelectType=select/cons_tres
@@ -46,7 +49,7 @@ SchedulerType=sched/backfill
 MpiDefault=none
 ReturnToService=2
 KillWait=5
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+{nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES
 """
 
@@ -57,12 +60,17 @@ class Slurm:
 
     folder: Path
     env: Mapping[str, str]
+    hosts: Hosts | None
+
+    def on(self, number: int, *command: str) -> list[str]:
+        """The command on one of the hosts."""
+        return list(command) if self.hosts is None else self.hosts.command(number, *command)
 
     def run(
         self, *command: str, timeout_s: float = 60, **env: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command,
+            self.on(1, *command),
             env={**self.env, **env},
             capture_output=True,
             text=True,
@@ -123,42 +131,74 @@ def find(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Slurm]:
+def running(folder: Path, hosts: Hosts | None = None) -> Iterator[Slurm]:
     """Starts the daemons in the folder; the value takes jobs while the block runs."""
     folder.chmod(0o755)
-    for name in ("state", "spool"):
-        (folder / name).mkdir()
+    (folder / "state").mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
-    host = socket.gethostname().partition(".")[0]
-    ports = dict(zip(("ctld_port", "slurmd_port"), free_ports(2), strict=True))
+    nodes = {socket.gethostname().partition(".")[0]: "127.0.0.1"}
+    if hosts is not None:
+        nodes = {f"host{number}": hosts.address(number) for number in hosts.numbers}
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(folder=folder, host=host, cpus=os.cpu_count(), **ports))
-    slurm = Slurm(folder=folder, env={**os.environ, "SLURM_CONF": str(conf)})
+    conf.write_text(configuration(folder, nodes))
+    # None are used. Left to itself, slurmd would look for them in /sys, where a namespace has none.
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    env = os.environ if hosts is None else hosts.environment()
+    slurm = Slurm(folder=folder, env={**env, "SLURM_CONF": str(conf)}, hosts=hosts)
     munge = [f"--{name}={folder}/munge.{name.removesuffix('-file')}"
              for name in ("socket", "key-file", "pid-file", "log-file", "seed-file")]  # fmt: skip
-    commands = (
-        ["munged", "--foreground", "--force", *munge],
-        ["slurmctld", "-D", "-f", str(conf)],
-        ["slurmd", "-D", "-f", str(conf), "-N", host],
-    )
     with contextlib.ExitStack() as stack:
-        daemons = [stack.enter_context(_daemon(command, slurm)) for command in commands[:1]]
+        daemons = [
+            stack.enter_context(_daemon(slurm, 1, "munged", "--foreground", "--force", *munge))
+        ]
         wait_until((folder / "munge.socket").exists, daemons, slurm)
-        daemons += [stack.enter_context(_daemon(command, slurm)) for command in commands[1:]]
-        wait_until(lambda: "idle" in slurm.run("sinfo", "-h", "-o", "%T").stdout, daemons, slurm)
+        daemons.append(stack.enter_context(_daemon(slurm, 1, "slurmctld", "-D")))
+        daemons += [
+            stack.enter_context(_daemon(slurm, number, "slurmd", "-D"))
+            for number in range(1, len(nodes) + 1)
+        ]
+        idle = ["idle"] * len(nodes)
+        wait_until(
+            lambda: slurm.run("sinfo", "-N", "-h", "-o", "%T").stdout.split() == idle,
+            daemons,
+            slurm,
+        )
         yield slurm
         slurm.run("scancel", "--full", "--user=root")
 
 
+def configuration(folder: Path, nodes: Mapping[str, str]) -> str:
+    """slurm.conf for nodes with these addresses; the first one is the controller's."""
+    ctld_port, slurmd_port = free_ports(2)
+    head, head_address = next(iter(nodes.items()))
+    return CONF.format(
+        folder=folder,
+        ctld_port=ctld_port,
+        slurmd_port=slurmd_port,
+        head=head,
+        head_address=head_address,
+        nodes="\n".join(
+            f"NodeName={name} NodeAddr={address} CPUs={os.cpu_count()} State=UNKNOWN"
+            for name, address in nodes.items()
+        ),
+    )
+
+
 @contextlib.contextmanager
-def _daemon(command: Sequence[str], slurm: Slurm) -> Iterator[subprocess.Popen[bytes]]:
-    program = find(command[0])
+def _daemon(
+    slurm: Slurm, number: int, name: str, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    program = find(name)
     assert program is not None
-    with (slurm.folder / f"{command[0]}.stderr.log").open("wb") as log:
+    with (slurm.folder / f"{name}-{number}.stderr.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, *command[1:]], env=slurm.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            slurm.on(number, program, *options),
+            env=slurm.env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     try:
         yield process

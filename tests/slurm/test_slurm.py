@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+import netns
 import private_slurm
 from pipeinfer_cli import build_info
 from private_slurm import Job, Slurm
@@ -23,6 +26,7 @@ pytestmark = [
 EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
 OPTIONS = "-n 24 -c 256 --format json"
 PROMPT = PROMPTS[1]
+N_EMBD = 576  # of SmolLM2-135M
 # The example asks for two nodes with four cores each; here is one with few.
 HERE = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1")
 
@@ -35,9 +39,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         yield started
 
 
-def run_example(slurm: Slurm, mpi_type: str) -> Job:
+def run_example(slurm: Slurm, mpi_type: str, *here: str) -> Job:
     settings = {"MODEL": str(smollm2()), "PROMPT": PROMPT, "OPTIONS": OPTIONS, "VENV": sys.prefix}
-    return slurm.batch(EXAMPLE, *HERE, MPI_TYPE=mpi_type, **settings)
+    return slurm.batch(EXAMPLE, *(here or HERE), MPI_TYPE=mpi_type, **settings)
 
 
 @cache
@@ -60,6 +64,21 @@ def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
     seats = [row[1:5] for row in rows if row[1] in ("0", "1")]
     assert [seat[3] for seat in seats] == ["1", "1"]
     assert len({seat[2] for seat in seats}) == 2
+
+
+def test_the_example_on_two_nodes(tmp_path: Path) -> None:
+    """Just as it is, but for the cores: nodes with addresses of their own, and slow links."""
+    lacks = netns.missing()
+    assert not lacks, f"this machine lacks: {', '.join(lacks)}"
+    with netns.hosts(2, netns.Network()) as hosts, private_slurm.running(tmp_path, hosts) as slurm:
+        job = run_example(slurm, build_info.load().mpi.srun_type, "--cpus-per-task=1")
+        sent = hosts.sent_bytes(1)
+    print(job.err)
+    assert job.code == 0, job.err
+    assert json.loads(job.out)["tokens"] == tokens_alone()
+    placed = re.findall(r"^pipeinfer: (\d)  +(host\d) ", job.err, re.MULTILINE)
+    assert placed == [("0", "host1"), ("1", "host2")]
+    assert sent > 24 * N_EMBD * 4
 
 
 def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:
