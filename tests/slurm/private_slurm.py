@@ -92,13 +92,13 @@ class Slurm:
         )
 
     def _wait(self, job_id: str, deadline_s: float) -> int:
-        """The job's exit code. Not `sbatch --wait`, which looks more and more seldom."""
+        """The job's exit code, as a shell says it. Not `sbatch --wait`, which looks more and more seldom."""
         while time.monotonic() < deadline_s:
             shown = self.run("scontrol", "--oneliner", "show", "job", job_id).stdout
-            found = re.search(r"JobState=(\w+).* ExitCode=(\d+):", shown)
+            found = re.search(r"JobState=(\w+).* ExitCode=(\d+):(\d+)", shown)
             assert found, shown
             if found[1] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
-                return int(found[2])
+                return int(found[2]) or (128 + int(found[3]) if int(found[3]) else 0)
             time.sleep(0.2)
         raise AssertionError(f"the job does not end: {shown}\n{self.logs()}")
 
