@@ -1,11 +1,15 @@
-"""Who computes what, where: the table of --plan and --report-binding, and what is odd about it."""
+"""Who computes what, where: the tables of --plan and --report-binding, and what loading took."""
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from pipeinfer_cli import output
+from pipeinfer_cli import logs, output
 from pipeinfer_cli.config import JobConfig, Threads
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import Seat, format_cpulist
@@ -45,13 +49,12 @@ def warnings(seats: Sequence[Seat]) -> list[str]:
 def report(
     model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat], config: JobConfig
 ) -> None:
-    """The table on stdout for --plan, on stderr for --report-binding."""
+    """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
     table = rows(model, layers, seats)
     if config.plan_only:
         output.table(HEADER, table)
-    elif config.report_binding:
-        for line in aligned((HEADER, *table)):
-            print(f"pipeinfer: {line}", file=sys.stderr)
+    for line in aligned((HEADER, *table)):
+        logs.note(line, verbose=config.report_binding and not config.plan_only)
 
 
 def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) -> list[Row]:
@@ -67,6 +70,47 @@ def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) 
         )
         for rank, (seat, held) in enumerate(zip(seats, layers, strict=True))
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one rank has loaded, and what that costs it."""
+
+    rank: int
+    host: str
+    layers: LayerRange
+    tensor_bytes: int  # that a token's way through this rank reads
+    grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
+
+    @classmethod
+    def of(
+        cls, model: ModelInfo, layers: Sequence[LayerRange], rank: int, resident_before: int
+    ) -> Placement:
+        """This process's, which is the rank's."""
+        return cls(
+            rank=rank,
+            host=socket.gethostname(),
+            layers=layers[rank],
+            tensor_bytes=stage_bytes(model, layers[rank]),
+            grown_bytes=resident_bytes() - resident_before,
+        )
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def note(placements: Iterable[Placement], verbose: bool) -> None:
+    """A line for each rank that has loaded its part."""
+    for each in placements:
+        logs.note(
+            f"rank {each.rank} on {each.host}: layers {each.layers}, "
+            f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
+            verbose=verbose,
+        )
 
 
 def aligned(table: Iterable[Row]) -> list[str]:

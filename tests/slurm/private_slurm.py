@@ -92,7 +92,7 @@ class Slurm:
         )
 
     def _wait(self, job_id: str, deadline_s: float) -> int:
-        """The job's exit code, as a shell says it. Not `sbatch --wait`, which looks more and more seldom."""
+        """The job's exit code, as a shell says it. (`sbatch --wait` looks ever more seldom.)"""
         while time.monotonic() < deadline_s:
             shown = self.run("scontrol", "--oneliner", "show", "job", job_id).stdout
             found = re.search(r"JobState=(\w+).* ExitCode=(\d+):(\d+)", shown)
