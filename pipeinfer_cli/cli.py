@@ -17,7 +17,15 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from pipeinfer_cli import cli_bench, cli_simulate, interrupt, launch, model_commands, spawned
+from pipeinfer_cli import (
+    cli_bench,
+    cli_simulate,
+    interrupt,
+    launch,
+    model_commands,
+    options,
+    spawned,
+)
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.batch import options as batch_options
 from pipeinfer_cli.batch.config import RESUME
@@ -128,16 +136,9 @@ def generate(
             help="A weight per rank (2,1,1), or auto: even by time if calibrated, else by bytes.",
         ),
     ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "-t",
-            "--threads",
-            parser=_integer,
-            metavar="N",
-            help="Threads per rank; default: share of cores.",
-        ),
-    ] = None,
+    threads: options.Threads = None,
+    plan: options.PlanOnly = False,
+    report_binding: options.ReportBinding = False,
     temp: Annotated[
         float,
         typer.Option("--temp", parser=_number, metavar="T", help="Temperature; 0 is greedy."),
@@ -328,6 +329,8 @@ def generate(
             ranks=ranks,
             layer_split=cfg.parse_layer_split(layer_split),
             threads=threads,
+            plan_only=plan,
+            report_binding=report_binding,
             sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
             ignore_eos=ignore_eos,
             stop=tuple(stop or ()),

@@ -36,6 +36,9 @@ DEFAULT_DRAFT = DraftConfig()
 MAX_COUNT = 2**30  # the engine counts with 32 bits
 MAX_THREADS = 512  # ggml's own limit
 
+# Of every rank, or a list with one number per rank; None: see launch.default_threads.
+Threads = int | Sequence[int] | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
@@ -70,7 +73,9 @@ class JobConfig:
     n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes
-    threads: int | None = None  # per rank; None: see launch.default_threads
+    threads: Threads = None
+    plan_only: bool = False  # say where everything would be, and end
+    report_binding: bool = False
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False
@@ -86,7 +91,8 @@ class JobConfig:
             raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
         check_count("-c/--ctx-size", self.n_ctx)
         check_count("--ranks", self.ranks)
-        check_count("-t/--threads", self.threads, MAX_THREADS)
+        for count in self.threads if isinstance(self.threads, Sequence) else (self.threads,):
+            check_count("-t/--threads", count, MAX_THREADS)
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
@@ -105,6 +111,12 @@ class JobConfig:
                 f"--layer-split has {len(self.layer_split)} weights for {self.ranks} ranks: "
                 "give one weight per rank"
             )
+
+    def threads_of(self, rank: int) -> int | None:
+        """What was asked for; None: a default. A list that is too short is refused by the head."""
+        if not isinstance(self.threads, Sequence):
+            return self.threads
+        return self.threads[rank] if rank < len(self.threads) else None
 
     @property
     def uses_draft_model(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import build_info, catalogue, launch, models, output
+from pipeinfer_cli import build_info, catalogue, doctor_cluster, launch, models, output
 from pipeinfer_cli.errors import PipeinferError
 
 COMMAND_TIMEOUT_S = 20.0
@@ -64,8 +64,10 @@ def checks() -> Iterator[Check]:
             ("MPI library", lambda: _mpi_library(info.mpi)),
             ("MPI launcher", lambda: _launcher(info.mpi)),
             ("mpiexec in PATH", lambda: _foreign_mpiexec(info.mpi)),
+            ("srun", lambda: _srun(info.mpi)),
         ):
             yield _guarded(name, check)
+    yield _guarded("job", _job)
     yield _guarded("cores", _cores)
     yield _guarded("memory", _memory)
     yield _guarded("model cache", _cache)
@@ -183,11 +185,36 @@ def _family_of(said: str) -> str | None:
     return None
 
 
+def _srun(mpi: build_info.MpiInfo) -> Check:
+    types = doctor_cluster.srun_types()
+    if types is None:
+        return Check(name="srun", ok=True, text="none: this is no machine with Slurm")
+    text = f"its --mpi can be {', '.join(types) or 'nothing'}"
+    if not doctor_cluster.fits(mpi, types):
+        text += f"; {mpi.family} needs {mpi.srun_type}"
+        todo = "start ranks with mpiexec in the job, or install pipeinfer for an MPI that fits"
+        return Check(name="srun", ok=False, needed=False, text=text, todo=todo)
+    return Check(name="srun", ok=True, text=f"{text}; {mpi.family} takes {mpi.srun_type}")
+
+
+def _job() -> Check:
+    unused = launch.unused_tasks(os.environ) if launch.detect(os.environ).alone else None
+    text = "; ".join(doctor_cluster.job(os.environ)) or "none: no batch system or launcher is here"
+    if unused:
+        text = f"{text}; {unused}"
+    todo = "start generation with srun, or mpiexec" if unused else ""
+    return Check(name="job", ok=not unused, needed=False, text=text, todo=todo)
+
+
 def _cores() -> Check:
     usable, all_cores = len(launch.affinity()), os.cpu_count() or 1
     ranks = launch.default_ranks()
     threads = launch.default_threads(ranks)
-    text = f"{usable} of {all_cores} usable; default: {ranks} rank(s), {threads} thread(s) each"
+    shown = launch.format_cpulist(launch.affinity())
+    text = (
+        f"{usable} of {all_cores} usable ({shown}); "
+        f"default: {ranks} rank(s), {threads} thread(s) each"
+    )
     return Check(
         name="cores",
         ok=usable == all_cores,

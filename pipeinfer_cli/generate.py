@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +59,11 @@ def start(config: JobConfig) -> int:
         return join(config, world)
     profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
+    if isinstance(config.threads, Sequence):
+        ranks = ranks or len(config.threads)
     ranks = ranks or shards.n_stages(config.model) or 0
+    if config.ranks is None and (unused := launch.unused_tasks(os.environ)):
+        print(f"pipeinfer: warning: {unused}", file=sys.stderr)
     return alone(replace(config, ranks=ranks or launch.default_ranks()))
 
 
@@ -87,7 +91,7 @@ def alone(config: JobConfig) -> int:
 def _resolved(config: GenerateConfig) -> GenerateConfig:
     """The same with the models' files, and the prompt's text. Raises UserError."""
     batch = config.batch and config.batch.resolved()
-    prompt = config.prompt if batch else Prompt(text=read_prompt(config.prompt))
+    prompt = config.prompt if batch or config.plan_only else Prompt(text=read_prompt(config.prompt))
     draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
     return replace(
         config,

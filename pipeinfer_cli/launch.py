@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from pipeinfer_cli.build_info import MpiInfo
@@ -99,15 +101,29 @@ def parse_cpulist(text: str) -> frozenset[int]:
     return frozenset(cpus)
 
 
-def default_threads(local_ranks: int, env: Mapping[str, str] | None = None) -> int:
-    """Threads per rank: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or an even share of the cores."""
+def format_cpulist(cpus: Iterable[int]) -> str:
+    """Inverse of `parse_cpulist`: `0-3,8`."""
+    parts = []
+    # numbers that follow one another have the same distance from their places
+    for _, group in groupby(enumerate(sorted(cpus)), key=lambda each: each[1] - each[0]):
+        numbers = [cpu for _, cpu in group]
+        ends = numbers[:1] if len(numbers) == 1 else [numbers[0], numbers[-1]]
+        parts.append("-".join(map(str, ends)))
+    return ",".join(parts)
+
+
+def default_threads(sharers: int, env: Mapping[str, str] | None = None) -> int:
+    """Threads per rank: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or an even share of our cores.
+
+    `sharers` are the ranks that may use them, this one included.
+    """
     env = os.environ if env is None else env
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         # OMP_NUM_THREADS may be a list, one number per nesting level.
         count = _number({name: env.get(name, "").split(",")[0]}, name)
         if count:
             return count
-    return max(1, len(affinity()) // local_ranks)
+    return max(1, len(affinity()) // sharers)
 
 
 def job_id(env: Mapping[str, str]) -> str | None:
@@ -124,12 +140,51 @@ def job_mark(env: Mapping[str, str]) -> dict[str, str]:
     return {} if found is None else {"job_id": found}
 
 
+def unused_tasks(env: Mapping[str, str]) -> str | None:
+    """What a process hears that is alone in a job of several tasks or nodes; None if it is not."""
+    n_tasks = _number(env, "SLURM_NTASKS") or _number(env, "SLURM_JOB_NUM_NODES") or 1
+    if "SLURM_JOB_ID" in env and n_tasks > 1:
+        return f"this Slurm job has {n_tasks} tasks or nodes, but srun was not used: one host works"
+    hosts = nodefile_hosts(env)
+    if len(hosts) > 1:
+        return f"this PBS job has {len(hosts)} hosts, but mpiexec was not used: one of them works"
+    return None
+
+
+def nodefile_hosts(env: Mapping[str, str]) -> list[str]:
+    """The hosts of a PBS job, each once."""
+    try:
+        return list(dict.fromkeys(Path(env.get("PBS_NODEFILE", "")).read_text().split()))
+    except OSError:
+        return []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
     """Where a rank runs, and with how many compute threads."""
 
     host: str
     n_threads: int
+    # Seats are alike if host and threads are.
+    cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
+    n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
+
+    @classmethod
+    def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> Seat:
+        """This process's; `masks` are the cores of each of the job's ranks on this host."""
+        cpus = affinity()
+        n_sharers = max(1, sum(bool(cpus & each) for each in masks))
+        return cls(
+            host=socket.gethostname(),
+            n_threads=n_threads or default_threads(n_sharers),
+            cpus=cpus,
+            n_sharers=n_sharers,
+        )
+
+    @property
+    def has_own_cores(self) -> bool:
+        """Whether there is a core for each thread, with other ranks' threads on theirs."""
+        return len(self.cpus) >= self.n_sharers * self.n_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,10 +60,15 @@ def local_path(source: PathSource) -> Path:
 def resolve(name_or_path: str) -> Path:
     """The GGUF that `-m` means: a file, or a named model, which is pulled if it is not cached.
 
-    It may also be what `shards` knows: a folder, or a path with {rank} or {stage}. Raises UserError
-    for a path that does not exist and a name that nobody knows, RunError if a pull fails.
+    It may also be what `shards` knows: a folder, a path with {rank} or {stage}, or a list of paths.
+    Raises UserError for a path that does not exist and a name that nobody knows, RunError if a pull
+    fails.
     """
     path = Path(name_or_path).expanduser()
+    if by_rank := shards.listed(path):
+        if not by_rank[0].is_dir():
+            _check_file(by_rank[0])
+        return Path(",".join(map(str, by_rank)))
     if shards.is_set(path):
         shards.locate(path)  # says what is wrong with it
         return path.absolute()

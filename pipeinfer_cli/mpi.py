@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,7 +35,7 @@ def start() -> Comm:
     """
     mpi = build_info.load().mpi
     world = launch.detect(os.environ)
-    _check_family(world, mpi)
+    _check_launcher(world, mpi, os.environ)
     notes = None
     if not world.alone and spawned.folder() is None and "mpi4py.MPI" not in sys.modules:
         notes = guardian.enter(world.rank)
@@ -54,6 +55,8 @@ def start() -> Comm:
     check_one_library()
     comm = MPI.COMM_WORLD
     if world.size is not None and comm.size != world.size:
+        # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.
+        MPI.Finalize()
         raise _mixture(world, mpi)
     if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
         raise UserError(
@@ -63,14 +66,14 @@ def start() -> Comm:
     return comm
 
 
-def ranks_on_this_host(comm: Comm) -> int:
-    """How many of the job's ranks share this host's cores. All ranks call it."""
+def masks_on_this_host(comm: Comm) -> list[frozenset[int]]:
+    """The cores that each of the job's ranks on this host may use. All ranks call it."""
     from mpi4py import MPI
 
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    count = local.size
+    masks = local.allgather(launch.affinity())
     local.Free()
-    return count
+    return masks
 
 
 class Beats:
@@ -189,18 +192,28 @@ def mapped_libraries(maps: str) -> list[str]:
     return sorted(path for path in paths if LIBMPI_NAME.match(path.rpartition("/")[2]))
 
 
-def _check_family(world: launch.World, mpi: build_info.MpiInfo) -> None:
+def _check_launcher(world: launch.World, mpi: build_info.MpiInfo, env: Mapping[str, str]) -> None:
+    """UserError if it is known that this MPI would not see the launcher's other processes.
+
+    Some MPIs would end the process with a page of text, others make it a world of its own.
+    """
     ours = "mpich" if mpi.family in HYDRA_FAMILIES else mpi.family
-    if world.family is not None and world.family != ours:
+    is_foreign = world.family is not None and world.family != ours
+    has_pmix, has_pmi = "PMIX_RANK" in env, "PMI_RANK" in env
+    wants_pmix = ours == "openmpi" and not mpi.version.startswith(("1.", "2.", "3.", "4."))
+    wants_pmi = ours == "mpich" and mpi.kind == "wheel"
+    is_deaf = (wants_pmix and not has_pmix) or (wants_pmi and has_pmix and not has_pmi)
+    if is_foreign or (is_deaf and not world.alone):
         raise _mixture(world, mpi)
 
 
 def _mixture(world: launch.World, mpi: build_info.MpiInfo) -> UserError:
+    way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(
-        f"started as one of {world.size} tasks by {world.launcher}, but this pipeinfer is built "
-        f"for {mpi.family} {mpi.version}, which does not see them: use {mpiexec}, "
-        "or install pipeinfer again with PIPEINFER_MPI=system"
+        f"started as one of {world.size or 'several'} tasks by {world.launcher}, but this "
+        f"pipeinfer is built for {mpi.family} {mpi.version}, which does not see them: "
+        f"use {way}{mpiexec}, or install pipeinfer again with PIPEINFER_MPI=system"
     )
 
 

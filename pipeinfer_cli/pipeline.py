@@ -8,10 +8,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, logs, models, mpi, spawned
+from pipeinfer_cli import interrupt, launch, logs, models, mpi, placement, spawned
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -31,10 +30,11 @@ from pipeinfer_cli.native import (
     read_model_info,
 )
 from pipeinfer_cli.pacing import PriorCosts
+from pipeinfer_cli.placement import Placement
 from pipeinfer_cli.policy import Policy
 from pipeinfer_cli.sequences import spare_cells
 from pipeinfer_cli.shards import ModelFiles, locate
-from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
+from pipeinfer_cli.split import LayerRange, split_layers
 from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Phase
 from pipeinfer_cli.watchdog.watchdog import Watchdog
 
@@ -122,21 +122,24 @@ def _run(
     config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
-    local_ranks = mpi.ranks_on_this_host(comm) if comm else 1
-    threads = config.threads or launch.default_threads(local_ranks)
-    seat = Seat(host=socket.gethostname(), n_threads=threads)
+    masks = mpi.masks_on_this_host(comm) if comm else [launch.affinity()]
+    seat = Seat.take(config.threads_of(comm.rank if comm else 0), masks)
     seats = comm.gather(seat) if comm else [seat]
     work: Work | None = None
     plan = None
     if seats is not None:  # on the head
+        placement.check(config.threads, seats)
         plan = make_plan(config, seats)
-        work = prepare(plan)
+        placement.report(plan.model, plan.layers, seats, config)
+        work = None if config.plan_only else prepare(plan)
     if comm:
         plan = comm.bcast(plan)
     assert plan is not None
+    if config.plan_only:
+        return 0
     watchdog.place(plan.places(), plan.stage_rank0)
     with (
-        open_engine(config, plan, comm, local_ranks, watchdog) as engine,
+        open_engine(config, plan, comm, len(masks), watchdog) as engine,
         watchdog.over(engine),
     ):
         if work is None:
@@ -194,11 +197,11 @@ def open_engine(
     config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int, watchdog: Watchdog
 ) -> Engine:
     """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
-    resident_before, begin_s = resident_bytes(), time.monotonic()
+    resident_before, begin_s = placement.resident_bytes(), time.monotonic()
     watchdog.enter(Phase.LOADING)
     if comm is None:
         engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
-        _report([_placement(plan, 0, resident_before)], config.verbose)
+        placement.note([Placement.of(plan.model, plan.layers, 0, resident_before)], config.verbose)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
     comms = (comm.Dup().py2f(), comm.Dup().py2f())
@@ -214,12 +217,12 @@ def open_engine(
     LOG.info("%s", error or f"loaded in {time.monotonic() - begin_s:.2f} s")
     errors = [each for each in comm.allgather(error) if each]
     codes = {each for each in comm.allgather(code) if each}
-    placements = comm.gather(_placement(plan, comm.rank, resident_before))
+    placements = comm.gather(Placement.of(plan.model, plan.layers, comm.rank, resident_before))
     if errors:
         if comm.rank > 0:
             time.sleep(FAREWELL_S)  # rank 0 says it and ends all
         raise (UserError if codes == {UserError.exit_code} else RunError)("; ".join(errors))
-    _report(placements or [], config.verbose)
+    placement.note(placements or [], config.verbose)
     assert opened is not None
     return opened
 
@@ -233,7 +236,7 @@ def _engine_config(
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
-    threads = plan.seats[rank].n_threads
+    seat = plan.seats[rank]
     profile, n_batch = plan.profile, plan.n_batch
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
@@ -246,8 +249,8 @@ def _engine_config(
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_cells,
         n_batch=n_batch,
-        n_threads=threads,
-        has_own_cores=not profile and len(launch.affinity()) >= local_ranks * threads,
+        n_threads=seat.n_threads,
+        has_own_cores=not profile and seat.has_own_cores,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,
@@ -272,40 +275,3 @@ def serve(engine: Engine) -> int:
         if code is None:
             raise
         return code or interrupted.exit_code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """What one rank holds, and what that costs it."""
-
-    rank: int
-    host: str
-    layers: LayerRange
-    tensor_bytes: int  # that a token's way through this rank reads
-    grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
-
-
-def _placement(plan: Plan, rank: int, resident_before: int) -> Placement:
-    return Placement(
-        rank=rank,
-        host=socket.gethostname(),
-        layers=plan.layers[rank],
-        tensor_bytes=stage_bytes(plan.model, plan.layers[rank]),
-        grown_bytes=resident_bytes() - resident_before,
-    )
-
-
-def resident_bytes() -> int:
-    """This process's resident set."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _report(placements: list[Placement], verbose: bool) -> None:
-    for each in placements:
-        logs.note(
-            f"rank {each.rank} on {each.host}: layers {each.layers}, "
-            f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
-            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
-            verbose=verbose,
-        )

@@ -1,8 +1,9 @@
 """Which file a rank loads: a whole GGUF, or its own shard of one (see `shard.py`).
 
-`-m` names a file, a folder of shards, or a path with {rank} or {stage}, which every rank fills in
-for itself: folders and files of that name may lie on the nodes' own disks. Any shard tells how the
-whole model was split, so that the head needs to see its own file only.
+`-m` names a file, a folder of shards, a path with {rank} or {stage}, which every rank fills in
+for itself, or a list with a path for each rank: folders and files of that name may lie on the
+nodes' own disks. Any shard tells how the whole model was split, so that the head needs to see its
+own file only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli import gguf_file
+from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.split import LayerRange
 
@@ -57,7 +59,9 @@ class ModelFiles:
 
     name: Path  # as the user gave it
     head_path: Path  # the head's file, which has the vocabulary
-    split: Split | None  # None: a whole model, the same file for all
+    split: Split | None  # None: a whole model
+    by_rank: tuple[Path, ...] = ()  # a path for each rank, if they were listed
+    digest: str = ""  # of the head's file, if whole models were listed
 
     def layers(
         self, n_ranks: int, weights: Sequence[float] | None
@@ -66,6 +70,10 @@ class ModelFiles:
 
         UserError if the number of ranks does not fit, or if a split was asked for.
         """
+        if self.by_rank and len(self.by_rank) != n_ranks:
+            raise UserError(
+                f"-m lists {len(self.by_rank)} paths for {n_ranks} ranks: give one per rank, or one"
+            )
         if self.split is None:
             return None
         n_stages = self.split.n_stages
@@ -88,10 +96,10 @@ class ModelFiles:
         UserError if it is missing, or not the one that the head's shard belongs with.
         """
         if self.split is None:
-            return self.name
+            return self._whole(rank) if self.by_rank else self.name
         if stage is None:
             return self.head_path
-        shard = _find(self.name, rank, stage)
+        shard = _find(self.by_rank[rank] if self.by_rank else self.name, rank, stage)
         if shard.split != self.split:
             raise UserError(
                 f"{str(shard.path)!r} is a shard of {shard.split}; the head's is of {self.split}"
@@ -103,14 +111,32 @@ class ModelFiles:
             )
         return shard.path
 
+    def _whole(self, rank: int) -> Path:
+        path = self.by_rank[rank]
+        if _digest(path) != self.digest:
+            raise UserError(f"{str(path)!r} is not the model that the head has, {self.head_path}")
+        return path
+
+
+def listed(name: str | Path) -> tuple[Path, ...]:
+    """`a.gguf,/b/b.gguf` as a path for each rank; none for a single path, which may have commas."""
+    parts = str(name).split(",")
+    are_paths = all("/" in part or part.endswith(".gguf") for part in parts)
+    if len(parts) < 2 or not are_paths or _filled(Path(name), 0, 0).exists():
+        return ()
+    return tuple(Path(part.strip()).expanduser().absolute() for part in parts)
+
 
 def is_set(name: str | Path) -> bool:
-    """Whether the name is not a file's: a folder, or a path to fill in."""
-    return any(place in str(name) for place in PLACES) or Path(name).is_dir()
+    """Whether the name is not a file's: a folder, a path to fill in, or a list."""
+    is_template = any(place in str(name) for place in PLACES)
+    return is_template or Path(name).is_dir() or bool(listed(name))
 
 
 def locate(name: Path) -> ModelFiles:
     """What the head finds under the name of the model. UserError if it cannot be used."""
+    if by_rank := listed(name):
+        return _locate_listed(name, by_rank)
     if not is_set(name):
         shard = read_shard(name)
         if shard is not None and shard.split.n_stages > 1:
@@ -123,8 +149,19 @@ def locate(name: Path) -> ModelFiles:
     return ModelFiles(name=name, head_path=first.path, split=first.split)
 
 
+def _locate_listed(name: Path, by_rank: tuple[Path, ...]) -> ModelFiles:
+    head_path = by_rank[0]
+    shard = _first(head_path) if head_path.is_dir() else read_shard(head_path)
+    if shard is not None and shard.split.n_stages > 1:
+        return ModelFiles(name=name, head_path=shard.path, split=shard.split, by_rank=by_rank)
+    digest = _digest(head_path)
+    return ModelFiles(name=name, head_path=head_path, split=None, by_rank=by_rank, digest=digest)
+
+
 def n_stages(name: str) -> int | None:
-    """How many stages the shards under this name are made for; None for a whole model."""
+    """How many stages the name is made for, by its shards or its list; None for a whole model."""
+    if by_rank := listed(name):
+        return len(by_rank)
     if not is_set(name):
         return None
     return _first(Path(name)).split.n_stages
@@ -199,6 +236,15 @@ def _find(name: Path, rank: int, stage: int) -> Shard:
 
 def _filled(name: Path, rank: int, stage: int) -> Path:
     return Path(str(name).replace("{rank}", str(rank)).replace("{stage}", str(stage)))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot read the model {str(path)!r}: {error.strerror}: check -m/--model"
+        ) from None
 
 
 def _required(path: Path) -> Shard:

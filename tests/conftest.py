@@ -13,7 +13,9 @@ import pytest
 # A shell lets its background jobs ignore SIGINT, and so would the commands that we interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LAUNCHED = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "PALS_", "MPI_LOCAL", "HYDI_", "PIPEINFER_")
+LAUNCHED = (
+    "PMI_", "PMIX_", "OMPI_", "SLURM_", "PBS_", "LSB_", "PALS_", "MPI_LOCAL", "HYDI_", "PIPEINFER_",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

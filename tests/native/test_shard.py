@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli import shards
+from pipeinfer_cli import models, shards
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.native import capture_log, read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
@@ -143,6 +143,31 @@ def test_a_path_to_fill_in(model, tmp_path, place):
     paths = cut(model, tmp_path / "out")
     template = Path(str(paths[0]).replace("stage-0", f"stage-{place}"))
     assert locate(template) == paths[2]
+
+
+def test_a_list_with_a_path_for_each_rank(model, tmp_path):
+    """Of shards; of whole models, which must be the same one; and paths with commas in them."""
+    names = ",".join(map(str, cut(model, tmp_path / "out")))
+    assert locate(Path(names)) == tmp_path / "out" / "tiny-stage-2-of-3.gguf"
+    with_comma, copy = tmp_path / "a,b.gguf", tmp_path / "copy.gguf"
+    for path in (with_comma, copy):
+        shutil.copy(model, path)
+    assert shards.listed(with_comma) == ()
+    assert locate(with_comma) == models.resolve(str(with_comma)) == with_comma
+    both = models.resolve(f"{model}, {copy}")
+    files = shards.locate(both)
+    assert (shards.n_stages(str(both)), files.layers(2, None)) == (2, None)
+    assert [files.path_for(rank, rank) for rank in range(2)] == [model, copy]
+    with pytest.raises(UserError, match="-m lists 2 paths for 3 ranks"):
+        files.layers(3, None)
+    copy.write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"copy.gguf' is not the model that the head has"):
+        files.path_for(1, 1)
+    copy.unlink()
+    with pytest.raises(UserError, match=r"cannot read the model '.*copy.gguf'"):
+        files.path_for(1, 1)
+    with pytest.raises(UserError, match=r"cannot read the model '.*none.gguf'"):
+        models.resolve(f"{tmp_path}/none.gguf,{model}")
 
 
 def test_folders_on_the_nodes_own_disks(model, tmp_path):

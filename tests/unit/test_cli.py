@@ -78,6 +78,12 @@ def test_one_rank_runs_in_this_process(
     assert session == [(expected, None)]
 
 
+def test_a_plan_needs_no_prompt(session: list[tuple[GenerateConfig, object]], model: str) -> None:
+    assert cli.main(["generate", "-m", model, "--plan", "--ranks", "1", "-t", "3"]) == 0
+    ((config, _),) = session
+    assert (config.plan_only, config.threads, config.prompt) == (True, 3, Prompt())
+
+
 def test_prompts_that_look_like_options(
     session: list[tuple[GenerateConfig, object]], model: str
 ) -> None:
@@ -95,6 +101,25 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     config = GenerateConfig.from_json(jobs[0].files[generate.CONFIG_FILE])
     assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
     assert ":" not in jobs[0].program  # launchers would take it for their own
+
+
+def test_a_list_of_threads_says_how_many_ranks(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[GenerateConfig] = []
+    monkeypatch.setattr(generate, "alone", lambda config: started.append(config) or 0)
+    assert cli.main(["generate", "-m", model, "-t", "2,1,1", "hi"]) == 0
+    assert (started[0].ranks, started[0].threads) == (3, (2, 1, 1))
+
+
+def test_a_job_of_several_tasks_that_runs_alone_is_told(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(generate, "alone", lambda config: 0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert cli.main(["generate", "-m", model, "--ranks", "4", "hi"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["generate", "-m", model, "hi"]) == 0
+    assert "4 tasks" in capsys.readouterr().err
 
 
 def test_under_a_launcher_rank_0_resolves_later(

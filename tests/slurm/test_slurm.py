@@ -1,0 +1,106 @@
+"""The Slurm example, under a Slurm that is started for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import netns
+import private_slurm
+from pipeinfer_cli import build_info
+from private_slurm import Job, Slurm
+from support import PROMPTS, TESTS, check_output, pipeinfer, smollm2
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif("TEST_SLURM" not in os.environ, reason="needs root: make test-slurm"),
+]
+
+EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
+OPTIONS = "-n 24 -c 256 --format json"
+PROMPT = PROMPTS[1]
+N_EMBD = 576  # of SmolLM2-135M
+# The example asks for two nodes with four cores each; here is one with few.
+HERE = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    lacks = private_slurm.missing()
+    assert not lacks, f"this machine lacks: {', '.join(lacks)} (see tests/slurm/private_slurm.py)"
+    with private_slurm.running(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+
+
+def run_example(slurm: Slurm, mpi_type: str, *here: str) -> Job:
+    settings = {"MODEL": str(smollm2()), "PROMPT": PROMPT, "OPTIONS": OPTIONS, "VENV": sys.prefix}
+    return slurm.batch(EXAMPLE, *(here or HERE), MPI_TYPE=mpi_type, **settings)
+
+
+@cache
+def tokens_alone() -> list[int]:
+    alone = pipeinfer("generate", "-m", "smollm2", *OPTIONS.split(), "--ranks", "1", PROMPT)
+    tokens: list[int] = json.loads(check_output(alone))["tokens"]
+    return tokens
+
+
+def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
+    job = run_example(slurm, build_info.load().mpi.srun_type)
+    print(EXAMPLE.read_text(), job.err, job.out, sep="\n")
+    assert job.code == 0, job.err
+    answer = json.loads(job.out)
+    assert answer["tokens"] == tokens_alone()
+    assert answer["job_id"] == job.job_id
+    assert answer["stats"]["n_ranks"] == 2
+    rows = [line.split() for line in job.err.splitlines() if line.startswith("pipeinfer: ")]
+    # rank, host, cores, threads: Slurm binds each rank to a core of its own
+    seats = [row[1:5] for row in rows if row[1] in ("0", "1")]
+    assert [seat[3] for seat in seats] == ["1", "1"]
+    assert len({seat[2] for seat in seats}) == 2
+
+
+def test_the_example_on_two_nodes(tmp_path: Path) -> None:
+    """Just as it is, but for the cores: nodes with addresses of their own, and slow links."""
+    lacks = netns.missing()
+    assert not lacks, f"this machine lacks: {', '.join(lacks)}"
+    with netns.hosts(2, netns.Network()) as hosts, private_slurm.running(tmp_path, hosts) as slurm:
+        job = run_example(slurm, build_info.load().mpi.srun_type, "--cpus-per-task=1")
+        sent = hosts.sent_bytes(1)
+    print(job.err)
+    assert job.code == 0, job.err
+    assert json.loads(job.out)["tokens"] == tokens_alone()
+    placed = re.findall(r"^pipeinfer: (\d)  +(host\d) ", job.err, re.MULTILINE)
+    assert placed == [("0", "host1"), ("1", "host2")]
+    assert sent > 24 * N_EMBD * 4
+
+
+def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:
+    mpi = build_info.load().mpi
+    as_root = ["--allow-run-as-root"] if mpi.family == "openmpi" else []
+    command = [str(mpi.mpiexec_path), *as_root, "-n", "2", *pipeinfer("generate", "-m", "smollm2")]
+    done = slurm.run("salloc", "-Q", "-n2", *command, *OPTIONS.split(), PROMPT)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["tokens"], answer["stats"]["n_ranks"]) == (tokens_alone(), 2)
+
+
+@pytest.mark.parametrize("mpi_type", ["none", "other"])
+def test_copies_that_do_not_see_one_another_are_refused(slurm: Slurm, mpi_type: str) -> None:
+    right = build_info.load().mpi.srun_type
+    if mpi_type == "other":
+        mpi_type = "pmi2" if right == "pmix" else "pmix"
+        if slurm.run("srun", f"--mpi={mpi_type}", "true").returncode != 0:
+            pytest.skip(f"this Slurm has no {mpi_type}, or not its library")
+    job = run_example(slurm, mpi_type)
+    assert (job.code, job.out) == (2, "")
+    # srun adds lines of its own
+    (line,) = [each for each in job.err.splitlines() if not each.startswith("srun: ")]
+    assert line.startswith("pipeinfer: error: started as one of 2 tasks by ")
+    assert f"use srun --mpi={right}, or " in line

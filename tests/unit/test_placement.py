@@ -1,0 +1,95 @@
+"""The table of --plan, and what is said of threads that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeinfer_cli import placement
+from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.native import ModelInfo
+from pipeinfer_cli.options import integers
+from pipeinfer_cli.split import LayerRange
+
+MODEL = ModelInfo(
+    arch="llama",
+    n_layer=3,
+    n_embd=64,
+    n_vocab=10,
+    n_ctx_train=128,
+    layer_bytes=(1000, 2000, 4000),
+    bytes_input=10,
+    bytes_output=500,
+    bytes_total=7510,
+    tied_output=False,
+    can_split=True,
+)
+SEATS = (
+    Seat(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
+    Seat(host="b", n_threads=4, cpus=frozenset(range(4))),
+    Seat(host="b", n_threads=4, cpus=frozenset(range(4, 8))),
+)
+LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
+Capture = pytest.CaptureFixture[str]
+
+
+def config(**more: bool) -> GenerateConfig:
+    return GenerateConfig(model="m", prompt=Prompt(text="p"), **more)
+
+
+def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
+    placement.report(MODEL, LAYERS, SEATS, config(plan_only=True))
+    said = capsys.readouterr()
+    assert (said.out.splitlines(), said.err) == (
+        [
+            "rank\thost\tcores\tthreads\tlayers\tbytes",
+            "0\ta\t0-1,8\t2\tnone\t0 B",
+            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB",
+            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB",
+        ],
+        "",
+    )
+
+
+def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
+    placement.report(MODEL, LAYERS, SEATS, config(report_binding=True))
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[2]) == (
+        "",
+        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB",
+    )
+    placement.report(MODEL, LAYERS, SEATS, config())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_more_threads_than_cores_are_warned_of_once_for_all_like_ranks() -> None:
+    seats = [Seat(host="a", n_threads=8, cpus=frozenset({0, 1}))] * 3 + [SEATS[1]]
+    (warning,) = placement.warnings(seats)
+    assert "8 threads on 2 core(s)" in warning
+    assert "rank 0-2; cores 0-1" in warning
+    assert placement.warnings(SEATS) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "fits"), [(None, True), (4, True), ((1, 2, 3), True), ((1, 2), False)]
+)
+def test_a_list_of_threads_has_one_for_each_rank(threads: object, fits: bool) -> None:
+    if fits:
+        placement.check(threads, SEATS)
+    else:
+        with pytest.raises(UserError, match="2 numbers for 3 ranks"):
+            placement.check(threads, SEATS)
+
+
+def test_threads_of_a_rank() -> None:
+    def made(threads: object) -> GenerateConfig:
+        return GenerateConfig(model="m", prompt=Prompt(text="p"), threads=threads)
+
+    assert [made(None).threads_of(1), made(3).threads_of(1)] == [None, 3]
+    listed = GenerateConfig.from_json(made(integers("8,4")).to_json())
+    assert [listed.threads_of(rank) for rank in range(3)] == [8, 4, None]
+    assert integers("8") == 8
+    for wrong in (0, (2, 0), (2, 513)):
+        with pytest.raises(UserError, match="--threads"):
+            made(wrong)
