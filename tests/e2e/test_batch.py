@@ -1,5 +1,6 @@
 """`pipeinfer generate --prompts`, as people call it."""
 
+import contextlib
 import json
 import os
 import resource
@@ -179,6 +180,22 @@ def test_several_at_a_time_write_the_same_bytes(model, tmp_path):
         assert "1 of 19 items failed" in done.stderr
         written.append(output.read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("delay_s", [0.4, 0.8, 1.2])
+def test_a_signal_while_ranks_start_under_a_launcher_hangs_nobody(delay_s, model, tmp_path):
+    """Each rank has it at another moment of its start; where MPI starts it cannot be handled."""
+    prompts = write_items(tmp_path / "in.jsonl", [ENDLESS] * 99)
+    command = mpiexec(2, *options(model, prompts, tmp_path / "out.jsonl"))
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as job:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(delay_s)
+        job.send_signal(signal.SIGTERM)
+        _, said = job.communicate(timeout=10)
+    assert job.returncode in (75, signal.SIGTERM), said  # hydra's, if a rank had no handler yet
+    await_gone(tmp_path)
 
 
 def test_a_full_disk_leaves_whole_lines(model, tmp_path):

@@ -67,6 +67,15 @@ def test_at_other_times_a_signal_raises() -> None:
             receive(signum)
 
 
+def test_in_native_code_signals_kill() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = [signal.getsignal(signum) for signum in interrupt.SIGNALS]
+    with interrupt.deadly():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert [signal.getsignal(signum) for signum in interrupt.SIGNALS] == before
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
