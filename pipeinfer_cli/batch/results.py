@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeinfer_cli.batch.items import BadItem, Item, ItemId
-from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.errors import OutputError, RunError, UserError
 
 # The ranks of a killed job may live so long: what they have begun to write comes first.
 LOCK_WAIT_S = 15.0
@@ -49,8 +49,13 @@ class StdoutSink:
 
     def write(self, line: bytes) -> None:
         """Adds a line."""
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(error) from None
 
     def close(self) -> None:
         """Nothing to do."""

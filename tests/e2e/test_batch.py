@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -211,6 +212,21 @@ def test_a_full_disk_leaves_whole_lines(model, tmp_path):
     assert output.read_bytes().endswith(b"\n")
     assert run(command).returncode == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_full_stdout_is_one_line(model, tmp_path):
+    prompts = write_items(tmp_path / "in.jsonl", items(3, 4)[1:])
+    command = ["generate", "-m", str(model), "--prompts", str(prompts), "-c", "256", "-t", "1"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            pipeinfer(*command, "--ranks", "1"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "cannot write to stdout" in done.stderr
 
 
 def test_a_terminal_shows_a_bar(model, tmp_path):
