@@ -37,6 +37,7 @@ AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -141,6 +142,8 @@ def running(folder: Path, hosts: Hosts | None = None) -> Iterator[Slurm]:
     nodes = {socket.gethostname().partition(".")[0]: "127.0.0.1"}
     if hosts is not None:
         nodes = {f"host{number}": hosts.address(number) for number in hosts.numbers}
+    for node in nodes:  # PMIx makes folders there that may not meet
+        (folder / f"tmp-{node}").mkdir()
     conf = folder / "slurm.conf"
     conf.write_text(configuration(folder, nodes))
     # None are used. Left to itself, slurmd would look for them in /sys, where a namespace has none.
