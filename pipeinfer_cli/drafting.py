@@ -7,9 +7,44 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.speculation import Draft, DraftRequest
+
+
+class _Worker:
+    """A thread for one DraftThread after the other.
+
+    New threads for each request would leave memory behind, some 300 bytes each, once MPI is there.
+    """
+
+    _idle: ClassVar[list[_Worker]] = []
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._is_done = threading.Event()
+        threading.Thread(target=self._work, name="drafter", daemon=True).start()
+
+    @classmethod
+    def take(cls) -> _Worker:
+        """One that has nothing to do."""
+        return cls._idle.pop() if cls._idle else cls()
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Has it do something."""
+        self._is_done.clear()
+        self._calls.put(call)
+
+    def give_back(self) -> None:
+        """Waits until that is done; then it is there for others."""
+        self._is_done.wait()
+        self._idle.append(self)
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+            self._is_done.set()
 
 
 class DraftThread:
@@ -26,8 +61,8 @@ class DraftThread:
         self._drafts: deque[Draft] = deque()
         self._error: BaseException | None = None
         self._epoch = 0  # drafts of earlier epochs are not wanted any more
-        self._thread = threading.Thread(target=self._serve, name="drafter", daemon=True)
-        self._thread.start()
+        self._worker = _Worker.take()
+        self._worker.start(self._serve)
 
     def request(self, request: DraftRequest) -> None:
         """Starts a draft; the one before it ends."""
@@ -45,10 +80,10 @@ class DraftThread:
         return [self._drafts.popleft() for _ in range(len(self._drafts))]
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends its work; called once."""
         self.set_epoch(-1)
         self._requests.put(None)
-        self._thread.join()
+        self._worker.give_back()
 
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
