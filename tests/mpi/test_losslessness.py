@@ -87,10 +87,10 @@ def test_sampled_tokens_equal_plain_decoding(layer_split, params):
 def test_logits_equal_plain_decoding_at_every_split_point():
     prompt = tokenized()[5]
     plain = plain_decode(request([prompt], 1))[0]["logits"]
-    splits = [[first, N_LAYER - first] for first in range(1, N_LAYER)]
+    splits = [[first, N_LAYER - first] for first in range(1, N_LAYER, 1 if IS_WHOLE else 4)]
     answers = run_ranks(
         2, "logits.py", {**request([], 0), "tokens": prompt, "layer_splits": splits}
     )
-    assert len(answers) == N_LAYER - 1
+    assert len(answers) == len(splits) >= 8
     for split, hashes in zip(splits, answers, strict=True):
         assert hashes == plain, split
