@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Generic, TypeVar
 
+from pipeinfer_cli.flight import add_cancel
 from pipeinfer_cli.runs import Result, Run
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.sequences import Kept, SequencePool
@@ -34,7 +35,6 @@ class Member(Generic[Key]):
     key: Key
     scheduler: Scheduler
     is_over: bool = False  # its text is long enough
-    n_in_flight: int = 0  # runs that have something of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Crowd(Generic[Key]):
         if kept is not None:
             self._pool.drop(self._kept)
             self._kept = kept
+        self._forget(member)
 
     def close(self) -> None:
         """All requests have ended: no text is kept for another."""
@@ -111,10 +112,7 @@ class Crowd(Generic[Key]):
 
     def take_runs(self) -> list[Run]:
         """The runs to submit now, in this order."""
-        runs = []
-        while (run := self._next_run()) is not None:
-            runs.append(run)
-        return runs
+        return list(iter(self._next_run, None))
 
     def _next_run(self) -> Run | None:
         members = self.active
@@ -155,8 +153,6 @@ class Crowd(Generic[Key]):
         run_id = next(self._run_ids)
         self._in_flight[run_id] = parts
         self._live.add(run_id)
-        for part in parts:
-            part.member.n_in_flight += 1
         return run_id
 
     @staticmethod
@@ -191,12 +187,15 @@ class Crowd(Generic[Key]):
         for part, share in zip(parts, _shares(result, parts), strict=True):
             member = part.member
             self._drafted.pop((member, part.run.run_id), None)
-            member.n_in_flight -= 1
             if tokens := member.scheduler.on_result(share, is_shared=len(parts) > 1):
                 decided.append((member, tokens))
-            if member.is_over and member.n_in_flight == 0:
-                self._members.remove(member)
+            self._forget(member)
         return decided
+
+    def _forget(self, member: Member[Key]) -> None:
+        """A request that is over, and has nothing in flight, is no concern of ours any more."""
+        if member.is_over and member.scheduler.is_idle:
+            self._members.remove(member)
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order: drafted tokens only.
@@ -211,10 +210,7 @@ class Crowd(Generic[Key]):
                     if run_id is None:
                         continue
                     self._live.discard(run_id)
-                    if cancels and cancels[-1][0] == run_id + 1:
-                        cancels[-1] = (run_id, cancels[-1][1])
-                    else:
-                        cancels.append((run_id, run_id))
+                    add_cancel(cancels, run_id)
         return cancels
 
 

@@ -98,9 +98,13 @@ class Flight:
                 self._counters.n_invalidated += 1
             else:
                 self._counters.n_superfluous += 1
-            if self._no_cancel:
-                continue
-            if self._cancels and self._cancels[-1][0] == run.run_id + 1:
-                self._cancels[-1] = (run.run_id, self._cancels[-1][1])
-            else:
-                self._cancels.append((run.run_id, run.run_id))
+            if not self._no_cancel:
+                add_cancel(self._cancels, run.run_id)
+
+
+def add_cancel(cancels: list[tuple[int, int]], run_id: int) -> None:
+    """One more run to give up: it widens the last range `[first, last]` if it comes before that."""
+    if cancels and cancels[-1][0] == run_id + 1:
+        cancels[-1] = (run_id, cancels[-1][1])
+    else:
+        cancels.append((run_id, run_id))

@@ -121,10 +121,7 @@ class Scheduler:
 
     def take_runs(self) -> list[Run]:
         """The runs to submit now, in this order."""
-        runs = []
-        while (run := self._next_run()) is not None:
-            runs.append(run)
-        return runs
+        return list(iter(self._next_run, None))
 
     def _next_run(self) -> Run | None:
         if self.is_prefilling:

@@ -100,6 +100,7 @@ def play(random, jobs, *, n_stages, n_batch, n_parallel):
     player.n_wanted = [n_max for _, n_max, _ in jobs]
     texts = player.play(jobs)
     assert pool.n_used == 0, "a sequence id leaks"
+    assert crowd._members == [], "a request that is over is kept"
     return texts, player
 
 
