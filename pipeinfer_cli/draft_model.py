@@ -11,6 +11,7 @@ from pipeinfer_cli import native
 from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.sequences import common_prefix
 from pipeinfer_cli.vocab import bindings
 
 N_BATCH = 32
@@ -102,11 +103,3 @@ class ModelDrafter:
             status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
             assert status == 0, f"the draft model failed with {status}"
             self._cached += piece
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the beginning that both share."""
-    n_shortest = min(len(a), len(b))
-    if list(a[:n_shortest]) == list(b[:n_shortest]):  # the usual case, at C's speed
-        return n_shortest
-    return next(i for i in range(n_shortest) if a[i] != b[i])

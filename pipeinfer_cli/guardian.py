@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.native import die_with_parent
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (*spawned.ENDING_SIGNALS, signal.SIGUSR2)
 PIPE_BYTES = 65536
 
 
@@ -55,7 +56,7 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
 
     def forward(signum: int, _frame: FrameType | None) -> None:
         received.add(signum)
-        _kill(pid, signum)
+        spawned.kill(pid, signum)
 
     for signum in FORWARDED:
         signal.signal(signum, forward)
@@ -75,10 +76,3 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
         for path in os.read(notes, PIPE_BYTES).decode().splitlines():
             Path(path).unlink(missing_ok=True)
     os._exit(code)
-
-
-def _kill(pid: int, signum: int) -> None:
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        pass

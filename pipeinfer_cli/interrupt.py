@@ -12,8 +12,7 @@ from typing import Any
 from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import Interrupted
 
-# SIGUSR1 is a batch system's word before it takes the nodes away (sbatch --signal=USR1@60).
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = spawned.ENDING_SIGNALS
 
 
 class Asked:
@@ -49,17 +48,10 @@ class Asked:
 def noted() -> Iterator[Asked]:
     """Signals are noted while the block runs: for the head, while it is generating."""
     asked = Asked()
-    before: dict[signal.Signals, Any] = {}
-    for signum in SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup, a shell's background job
-            before[signum] = signal.signal(signum, asked.note)
-    if (place := spawned.folder()) is not None:
-        spawned.announce_listening(place)
-    try:
+    with _handled_by(asked.note):
+        if (place := spawned.folder()) is not None:
+            spawned.announce_listening(place)
         yield asked
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def raise_on_signals() -> None:
@@ -78,15 +70,8 @@ def set_handlers(handler: signal.Handlers) -> None:
 @contextmanager
 def deadly() -> Iterator[None]:
     """While the block runs, signals kill, as no handler of ours would be called in native code."""
-    before: dict[signal.Signals, Any] = {}
-    for signum in SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            before[signum] = signal.signal(signum, signal.SIG_DFL)
-    try:
+    with _handled_by(signal.SIG_DFL):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -98,6 +83,20 @@ def resumable(resume: str) -> Iterator[None]:
         raise Interrupted(signal.SIGINT, resume=resume) from None
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signum, resume=interrupted.resume or resume) from None
+
+
+@contextmanager
+def _handled_by(handler: Any) -> Iterator[None]:
+    """Another handler while the block runs; what is ignored (nohup, a shell's `&`) stays so."""
+    before: dict[signal.Signals, Any] = {}
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            before[signum] = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, old in before.items():
+            signal.signal(signum, old)
 
 
 def _raise(signum: int, _frame: FrameType | None) -> None:

@@ -189,8 +189,8 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
 
 def _spare_cells(config: JobConfig, depth: int) -> int:
     """For branches, and for the holes that texts leave among one another."""
-    spare = [spare_cells(each, depth, n_texts=config.n_texts) for each in config.drafts]
-    return max(spare, default=spare_cells(None, depth, n_texts=config.n_texts))
+    drafts = (None, *config.drafts)
+    return max(spare_cells(each, depth, n_texts=config.n_texts) for each in drafts)
 
 
 def open_engine(

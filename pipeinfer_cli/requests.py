@@ -37,6 +37,8 @@ from pipeinfer_cli.stats import Setting
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
 
+LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -58,6 +60,10 @@ class Request:
         """Whether anything is drafted."""
         has_drafter = self.drafter is not None or self.synthetic is not None
         return has_drafter and self.strategy != "iterative"
+
+    def ignores_eos(self, wanted: bool) -> bool:
+        """Whether ends of generation end nothing: if that is wanted, or if they were drawn."""
+        return wanted or self.synthetic is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,13 +266,17 @@ class Drafters:
         return self._models[path, slot]
 
 
+def room_for(prompt: Sequence[int], n_ctx: int) -> int:
+    """Tokens that the context leaves for a text; its last one is never fed, and needs no cell."""
+    return n_ctx - len(prompt) + 1
+
+
 def check_room(prompt: Sequence[int], n_ctx: int, n_predict: int) -> int:
     """How many tokens the context leaves for the text. UserError if that is hardly any."""
     if not prompt:
         raise UserError("the prompt is empty, and this model adds no token of its own: give a text")
-    # The last generated token is never fed back, so that it needs no cell.
-    room = n_ctx - len(prompt) + 1
-    if room < 2:
+    room = room_for(prompt, n_ctx)
+    if room < LEAST_ROOM:
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the context {n_ctx} "
             f"(-c/--ctx-size): use -c {len(prompt) + n_predict} or a shorter prompt"

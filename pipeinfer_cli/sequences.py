@@ -98,8 +98,15 @@ class Kept:
 
     def n_common(self, prompt: Sequence[int]) -> int:
         """With how many of its tokens the prompt begins; its last token is always left to feed."""
-        n_most = min(len(self.tokens), len(prompt) - 1)
-        return next((i for i in range(n_most) if self.tokens[i] != prompt[i]), n_most)
+        return common_prefix(self.tokens, prompt[:-1])
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the beginning that both share."""
+    n_shortest = min(len(a), len(b))
+    if list(a[:n_shortest]) == list(b[:n_shortest]):  # the usual case, at C's speed
+        return n_shortest
+    return next(i for i in range(n_shortest) if a[i] != b[i])
 
 
 class Sequences:

@@ -121,8 +121,6 @@ def write_text(
     pretence: Pretence,
 ) -> Stats:
     """Writes the answer to stdout while it comes."""
-    # an end of generation that was drawn ends nothing
-    ignore_eos = config.ignore_eos or request.synthetic is not None
     with watching(config.pictures, head.setting(request), pretence.label) as watch:
         writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
         with head.begin(request, watch) as running:
@@ -132,7 +130,7 @@ def write_text(
                     running.tokens,
                     vocab,
                     request.n_max,
-                    ignore_eos=ignore_eos,
+                    ignore_eos=request.ignores_eos(config.ignore_eos),
                     answer=answer,
                     stop=config.stop,
                 ):

@@ -48,8 +48,7 @@ class Talk:
             received.clear()
             self._is_answering = False
             pid = int((self._place / "rank-0.pid").read_text())
-            with suppress(ProcessLookupError):
-                os.kill(pid, spawned.ANSWER_SIGNAL)
+            spawned.kill(pid, spawned.ANSWER_SIGNAL)
         if self._asked.kept and not received:
             self._asked.kept.clear()
             self._relays.drain(lambda: bool(received))  # the answer stands before the prompt

@@ -31,6 +31,7 @@ REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
 MPI_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)")
 LISTENING_FILE = "listening"
+# SIGUSR1 is a batch system's word before it takes the nodes away (sbatch --signal=USR1@60).
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # A signal that comes again within this time is the same one, on another way.
 REPEAT_S = 0.2
@@ -145,7 +146,7 @@ def tell_head(place: Path, signum: int) -> bool:
     """The parent's part: hands a signal to rank 0, if that listens."""
     if not (place / LISTENING_FILE).exists():
         return False
-    _kill(int((place / "rank-0.pid").read_text()), signum)
+    kill(int((place / "rank-0.pid").read_text()), signum)
     return True
 
 
@@ -188,7 +189,7 @@ def remove_shared_memory(place: Path) -> None:
 
 def _monitor(place: Path, rank: int, pid: int) -> NoReturn:
     for signum in ENDING_SIGNALS:
-        signal.signal(signum, lambda received, _frame: _kill(pid, received))
+        signal.signal(signum, lambda received, _frame: kill(pid, received))
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if _parent_is_gone(wait=False):
@@ -198,7 +199,8 @@ def _monitor(place: Path, rank: int, pid: int) -> NoReturn:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _kill(pid: int, signum: int) -> None:
+def kill(pid: int, signum: int) -> None:
+    """Sends a signal to a process, unless that has ended."""
     try:
         os.kill(pid, signum)
     except ProcessLookupError:

@@ -135,15 +135,13 @@ class OneByOne:
 
     def _answer(self, task: Task) -> Result:
         item, request, answer = task.item, task.request, Answer()
-        # an end of generation that was drawn ends nothing
-        ignore_eos = item.ignore_eos or request.synthetic is not None
         with self._head.begin(request) as running:
             start_s = time.monotonic()
             for _ in answer_tokens(
                 running.tokens,
                 self._vocab,
                 request.n_max,
-                ignore_eos=ignore_eos,
+                ignore_eos=request.ignores_eos(item.ignore_eos),
                 answer=answer,
                 stop=item.stop,
             ):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeinfer_cli import files
 from pipeinfer_cli.batch.items import BadItem, Item, ItemId
 from pipeinfer_cli.errors import OutputError, RunError, UserError
 
@@ -189,9 +190,7 @@ def _open(path: Path, flags: int) -> int:
     """For appending. In a folder that everybody may write to, no link is followed."""
     flags |= os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     try:
-        if path.absolute().parent.stat().st_mode & stat.S_IWOTH:
-            flags |= os.O_NOFOLLOW  # somebody else may have put it there
-        fd = os.open(path, flags, 0o666)
+        fd = files.opener(str(path), flags)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:

@@ -71,15 +71,13 @@ class GroupWork:
     def _measure(self, turn: Turn, head: Head) -> Sample:
         request, answer = self._request(turn), Answer()
         n_late_before = head.lateness.n_late_in_all
-        # an end of generation that was drawn ends nothing
-        ignore_eos = self._group.ignore_eos or request.synthetic is not None
         with head.begin(request) as running:
             start_s = time.monotonic()
             for _ in answer_tokens(
                 running.tokens,
                 self._vocab,
                 request.n_max,
-                ignore_eos=ignore_eos,
+                ignore_eos=request.ignores_eos(self._group.ignore_eos),
                 answer=answer,
             ):
                 pass
@@ -124,7 +122,7 @@ class GroupWork:
                 head,
                 request,
                 self._vocab,
-                ignore_eos=group.ignore_eos or request.synthetic is not None,
+                ignore_eos=request.ignores_eos(group.ignore_eos),
                 label=self._pretence(turn).label,
             )
         if group.acceptance is not None:

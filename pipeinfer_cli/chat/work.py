@@ -15,12 +15,11 @@ from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Head
+from pipeinfer_cli.requests import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.session import make_request, write_text
 from pipeinfer_cli.vocab import Vocab
 
 COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
-LEAST_ROOM = 2  # tokens; see requests.check_room
 
 
 class ChatWork:
@@ -60,7 +59,7 @@ class ChatWork:
         except UserError as error:
             note(str(error))
             return
-        room = config.n_ctx - len(prompt) + 1
+        room = room_for(prompt, config.n_ctx)
         if room < LEAST_ROOM:
             note(
                 f"what was said and this message have {len(prompt)} tokens, the context "

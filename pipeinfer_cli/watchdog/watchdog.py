@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.placement import resident_bytes
 from pipeinfer_cli.watchdog.beat import Beat, Phase
 from pipeinfer_cli.watchdog.judge import Judge, silence_s
 
@@ -161,7 +161,7 @@ class Watchdog:
     def _beat(self) -> Beat:
         if self._engine is not None:
             return replace(self._engine.beat(), phase=self._phase, host=self._host)
-        moved = _resident_pages() if self._phase == Phase.LOADING else 0
+        moved = resident_bytes() if self._phase == Phase.LOADING else 0
         return Beat(phase=self._phase, moved=moved, host=self._host)
 
     def _exchange(self, beat: Beat, now_s: float) -> None:
@@ -185,7 +185,3 @@ class Watchdog:
         if self._rank == 0:
             return self._judge.everybody_in(Phase.ENDING, Phase.GONE)
         return self._judge.everybody_in(Phase.GONE)
-
-
-def _resident_pages() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1])

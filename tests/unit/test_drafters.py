@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.draft_model import common_prefix
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.sequences import common_prefix
 from pipeinfer_cli.speculation import DraftRequest
 
 WAIT_S = 10
