@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from gguf.quants import quantize
 
+from random_gguf import write
+
 N_EMBD, N_FF, N_EXPERT, N_EXPERT_USED = 128, 160, 4, 2
 N_HEAD, N_HEAD_KV, HEAD_DIM = 4, 2, 32
 N_CTX = 256
@@ -55,10 +57,7 @@ class TinyModel:
         for name, shape in self._shapes().items():
             data, quantized_as = self._tensor(name, shape)
             writer.add_tensor(name, data, raw_dtype=quantized_as)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        write(writer)
         return path
 
     def _shapes(self) -> dict[str, Shape]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import gguf
-import numpy as np
-import numpy.typing as npt
 
 from pipeinfer_cli.derive import DeriveConfig, derive
+from random_gguf import Shape, add_tensors, begin, copy_fields, tensor_shapes, write
 
-N_LAYER, N_EMBD, N_FF, N_VOCAB = 3, 512, 1024, 384  # rows of K-quants are multiples of 256
-N_HEAD, N_HEAD_KV = 8, 4
-HEAD_DIM = N_EMBD // N_HEAD
+SHAPE = Shape(n_layer=3, n_embd=512, n_ff=1024, n_vocab=384, n_head=8, n_head_kv=4)
+N_LAYER, N_VOCAB = SHAPE.n_layer, SHAPE.n_vocab
 N_WINDOW = 12
 
 FILE_TYPES = (
@@ -31,28 +29,31 @@ FILE_TYPES = (
 
 def random_llama(path: Path) -> Path:
     """Writes a llama of N_LAYER layers with random weights (F32) and no vocabulary: ids only."""
-    writer = begin(path, "llama")
-    writer.add_rope_dimension_count(HEAD_DIM)
-    return finish(writer, path, tensor_shapes())
+    writer = begin(path, "llama", SHAPE)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_rope_dimension_count(SHAPE.head_dim)
+    return finish(writer, path, tensor_shapes(SHAPE))
 
 
 def random_windowed(path: Path) -> Path:
     """Writes a gemma3 like `random_llama`: its layers see N_WINDOW positions, but one sees all."""
-    writer = begin(path, "gemma3")
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
+    writer = begin(path, "gemma3", SHAPE)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_key_length(SHAPE.head_dim)
+    writer.add_value_length(SHAPE.head_dim)
     writer.add_sliding_window(N_WINDOW)
     writer.add_sliding_window_pattern([True, False, True])
-    norms = {"post_attention_norm": N_EMBD, "post_ffw_norm": N_EMBD}
-    norms |= {"attn_q_norm": HEAD_DIM, "attn_k_norm": HEAD_DIM}
+    norms = {"post_attention_norm": SHAPE.n_embd, "post_ffw_norm": SHAPE.n_embd}
+    norms |= {"attn_q_norm": SHAPE.head_dim, "attn_k_norm": SHAPE.head_dim}
     more = {f"blk.{i}.{name}.weight": (n,) for i in range(N_LAYER) for name, n in norms.items()}
-    return finish(writer, path, tensor_shapes() | more)
+    return finish(writer, path, tensor_shapes(SHAPE) | more)
 
 
 def talking_llama(path: Path) -> Path:
     """Writes a llama like `random_llama` that has a vocabulary: bytes, and words of nonsense."""
-    writer = begin(path, "llama", tokenizer="llama")
-    writer.add_rope_dimension_count(HEAD_DIM)
+    writer = begin(path, "llama", SHAPE)
+    writer.add_tokenizer_model("llama")
+    writer.add_rope_dimension_count(SHAPE.head_dim)
     special = ["<unk>", "<s>", "</s>"]
     data = [f"<0x{byte:02X}>" for byte in range(256)]
     n_words = N_VOCAB - len(special) - len(data)
@@ -69,63 +70,14 @@ def talking_llama(path: Path) -> Path:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    return finish(writer, path, tensor_shapes())
-
-
-def begin(path: Path, arch: str, tokenizer: str = "no_vocab") -> gguf.GGUFWriter:
-    """What they have in common."""
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_context_length(2048)
-    writer.add_block_count(N_LAYER)
-    writer.add_embedding_length(N_EMBD)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_head_count(N_HEAD)
-    writer.add_head_count_kv(N_HEAD_KV)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(N_VOCAB)
-    writer.add_tokenizer_model(tokenizer)
-    return writer
+    return finish(writer, path, tensor_shapes(SHAPE))
 
 
 def finish(writer: gguf.GGUFWriter, path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     """Writes the file, with random tensors of these shapes."""
-    for name, shape in shapes.items():
-        writer.add_tensor(name, weights(name, shape))
+    add_tensors(writer, shapes)
     write(writer)
     return path
-
-
-def tensor_shapes() -> dict[str, tuple[int, ...]]:
-    """Name to shape, rows first."""
-    n_kv = HEAD_DIM * N_HEAD_KV
-    layer = {
-        "attn_norm": (N_EMBD,),
-        "attn_q": (N_EMBD, N_EMBD),
-        "attn_k": (n_kv, N_EMBD),
-        "attn_v": (n_kv, N_EMBD),
-        "attn_output": (N_EMBD, N_EMBD),
-        "ffn_norm": (N_EMBD,),
-        "ffn_gate": (N_FF, N_EMBD),
-        "ffn_up": (N_FF, N_EMBD),
-        "ffn_down": (N_EMBD, N_FF),
-    }
-    ends = {
-        "token_embd.weight": (N_VOCAB, N_EMBD),
-        "output.weight": (N_VOCAB, N_EMBD),
-        "output_norm.weight": (N_EMBD,),
-    }
-    layers = {
-        f"blk.{i}.{name}.weight": shape for i in range(N_LAYER) for name, shape in layer.items()
-    }
-    return {**ends, **layers}
-
-
-def weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Ones for a norm; else normal ones, of which a row keeps the scale of its input."""
-    if len(shape) == 1:
-        return np.ones(shape, np.float32)
-    random = np.random.default_rng(list(name.encode()))
-    return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
 
 def in_parts(source: Path, prefix: Path, n_parts: int) -> list[Path]:
@@ -147,21 +99,6 @@ def in_parts(source: Path, prefix: Path, n_parts: int) -> list[Path]:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
         write(writer)
     return paths
-
-
-def copy_fields(reader: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
-    for field in reader.fields.values():
-        # the writer makes these itself
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
-
-
-def write(writer: gguf.GGUFWriter) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def convert(source: Path, folder: Path, file_type: str) -> Path:

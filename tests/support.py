@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeinfer_cli import build_info, models
 from pipeinfer_cli.launch import Launcher
+from random_gguf import write
 
 TESTS = Path(__file__).parent
 PROMPTS = (TESTS / "prompts.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n---\n")
@@ -79,8 +80,5 @@ def tiny_model(path: Path, arch: str = "llama", n_layer: int = 2) -> Path:
     writer.add_token_list([f"t{i}" for i in range(10)])
     for layer in range(n_layer):
         writer.add_tensor(f"blk.{layer}.attn_norm.weight", np.zeros(64, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
     return path

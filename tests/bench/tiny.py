@@ -11,58 +11,27 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent.parent))
+
 import gguf
 import numpy as np
 
-N_EMBD, N_FF, N_HEAD = 64, 64, 2
+from random_gguf import Shape, add_tensors, begin, copy_fields, tensor_shapes, write
+
 N_LAYER = 32
 
 
 def main(source: Path, target: Path, n_layer: int) -> None:
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("tokenizer."):
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
-    writer.add_context_length(8192)
-    writer.add_block_count(n_layer)
-    writer.add_embedding_length(N_EMBD)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_head_count(N_HEAD)
-    writer.add_head_count_kv(N_HEAD)
-    writer.add_rope_dimension_count(N_EMBD // N_HEAD)
-    writer.add_layer_norm_rms_eps(1e-5)
     n_vocab = len(reader.fields["tokenizer.ggml.tokens"].data)
-    writer.add_vocab_size(n_vocab)
-    random = np.random.default_rng(1)
-    for name, shape in shapes(n_layer, n_vocab).items():
-        if name.endswith("norm.weight"):
-            writer.add_tensor(name, np.ones(shape, np.float32))
-        else:
-            values = random.standard_normal(shape) / np.sqrt(shape[-1])
-            writer.add_tensor(name, values.astype(np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def shapes(n_layer: int, n_vocab: int) -> dict[str, tuple[int, ...]]:
-    """Name to shape, rows first. The output head is the token embedding."""
-    layer = {
-        "attn_norm": (N_EMBD,),
-        "attn_q": (N_EMBD, N_EMBD),
-        "attn_k": (N_EMBD, N_EMBD),
-        "attn_v": (N_EMBD, N_EMBD),
-        "attn_output": (N_EMBD, N_EMBD),
-        "ffn_norm": (N_EMBD,),
-        "ffn_gate": (N_FF, N_EMBD),
-        "ffn_up": (N_FF, N_EMBD),
-        "ffn_down": (N_EMBD, N_FF),
-    }
-    layers = {f"blk.{i}.{name}.weight": layer[name] for i in range(n_layer) for name in layer}
-    return {"token_embd.weight": (n_vocab, N_EMBD), "output_norm.weight": (N_EMBD,), **layers}
+    shape = Shape(
+        n_layer=n_layer, n_embd=64, n_ff=64, n_vocab=n_vocab, n_head=2, n_head_kv=2, n_ctx=8192
+    )
+    writer = begin(target, "llama", shape)
+    writer.add_rope_dimension_count(shape.head_dim)
+    copy_fields(reader, writer, "tokenizer.")
+    add_tensors(writer, tensor_shapes(shape, tied=True), np.float16)
+    write(writer)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 
 from architectures import TINY_MODELS
 from pipeinfer_cli import cli, show
+from random_gguf import write
 
 pytestmark = pytest.mark.native
 
@@ -25,10 +26,7 @@ def test_errors_about_a_gguf_reach_no_terminal_raw(tmp_path, capsys):
         path = tmp_path / f"evil-{index}.gguf"
         writer = gguf.GGUFWriter(path, arch)
         writer.add_block_count(2)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        write(writer)
         assert cli.main(["models", "show", str(path)]) == 2
         err = capsys.readouterr().err
         assert not [each for each in err if not each.isprintable() and each != "\n"]
@@ -47,7 +45,4 @@ def with_field(source, target, key, value):
         writer.add_key_value(field.name, field.contents(), kind, sub_type)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)

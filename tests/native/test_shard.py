@@ -18,6 +18,7 @@ from pipeinfer_cli import models, shards
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.native import capture_log, read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
+from random_gguf import write
 from small_models import in_parts
 
 pytestmark = pytest.mark.native
@@ -240,10 +241,7 @@ def test_a_shard_that_lacks_a_tensor(model, tmp_path):
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
     for tensor in reader.tensors[:-1]:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
     with pytest.raises(UserError, match="the shard lacks tensors of layer"):
         read_model_info(lacking)
 
@@ -335,10 +333,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     writer.add_token_list(["a"])
     for layer in range(2):
         writer.add_tensor(f"blk.{layer}.ffn_up.weight", np.zeros((1 << 12, 1 << 12), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
     program = (
         "import resource, sys; from pathlib import Path; from pipeinfer_cli import shard\n"
         "grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
