@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import expanded, is_there
 from pipeinfer_cli.policy import DraftConfig
 
 if sys.version_info >= (3, 11):
@@ -156,23 +157,33 @@ def models_dir() -> Path:
 
 
 def cache_dir(env: Mapping[str, str]) -> Path:
-    """PIPEINFER_CACHE, else pipeinfer's folder in XDG_CACHE_HOME or ~/.cache."""
+    """PIPEINFER_CACHE, else pipeinfer's folder in XDG_CACHE_HOME or ~/.cache.
+
+    Raises UserError if there is none of them.
+    """
     if chosen := env.get("PIPEINFER_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return _xdg(env, "XDG_CACHE_HOME", "~/.cache") / "pipeinfer"
+        return expanded(chosen).absolute()
+    base = _xdg(env, "XDG_CACHE_HOME", "~/.cache")
+    if base is None:
+        raise UserError("this user has no home folder: set PIPEINFER_CACHE to a folder for models")
+    return base / "pipeinfer"
 
 
-def user_file(env: Mapping[str, str]) -> Path:
+def user_file(env: Mapping[str, str]) -> Path | None:
     """PIPEINFER_MODELS, else models.toml in pipeinfer's folder in XDG_CONFIG_HOME or ~/.config."""
     if chosen := env.get("PIPEINFER_MODELS"):
-        return Path(chosen).expanduser().absolute()
-    return _xdg(env, "XDG_CONFIG_HOME", "~/.config") / "pipeinfer" / "models.toml"
+        return expanded(chosen).absolute()
+    base = _xdg(env, "XDG_CONFIG_HOME", "~/.config")
+    return None if base is None else base / "pipeinfer" / "models.toml"
 
 
-def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
+def _xdg(env: Mapping[str, str], name: str, default: str) -> Path | None:
+    """The folder; None for a user of a container, say, who has no home."""
     base = env.get(name, "")
-    # The XDG rules say to ignore a relative path.
-    return Path(base) if base.startswith("/") else Path(default).expanduser()
+    if base.startswith("/"):  # the XDG rules say to ignore a relative path
+        return Path(base)
+    folder = expanded(default)
+    return folder if folder.is_absolute() else None
 
 
 def shipped_file() -> Path:
@@ -184,7 +195,7 @@ def shipped_file() -> Path:
 def load(shipped: Path, own: Path | None) -> Catalogue:
     """Reads the files; what the user's own says goes before. UserError if an entry is wrong."""
     base = _read(shipped, "reinstall pipeinfer")
-    if own is None or not own.exists():
+    if own is None or not is_there(own):
         return base
     extra = _read(own, "correct it")
     merged = Catalogue(models={**base.models, **extra.models}, pairs=extra.pairs + base.pairs)

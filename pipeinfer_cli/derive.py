@@ -89,7 +89,7 @@ def derive(config: DeriveConfig) -> Path:
     parts = gguf_file.read_parts(config.model)
     n_layer = layer_count(parts[0])
     check_source(parts, config.left_out, n_layer)
-    if config.target.exists():
+    if os.path.lexists(config.target):
         raise UserError(f"{str(config.target)!r} exists: remove it, or give another file with -o")
     folder = config.target.parent
     try:

@@ -18,6 +18,7 @@ from pipeinfer_cli.catalogue import (
 )
 from pipeinfer_cli.config import DEFAULT_DRAFT, GenerateConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import expanded, is_folder, is_there
 
 AUTO = "auto"  # -md: the draft that the catalogue names for the target
 
@@ -39,7 +40,7 @@ def cached_path(model: NamedModel) -> Path | None:
     """The model's GGUF (of several files, the first) if it is on this machine, whole."""
     if isinstance(model.source, PathSource):
         path = local_path(model.source)
-        return path if path.is_file() else None
+        return path if is_there(path) else None
     if isinstance(model.source, HubSource):
         from pipeinfer_cli import pull_hub
 
@@ -54,7 +55,7 @@ def cached_path(model: NamedModel) -> Path | None:
 
 def local_path(source: PathSource) -> Path:
     """The path that an entry means."""
-    return Path(os.path.expandvars(source.path)).expanduser()
+    return expanded(os.path.expandvars(source.path))
 
 
 def resolve(name_or_path: str) -> Path:
@@ -64,15 +65,15 @@ def resolve(name_or_path: str) -> Path:
     Raises UserError for a path that does not exist and a name that nobody knows, RunError if a pull
     fails.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if by_rank := shards.listed(path):
-        if not by_rank[0].is_dir():
+        if not is_folder(by_rank[0]):
             _check_file(by_rank[0])
         return Path(",".join(map(str, by_rank)))
     if shards.is_set(path):
         shards.locate(path)  # says what is wrong with it
         return path.absolute()
-    if path.exists() or _looks_like_path(name_or_path):
+    if is_there(path) or _looks_like_path(name_or_path):
         return _check_file(path)
     known = catalogue().models
     if not NAME.fullmatch(name_or_path) or name_or_path not in known:

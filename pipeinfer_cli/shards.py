@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeinfer_cli import gguf_file
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import expanded, is_folder, is_there
 from pipeinfer_cli.split import LayerRange
 
 PREFIX = "pipeinfer.shard."
@@ -122,15 +123,15 @@ def listed(name: str | Path) -> tuple[Path, ...]:
     """`a.gguf,/b/b.gguf` as a path for each rank; none for a single path, which may have commas."""
     parts = str(name).split(",")
     are_paths = all("/" in part or part.endswith(".gguf") for part in parts)
-    if len(parts) < 2 or not are_paths or _filled(Path(name), 0, 0).exists():
+    if len(parts) < 2 or not are_paths or is_there(_filled(Path(name), 0, 0)):
         return ()
-    return tuple(Path(part.strip()).expanduser().absolute() for part in parts)
+    return tuple(expanded(part.strip()).absolute() for part in parts)
 
 
 def is_set(name: str | Path) -> bool:
     """Whether the name is not a file's: a folder, a path to fill in, or a list."""
     is_template = any(place in str(name) for place in PLACES)
-    return is_template or Path(name).is_dir() or bool(listed(name))
+    return is_template or is_folder(name) or bool(listed(name))
 
 
 def locate(name: Path) -> ModelFiles:
@@ -151,7 +152,7 @@ def locate(name: Path) -> ModelFiles:
 
 def _locate_listed(name: Path, by_rank: tuple[Path, ...]) -> ModelFiles:
     head_path = by_rank[0]
-    shard = _first(head_path) if head_path.is_dir() else read_shard(head_path)
+    shard = _first(head_path) if is_folder(head_path) else read_shard(head_path)
     if shard is not None and shard.split.n_stages > 1:
         return ModelFiles(name=name, head_path=shard.path, split=shard.split, by_rank=by_rank)
     digest = _digest(head_path)
@@ -215,7 +216,7 @@ def read_folder(folder: Path) -> dict[int, Shard]:
 def _first(name: Path) -> Shard:
     """The shard that the head reads: of the first stage, or in a folder any that is there."""
     path = _filled(name, 0, 0)
-    if not path.is_dir():
+    if not is_folder(path):
         return _required(path)
     found = _required_folder(path)
     return found[min(found)]
@@ -223,7 +224,7 @@ def _first(name: Path) -> Shard:
 
 def _find(name: Path, rank: int, stage: int) -> Shard:
     path = _filled(name, rank, stage)
-    if not path.is_dir():
+    if not is_folder(path):
         return _required(path)
     found = _required_folder(path)
     if stage not in found:

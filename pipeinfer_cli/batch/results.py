@@ -179,11 +179,7 @@ def check_new(path: Path) -> None:
     """UserError if `FileSink.create` would fail, as far as one can tell."""
     if os.path.lexists(path):
         raise _exists(path)
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"--output {str(path)!r}: there is no such folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--output {str(path)!r}: its folder cannot be written to")
+    files.check_writable("--output", path)
 
 
 def _open(path: Path, flags: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import check_writable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,7 @@ class Extras:
     def check(self) -> None:
         """UserError, on the rank that leads the bench, if something cannot be written."""
         for option, file in self._files():
-            if not Path(file).absolute().parent.is_dir():
-                raise UserError(f"{option} {file!r}: there is no such folder")
+            check_writable(option, file)
         if self.plot is not None:
             from pipeinfer_cli.trace import plot
 

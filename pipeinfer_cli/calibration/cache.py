@@ -10,7 +10,7 @@ from typing import Any
 from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.catalogue import cache_dir
 from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.errors import PipeinferError, RunError
+from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 
 FOLDER = "calibration"
 
@@ -51,7 +51,11 @@ def write(calibration: Calibration, identity: Identity, path: Path) -> None:
 def find(identity: Identity) -> Found:
     """All that can be used; never an error."""
     calibrations, problems = [], []
-    for path in sorted(folder_of(identity).glob("*.toml"), key=_age_s):
+    try:
+        folder = folder_of(identity)
+    except UserError:
+        return Found()  # there is no cache
+    for path in sorted(folder.glob("*.toml"), key=_age_s):
         try:
             calibrations.append((path, _read(path, identity)))
         except (PipeinferError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from pipeinfer_cli import generate, launch, models
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
-from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import check_writable
 
 
 def calibrate(config: CalibrateConfig) -> int:
     """Measures, one pipeline after the other, and returns the exit code. On every rank."""
     world = launch.detect(os.environ)
-    if config.save_to is not None and not config.save_to.absolute().parent.is_dir():
-        raise UserError(f"--calibrate-to {str(config.save_to)!r}: there is no such folder")
+    if config.save_to is not None and world.rank == 0:
+        check_writable("--calibrate-to", config.save_to)
     for job in config.jobs():
         if (code := generate.start(_resolved(job) if world.alone else job)) != 0:
             return code

@@ -59,7 +59,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def _path_of(name_or_path: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return Path(name_or_path).expanduser()
+        return files.expanded(name_or_path)
     if name_or_path in names():
         return SHIPPED_DIR / f"{name_or_path}.toml"
     raise UserError(

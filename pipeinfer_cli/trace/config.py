@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.files import check_writable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +70,8 @@ class Pictures:
     def check(self) -> None:
         """UserError, on the rank that is to write the files, if it cannot."""
         for option, file in (("--trace", self.trace), ("--plot", self.plot)):
-            if file is not None and not Path(file).absolute().parent.is_dir():
-                raise UserError(f"{option} {file!r}: there is no such folder")
+            if file is not None:
+                check_writable(option, file)
         if self.plot is not None:
             from pipeinfer_cli.trace import plot
 

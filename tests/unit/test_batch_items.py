@@ -188,6 +188,7 @@ def test_files_that_make_no_sense(fields: dict[str, object], said: str) -> None:
         ("generate --prompts - --output=-", False),
         ("generate hello", False),
         ("bench --output md", False),
+        ("bench --prompts p.txt --output json", False),
     ],
 )
 def test_a_batch_that_writes_a_file_is_known_before_its_options_are_parsed(

@@ -123,6 +123,16 @@ def test_cache_folder(env: dict[str, str], path: str) -> None:
     assert catalogue.cache_dir(env) == Path(path).expanduser()
 
 
+def test_a_user_without_a_home_needs_to_say_where_models_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as Python finds none
+    with pytest.raises(UserError, match="set PIPEINFER_CACHE"):
+        catalogue.cache_dir({})
+    assert catalogue.cache_dir({"PIPEINFER_CACHE": "/c"}) == Path("/c")
+    assert catalogue.user_file({}) is None
+
+
 BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "a..b", "A", "a b", "a\n"]
 
 
@@ -290,6 +300,9 @@ def test_resolve_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("folder", "is a folder"),
         ("nosuch", "neither a file nor a known name.*smollm2"),
         ("..", "is a folder"),
+        (f"./{'x' * 300}", "File name too long"),
+        (f"{'x' * 300}", "neither a file nor a known name"),
+        ("~no-such-user/x.gguf", "No such file"),
     ):
         with pytest.raises(UserError, match=said):
             models.resolve(text)

@@ -43,6 +43,11 @@ def test_a_missing_folder_is_refused_before_anything_is_loaded(tmp_path):
     Pictures(trace=str(tmp_path / "t.json")).check()
     with pytest.raises(UserError, match=r"--trace .*no such folder"):
         Pictures(trace=str(tmp_path / "none" / "t.json")).check()
+    (tmp_path / "p.svg").mkdir()
+    with pytest.raises(UserError, match=r"--plot .*it is a folder"):
+        Pictures(plot=str(tmp_path / "p.svg")).check()
+    with pytest.raises(UserError, match=r"--trace .*no such folder"):
+        Pictures(trace=f"{tmp_path}/{'x' * 300}/t.json").check()
 
 
 def test_without_matplotlib_a_plot_is_refused_with_the_command_that_helps(monkeypatch):
