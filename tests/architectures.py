@@ -383,6 +383,14 @@ TINY_MODELS = (
         keys=HEADS,
     ),
     TinyModel(
+        name="qwen3-embedding",
+        arch="qwen3",
+        known_as="Qwen 3 Embedding",
+        special="hidden states that are to be pooled",
+        layer=head_normed_layer,
+        keys={**HEADS, "pooling_type": 3},
+    ),
+    TinyModel(
         name="qwen3moe",
         arch="qwen3moe",
         known_as="Qwen 3 MoE",
@@ -578,7 +586,8 @@ INTRODUCTION = """\
 # Architectures that split
 
 Models of these architectures (`general.architecture` of their GGUF) can be split by layers over
-ranks; others run whole (`--ranks 1`). Each line stands for a tiny random model that
+ranks; others with a KV cache run whole (`--ranks 1`), other kinds are refused.
+Each line stands for a tiny random model that
 `tests/mpi/test_architectures.py` decodes on real ranks, split at every boundary and with inner
 layers as stages of their own. Its logits must be those of the whole model, bit for bit, also after
 positions were taken back; and those of the unpatched llama.cpp that decodes one token at a

@@ -148,6 +148,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
     // bitwise equal results whatever the batch's shape need flash attention
     context_params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     context_params.swa_full        = true; // runs in flight may be taken back
+    context_params.pooling_type    = LLAMA_POOLING_TYPE_NONE; // hidden states of every token, whatever the GGUF is for
     context_params.embeddings      = !params.is_last;
 
     context_params.abort_callback      = abort_callback;
