@@ -85,7 +85,19 @@ def alone(config: JobConfig) -> int:
         from pipeinfer_cli import session
 
         return session.run(config, None)
+    if config.emulate is None:
+        check_ranks(config.model, config.ranks or 1)
     return _spawn(config)
+
+
+def check_ranks(model: str, ranks: int) -> None:
+    """UserError if the model cannot have so many: before as many processes are started."""
+    from pipeinfer_cli.native import read_model_info
+    from pipeinfer_cli.split import split_layers
+
+    info = read_model_info(shards.locate(Path(model)).head_path)
+    if ranks > info.n_layer + 1:  # the head may have no layers
+        split_layers(info, ranks, None)
 
 
 def _resolved(config: GenerateConfig) -> GenerateConfig:

@@ -97,6 +97,7 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     launcher = launch.Launcher(mpiexec="mpiexec", family="mpich")
     monkeypatch.setattr(launch.Launcher, "of", lambda _: launcher)
     monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
+    monkeypatch.setattr(generate, "check_ranks", lambda model, ranks: None)
     assert cli.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
     config = GenerateConfig.from_json(jobs[0].files[generate.CONFIG_FILE])
     assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
