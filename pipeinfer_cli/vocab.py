@@ -53,6 +53,17 @@ class Vocab:
                 f"cannot read the vocabulary of {str(model_path)!r}: check -m/--model, or use -v "
                 "to see llama.cpp's own words"
             )
+        for kind, has_it in (
+            ("a state that cannot be taken back", llama.llama_model_is_recurrent),
+            ("layers with a state that cannot be taken back", llama.llama_model_is_hybrid),
+            ("an encoder", llama.llama_model_has_encoder),
+            ("no order of tokens", llama.llama_model_is_diffusion),
+        ):
+            if has_it(self._model):
+                raise UserError(
+                    f"{str(model_path)!r} is a model with {kind}: pipeinfer decodes transformers "
+                    "with a KV cache, token after token: use one of these"
+                )
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_tokens: int = llama.llama_vocab_n_tokens(self._vocab)
 

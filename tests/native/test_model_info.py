@@ -7,10 +7,13 @@ import pytest
 
 import architectures
 from architectures import N_VOCAB, TINY_MODELS
+from pipeinfer_cli import generate
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.native import capture_log, read_model_info, stage_archs
 from pipeinfer_cli.split import split_layers
-from small_models import in_parts
+from pipeinfer_cli.vocab import Vocab
+from random_gguf import begin, write
+from small_models import SHAPE, in_parts
 
 pytestmark = pytest.mark.native
 
@@ -24,6 +27,23 @@ def _quiet():
 
 def test_an_architecture_splits_if_and_only_if_a_test_admits_it():
     assert set(stage_archs()) == {tiny.arch for tiny in TINY_MODELS}
+
+
+def test_ranks_that_a_model_cannot_have_are_refused_before_they_start(tmp_path):
+    model = str(TINY_MODELS[0].write(tmp_path / "tiny.gguf"))
+    n_layer = TINY_MODELS[0].n_layer
+    generate.check_ranks(model, n_layer + 1)
+    with pytest.raises(UserError, match=f"3000 stages .* use at most {n_layer} ranks"):
+        generate.check_ranks(model, 3000)
+
+
+def test_models_with_another_memory_than_a_kv_cache_are_refused(tmp_path):
+    path = tmp_path / "mamba.gguf"
+    writer = begin(path, "mamba", SHAPE)
+    writer.add_tokenizer_model("no_vocab")
+    write(writer)
+    with pytest.raises(UserError, match=r"mamba.gguf' .* a state that cannot be taken back"):
+        Vocab(path)
 
 
 def test_the_table_in_the_docs_is_made_from_the_tests():
