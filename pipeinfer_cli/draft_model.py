@@ -10,11 +10,10 @@ from typing import Any
 from pipeinfer_cli import native
 from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.policy import N_BATCH
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.sequences import common_prefix
 from pipeinfer_cli.vocab import bindings
-
-N_BATCH = 32
 
 
 class ModelDrafter:

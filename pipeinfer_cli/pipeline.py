@@ -31,7 +31,7 @@ from pipeinfer_cli.native import (
 )
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.placement import Placement
-from pipeinfer_cli.policy import Policy
+from pipeinfer_cli.policy import N_BATCH, Policy
 from pipeinfer_cli.sequences import spare_cells
 from pipeinfer_cli.shards import ModelFiles, locate
 from pipeinfer_cli.split import LayerRange, split_layers
@@ -41,9 +41,6 @@ from pipeinfer_cli.watchdog.watchdog import Watchdog
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
 
-# Most tokens in a run. From 64 on, llama.cpp's attention takes another path on CPUs, whose results
-# are not bitwise those of one token at a time; and small runs of a prompt fill the pipeline.
-N_BATCH = 32
 # After a signal a rank waits this long for the head to end the job.
 FAREWELL_S = 5.0
 HEAD_FIRST_S = 3.0  # of these, before it says so itself
@@ -66,11 +63,6 @@ class Plan:
     def stage_rank0(self) -> int:
         """The rank of the first stage."""
         return 0 if len(self.layers[0]) else 1
-
-    @property
-    def n_batch(self) -> int:
-        """Most tokens in a run."""
-        return min(N_BATCH, self.n_ctx)
 
     @property
     def n_stages(self) -> int:
@@ -180,7 +172,7 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
         model=info,
         layers=placed.layers,
         n_ctx=config.n_ctx,
-        n_cells=config.n_ctx * config.n_texts + _spare_cells(config, depth),
+        n_cells=max(N_BATCH, config.n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         seats=tuple(seats),
         expected=placed.expected,
@@ -237,7 +229,7 @@ def _engine_config(
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
     seat = plan.seats[rank]
-    profile, n_batch = plan.profile, plan.n_batch
+    profile = plan.profile
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
     return EngineConfig(
@@ -248,13 +240,13 @@ def _engine_config(
         layer_first=plan.layers[rank].first,
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_cells,
-        n_batch=n_batch,
+        n_batch=N_BATCH,
         n_threads=seat.n_threads,
         has_own_cores=not profile and seat.has_own_cores,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,
-        emulation=RankEmulation.of(profile, rank, n_batch) if profile else None,
+        emulation=RankEmulation.of(profile, rank, N_BATCH) if profile else None,
     )
 
 

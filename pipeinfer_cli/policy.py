@@ -18,8 +18,10 @@ Ablation = Literal["no-continuous", "no-cancel", "no-reactive"]
 ABLATIONS: tuple[Ablation, ...] = ("no-continuous", "no-cancel", "no-reactive")
 DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
-
-MAX_DRAFT = 31  # tokens: with a decided one a run has 32, see session.N_BATCH
+# Most tokens in a run. From 64 on, llama.cpp's attention takes another path on CPUs, whose results
+# are not bitwise those of one token at a time; and small runs of a prompt fill the pipeline.
+N_BATCH = 32
+MAX_DRAFT = N_BATCH - 1  # tokens: a decided one goes with them
 MAX_WIDTH = 16  # candidates per position
 IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
 
@@ -67,7 +69,7 @@ class Policy:
     draft: DraftConfig | None = None  # None: iterative
     is_synchronous: bool = False
     depth: int = 1  # most live runs in flight
-    n_batch: int = 32  # most tokens in a run
+    n_batch: int = N_BATCH  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
     prior: PriorCosts | None = None  # what that starts from; None: from nothing
     # A draft begins when every token of the one before is decided or given up, not before.

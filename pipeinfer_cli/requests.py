@@ -28,7 +28,7 @@ from pipeinfer_cli.many import Many
 from pipeinfer_cli.native import Engine, read_model_info
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.policy import Ablation, DraftConfig, DrafterKind, Policy, Strategy
+from pipeinfer_cli.policy import N_BATCH, Ablation, DraftConfig, DrafterKind, Policy, Strategy
 from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.sequences import Kept, SequencePool
@@ -145,7 +145,7 @@ class Head:
             self._pool,
             n_stages=n_stages,
             depth=Policy.depth_of(n_stages, self._plan.prior(None)),
-            n_batch=self._plan.n_batch,
+            n_batch=N_BATCH,
             run_ids=self._run_ids,
         )
         many = Many(
@@ -169,7 +169,7 @@ class Head:
             request.strategy,
             request.draft if has_drafter else None,
             n_stages=self._plan.n_stages,
-            n_batch=self._plan.n_batch,
+            n_batch=N_BATCH,
             ablations=request.ablations,
             prior=request.prior,
         )

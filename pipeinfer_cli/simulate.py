@@ -18,13 +18,12 @@ from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, Sy
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.pacing import best_run_size, chain_tps
-from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.policy import N_BATCH, DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting, measure, ratio
 
 ITERATIVE = Variant(strategy="iterative")
 N_PROMPT = 8  # tokens; speed counts from the first generated token on
-N_BATCH = 32
 MAX_PREDICT = 1_000_000
 
 

@@ -18,6 +18,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.policy import N_BATCH
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.sampling import MAX_SEED
 from pipeinfer_cli.vocab import Vocab
@@ -150,7 +151,7 @@ def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:
     return Facts(
         n_ranks=len(plan.layers),
         n_stages=plan.n_stages,
-        n_batch=plan.n_batch,
+        n_batch=N_BATCH,
         n_threads=engine.config.n_threads,
         model_filename=str(plan.files.head_path),
         model_type=model.type,

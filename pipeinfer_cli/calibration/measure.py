@@ -23,6 +23,7 @@ from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.head import POLL_S, Pipeline
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.policy import N_BATCH
 from pipeinfer_cli.requests import Drafters
 from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.trace.recorder import Recorder
@@ -150,8 +151,8 @@ class Prober:
         self._n_context = n_context
         self._timeout_s = timeout_s
         self._run_ids = itertools.count(1)
-        for first in range(0, n_context, plan.n_batch):
-            self._submit(range(first, min(first + plan.n_batch, n_context)), 0)
+        for first in range(0, n_context, N_BATCH):
+            self._submit(range(first, min(first + N_BATCH, n_context)), 0)
 
     def run(self, probe: Probe) -> int:
         """The id of a run, which is over."""

@@ -89,6 +89,19 @@ def test_requests_that_share_the_pipeline_write_the_same(model, tmp_path, strate
     assert outputs[0] == outputs[1]
 
 
+def test_a_context_smaller_than_a_run(model, tmp_path):
+    made = [{"id": 1, "prompt": "ab"}, {"id": 2, "prompt": "c"}]
+    prompts = write_items(tmp_path / "in.jsonl", made)
+    outputs = []
+    for strategy in ("iterative", "speculative"):
+        output = tmp_path / f"{strategy}.jsonl"
+        more = ("--ranks", "1", "--parallel", "2", "--strategy", strategy, "-c", "8", "-n", "3")
+        done = run(pipeinfer(*options(model, prompts, output, *more)))
+        assert done.returncode == 0, done.stderr
+        outputs.append(output.read_text())
+    assert outputs[0] == outputs[1]
+
+
 def test_messages_and_stop_strings(model, tmp_path):
     question = "What is the capital of Italy?"
     first = [
