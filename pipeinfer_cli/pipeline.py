@@ -142,29 +142,10 @@ def _run(
 
 def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
     """Finds the model and places its layers on the ranks. Raises UserError."""
-    n_ranks = len(seats)
     files = locate(models.resolve(config.model))
     info = read_model_info(files.head_path)
-    weights = config.layer_split
-    profile = load_profile(config.emulate, n_ranks, config.draft_ratio)
-    if profile:
-        check_model(profile, info.n_layer, weights)
-    if weights is None and n_ranks > 1 and (config.uses_draft_model or profile):
-        # the head's cores are the draft model's; the stages share the layers evenly by bytes
-        stages = split_layers(info, n_ranks - 1, None)
-        weights = (0.0, *(float(len(each)) for each in stages))
-    sharded = files.layers(n_ranks, config.layer_split)
-    placed = Placed(layers=sharded or split_layers(info, n_ranks, weights))
-    if not profile:
-        placed = consult(
-            files.head_path,
-            info,
-            seats,
-            placed.layers,
-            may_move=config.layer_split is None and sharded is None,
-            draft_threads=config.draft_threads,
-            verbose=config.verbose,
-        )
+    profile = load_profile(config.emulate, len(seats), config.draft_ratio)
+    placed = _place_layers(config, files, info, seats, profile)
     prior = placed.expected.prior(None) if placed.expected else None
     depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers), prior)
     return Plan(
@@ -176,6 +157,39 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
         profile=profile,
         seats=tuple(seats),
         expected=placed.expected,
+    )
+
+
+def _place_layers(
+    config: JobConfig,
+    files: ModelFiles,
+    info: ModelInfo,
+    seats: Sequence[Seat],
+    profile: Profile | None,
+) -> Placed:
+    """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
+
+    Raises UserError if it cannot be done.
+    """
+    n_ranks, weights = len(seats), config.layer_split
+    if profile:
+        check_model(profile, info.n_layer, weights)
+    sharded = files.layers(n_ranks, weights)
+    if weights is None and n_ranks > 1 and (config.uses_draft_model or profile):
+        # the head's cores are the draft model's; the stages share the layers evenly by bytes
+        stages = split_layers(info, n_ranks - 1, None)
+        weights = (0.0, *(float(len(each)) for each in stages))
+    placed = Placed(layers=sharded or split_layers(info, n_ranks, weights))
+    if profile:  # which tells the times, instead of a calibration
+        return placed
+    return consult(
+        files.head_path,
+        info,
+        seats,
+        placed.layers,
+        may_move=config.layer_split is None and sharded is None,
+        draft_threads=config.draft_threads,
+        verbose=config.verbose,
     )
 
 
