@@ -143,7 +143,7 @@ class Crowd(Generic[Key]):
                 break
             if member.scheduler.n_decided_max > n_left:
                 break
-            if (run := member.scheduler.next_decided()) is not None:
+            if (run := member.scheduler.next_decided(may_wait=False)) is not None:
                 parts.append(_Part(member, run))
                 n_left -= len(run.tokens)
         return parts

@@ -1,15 +1,16 @@
 """How many drafted tokens a run shall carry: chosen from what runs and drafts have cost so far.
 
-A run of more tokens gets more of a text through each stage, but is late with its own verdict. What
-is best follows from the time T(k) that the stages take for k tokens, the drafter's time per token,
-and how often a drafted token is right.
+A run of more tokens gets more of a text through each stage, but is late with its own verdict. A
+decided token that waits for drafted ones saves a run, but is late itself: it pays with few stages
+and a fast drafter. What is best follows from the time T(k) that the stages take for k tokens, the
+drafter's time per token, and how often a drafted token is right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeinfer_cli.runs import Fate, StageTime
 from pipeinfer_cli.tree import Verdict
@@ -37,30 +38,59 @@ class Costs(Protocol):
         """In all stages, one after the other."""
 
 
-def chain_tps(costs: Costs, *, acceptance: float, run_size: int) -> float:
+class _Table:
+    """Costs that are looked up: there are many combinations of run sizes."""
+
+    def __init__(self, costs: Costs, largest: int) -> None:
+        sizes = range(1, largest + 1)
+        self.draft_s = costs.draft_s
+        self._interval_s = [0.0, *(costs.interval_s(size) for size in sizes)]
+        self._compute_s = [0.0, *(costs.compute_s(size) for size in sizes)]
+
+    def interval_s(self, n_tokens: int) -> float:
+        """See Costs."""
+        return self._interval_s[n_tokens]
+
+    def compute_s(self, n_tokens: int) -> float:
+        """See Costs."""
+        return self._compute_s[n_tokens]
+
+
+class RunSizes(NamedTuple):
+    """Drafted tokens in runs."""
+
+    alone: int  # in a run of their own
+    with_decided: int = 0  # in the run of a decided token, which waits for them
+
+
+def chain_tps(costs: Costs, sizes: RunSizes, *, acceptance: float) -> float:
     """Tokens per second of an ideal scheduler of chains: links, head and the end cost nothing.
 
-    After a miss the right token leaves alone; runs of `run_size` drafted tokens follow it as fast
-    as the first stage takes them and the drafter fills them. The pass that shows the next miss is
-    that of the right token with probability 1 - acceptance, else that of the run in which the
-    accepted tokens end.
+    After a miss the right token leaves as soon as there are as many drafted ones as shall go with
+    it. Runs of drafted tokens alone follow as fast as the first stage takes them and the drafter
+    fills them. The pass that shows the next miss is that of the first run if no more tokens are
+    accepted than went with it, else that of the run in which the accepted tokens end.
     """
-    draft_s = run_size * costs.draft_s
-    step_s = max(costs.interval_s(run_size), draft_s)
+    size, n_first = sizes.alone, sizes.with_decided
+    draft_s = size * costs.draft_s
+    step_s = max(costs.interval_s(size), draft_s)
     if acceptance >= 1:
-        return run_size / step_s
-    # Another run is needed with each `run_size` tokens that are accepted: a geometric series.
-    more_runs = acceptance ** (1 + run_size) / (1 - acceptance**run_size)
-    first_s = max(costs.interval_s(1), draft_s) + costs.compute_s(run_size)
-    cycle_s = (1 - acceptance) * costs.compute_s(1) + acceptance * first_s + more_runs * step_s
+        return size / step_s
+    beyond_first = acceptance ** (1 + n_first)
+    # Another run is needed with each `size` tokens that are accepted: a geometric series.
+    more_runs = beyond_first * acceptance**size / (1 - acceptance**size)
+    second_s = max(costs.interval_s(1 + n_first), draft_s) + costs.compute_s(size)
+    cycle_s = n_first * costs.draft_s + (1 - beyond_first) * costs.compute_s(1 + n_first)
+    cycle_s += beyond_first * second_s + more_runs * step_s
     return 1 / ((1 - acceptance) * cycle_s)
 
 
-def best_run_size(costs: Costs, *, acceptance: float, largest: int) -> int:
-    """The run size with which chains are fastest, at most `largest`."""
+def best_run_sizes(costs: Costs, *, acceptance: float, largest: int) -> RunSizes:
+    """With which chains are fastest, at most `largest`."""
+    costs = _Table(costs, largest + 1)
     return max(
-        range(1, largest + 1),
-        key=lambda size: chain_tps(costs, acceptance=acceptance, run_size=size),
+        (RunSizes(alone, first) for first in range(largest + 1) for alone in range(1, largest + 1)),
+        key=lambda sizes: chain_tps(costs, sizes, acceptance=acceptance),
     )
 
 
@@ -142,10 +172,10 @@ def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
 
 
 class Pacer:
-    """Chooses the run size of one request while it runs; from the start, if its costs are known."""
+    """Chooses the run sizes of one request while it runs; from the start, if costs are known."""
 
     def __init__(self, largest: int, prior: PriorCosts | None = None) -> None:
-        self.run_size = 1
+        self.sizes = RunSizes(alone=1)
         self._largest = largest
         self._costs = MeasuredCosts(prior)
         self._n_right = PRIOR_ACCEPTANCE * PRIOR_WEIGHT  # fading counts of drafted tokens
@@ -177,7 +207,7 @@ class Pacer:
 
     def _review(self) -> None:
         acceptance = self._n_right / (self._n_right + self._n_wrong)
-        self.run_size = best_run_size(self._costs, acceptance=acceptance, largest=self._largest)
+        self.sizes = best_run_sizes(self._costs, acceptance=acceptance, largest=self._largest)
 
 
 def _mixed(old: float, new: float, memory: float = MEMORY) -> float:

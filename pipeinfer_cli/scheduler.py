@@ -144,19 +144,23 @@ class Scheduler:
         """Tokens in a run of `next_decided` at most."""
         return 1 + (self._run_size if self.policy.is_synchronous else 0)
 
-    def next_decided(self) -> Run | None:
-        """The run of a decided token, which leaves at once; a synchronous one has the draft, too.
+    def next_decided(self, *, may_wait: bool = True) -> Run | None:
+        """The run of a decided token, with the draft that it waits for, if it may and it pays.
 
         None if there is nothing to submit now.
         """
         nodes: dict[Node, list[int]] = {}  # with their sequence ids
         if self.is_prefilling or self._n_feed_max == 0:
             return None
-        if not self.policy.is_synchronous:
+        if self.policy.is_synchronous:
+            if self._flight.is_idle and not self._speculation.is_waiting:
+                self._feed_root(nodes)
+                self._feed_drafts(nodes, self._run_size)
+        elif not may_wait or self._flight.n_live > 0:
             self._feed_root(nodes)
-        elif self._flight.is_idle and not self._speculation.is_waiting:
+        elif not self._speculation.is_waiting or self._tree.n_unfed >= self._n_with_decided:
             self._feed_root(nodes)
-            self._feed_drafts(nodes)
+            self._feed_drafts(nodes, self._n_with_decided if nodes else 0)
         return self._make_run((), nodes) if nodes else None
 
     def next_drafted(self) -> Run | None:
@@ -164,10 +168,10 @@ class Scheduler:
         nodes: dict[Node, list[int]] = {}
         is_due = self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0
         if is_due and not self.policy.is_synchronous and self._is_run_full():
-            self._feed_drafts(nodes)
+            self._feed_drafts(nodes, self._run_size)
             if not nodes:
                 self._speculation.release_held()
-                self._feed_drafts(nodes)
+                self._feed_drafts(nodes, self._run_size)
         return self._make_run((), nodes) if nodes else None
 
     def _is_run_full(self) -> bool:
@@ -177,12 +181,17 @@ class Scheduler:
 
     @property
     def _run_size(self) -> int:
-        """Most drafted tokens in a run."""
+        """Most drafted tokens in a run of their own, or of a synchronous policy."""
         if self.policy.draft is None:
             return 0
         if self.policy.is_synchronous:
             return self.policy.draft.n_max
-        return self.policy.run_size or self._pacer.run_size
+        return self.policy.run_size or self._pacer.sizes.alone
+
+    @property
+    def _n_with_decided(self) -> int:
+        """Drafted tokens for which a decided one waits when no run is in flight."""
+        return 0 if self.policy.run_size else self._pacer.sizes.with_decided
 
     def next_prefill(self) -> Run:
         """A part of the prompt: all stages shall have one to work on."""
@@ -213,10 +222,10 @@ class Scheduler:
             is_fed = self._feed(root, nodes)
             assert is_fed, "the text goes on in its own sequence"
 
-    def _feed_drafts(self, nodes: dict[Node, list[int]]) -> None:
-        """The most probable drafted tokens, as many as a run may have."""
+    def _feed_drafts(self, nodes: dict[Node, list[int]], n_most: int) -> None:
+        """The most probable drafted tokens, at most so many."""
         n_decided = len(self._tree.text)
-        n_room = self._run_size + len(nodes)
+        n_room = len(nodes) + n_most
         while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:
             if node.position < self._n_feed_max and self._feed(node, nodes):
                 node.ahead = node.position - n_decided + 1

@@ -17,7 +17,7 @@ from pipeinfer_cli.emulation.simulator import HEAD_US, Simulation
 from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.pacing import best_run_size, chain_tps
+from pipeinfer_cli.pacing import best_run_sizes, chain_tps
 from pipeinfer_cli.policy import N_BATCH, DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting, measure, ratio
@@ -272,8 +272,8 @@ def _chain_tps(cluster: Cluster, largest: int) -> float:
     if rate is None:
         return 0.0
     costs = ProfileCosts(cluster.profile)
-    size = best_run_size(costs, acceptance=rate, largest=largest)
-    return chain_tps(costs, acceptance=rate, run_size=size)
+    sizes = best_run_sizes(costs, acceptance=rate, largest=largest)
+    return chain_tps(costs, sizes, acceptance=rate)
 
 
 def _check_count(option: str, value: int, most: int, *, least: int = 1) -> None:

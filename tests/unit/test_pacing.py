@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from pipeinfer_cli.pacing import REVIEW_EVERY, MeasuredCosts, Pacer, PriorCosts
+from pipeinfer_cli.pacing import REVIEW_EVERY, MeasuredCosts, Pacer, PriorCosts, best_run_sizes
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import Fate, StageTime
 from pipeinfer_cli.scheduler import Scheduler
@@ -31,11 +31,23 @@ def times(stage_s, fate=Fate.COMPLETED):
 
 
 def test_a_prior_chooses_the_first_run_size() -> None:
-    assert Pacer(8).run_size == 1
-    assert Pacer(8, FLAT).run_size > 1
-    assert Pacer(8, STEEP).run_size == 1
+    assert Pacer(8).sizes.alone == 1
+    assert Pacer(8, FLAT).sizes.alone > 1
+    assert Pacer(8, STEEP).sizes.alone == 1
     # a drafter of unknown cost is measured first
-    assert Pacer(8, prior(0.0)).run_size == 1
+    assert Pacer(8, prior(0.0)).sizes.alone == 1
+
+
+@pytest.mark.parametrize(
+    ("n_stages", "draft_s", "waits"),
+    [(1, 0.0001, True), (1, 0.1, False), (8, 0.0025, False)],
+)
+def test_a_decided_token_waits_for_drafts_with_few_stages_and_a_fast_drafter(
+    n_stages, draft_s, waits
+) -> None:
+    by_size = {size: (0.01 * (9 + size) / 10, 0.01 * n_stages * (9 + size) / 10) for size in SIZES}
+    costs = MeasuredCosts(PriorCosts(by_size=by_size, draft_s=draft_s))
+    assert (best_run_sizes(costs, acceptance=0.7, largest=8).with_decided > 0) == waits
 
 
 @pytest.mark.parametrize(
@@ -64,7 +76,7 @@ def test_sizes_that_were_not_tried_cost_what_the_prior_says() -> None:
         for _ in range(REVIEW_EVERY):
             pacer.on_draft(1000)
             pacer.on_run(1, times(0.010))
-        found.append(pacer.run_size)
+        found.append(pacer.sizes.alone)
     assert found[0] > 1
     assert found[0] >= found[1] > found[2] == 1
 

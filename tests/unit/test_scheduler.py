@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeinfer_cli import sequences
+from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.runs import KvKind, KvOp
 from pipeinfer_cli.scheduler import Scheduler
@@ -100,7 +101,10 @@ drafts = st.builds(
     width=st.integers(1, 3),
     p_split=st.sampled_from([0.0, 0.2]),
 )
+# One stage for which runs cost the same, and a drafter that costs nothing: decided tokens wait.
+FAST_DRAFTER = PriorCosts(by_size={1: (0.01, 0.01), 32: (0.01, 0.01)}, draft_s=1e-6)
 sizes = {
+    "prior": st.sampled_from([None, FAST_DRAFTER]),
     "depth": st.integers(1, 6),
     "n_batch": st.integers(1, 8),
     "run_size": st.none() | st.integers(1, 5),
@@ -199,6 +203,35 @@ def test_the_run_of_a_corrected_token_leaves_at_once_with_the_removal():
     assert [(token.id, token.position) for token in corrected.tokens] == [(decided[0], 3)]
     assert corrected.kv_ops == (KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=3),)
     assert scheduler.counters.n_invalidated == 1
+
+
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_a_decided_token_waits_for_a_fast_drafter_if_nothing_else_is_in_flight(ends_early):
+    draft = DraftConfig(n_max=3, p_min=0.0)
+    policy = Policy(draft=draft, depth=2, prior=FAST_DRAFTER)
+    scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+    pipeline.submit(scheduler.take_runs()[0])
+    (decided,) = scheduler.on_result(pipeline.answer())
+    assert scheduler.take_runs() == []
+    request = scheduler.take_draft_request()
+    assert request.context == (1, 2, decided)
+    for position in range(3, 5):
+        scheduler.on_draft(Draft(request.epoch, position, 7))
+        assert scheduler.take_runs() == []
+    scheduler.on_draft(Draft(request.epoch, 5, None if ends_early else 7))
+    (run,) = scheduler.take_runs()
+    assert [token.id for token in run.tokens] == [decided, 7, 7, 7][: 3 if ends_early else 4]
+
+
+def test_several_requests_do_not_wait_for_drafts():
+    policy = Policy(draft=DraftConfig(n_max=3), depth=2, prior=FAST_DRAFTER)
+    scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+    pipeline.submit(scheduler.take_runs()[0])
+    scheduler.on_result(pipeline.answer())
+    assert scheduler.n_decided_max == 1
+    assert len(scheduler.next_decided(may_wait=False).tokens) == 1
 
 
 def test_a_synchronous_run_waits_for_the_whole_draft():

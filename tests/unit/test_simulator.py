@@ -10,7 +10,7 @@ from pipeinfer_cli.emulation.bounds import ProfileCosts, bounds_of
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.emulation.simulator import Clock, SimulatedDrafter, Simulation
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
-from pipeinfer_cli.pacing import best_run_size, chain_tps
+from pipeinfer_cli.pacing import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.speculation import Draft, DraftRequest
@@ -167,18 +167,20 @@ def test_draft_of_an_earlier_epoch_ends_with_its_token() -> None:
 def test_chains_without_loss_by_hand() -> None:
     """Flat stages of 10 ms, two of them."""
     profile = ProfileCosts(flat(2))
-    assert chain_tps(profile, acceptance=0, run_size=3) == pytest.approx(1000 / 20)
+    assert chain_tps(profile, RunSizes(3), acceptance=0) == pytest.approx(1000 / 20)
     # Two tokens per cycle: 20 ms, 10 more with probability 1/2, again with 1/4, 1/8, ...
-    assert chain_tps(profile, acceptance=0.5, run_size=1) == pytest.approx(2 * 1000 / 30)
-    assert chain_tps(profile, acceptance=1, run_size=3) == pytest.approx(3 * 1000 / 10)
+    assert chain_tps(profile, RunSizes(1), acceptance=0.5) == pytest.approx(2 * 1000 / 30)
+    assert chain_tps(profile, RunSizes(3), acceptance=1) == pytest.approx(3 * 1000 / 10)
 
 
-@pytest.mark.parametrize(("rate", "size"), [(0.5, 1), (0.66, 2), (0.79, 2), (0.9, 3)])
-def test_best_run_size(rate, size) -> None:
+@pytest.mark.parametrize(
+    ("rate", "sizes"), [(0.5, (1, 0)), (0.66, (2, 0)), (0.79, (2, 0)), (0.9, (3, 1))]
+)
+def test_best_run_sizes(rate, sizes) -> None:
     profile = profile_file.load("cpu70b-8-ib")
     costs = ProfileCosts(profile)
-    assert best_run_size(costs, acceptance=rate, largest=16) == size
+    assert best_run_sizes(costs, acceptance=rate, largest=16) == sizes
     # No scheduler of chains may be faster, but for the luck of 600 tokens.
-    ideal_tps = chain_tps(costs, acceptance=rate, run_size=size)
-    times_s = simulate(profile, "pipeinfer", rate, size, n=600).token_times_s
+    ideal_tps = chain_tps(costs, RunSizes(*sizes), acceptance=rate)
+    times_s = simulate(profile, "pipeinfer", rate, sizes[0], n=600).token_times_s
     assert 599 / (times_s[599] - times_s[0]) < 1.1 * ideal_tps
