@@ -40,8 +40,7 @@ class Ggml:
         base = ctypes.CDLL(str(lib_dir / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
         cpu = ctypes.CDLL(str(lib_dir / "libggml-cpu.so"))
         self.libc = ctypes.CDLL(None)
-        self.libc.aligned_alloc.restype = c_void_p
-        self.libc.aligned_alloc.argtypes = (c_size_t, c_size_t)
+        self.libc.posix_memalign.argtypes = (ctypes.POINTER(c_void_p), c_size_t, c_size_t)
         self.libc.free.argtypes = (c_void_p,)
         for lib, name, restype, *argtypes in (
             (base, "ggml_init", c_void_p, InitParams),
@@ -137,8 +136,11 @@ class Products:
             buffer = ggml.ggml_backend_buft_alloc_buffer(ggml.repack_type(), values.nbytes)
             address = ggml.ggml_backend_buffer_get_base(buffer)
         else:
-            address = ggml.libc.aligned_alloc(64, values.nbytes)
-            stack.callback(ggml.libc.free, address)
+            memory = c_void_p()
+            # aligned_alloc would want a multiple of 64, and nobody would see who goes beyond
+            assert ggml.libc.posix_memalign(ctypes.byref(memory), 64, values.nbytes) == 0
+            stack.callback(ggml.libc.free, memory)
+            address = memory.value
             buffer = ggml.ggml_backend_cpu_buffer_from_ptr(address, values.nbytes)
         stack.callback(ggml.ggml_backend_buffer_free, buffer)
         assert ggml.ggml_backend_tensor_alloc(buffer, tensor, address) == 0
