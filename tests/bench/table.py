@@ -173,7 +173,23 @@ def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
         yield (rate, *speeds, f"{ours['tps'] / tuned['tps']:.2f}")
 
 
-TABLES = {each.__name__: each for each in (strategies, flat, ablations, networks, trees)}
+def few(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """One and two stages: the best `speculative` (draft), `pipeinfer`, tokens/s, and their ratio"""
+    yield ("stages", "draft / stage", *(f"acceptance {rate}" for rate in ACCEPTANCE))
+    for n_stages in ("1", "2"):
+        for ratio in ("0.01", "0.1", "0.25"):
+            options = ("--stages", n_stages, "--draft-ratio", ratio)
+            rows = source.rows("cpu70b-4-ib", "speculative", LENGTHS, *options, rates=ACCEPTANCE)
+            rows += source.rows("cpu70b-4-ib", "pipeinfer", "8", *options, rates=ACCEPTANCE)
+            cells = []
+            for rate in ACCEPTANCE:
+                tuned, ours = best(rows, "speculative", rate), best(rows, "pipeinfer", rate)
+                speeds = f"{tuned['tps']:.2f} ({tuned['draft_max']}), {ours['tps']:.2f}"
+                cells.append(f"{speeds}: **{ours['tps'] / tuned['tps']:.2f}**")
+            yield (n_stages, ratio, *cells)
+
+
+TABLES = {each.__name__: each for each in (strategies, few, flat, ablations, networks, trees)}
 
 
 def words(text: str) -> list[str]:
