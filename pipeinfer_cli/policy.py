@@ -63,7 +63,8 @@ class Policy:
 
     - iterative: nothing is drafted;
     - synchronous: one run in flight, which waits for the whole draft;
-    - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow.
+    - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow; or
+      it waits for some of them, where that saves a run and costs nothing (see pacing.py).
     """
 
     draft: DraftConfig | None = None  # None: iterative
