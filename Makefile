@@ -38,7 +38,7 @@ test: reference build ## run all tests
 	$(BIN)/pytest
 
 test-matrix: EXTRAS := [test]
-test-matrix: reference build ## every strategy with every drafter and number of stages: about an hour
+test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
 	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py --timeout 3000
 
 test-resume: EXTRAS := [test]
