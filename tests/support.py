@@ -23,6 +23,9 @@ REFERENCE_LIB = Path(
     os.environ.get("PIPEINFER_REFERENCE_LIB", TESTS.parent / "build" / "reference" / "bin")
 )
 
+# Of a job. The whole matrix has longer ones.
+TIMEOUT_S = 1000.0 if os.environ.get("TEST_MATRIX") else 100.0
+
 
 @cache
 def smollm2() -> Path:
@@ -43,7 +46,7 @@ def plain_decode(request: dict[str, Any]) -> Any:
     )
 
 
-def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = 100) -> Any:
+def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = TIMEOUT_S) -> Any:
     """Runs tests/mpi/<program> on so many ranks; returns the JSON that rank 0 prints last."""
     launcher = Launcher.of(build_info.load().mpi)
     command = launcher.command(
@@ -53,7 +56,7 @@ def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = 100)
 
 
 def check_output(
-    command: list[str], *, timeout_s: float = 100, env: dict[str, str] | None = None
+    command: list[str], *, timeout_s: float = TIMEOUT_S, env: dict[str, str] | None = None
 ) -> str:
     """The command's stdout; a failure shows its stderr."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env)
