@@ -230,6 +230,10 @@ bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
 	$(BIN)/python tests/bench/kernels.py $(KERNELS)
 
+profile-kernels: EXTRAS := [test]
+profile-kernels: build ## where the time of a few tokens goes, by Linux's perf: PROFILE="--models wide"
+	$(BIN)/python tests/bench/graph_profile.py $(PROFILE)
+
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
 	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \

@@ -85,6 +85,10 @@ class Server:
         )
         assert self._process.stdout.readline() == "ready\n"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def measure(self, n_tokens: int) -> float:
         self._process.stdin.write(f"{n_tokens}\n")
         self._process.stdin.flush()
