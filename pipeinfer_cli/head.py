@@ -138,6 +138,13 @@ class TokenStream:
             for draft in self._drafts.take():
                 self._scheduler.on_draft(draft)
 
+    def end(self) -> None:
+        """The text is long enough: what is in flight counts as superfluous from now on.
+
+        `finish` does the rest, when another request wants the pipeline.
+        """
+        self._scheduler.finish()
+
     def finish(self) -> None:
         """Gives up what is in flight, and waits for its results."""
         self._scheduler.finish()

@@ -33,7 +33,7 @@ from pipeinfer_cli.sampling import SampleParams
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.sequences import Kept, SequencePool
 from pipeinfer_cli.shared_vocab import share
-from pipeinfer_cli.stats import Setting
+from pipeinfer_cli.stats import Setting, Stats, measure
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
 
@@ -73,6 +73,11 @@ class Running:
     tokens: TokenStream
     counters: Counters
     setting: Setting
+
+    def measure(self, start_s: float, times_s: Sequence[float]) -> Stats:
+        """The text is long enough: what it has cost. See stats.measure."""
+        self.tokens.end()
+        return measure(self.setting, start_s, times_s, self.counters)
 
 
 class Head:

@@ -26,7 +26,7 @@ from pipeinfer_cli.head import Writer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
-from pipeinfer_cli.stats import Stats, measure
+from pipeinfer_cli.stats import Stats
 from pipeinfer_cli.trace.watch import watching
 from pipeinfer_cli.vocab import Vocab
 
@@ -136,7 +136,7 @@ def write_text(
                 ):
                     writer.write(text)
             finally:
-                stats = measure(running.setting, start_s, answer.times_s, running.counters)
+                stats = running.measure(start_s, answer.times_s)
                 watch.finish()
                 marks = {**pretence.as_dict(head.lateness), **launch.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)

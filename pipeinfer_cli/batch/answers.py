@@ -19,7 +19,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
-from pipeinfer_cli.stats import Stats, measure
+from pipeinfer_cli.stats import Stats
 from pipeinfer_cli.vocab import Vocab
 
 # What a line says of the speed with --stats: times differ from run to run.
@@ -146,7 +146,7 @@ class OneByOne:
                 stop=item.stop,
             ):
                 pass
-            stats = measure(running.setting, start_s, answer.times_s, running.counters)
+            stats = running.measure(start_s, answer.times_s)
         return Result(
             index=item.index,
             line=self._tasks.line(item, answer, stats),

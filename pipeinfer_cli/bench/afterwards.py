@@ -13,7 +13,6 @@ from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.requests import Head, Request
-from pipeinfer_cli.stats import measure
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.watch import watching
 from pipeinfer_cli.vocab import Vocab
@@ -33,7 +32,7 @@ def trace(
             running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
         ):
             pass
-        stats = measure(running.setting, start_s, answer.times_s, running.counters)
+        stats = running.measure(start_s, answer.times_s)
         watch.finish()
     watch.write_files(pictures, stats)
 

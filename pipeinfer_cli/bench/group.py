@@ -82,6 +82,7 @@ class GroupWork:
                 answer=answer,
             ):
                 pass
+            running.tokens.end()
             if turn.repetition != WARMUP or turn.variant == PLAIN:
                 self._texts[turn.prompt] = tuple(answer.tokens)
             return Sample(

@@ -12,6 +12,7 @@ from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import TokenStream, Writer, answer_tokens
 from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.requests import Running
 from pipeinfer_cli.runs import Fate, Result
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.session import verify
@@ -151,6 +152,22 @@ def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy,
     stream.finish()
     assert scheduler.is_idle
     assert pipeline.runs == []
+
+
+def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
+    pipeline = ScriptedPipeline()
+    scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
+    stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
+    setting = Setting(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
+    running = Running(tokens=stream, counters=scheduler.counters, setting=setting)
+    assert list(islice(stream, 10)) == list(range(3, 13))
+    n_live = scheduler.n_live
+    assert n_live > 0
+    for _ in range(2):  # measuring once more changes nothing
+        assert running.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
+    stream.finish()
+    assert scheduler.is_idle
+    assert scheduler.counters.n_superfluous == n_live
 
 
 def test_the_stream_ends_when_it_is_asked_to():
