@@ -132,15 +132,21 @@ class Prediction:
 
 def simulate(config: SimulateConfig) -> int:
     """Prints the table; the exit code."""
-    limits = [_limits(profile, config) for profile in _profiles(config)]
-    print(report.formatted(config.output, limits, predictions(config)))
+    sections = [
+        (_limits(profile, config), _predictions(profile, config)) for profile in _profiles(config)
+    ]
+    print(report.formatted(config.output, sections))
     return 0
 
 
 def predictions(config: SimulateConfig) -> list[Prediction]:
     """All that was asked for."""
+    return [each for profile in _profiles(config) for each in _predictions(profile, config)]
+
+
+def _predictions(profile: Profile, config: SimulateConfig) -> list[Prediction]:
     found = []
-    for profile, acceptance in itertools.product(_profiles(config), config.acceptance):
+    for acceptance in config.acceptance:
         text = SyntheticText(luck=_luck(acceptance, config), seed=config.seed)
         cluster = Cluster(profile=profile, acceptance=acceptance, text=text)
         found += compare(cluster, config)

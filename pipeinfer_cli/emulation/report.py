@@ -36,12 +36,18 @@ SHOWN = {  # of limits and predictions: field, heading and format in the table
 }
 
 
-def formatted(output: str, limits: Sequence[Any], predictions: Sequence[Any]) -> str:
-    """`md`: a table of limits and one of predictions; else each prediction with its limits."""
+def formatted(output: str, sections: Sequence[tuple[Any, Sequence[Any]]]) -> str:
+    """`md`: a table of limits and one of predictions; else each prediction with its limits.
+
+    A section is of one profile: its limits and its predictions.
+    """
     if output == "md":
-        return f"Limits, in tok/s:\n\n{_table(limits)}\n\nPredictions:\n\n{_table(predictions)}"
-    of_profile = {(each.profile, each.draft_ms): asdict(each) for each in limits}
-    records = [of_profile[each.profile, each.draft_ms] | asdict(each) for each in predictions]
+        limits = _table([limits for limits, _ in sections])
+        predictions = _table([each for _, predictions in sections for each in predictions])
+        return f"Limits, in tok/s:\n\n{limits}\n\nPredictions:\n\n{predictions}"
+    records = [
+        asdict(limits) | asdict(each) for limits, predictions in sections for each in predictions
+    ]
     if output == "json":
         return json.dumps(records, indent=1)
     text = io.StringIO()

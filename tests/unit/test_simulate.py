@@ -42,6 +42,21 @@ def test_speedups_are_those_of_the_table(capsys) -> None:
         assert each["over_speculative"] == pytest.approx(speed / best)
 
 
+def test_profiles_of_the_same_name_have_limits_of_their_own(capsys, tmp_path) -> None:
+    paths = [tmp_path / folder / "c.toml" for folder in ("a", "b")]
+    for path, token_ms in zip(paths, (1, 100), strict=True):
+        path.parent.mkdir()
+        path.write_text(
+            "n_stages = 2\nhidden_bytes = 1024\ndraft_ms = 1\n"
+            f"stage = {{ base_ms = 1, token_ms = {token_ms} }}\n"
+            "link = { latency_us = 10, gbit_per_s = 10 }\n"
+        )
+    found = records(capsys, "--profile", ",".join(map(str, paths)), "--strategy", "iterative")
+    assert [each["profile"] for each in found[::4]] == ["c", "c"]
+    for each in found:
+        assert each["tokens_per_s"] == pytest.approx(each["iterative_tps"])
+
+
 def test_draft_ratio_is_of_the_first_stage(capsys) -> None:
     found = records(capsys, "--stages", "4", "--draft-ratio", "0.25", "--strategy", "iterative")
     assert len(found) == 4
