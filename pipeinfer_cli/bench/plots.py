@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeinfer_cli.bench.rows import COLUMNS, Row
@@ -20,10 +20,20 @@ PIPELINES = {
 }
 
 
+def check_x(x: str | None, synth_acceptance: Iterable[str | None]) -> None:
+    """UserError, before anything is measured, if `x` (None: chosen) is no column of numbers."""
+    is_number = x is None or COLUMNS.get(x) in ("INTEGER", "REAL")
+    if not is_number and x != "synth_acceptance":
+        raise UserError(
+            f"--plot-x {x!r}: give a column of numbers of -o csv, such as acceptance or n_stages"
+        )
+    for rate in synth_acceptance:
+        if not is_number and rate is not None and _number(rate) is None:
+            raise UserError(f"--plot-x {x}: {rate!r} is no number: draw it over something else")
+
+
 def draw(rows: Sequence[Row], path: Path, x: str | None) -> None:
-    """Writes the picture. UserError if `x` (None: chosen) is no column of numbers."""
-    if x is not None and x not in COLUMNS:
-        raise UserError(f"--plot-x {x!r}: give a column of -o csv, such as acceptance or n_stages")
+    """Writes the picture; `x` as in `check_x`."""
     chosen = x or choose_x(rows)
     synthetic = any(row["synth_acceptance"] is not None for row in rows)
     title = "Speed, synthetic acceptance" if synthetic else "Speed"
@@ -39,7 +49,8 @@ def draw(rows: Sequence[Row], path: Path, x: str | None) -> None:
 
 def choose_x(rows: Sequence[Row]) -> str:
     """The column to draw speed over: the first of the usual ones that varies."""
-    if len({_number(row["synth_acceptance"]) for row in rows} - {None}) > 1:
+    rates = {_number(rate) for row in rows if (rate := row["synth_acceptance"]) is not None}
+    if len(rates) > 1 and None not in rates:
         return "synth_acceptance"
     if _varies(rows, "n_stages"):
         return "n_stages"
@@ -76,8 +87,8 @@ def _varies(rows: Sequence[Row], column: str) -> bool:
     return len({row[column] for row in rows} - {None}) > 1
 
 
-def _number(text: str | None) -> float | None:
+def _number(rate: str) -> float | None:
     try:
-        return None if text is None else float(text)
-    except ValueError:  # a rate for each token ahead
+        return float(rate)
+    except ValueError:  # a rate for each token ahead, or an informed drafter's
         return None

@@ -27,6 +27,7 @@ def bench(config: BenchConfig) -> int:
     if world.rank > 0:
         return _follow(config)
     config.extras.check()
+    plots.check_x(config.extras.plot_x, config.synth_acceptance)
     texts = prompts.load(config.prompts)
     with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
         groups = list(config.groups(texts, str(Path(folder) / "record")))

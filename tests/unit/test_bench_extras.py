@@ -14,7 +14,7 @@ from pipeinfer_cli.bench.extras import Extras
 from pipeinfer_cli.bench.rows import COLUMNS
 from pipeinfer_cli.drafters import NgramDrafter
 from pipeinfer_cli.emulation.synthetic import RecordedLuck
-from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.errors import RunError
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -38,6 +38,7 @@ NETWORKS = [row(emulate=f"c-{n}-{net}", n_stages=n) for n in (4, 8) for net in (
         ),
         ([row(draft_max=n) for n in (None, 2, 4)], "draft_max"),
         ([row(synth_acceptance="0.8/0.7", draft_max=2)], "draft_max"),
+        ([row(synth_acceptance=rate, draft_max=2) for rate in ("0.5", "0.9", "1/0")], "draft_max"),
     ],
 )
 def test_what_varies_is_the_axis(rows, x) -> None:
@@ -83,8 +84,21 @@ def test_a_plot_with_panels_names_them(tmp_path) -> None:
     svg = path.read_text()
     for word in ("c-ib", "c-gbe", "iterative", "pipeinfer", "stages", "Speed, emulated clusters"):
         assert f"<!-- {word} -->" in svg or f"{word} -->" in svg
-    with pytest.raises(UserError, match="--plot-x 'speed': give a column"):
-        plots.draw(NETWORKS, path, "speed")
+
+
+def test_mixed_rates_are_drawn_as_panels(tmp_path) -> None:
+    path = tmp_path / "plot.svg"
+    rates = ("0.5", "0.9", "0.8/0.7", "0.8:informed")
+    plots.draw(
+        [row(synth_acceptance=rate, draft_max=n) for rate in rates for n in (2, 4)], path, None
+    )
+    for rate in rates:
+        assert f"synthetic acceptance {rate} -->" in path.read_text()
+
+
+@pytest.mark.parametrize("x", [None, "n_stages", "median_ts", "identical", "synth_acceptance"])
+def test_axes_that_are_numbers(x) -> None:
+    plots.check_x(x, ("0.5", "0.9", None))
 
 
 # which group and variant
@@ -109,11 +123,20 @@ def test_the_last_group_traces_the_last_variant_or_the_named_one() -> None:
     assert (traced.name, traced.draft.n_max) == ("speculative", 4)
 
 
+PLOT_RATES = ("--plot", "x.svg", "--plot-x", "synth_acceptance")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--plot", "x.pdf"], "ends with .svg or .png"),
         (["--plot-x", "n_stages"], "--plot-x n_stages without --plot"),
+        (["--plot", "x.svg", "--plot-x", "speed"], "--plot-x 'speed': give a column of numbers"),
+        (["--plot", "x.svg", "--plot-x", "model_type"], "'model_type': give a column of numbers"),
+        (
+            [*PLOT_RATES, "--synth-acceptance", "0.5,0.8/0.7"],
+            "synth_acceptance: '0.8/0.7' is no number",
+        ),
         (["--trace-of", "pipeinfer"], "--trace-of pipeinfer without --trace"),
         (["--trace", "x", "--trace-of", "auto"], "--trace-of auto: give one of those"),
         (["--record-acceptance", "x"], "ends with .json"),
