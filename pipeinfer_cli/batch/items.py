@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from reprlib import repr as short
 from typing import Any
 
+from pipeinfer_cli import json_lines
 from pipeinfer_cli.config import MAX_COUNT, GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import SampleParams
@@ -55,9 +55,8 @@ class _ItemError(Exception):
 
 def read_items(data: bytes, config: GenerateConfig) -> list[Item | BadItem]:
     """All items in their order; blank lines are none. What an item leaves open, config says."""
-    numbered = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
-    lines = [(number, line) for number, line in numbered if line.strip()]
-    return [_read(index, number, line, config) for index, (number, line) in enumerate(lines)]
+    lines = enumerate(json_lines.split(data))
+    return [_read(index, number, line, config) for index, (number, line) in lines]
 
 
 def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
@@ -74,20 +73,9 @@ def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item 
 
 def _fields(line: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(line.decode())
-        if b"\\u" in line:
-            json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise _ItemError(f"not UTF-8 (byte {error.start} of the line)") from None
-    except UnicodeEncodeError:
-        raise _ItemError("half of a surrogate pair (\\u...) is no character") from None
-    except RecursionError:
-        raise _ItemError("not usable: nested too deeply") from None
+        return json_lines.parse(line)
     except ValueError as error:
-        raise _ItemError(f"not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise _ItemError("not a JSON object: give one with prompt or messages")
-    return fields
+        raise _ItemError(str(error)) from None
 
 
 def _id(fields: Mapping[str, Any], number: int) -> ItemId:

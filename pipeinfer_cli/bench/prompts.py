@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli import json_lines
 from pipeinfer_cli.errors import UserError
 
 PACKAGED = Path(__file__).with_name("prompts.jsonl")
@@ -30,17 +31,15 @@ def load(file: str | None) -> tuple[BenchPrompt, ...]:
     """
     path = Path(file) if file is not None else PACKAGED
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as error:
+        is_number = str(file).replace(",", "").isdecimal()
+        hint = " (in llama-bench it is a number of tokens, here a file)" if is_number else ""
         raise UserError(
-            f"cannot read the prompts {str(path)!r}: {error.strerror}: check -p/--prompts"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the prompts {str(path)!r} are not UTF-8 text (byte {error.start})"
+            f"cannot read the prompts {str(path)!r}: {error.strerror}: check -p/--prompts{hint}"
         ) from None
     is_jsonl = path.suffix in (".jsonl", ".json")
-    prompts = _parse_jsonl(text, path) if is_jsonl else _parse_text(text)
+    prompts = _parse_jsonl(data, path) if is_jsonl else _parse_text(data, path)
     if not prompts:
         raise UserError(f"there are no prompts in {str(path)!r}: check -p/--prompts")
     if len({prompt.id for prompt in prompts}) < len(prompts):
@@ -48,9 +47,15 @@ def load(file: str | None) -> tuple[BenchPrompt, ...]:
     return prompts
 
 
-def _parse_text(text: str) -> tuple[BenchPrompt, ...]:
+def _parse_text(data: bytes, path: Path) -> tuple[BenchPrompt, ...]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the prompts {str(path)!r} are not UTF-8 text (byte {error.start})"
+        ) from None
     pieces: list[list[str]] = [[]]
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         if line.rstrip() == SEPARATOR:
             pieces.append([])
         else:
@@ -62,21 +67,27 @@ def _parse_text(text: str) -> tuple[BenchPrompt, ...]:
     )
 
 
-def _parse_jsonl(text: str, path: Path) -> tuple[BenchPrompt, ...]:
-    lines = enumerate(text.splitlines(), start=1)
-    return tuple(_parse_object(line, path, number) for number, line in lines if line.strip())
+def _parse_jsonl(data: bytes, path: Path) -> tuple[BenchPrompt, ...]:
+    prompts = []
+    for number, line in json_lines.split(data):
+        try:
+            prompts.append(_prompt(json_lines.parse(line), number))
+        except ValueError as error:
+            raise UserError(
+                f"line {number} of {str(path)!r} is no prompt: {error}: "
+                'give a JSON object with a "text"'
+            ) from None
+    return tuple(prompts)
 
 
-def _parse_object(line: str, path: Path, number: int) -> BenchPrompt:
-    try:
-        fields: Any = json.loads(line)
-        text = fields["text"]
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("the text is empty")
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f'line {number} of {str(path)!r} is no prompt: give a JSON object with a "text"'
-        ) from None
-    return BenchPrompt(
-        id=str(fields.get("id", number)), category=str(fields.get("category", "")), text=text
-    )
+def _prompt(fields: Mapping[str, Any], number: int) -> BenchPrompt:
+    """The prompt in a line. ValueError says what is wrong."""
+    text, name = fields.get("text"), fields.get("id", number)
+    category = fields.get("category", "")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("text is missing or empty")
+    if not isinstance(name, str | int | float) or isinstance(name, bool):
+        raise ValueError("id is neither a string nor a number")
+    if not isinstance(category, str):
+        raise ValueError("category is no string")
+    return BenchPrompt(id=str(name), category=category, text=text)

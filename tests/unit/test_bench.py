@@ -440,6 +440,22 @@ def test_prompts_of_a_jsonl_file(tmp_path: Path) -> None:
     assert [(each.id, each.text) for each in prompts.load(str(path))] == [("a", "x\ny"), ("3", "z")]
 
 
+@pytest.mark.parametrize("text", ["a\u2028b\u0085c", "a\x0cb", "a \U0001f338 b\r\nc"])
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_only_a_newline_ends_a_line_of_prompts(
+    text: str, is_ascii: bool, bom: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.jsonl"
+    line = json.dumps({"text": text}, ensure_ascii=is_ascii)
+    path.write_text(f"{bom}{line}\r\n{{}}".replace("{}", '{"text": "z"}'), encoding="utf-8")
+    assert [each.text for each in prompts.load(str(path))] == [text, "z"]
+    plain = tmp_path / "p.txt"
+    plain.write_bytes(f"{bom}{text}\r\n---\r\nz".encode())
+    found = [each.text for each in prompts.load(str(plain))]
+    assert found == [text.replace("\r\n", "\n"), "z"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -449,6 +465,11 @@ def test_prompts_of_a_jsonl_file(tmp_path: Path) -> None:
         ("p.jsonl", b'{"text": "x"}\n{"txt": "y"}\n', "line 2"),
         ("p.jsonl", b'{"text": ""}\n', "line 1"),
         ("p.jsonl", b'["text"]\n', "line 1"),
+        ("p.jsonl", b'{"text": "\\ud800"}\n', "line 1 .* half of a surrogate pair"),
+        ("p.jsonl", b"[" * 200_000, "line 1 .* nested too deeply"),
+        ("p.jsonl", b'{"text": "\xff"}', "line 1 .* not UTF-8"),
+        ("p.jsonl", b'{"text": "x", "id": null}', "line 1 .* id is neither"),
+        ("p.jsonl", b'{"text": "x", "category": 5}', "line 1 .* category is no string"),
         ("p.jsonl", b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}\n', "same id"),
     ],
 )
@@ -456,6 +477,11 @@ def test_prompts_that_are_none(name: str, content: bytes, said: str, tmp_path: P
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         prompts.load(str(tmp_path / name))
+
+
+def test_llama_benchs_length_of_a_prompt_is_no_file() -> None:
+    with pytest.raises(UserError, match=r"check -p/--prompts \(in llama-bench .* here a file\)"):
+        prompts.load("512,1024")
 
 
 def test_the_processor_has_a_name(tmp_path: Path) -> None:
