@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, TypeAlias
 
 from pipeinfer_cli.errors import UserError
@@ -23,6 +24,12 @@ PACKAGE_DIR = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HASH_CHARS = 12  # of the SHA-256, in the cached file's name
+KINDS: Mapping[str, tuple[Any, str]] = {  # by annotation: what a value may be, and how it is called
+    "str": (str, "text"),
+    "int": (int, "whole number"),
+    "float": (int | float, "number"),
+    "tuple[str, ...]": (tuple, "list"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +217,7 @@ def _read(path: Path, todo: str) -> Catalogue:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         models = {name: _entry(name, entry) for name, entry in content.get("models", {}).items()}
-        pairs = tuple(Pair(**pair) for pair in content.get("pairs", []))
+        pairs = tuple(Pair(**_checked(Pair, pair)) for pair in content.get("pairs", []))
         for pair in pairs:
             _ = pair.draft_config  # checks the numbers
         return Catalogue(models=models, pairs=pairs)
@@ -218,7 +225,9 @@ def _read(path: Path, todo: str) -> Catalogue:
         raise UserError(f"{path} cannot be read ({error.strerror}): {todo}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except RecursionError:
+        raise UserError(f"{path} cannot be used: it is nested too deeply: {todo}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} has an entry that cannot be used: {error}: {todo}") from None
 
 
@@ -226,7 +235,7 @@ def _entry(name: str, fields_: Mapping[str, Any]) -> NamedModel:
     check_name(name)
     rest = {key: value for key, value in fields_.items() if key != "source"}
     source = _source(name, fields_["source"]) if "source" in fields_ else None
-    return NamedModel(name=name, source=source, **rest)
+    return NamedModel(name=name, source=source, **_checked(NamedModel, rest))
 
 
 def _source(name: str, entry: Mapping[str, Any]) -> Source:
@@ -236,8 +245,18 @@ def _source(name: str, entry: Mapping[str, Any]) -> Source:
     rest = {key: value for key, value in entry.items() if key != "type"}
     if kind == "hub" and isinstance(rest.get("files"), list):
         rest["files"] = tuple(rest["files"])
-    source: Source = SOURCES[kind](**rest)
+    source: Source = SOURCES[kind](**_checked(SOURCES[kind], rest))
     return source
+
+
+def _checked(cls: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values, which have the types of the class's fields; TypeError if one has another."""
+    for field in fields(cls):
+        types, name = KINDS.get(str(field.type).removesuffix(" | None"), (object, ""))
+        value = values.get(field.name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
+            raise TypeError(f"{field.name} {short(value)} is no {name}")
+    return values
 
 
 def check_name(name: str) -> str:

@@ -347,12 +347,36 @@ def test_the_default_draft(own: Path) -> None:
         models.with_default_draft(config(model="xwin-7b", draft_model="auto"))
 
 
+def entry(line: str) -> str:
+    """An entry that is right but for this line."""
+    key, value = line.split(" = ", 1)
+    lines = {"description": '"d"', "architecture": '"llama"', "layers": "2", key: value}
+    return "[models.x]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[models", "cannot be used"),
         ("[models.X]", "is no model name"),
         ('[models.x]\ndescription = "a"', "cannot be used"),
+        (entry('size_bytes = "98 MB"'), "size_bytes '98 MB' is no whole number"),
+        (entry("size_bytes = 9.5"), "size_bytes 9.5 is no whole number"),
+        (entry("layers = true"), "layers True is no whole number"),
+        (entry("description = 5"), "description 5 is no text"),
+        (entry('source = { type = "path", path = 5 }'), "path 5 is no text"),
+        (entry('source = { type = "url", url = [] }'), "url \\[\\] is no text"),
+        (
+            entry('source = { type = "hub", repository = "a/b", files = "c", revision = "1" }'),
+            "files 'c' is no list",
+        ),
+        (f"a = {'[' * 100_000}", "nested too deeply"),
+        ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = "x"', "p_min 'x' is no number"),
+        (
+            f'[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = 1{"0" * 400}',
+            "cannot be used",
+        ),
+        ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\nn_max = 2.5', "n_max 2.5 is no whole"),
         ('[[pairs]]\ntarget = "smollm2"\ndraft = "nobody"', "a pair with 'nobody'"),
         ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = 7', "own.toml: .* 7: give a"),
     ],
