@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 REFRESHES_PER_S = 8
+USUAL_SIZE = os.terminal_size((80, 24))
 SHOW_CURSOR = "\x1b[?25h"
 ACTIVITIES: dict[Activity, tuple[str, str]] = {  # a sign, for those who see no colours, and a style
     "idle": ("·", "dim"),
@@ -138,12 +139,16 @@ def size(count_bytes: int) -> str:
 
 
 def find_terminal() -> Terminal | None:
-    """The terminal on stderr; None if stderr is no terminal."""
+    """The terminal on stderr; None if stderr is no terminal. What it does not know is as usual."""
     if not sys.stderr.isatty():
         return None
     size = os.get_terminal_size(sys.stderr.fileno())
     has_stdout = sys.stdout.isatty() and os.path.sameopenfile(1, 2)
-    return Terminal(n_columns=size.columns, n_lines=size.lines, has_stdout=has_stdout)
+    return Terminal(
+        n_columns=size.columns or USUAL_SIZE.columns,
+        n_lines=size.lines or USUAL_SIZE.lines,
+        has_stdout=has_stdout,
+    )
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """The panel of --live: what it says, and that text above it stays as it is."""
 
+import fcntl
 import io
+import os
+import struct
 import sys
+import termios
 
 import pytest
 
@@ -155,3 +159,19 @@ def test_the_panel_goes_after_an_error_too(monkeypatch):
         raise KeyboardInterrupt
     assert stderr.screen.lines == []
     assert not stderr.screen.is_cursor_hidden
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "expected"),
+    [(0, 0, (80, 24)), (50, 0, (80, 50)), (0, 132, (132, 24)), (25, 70, (70, 25))],
+)
+def test_a_terminal_that_does_not_know_its_size_has_the_usual_one(
+    lines, columns, expected, monkeypatch
+):
+    main, side = os.openpty()
+    with open(main), open(side, "w") as stderr:  # noqa: PTH123 (descriptors)
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        monkeypatch.setattr(sys, "stderr", stderr)
+        terminal = output.find_terminal()
+        assert terminal is not None
+        assert (terminal.n_columns, terminal.n_lines) == expected
