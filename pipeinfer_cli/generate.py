@@ -69,14 +69,19 @@ def start(config: JobConfig) -> int:
 
 def join(config: JobConfig, world: launch.World) -> int:
     """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
-    if config.ranks is not None and world.size is not None and config.ranks != world.size:
-        raise UserError(
-            f"--ranks {config.ranks}, but {world.launcher} started {world.size}: "
-            "leave --ranks out, the launcher decides"
-        )
+    check_world(config.ranks, world)
     from pipeinfer_cli import mpi, session
 
     return session.run(config, mpi.start())
+
+
+def check_world(ranks: int | None, world: launch.World) -> None:
+    """UserError, on all ranks, if the launcher has started another number of them."""
+    if ranks is not None and world.size is not None and ranks != world.size:
+        raise UserError(
+            f"--ranks {ranks}, but {world.launcher} started {world.size}: "
+            "leave --ranks out, the launcher decides"
+        )
 
 
 def alone(config: JobConfig) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import generate, launch, models, output
+from pipeinfer_cli import generate, launch, models, mpi, output
 from pipeinfer_cli.bench import machine, plots, prompts, record, rows
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup, Variant
 from pipeinfer_cli.bench.report import Report
@@ -24,6 +24,10 @@ WATCH_S = 0.3  # how often the progress bar looks
 def bench(config: BenchConfig) -> int:
     """Measures everything and returns the exit code. In a launcher's world, on every rank."""
     world = launch.detect(os.environ)
+    if not world.alone:
+        for ranks in config.ranks:
+            generate.check_world(ranks, world)
+        mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
     if world.rank > 0:
         return _follow(config)
     config.extras.check()

@@ -151,3 +151,10 @@ def test_a_prompt_that_does_not_fit_is_named(small):
     )
     assert done.returncode == 2
     assert "prompt 2 leaves room for 240 of 250 tokens" in done.stderr.splitlines()[-1]
+
+
+def test_under_a_launcher_prompts_that_are_not_there_end_all_ranks():
+    command = mpiexec(2, "bench", "-m", "smollm2", "-p", "/no/prompts.txt")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "pipeinfer: error: cannot read the prompts '/no/prompts.txt'" in done.stderr

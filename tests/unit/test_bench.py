@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli import cli, launch, mpi
 from pipeinfer_cli.bench import machine, prompts, record, rows
 from pipeinfer_cli.bench.config import FORMATS, BenchConfig, BenchGroup, Variant, parse_strategy
 from pipeinfer_cli.bench.prompts import BenchPrompt
@@ -482,6 +482,30 @@ def test_prompts_that_are_none(name: str, content: bytes, said: str, tmp_path: P
 def test_llama_benchs_length_of_a_prompt_is_no_file() -> None:
     with pytest.raises(UserError, match=r"check -p/--prompts \(in llama-bench .* here a file\)"):
         prompts.load("512,1024")
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "is_started"),
+    [
+        (["-p", "no-such-file"], "cannot read the prompts", True),
+        (["--plot", "x.svg", "--plot-x", "x"], "--plot-x 'x'", True),
+        (["--ranks", "2,3"], "--ranks 3, but srun started 2", False),  # all ranks say so
+    ],
+)
+def test_under_a_launcher_an_error_of_rank_0_ends_all_ranks(
+    options: list[str],
+    said: str,
+    is_started: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """MPI is running by then, so that the command's end is an abort."""
+    world, started = launch.World(launcher="srun", rank=0, size=2), []
+    monkeypatch.setattr(launch, "detect", lambda _: world)
+    monkeypatch.setattr(mpi, "start", lambda: started.append(True))
+    assert cli.main(["bench", "-m", "m", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert bool(started) == is_started
 
 
 def test_the_processor_has_a_name(tmp_path: Path) -> None:
