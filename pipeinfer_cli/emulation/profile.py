@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from reprlib import repr as short
 
 from pipeinfer_cli.errors import UserError
 
 MAX_STAGES = 512
 MAX_TOKENS = 1 << 20  # in a run; more is a typing error
+MAX_HIDDEN_BYTES = (1 << 32) - 1  # as the engine counts them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,11 @@ class Profile:
                 f"n_stages {len(self.stages)}: give a number of stages from 1 to {MAX_STAGES}"
             )
         assert len(self.links) == len(self.stages)
-        check_positive("hidden_bytes", self.hidden_bytes)
+        if not 1 <= self.hidden_bytes <= MAX_HIDDEN_BYTES:
+            raise UserError(
+                f"hidden_bytes {short(self.hidden_bytes)}: give a number from 1 to "
+                f"{MAX_HIDDEN_BYTES}"
+            )
         check_positive("draft_ms", self.draft_ms)
 
     @property

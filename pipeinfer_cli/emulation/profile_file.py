@@ -45,8 +45,12 @@ def load(name_or_path: str) -> Profile:
         ) from None
     except ValueError as error:  # also text that is not UTF-8
         raise UserError(f"the profile {str(path)!r} is no TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"the profile {str(path)!r} is nested too deeply") from None
     try:
         return _profile(path.stem, fields)
+    except (OverflowError, ValueError):
+        raise UserError(f"the profile {str(path)!r} has a number that is too large") from None
     except UserError as error:
         raise UserError(f"the profile {str(path)!r}: {error}") from None
 

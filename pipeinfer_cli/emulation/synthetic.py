@@ -143,6 +143,8 @@ class RecordedLuck:
             ) from None
         except ValueError as error:
             raise UserError(f"the acceptance trace {str(path)!r} is no JSON: {error}") from None
+        except RecursionError:
+            raise UserError(f"the acceptance trace {str(path)!r} is nested too deeply") from None
         is_list = isinstance(verdicts, list) and bool(verdicts)
         if not is_list or not all(isinstance(verdict, bool) for verdict in verdicts):
             raise UserError(

@@ -466,7 +466,7 @@ def test_only_a_newline_ends_a_line_of_prompts(
         ("p.jsonl", b'{"text": ""}\n', "line 1"),
         ("p.jsonl", b'["text"]\n', "line 1"),
         ("p.jsonl", b'{"text": "\\ud800"}\n', "line 1 .* half of a surrogate pair"),
-        ("p.jsonl", b"[" * 200_000, "line 1 .* nested too deeply"),
+        pytest.param("p.jsonl", b"[" * 200_000, "line 1 .* nested too deeply", id="deep"),
         ("p.jsonl", b'{"text": "\xff"}', "line 1 .* not UTF-8"),
         ("p.jsonl", b'{"text": "x", "id": null}', "line 1 .* id is neither"),
         ("p.jsonl", b'{"text": "x", "category": 5}', "line 1 .* category is no string"),

@@ -99,6 +99,9 @@ def test_spread_keeps_the_work(write, n_stages) -> None:
         assert sum(stage.ms(n_tokens) for stage in spread.stages) == pytest.approx(total_ms)
 
 
+NOUGHTS = "0" * 400  # more than a float can hold
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -109,7 +112,15 @@ def test_spread_keeps_the_work(write, n_stages) -> None:
         (("draft_ms = 2.5", "draft_ms = nan"), "draft_ms nan: give a number above 0"),
         (("draft_ms = 2.5", "draft_ms = true"), "draft_ms True: give a number"),
         (("draft_ms = 2.5", "draft_ms = 2.5\nspeed = 1"), "unknown key speed: known are"),
-        (("hidden_bytes = 4096", "hidden_bytes = -1"), "hidden_bytes -1: give a number above 0"),
+        (("hidden_bytes = 4096", "hidden_bytes = -1"), "hidden_bytes -1: give a number from 1"),
+        (("hidden_bytes = 4096", "hidden_bytes = 4294967296"), "give a number from 1 to 429496729"),
+        (
+            ("hidden_bytes = 4096", f"hidden_bytes = 1{NOUGHTS}"),
+            "give a number from 1 to 429496729",
+        ),
+        (("draft_ms = 2.5", f"draft_ms = 1{NOUGHTS}"), "has a number that is too large"),
+        (("2 = 12", f"2{NOUGHTS * 12} = 12"), "has a number that is too large"),
+        pytest.param(("draft_ms = 2.5", f"a = {'[' * 100_000}"), "is nested too deeply", id="deep"),
         (("2 = 12", "2 = 9"), "stage time for 2 tokens 9: it is below the time for 1"),
         (("2 = 12", "two = 12"), "stage.ms.two: give a number of tokens"),
         (("2 = 12", "2 = -12"), "stage time for 2 tokens -12: give a number above 0"),

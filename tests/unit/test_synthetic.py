@@ -118,7 +118,10 @@ def test_recorded_luck(tmp_path) -> None:
     assert [text.proposals(p, 1)[0] == text.token(p) for p in (10, 11)] == [True, False]
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "[1, 0]", "[true, 0.5]", "nothing"])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", "[1, 0]", "[true, 0.5]", "nothing", pytest.param("[" * 200_000, id="deep")],
+)
 def test_bad_recordings(tmp_path, content) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
