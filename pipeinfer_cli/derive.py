@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli import gguf_file, output
+from pipeinfer_cli.config import MAX_THREADS, check_count
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.gguf_file import ARRAY, GgufFile
 from pipeinfer_cli.native import capture_log, quantize
@@ -70,6 +71,7 @@ class DeriveConfig:
             raise UserError(f"--type {self.file_type!r}: give one of {', '.join(FILE_TYPES)}")
         if self.file_type is None and not self.left_out:
             raise UserError("nothing to change: give --type, --without, or both")
+        check_count("-t/--threads", self.n_threads, MAX_THREADS)
         assert self.left_out == tuple(sorted(set(self.left_out)))
 
     @property

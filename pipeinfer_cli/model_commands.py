@@ -109,13 +109,16 @@ def _derive(
     model: str, target: Path, file_type: str | None, without: str, threads: int | None
 ) -> int:
     from pipeinfer_cli import derive, launch, models
+    from pipeinfer_cli.config import MAX_THREADS
 
+    if threads is None:
+        threads = min(len(launch.affinity()), MAX_THREADS)
     config = derive.DeriveConfig(
         model=models.resolve(model),
         target=target,
         file_type=file_type,
         left_out=derive.parse_layers(without),
-        n_threads=threads or len(launch.affinity()),
+        n_threads=threads,
     )
     print(derive.derive(config))
     return 0

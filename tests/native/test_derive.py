@@ -112,6 +112,9 @@ def test_lists_that_are_none(text):
     [
         ({}, "nothing to change"),
         ({"file_type": "Q9"}, "--type 'Q9': give one of F32"),
+        ({"file_type": "F16", "n_threads": -5}, "--threads -5: give a number from 1 to 512"),
+        ({"file_type": "F16", "n_threads": 0}, "--threads 0"),
+        ({"file_type": "F16", "n_threads": 2**40}, "--threads 1099511627776"),
         ({"left_out": (5,)}, "--without 5: the model has the layers 0 to 4"),
         ({"left_out": (0, 1, 2, 3, 4)}, "leaves nothing"),
     ],
