@@ -127,6 +127,8 @@ class BenchConfig:
         for option, values in lists.items():
             if not values:
                 raise UserError(f"{option} is empty: give one or more, with commas between them")
+        if "auto" in self.draft_models:  # see models.AUTO
+            raise UserError("-md auto: name the drafts to compare (models pairs lists pairs)")
         if self.draft_models and self.synth_acceptance != (None,):
             raise UserError(
                 f"-md {self.draft_models[0]}: --synth-acceptance needs none: leave it out"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeinfer_cli.bench.config import BenchConfig
+from pipeinfer_cli.bench.extras import NO_EXTRAS
 from pipeinfer_cli.config import JobConfig, check_count
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import DraftConfig
@@ -62,6 +63,11 @@ class CalibrateConfig:
 
     def __post_init__(self) -> None:
         bench = self.bench
+        if bench.extras != NO_EXTRAS:
+            raise UserError(
+                "--plot, --trace and --record-acceptance: --calibrate compares nothing: leave them "
+                "out"
+            )
         for option, values in (
             ("--emulate", bench.emulate),
             ("--synth-acceptance", bench.synth_acceptance),

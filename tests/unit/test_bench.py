@@ -130,6 +130,7 @@ def test_a_group_survives_its_way_to_another_process() -> None:
         (["-m", "m", "-p", "/no/file"], "'/no/file'"),
         (["-m", "m", "--synth-acceptance", "0.5,2"], "--synth-acceptance '2'"),
         (["-m", "m", "-md", "d", "--synth-acceptance", "0.5"], "--synth-acceptance needs none"),
+        (["-m", "smollm2", "-md", "smollm2,auto"], "-md auto: name the drafts to compare"),
         (["-m", "no.gguf"], "no.gguf"),
         (["-m", "m", "--ranks", "2", "--layer-split", "1"], "1 weights for 2 ranks"),
     ],

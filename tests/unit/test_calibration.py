@@ -417,6 +417,9 @@ def test_a_job_for_each_pipeline() -> None:
         (["--calibrate-to", "x.json"], "ends with .toml"),
         (["--calibrate-to", "/no/folder/x.toml"], "there is no such folder"),
         (["--calibrate", "-r", "0"], "-r/--repetitions 0"),
+        (["--calibrate", "--plot", "x.svg"], "--calibrate compares nothing"),
+        (["--calibrate", "--trace", "x.json"], "--calibrate compares nothing"),
+        (["--calibrate-to", "x.toml", "--record-acceptance", "x.json"], "compares nothing"),
     ],
 )
 def test_bad_options(args, said, capsys) -> None:
