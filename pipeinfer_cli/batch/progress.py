@@ -51,8 +51,8 @@ class Progress:
         return ", ".join(filter(None, parts))
 
     def summary(self, now_s: float) -> str:
-        """What to say at the end."""
+        """What to say at the end, of this job."""
         return (
-            f"{self.n_items} items: {self.n_tokens} tokens in {now_s - self.start_s:.1f} s, "
+            f"{self.n_done} items: {self.n_tokens} tokens in {now_s - self.start_s:.1f} s, "
             f"{self.speed(now_s)}"
         )

@@ -259,3 +259,4 @@ def test_progress_counts_the_time_of_this_job_only() -> None:
     )
     progress.add(0, is_failed=True)
     assert progress.n_failed == 2
+    assert progress.summary(15.5) == "11 items: 80 tokens in 5.5 s, 14.5 tokens/s, 2.00 items/s"
