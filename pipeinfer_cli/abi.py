@@ -210,9 +210,6 @@ def _declare(lib: Any) -> None:
     # void pi_log_file(int32_t fd, const char * name);
     lib.pi_log_file.argtypes = [c_int32, c_char_p]
     lib.pi_log_file.restype = None
-    # const char * pi_mpi_library(void);
-    lib.pi_mpi_library.argtypes = []
-    lib.pi_mpi_library.restype = c_char_p
     # int pi_model_info_read(const char * path, struct pi_model_info * info,
     #                        uint64_t * layer_bytes, int32_t n_layer_max, char * err, size_t);
     lib.pi_model_info_read.argtypes = [

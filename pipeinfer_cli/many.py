@@ -52,11 +52,6 @@ class Many(Generic[Key]):
         self._gate = gate  # for all requests together
         self._served: dict[Key, _Served[Key]] = {}
 
-    @property
-    def n_active(self) -> int:
-        """Requests that have begun and not ended."""
-        return len(self._served)
-
     def begin(self, key: Key, scheduler: Scheduler, make_drafter: DrafterMaker) -> None:
         """A request joins; it has a key of its own."""
         assert key not in self._served

@@ -63,11 +63,6 @@ def log_to_file(fd: int, name: str) -> None:
     abi.load().pi_log_file(fd, name.encode())
 
 
-def mpi_library() -> str:
-    """The path of the MPI library that libpipeinfer is bound to in this process."""
-    return os.fsdecode(abi.load().pi_mpi_library())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """What a GGUF says of itself."""

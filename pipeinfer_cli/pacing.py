@@ -122,11 +122,6 @@ class MeasuredCosts:
         self._seen: dict[int, Times] = {}
         self._known = dict(self._prior)  # what there is to go by
 
-    @property
-    def is_known(self) -> bool:
-        """True if there has been a run, or there is a prior."""
-        return bool(self._known)
-
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """Every stage has computed a run of so many tokens."""
         new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)

@@ -65,11 +65,6 @@ class Scheduler:
         return self._tree.n_drafted
 
     @property
-    def n_sequences(self) -> int:
-        """Sequence ids in use."""
-        return self._sequences.n_used
-
-    @property
     def prefilled(self) -> Kept:
         """The part of the prompt that was submitted: what is submitted later may use its cells."""
         sequence = self._sequences.of_text(self._tree.root)

@@ -182,9 +182,6 @@ PI_API void pi_log_capture(int32_t verbose);
 // Its warnings and errors are appended to this open file, too: a line each, with the time and `name`; fd -1 ends that.
 PI_API void pi_log_file(int32_t fd, const char * name);
 
-// The path of the MPI library that libpipeinfer is bound to in this process, e.g. ".../libmpi.so.12".
-PI_API const char * pi_mpi_library(void);
-
 // Read what a GGUF says of itself, without loading it; layer_bytes has room for n_layer_max entries.
 // Of a model in several files, `path` is the first, and all are read. Of a shard, the numbers are the whole model's.
 // PI_ERR_MODEL with one line in err if a file is missing, truncated, no GGUF, or lacks what every model has.

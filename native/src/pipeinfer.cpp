@@ -8,8 +8,6 @@
 
 #include "llama.h"
 
-#include <dlfcn.h>
-
 #include <cstdio>
 #include <mutex>
 
@@ -30,11 +28,6 @@ void pi_log_capture(int32_t verbose) {
 
 void pi_log_file(int32_t fd, const char * name) {
     log_to_file(fd, name);
-}
-
-const char * pi_mpi_library(void) {
-    Dl_info info;
-    return dladdr(reinterpret_cast<void *>(&MPI_Isend), &info) ? info.dli_fname : "";
 }
 
 int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params * params, int32_t * token,

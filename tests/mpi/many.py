@@ -46,14 +46,17 @@ def play(engine, run_ids, n_stages, case, n_parallel):
     many = Many(pipeline, crowd, timeout_s=WAIT_S, nudge=engine.nudge, gate=gate)
     todo = list(enumerate(case["items"]))
     texts = [[] for _ in todo]
-    while todo or many.n_active:
-        while todo and many.n_active < n_parallel:
+    active = set()
+    while todo or active:
+        while todo and len(active) < n_parallel:
             key, item = todo.pop(0)
+            active.add(key)
             many.begin(key, scheduler(item, case["strategy"], n_stages, pool), drafter)
         for key, tokens in many.step():
             texts[key] += tokens
             if len(texts[key]) >= case["items"][key]["n_predict"]:
                 many.end(key)
+                active.remove(key)
     many.close()
     assert pool.n_used == 0
     engine.submit(Run(run_id=next(run_ids), kv_ops=pool.take_operations()))

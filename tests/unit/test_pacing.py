@@ -83,7 +83,6 @@ def test_sizes_that_were_not_tried_cost_what_the_prior_says() -> None:
 
 def test_between_and_beyond_its_sizes_a_prior_is_a_line() -> None:
     costs = MeasuredCosts(STEEP)
-    assert costs.is_known
     assert costs.interval_s(3) == pytest.approx(0.030)
     assert costs.compute_s(8) == pytest.approx(N_STAGES * 0.080)
     assert costs.interval_s(20) > costs.interval_s(16)

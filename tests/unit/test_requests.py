@@ -122,10 +122,11 @@ def test_many_requests_share_a_pipeline():
     head = Head(plan(), engine, timeout_s=5)
     texts = {key: [] for key in range(5)}
     with head.many("pipeinfer") as many:
-        todo = list(texts)
-        while todo or many.n_active:
-            while todo and many.n_active < 3:
+        todo, active = list(texts), set()
+        while todo or active:
+            while todo and len(active) < 3:
                 key = todo.pop(0)
+                active.add(key)
                 request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
                 scheduler = head.scheduler(request, has_drafter=True)
                 many.begin(key, scheduler, lambda slot: CountingDrafter())
@@ -133,6 +134,7 @@ def test_many_requests_share_a_pipeline():
                 texts[key] += tokens
                 if len(texts[key]) >= 10:
                     many.end(key)
+                    active.remove(key)
     assert {key: text[:10] for key, text in texts.items()} == {
         key: list(range(key + 2, key + 12)) for key in texts
     }
