@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeinfer_cli.trace.config import Pictures
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[str, typer.Option("-m", "--model", help="A GGUF path, or a model's name.")],
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; without it (or with -) it is read from stdin.")
@@ -174,7 +176,7 @@ def generate(
             help="A draft ends below this confidence.",
         ),
     ] = cfg.DEFAULT_DRAFT.p_min,
-    p_recovery: Annotated[
+    draft_p_recovery: Annotated[
         float,
         typer.Option(
             "-pr",
@@ -184,7 +186,7 @@ def generate(
             help="The cutoff rises by this at a miss.",
         ),
     ] = cfg.DEFAULT_DRAFT.p_recovery,
-    p_decay: Annotated[
+    draft_p_decay: Annotated[
         float,
         typer.Option(
             "-pd",
@@ -279,15 +281,25 @@ def generate(
                 n_max=draft_max,
                 n_min=draft_min,
                 p_min=draft_p_min,
-                p_recovery=p_recovery,
-                p_decay=p_decay,
+                p_recovery=draft_p_recovery,
+                p_decay=draft_p_decay,
                 width=draft_width,
                 p_split=draft_p_split,
             ),
+            draft_given=_draft_given(context),
             pictures=Pictures.from_options(trace, plot, plot_window, live),
             batch=batch_options.files(prompts, output, resume, parallel),
         ),
     )
+
+
+def _draft_given(context: typer.Context) -> tuple[str, ...]:
+    """The fields of DraftConfig whose options are on the command line."""
+    sources = {
+        each.name: context.get_parameter_source(f"draft_{each.name.removeprefix('n_')}")
+        for each in fields(DraftConfig)
+    }
+    return tuple(name for name, source in sources.items() if source and source.name != "DEFAULT")
 
 
 def _run(config: cfg.GenerateConfig) -> int:

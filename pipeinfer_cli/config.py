@@ -153,6 +153,7 @@ class GenerateConfig(JobConfig):
     drafter: DrafterKind = "ngram"
     draft_model: str | None = None  # as `model`
     draft: DraftConfig = DEFAULT_DRAFT
+    draft_given: tuple[str, ...] = ()  # its fields that were asked for; with `-md auto` they stay
     pictures: Pictures = NO_PICTURES
     ablations: tuple[Ablation, ...] = ()
     stop: tuple[str, ...] = ()  # strings before which the text ends
@@ -240,6 +241,7 @@ class GenerateConfig(JobConfig):
             sample=SampleParams(**fields.pop("sample")),
             layer_split=None if split is None else tuple(split),
             draft=draft,
+            draft_given=tuple(fields.pop("draft_given")),
             pictures=Pictures.from_fields(fields.pop("pictures")),
             ablations=tuple(fields.pop("ablations")),
             stop=tuple(fields.pop("stop")),

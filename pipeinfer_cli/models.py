@@ -16,7 +16,7 @@ from pipeinfer_cli.catalogue import (
     PathSource,
     check_name,
 )
-from pipeinfer_cli.config import DEFAULT_DRAFT, GenerateConfig
+from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_folder, is_there
 
@@ -92,7 +92,7 @@ def resolve(name_or_path: str) -> Path:
 def with_default_draft(config: GenerateConfig) -> GenerateConfig:
     """Fills in `-md auto`: the catalogue's draft for the target, and what is known of the pair.
 
-    Cutoffs and lengths that were given stay. UserError if the catalogue has no draft for it.
+    Each cutoff or length that was given stays. UserError if the catalogue has no draft for it.
     """
     if config.draft_model != AUTO:
         return config
@@ -101,7 +101,8 @@ def with_default_draft(config: GenerateConfig) -> GenerateConfig:
         raise UserError(
             f"-md auto: no draft is known for {config.model!r}: name one (models pairs lists pairs)"
         )
-    draft = pair.draft_config if config.draft == DEFAULT_DRAFT else config.draft
+    given = {name: getattr(config.draft, name) for name in config.draft_given}
+    draft = replace(pair.draft_config, **given)
     return replace(config, draft_model=pair.draft, draft=draft)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import catalogue, models, pull, pull_hub, pull_url
+from pipeinfer_cli import catalogue, cli, generate, models, pull, pull_hub, pull_url
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.policy import DraftConfig
@@ -335,12 +335,36 @@ def config(**changes: object) -> GenerateConfig:
     return GenerateConfig(**values)  # type: ignore[arg-type]
 
 
-def test_the_default_draft(own: Path) -> None:
-    own.write_text('[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\n')
+def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> GenerateConfig:
+    """What the command line makes of it, after a way through JSON."""
+    seen: list[GenerateConfig] = []
+    monkeypatch.setattr(generate, "generate", lambda config: seen.append(config) or 0)
+    assert cli.main(command.split()) == 0
+    return type(seen[0]).from_json(seen[0].to_json())
+
+
+def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.write_text(
+        '[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\nn_max = 3\n'
+    )
     filled = models.with_default_draft(config(draft_model="auto"))
-    assert (filled.draft_model, filled.draft) == ("xwin-13b", DraftConfig(p_min=0.7))
-    given = DraftConfig(p_min=0.1)
-    assert models.with_default_draft(config(draft_model="auto", draft=given)).draft == given
+    assert (filled.draft_model, filled.draft) == ("xwin-13b", DraftConfig(p_min=0.7, n_max=3))
+    for options, expected in (
+        ("-pa 0.1", DraftConfig(p_min=0.1, n_max=3)),
+        ("--draft-max 8", DraftConfig(p_min=0.7, n_max=8)),  # the default is given, too
+        ("-pa 0.1 -pd 0.3 --draft-width 2", DraftConfig(p_min=0.1, n_max=3, p_decay=0.3, width=2)),
+        (
+            "-pr 0.2 --draft-min 1 --draft-p-split 0.2",
+            DraftConfig(p_min=0.7, n_max=3, n_min=1, p_recovery=0.2, p_split=0.2),
+        ),
+    ):
+        for command in ("generate", "chat"):
+            asked = parsed(f"{command} -m goliath-120b -md auto {options}", monkeypatch)
+            assert models.with_default_draft(asked).draft == expected
+    with pytest.raises(UserError, match=r"--draft-min 5: give a number .* --draft-max \(3"):
+        models.with_default_draft(
+            parsed("generate -m goliath-120b -md auto --draft-min 5", monkeypatch)
+        )
     plain = config(draft_model="d.gguf")
     assert models.with_default_draft(plain) is plain
     with pytest.raises(UserError, match="no draft is known for 'xwin-7b'"):
