@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, cast
 
 import typer
 
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.bench import config as bench_cfg
 from pipeinfer_cli.bench.extras import Extras
-from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.options import integer, number, one, several, words
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
-T = TypeVar("T")
 STRATEGIES = ",".join(bench_cfg.DEFAULT_STRATEGIES)
 DRAFT = cfg.DEFAULT_DRAFT
 
@@ -225,26 +224,26 @@ def bench(
 ) -> Callable[[], int]:
     """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
     config = bench_cfg.BenchConfig(
-        models=words(model),
-        draft_models=words(draft_model),
-        ranks=integers("--ranks", ranks) or (None,),
-        threads=integers("-t/--threads", threads) or (None,),
-        emulate=words(emulate) or (None,),
-        synth_acceptance=words(synth_acceptance) or (None,),
-        strategies=words(strategy),
-        drafters=words(drafter),
+        models=words("-m/--model", model),
+        draft_models=words("-md/--model-draft", draft_model),
+        ranks=several("--ranks", ranks, integer) or (None,),
+        threads=several("-t/--threads", threads, integer) or (None,),
+        emulate=words("--emulate", emulate) or (None,),
+        synth_acceptance=words("--synth-acceptance", synth_acceptance) or (None,),
+        strategies=words("--strategy", strategy),
+        drafters=words("--drafter", drafter),
         draft={
-            "n_max": integers("--draft-max", draft_max),
-            "n_min": integers("--draft-min", draft_min),
-            "p_min": numbers("-pa/--draft-p-min", draft_p_min),
-            "p_recovery": numbers("-pr/--draft-p-recovery", p_recovery),
-            "p_decay": numbers("-pd/--draft-p-decay", p_decay),
-            "width": integers("--draft-width", draft_width),
-            "p_split": numbers("--draft-p-split", p_split),
+            "n_max": several("--draft-max", draft_max, integer),
+            "n_min": several("--draft-min", draft_min, integer),
+            "p_min": several("-pa/--draft-p-min", draft_p_min, number),
+            "p_recovery": several("-pr/--draft-p-recovery", p_recovery, number),
+            "p_decay": several("-pd/--draft-p-decay", p_decay, number),
+            "width": several("--draft-width", draft_width, integer),
+            "p_split": several("--draft-p-split", p_split, number),
         },
         prompts=prompts or None,
-        n_predict=integer("-n/--n-predict", n_predict),
-        repetitions=integer("-r/--repetitions", repetitions),
+        n_predict=one("-n/--n-predict", n_predict, integer),
+        repetitions=one("-r/--repetitions", repetitions, integer),
         warmup=not no_warmup,
         output=cast("bench_cfg.OutputFormat", output),
         extras=Extras(
@@ -255,19 +254,19 @@ def bench(
             acceptance=_absolute(record_acceptance),
         ),
         job={
-            "n_ctx": integer("-c/--ctx-size", ctx_size),
+            "n_ctx": one("-c/--ctx-size", ctx_size, integer),
             "layer_split": cfg.parse_layer_split(layer_split),
-            "draft_threads": integer("--draft-threads", draft_threads),
-            "draft_ratio": number("--draft-ratio", draft_ratio) if draft_ratio else None,
+            "draft_threads": one("--draft-threads", draft_threads, integer),
+            "draft_ratio": one("--draft-ratio", draft_ratio, number) if draft_ratio else None,
             "sample": SampleParams(
-                temperature=number("--temp", temp),
-                top_k=integer("--top-k", top_k),
-                top_p=number("--top-p", top_p),
-                min_p=number("--min-p", min_p),
-                seed=integer("--seed", seed),
+                temperature=one("--temp", temp, number),
+                top_k=one("--top-k", top_k, integer),
+                top_p=one("--top-p", top_p, number),
+                min_p=one("--min-p", min_p, number),
+                seed=one("--seed", seed, integer),
             ),
             "ignore_eos": ignore_eos,
-            "timeout_s": number("--timeout", timeout),
+            "timeout_s": one("--timeout", timeout, number),
             "verbose": verbose,
         },
     )
@@ -292,35 +291,3 @@ def _run(config: bench_cfg.BenchConfig) -> int:
     from pipeinfer_cli.bench.run import bench as run
 
     return run(config)
-
-
-def words(text: str) -> tuple[str, ...]:
-    """`a,b` as its parts; nothing as none."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def integers(option: str, text: str) -> tuple[int, ...]:
-    """`2,4,8`. Raises UserError, naming the option."""
-    return tuple(_parsed(option, word, int, "whole number") for word in words(text))
-
-
-def numbers(option: str, text: str) -> tuple[float, ...]:
-    """`0.5,1`. Raises UserError, naming the option."""
-    return tuple(_parsed(option, word, float, "number") for word in words(text))
-
-
-def integer(option: str, text: str) -> int:
-    """One whole number. Raises UserError, naming the option."""
-    return _parsed(option, text, int, "whole number")
-
-
-def number(option: str, text: str) -> float:
-    """One number. Raises UserError, naming the option."""
-    return _parsed(option, text, float, "number")
-
-
-def _parsed(option: str, text: str, parse: Callable[[Any], T], what: str) -> T:
-    try:
-        return parse(text)
-    except ValueError:
-        raise UserError(f"{option} {text!r} is not a {what}: see pipeinfer bench --help") from None

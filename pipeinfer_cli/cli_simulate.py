@@ -8,39 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.errors import UserError
-
-
-def _list(option: str, text: str) -> tuple[str, ...]:
-    parts = tuple(part.strip() for part in text.split(","))
-    if not all(parts):
-        raise UserError(f"{option} {text!r} has an empty part: give a list like 1,2,4")
-    return parts
-
-
-def _integers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _list(option, text))
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give whole numbers like 1,2,4") from None
-
-
-def _integer(option: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give a whole number") from None
-
-
-def _number(option: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give a number") from None
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    return tuple(_number(option, part) for part in _list(option, text))
+from pipeinfer_cli.options import integer, number, one, several, words
 
 
 def simulate(
@@ -122,20 +90,20 @@ def simulate(
     from pipeinfer_cli.simulate import simulate as run
 
     config = SimulateConfig(
-        profiles=_list("--profile", profile),
-        stages=() if stages is None else _integers("--stages", stages),
-        acceptance=_list("--acceptance", acceptance),
-        strategies=_list("--strategy", strategy),
-        draft_max=_integers("--draft-max", draft_max),
-        draft_width=_integers("--draft-width", draft_width),
-        draft_p_split=_numbers("--draft-p-split", draft_p_split),
-        draft_p_min=_numbers("--draft-p-min", draft_p_min),
-        n_prompt=_integer("--prompt-tokens", prompt_tokens),
-        n_predict=_integer("-n/--n-predict", n_predict),
-        seed=_integer("--seed", seed),
-        draft_ms=None if draft_ms is None else _number("--draft-ms", draft_ms),
-        draft_ratio=None if draft_ratio is None else _number("--draft-ratio", draft_ratio),
-        head_us=_number("--head-us", head_us),
+        profiles=words("--profile", profile),
+        stages=() if stages is None else several("--stages", stages, integer),
+        acceptance=words("--acceptance", acceptance),
+        strategies=words("--strategy", strategy),
+        draft_max=several("--draft-max", draft_max, integer),
+        draft_width=several("--draft-width", draft_width, integer),
+        draft_p_split=several("--draft-p-split", draft_p_split, number),
+        draft_p_min=several("--draft-p-min", draft_p_min, number),
+        n_prompt=one("--prompt-tokens", prompt_tokens, integer),
+        n_predict=one("-n/--n-predict", n_predict, integer),
+        seed=one("--seed", seed, integer),
+        draft_ms=None if draft_ms is None else one("--draft-ms", draft_ms, number),
+        draft_ratio=None if draft_ratio is None else one("--draft-ratio", draft_ratio, number),
+        head_us=one("--head-us", head_us, number),
         output=output,
     )
     return partial(run, config)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from pipeinfer_cli.errors import UserError
+
+T = TypeVar("T")
 
 
 def integer(text: str) -> int:
@@ -21,6 +26,29 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def one(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """A value by one of these parsers. Raises UserError, naming the option."""
+    try:
+        return parse(text)
+    except typer.BadParameter as error:
+        raise UserError(f"{option} {error.message}: see --help") from None
+
+
+def several(option: str, text: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+    """`2,4,8` as values by one of these parsers; nothing as none. UserError as `one`."""
+    return tuple(one(option, word, parse) for word in words(option, text))
+
+
+def words(option: str, text: str) -> tuple[str, ...]:
+    """`a,b` as its parts; nothing as none. Raises UserError, naming the option."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if parts == ("",):
+        return ()
+    if not all(parts):
+        raise UserError(f"{option} {text!r} has an empty part: give a list like a,b,c")
+    return parts
 
 
 def integers(text: str) -> int | tuple[int, ...]:

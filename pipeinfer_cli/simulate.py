@@ -48,6 +48,17 @@ class SimulateConfig:
     output: str = "md"
 
     def __post_init__(self) -> None:
+        for option, values in (
+            ("--profile", self.profiles),
+            ("--acceptance", self.acceptance),
+            ("--strategy", self.strategies),
+            ("--draft-max", self.draft_max),
+            ("--draft-width", self.draft_width),
+            ("--draft-p-split", self.draft_p_split),
+            ("-pa/--draft-p-min", self.draft_p_min),
+        ):
+            if not values:
+                raise UserError(f"{option} is empty: give one or more, with commas between them")
         self.variants()  # says what is wrong with them
         for n_stages in self.stages:
             _check_count("--stages", n_stages, MAX_STAGES)
