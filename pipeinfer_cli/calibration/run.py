@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from pipeinfer_cli import generate, launch, models
+from pipeinfer_cli import generate, launch, models, mpi
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.files import check_writable
 
@@ -13,6 +13,8 @@ from pipeinfer_cli.files import check_writable
 def calibrate(config: CalibrateConfig) -> int:
     """Measures, one pipeline after the other, and returns the exit code. On every rank."""
     world = launch.detect(os.environ)
+    if not world.alone:
+        mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
     if config.save_to is not None and world.rank == 0:
         check_writable("--calibrate-to", config.save_to)
     for job in config.jobs():
