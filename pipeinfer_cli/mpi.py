@@ -107,10 +107,10 @@ class Beats:
 
     def close(self) -> None:
         """Nothing more will be sent or received. What is still under way stays MPI's."""
+        _LEFT.append(self)  # the memory of what may be under way, also if MPI raises
         for request in self._receives.values():
             request.Cancel()
             request.Wait()
-        _LEFT.append(self)  # the memory of sends that nobody has received
 
     def _receive(self, rank: int) -> Request:
         return self._comm.Irecv(self._buffers[rank], rank)

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -127,6 +127,18 @@ class Watchdog:
             raise RunError(self._verdict)
 
     def _loop(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 (MPI's, of a lost link: nobody is heard any more)
+            name = f"rank {self._rank} on {self._host}"
+            self._decide(f"{name} can no longer exchange signs of life: {_one_line(error)}")
+        if self._beats is not None:
+            with suppress(Exception):  # of a lost link, too, or of a job that is over anyway
+                self._beats.close()
+        if self._verdict is not None and not self._left.wait(GRACE_S):
+            self._end(self._verdict)
+
+    def _watch(self) -> None:
         turned_s = time.monotonic()
         while not self._left.is_set() and not self._over.is_set():
             ending = self._phase >= Phase.ENDING
@@ -138,10 +150,6 @@ class Watchdog:
                     self._judge.forgive(now_s)
             turned_s = now_s
             self._turn(now_s)
-        if self._beats is not None:
-            self._beats.close()
-        if self._verdict is not None and not self._left.wait(GRACE_S):
-            self._end(self._verdict)
 
     def _turn(self, now_s: float) -> None:
         with self._lock:
@@ -151,12 +159,18 @@ class Watchdog:
             verdict = self._judge.verdict(now_s)
             if self._phase == Phase.ENDING:
                 verdict = verdict or self._judge.not_ending(now_s, self._ending_s)
-            if verdict is not None and not self._over.is_set():
-                self._verdict = verdict
-                if self._engine is not None:
-                    self._engine.give_up(verdict)
         if verdict is not None:
+            self._decide(verdict)
+
+    def _decide(self, verdict: str) -> None:
+        """The job ends, unless it is over already."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._verdict = verdict
             self._over.set()
+            if self._engine is not None:
+                self._engine.give_up(verdict)
 
     def _beat(self) -> Beat:
         if self._engine is not None:
@@ -185,3 +199,7 @@ class Watchdog:
         if self._rank == 0:
             return self._judge.everybody_in(Phase.ENDING, Phase.GONE)
         return self._judge.everybody_in(Phase.GONE)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

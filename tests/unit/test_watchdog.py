@@ -1,6 +1,7 @@
 """Who is lost, and what hangs: verdicts from scripted signs of life, and the threads that act."""
 
 import queue
+import re
 import threading
 
 import pytest
@@ -290,3 +291,56 @@ def test_where_the_main_thread_is_stuck_the_watchdog_ends_all(monkeypatch):
     _, (_, stage) = watchdogs(2, timeout_s=0.4, said=said)
     with stage:  # in a collective call of MPI, say
         assert "rank 0 has given no sign of life" in said.get(timeout=WAIT_S)
+
+
+class BrokenMail(Mail):
+    """Beats whose calls raise, as MPI's do when a link is lost."""
+
+    def __init__(self, rank, boxes, broken):
+        super().__init__(rank, boxes)
+        for name in broken:
+            setattr(self, name, self.fail)
+
+    def fail(self, *_, **__):
+        raise OSError("the link\nis lost")
+
+
+def watchdog_of(broken, said=None):
+    boxes = [queue.Queue(), queue.Queue()]
+    mail = BrokenMail(0, boxes, broken)
+    return Watchdog(mail, n_ranks=2, timeout_s=50, end=(said or queue.Queue()).put)
+
+
+@pytest.mark.parametrize("broken", [("receive",), ("send",), ("send", "close")], ids="-".join)
+class TestALostLink:
+    """The watchdog's own messages fail before it can notice that nobody is heard."""
+
+    words = "rank 0 on .* can no longer exchange signs of life: the link is lost"
+
+    def test_ends_the_wait_for_the_engine(self, broken):
+        engine = FakeEngine()
+        with watchdog_of(broken) as head, head.over(engine):
+            assert re.match(self.words, engine.given_up.get(timeout=WAIT_S))
+
+    def test_ends_a_farewell(self, broken):
+        with watchdog_of(broken) as head:
+            (error,) = in_threads(head.farewell)
+        assert isinstance(error, RunError)
+        assert re.match(self.words, str(error))
+
+    def test_ends_all_where_the_main_thread_is_stuck(self, broken, monkeypatch):
+        monkeypatch.setattr(watchdog_, "GRACE_S", 0.1)
+        said = queue.Queue()
+        with watchdog_of(broken, said):
+            assert re.match(self.words, said.get(timeout=WAIT_S))
+
+
+def test_what_cannot_be_closed_after_the_farewell_is_no_failure():
+    boxes, (_, stage) = watchdogs(2, timeout_s=50)
+    head = Watchdog(BrokenMail(0, boxes, ["close"]), n_ranks=2, timeout_s=50, end=print)
+
+    def job(dog):
+        with dog:
+            dog.farewell()
+
+    assert in_threads(lambda: job(head), lambda: job(stage)) == []
