@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -98,6 +99,8 @@ def doctor() -> Action:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; every error becomes a line and an exit code here, nowhere else."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
     place = spawned.folder()
     if place is not None:
         from pipeinfer_cli.generate import run_spawned

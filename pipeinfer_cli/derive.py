@@ -221,9 +221,9 @@ def _sha256(parts: Sequence[GgufFile]) -> str:
 
 
 def _short(text: str) -> str:
-    data = text.encode()
+    data = text.encode(errors="replace")  # a file's name may hold any bytes
     if len(data) <= NOTE_BYTES:
-        return text
+        return data.decode()
     return data[: NOTE_BYTES - 3].decode(errors="ignore") + "..."
 
 

@@ -47,7 +47,7 @@ def enter(rank: int) -> int:
 
 def note(writer: int, segments: Iterable[str]) -> None:
     """Tells the guardian which shared memory MPI has made: a killed rank leaves it behind."""
-    os.write(writer, "".join(f"{path}\n" for path in segments).encode())
+    os.write(writer, os.fsencode("".join(f"{path}\n" for path in segments)))
     os.close(writer)
 
 
@@ -73,6 +73,6 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
             flush=True,
         )
         code = 1
-        for path in os.read(notes, PIPE_BYTES).decode().splitlines():
+        for path in filter(None, os.fsdecode(os.read(notes, PIPE_BYTES)).split("\n")):
             Path(path).unlink(missing_ok=True)
     os._exit(code)

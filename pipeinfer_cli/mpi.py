@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -175,10 +175,9 @@ def _abort(code: int) -> NoReturn:
     os._exit(code)
 
 
-def check_one_library(maps: str | None = None) -> None:
-    """UserError if more than one libmpi is mapped into this process."""
-    text = Path("/proc/self/maps").read_text() if maps is None else maps
-    found = mapped_libraries(text)
+def check_one_library(mapped: Iterable[str] | None = None) -> None:
+    """UserError if more than one libmpi is among the files mapped into this process."""
+    found = libraries(spawned.mapped_files(os.getpid()) if mapped is None else mapped)
     if len(found) > 1:
         raise UserError(
             f"two MPI libraries are in one process ({' and '.join(found)}): "
@@ -186,10 +185,9 @@ def check_one_library(maps: str | None = None) -> None:
         )
 
 
-def mapped_libraries(maps: str) -> list[str]:
-    """The libmpi files among the lines of /proc/<pid>/maps."""
-    paths = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
-    return sorted(path for path in paths if LIBMPI_NAME.match(path.rpartition("/")[2]))
+def libraries(mapped: Iterable[str]) -> list[str]:
+    """The libmpi files among them, each once."""
+    return sorted({path for path in mapped if LIBMPI_NAME.match(path.rpartition("/")[2])})
 
 
 def _check_launcher(world: launch.World, mpi: build_info.MpiInfo, env: Mapping[str, str]) -> None:

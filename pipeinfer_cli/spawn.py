@@ -211,7 +211,7 @@ def _sweep(place: Path) -> None:
 def _note_shared_memory(place: Path) -> None:
     """What the living ranks have mapped by now; what they made at start they noted themselves."""
     for pid in marked_processes(place):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError, ValueError):  # it ended meanwhile; SIGKILL comes anyway
             spawned.record_shared_memory(place, pid)
 
 
@@ -220,7 +220,7 @@ def marked_processes(place: Path) -> list[int]:
 
     Ranks have sessions and process groups of their own, so that nothing else finds them all.
     """
-    marker = f"{spawned.SPAWN_DIR}={place}".encode()
+    marker = os.fsencode(f"{spawned.SPAWN_DIR}={place}")
     found = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:

@@ -168,22 +168,27 @@ def has_reported(place: Path) -> bool:
 def record_shared_memory(place: Path, pid: int) -> None:
     """Notes the segments that MPI has made for a rank: it leaves them behind if it is killed."""
     lines = shared_memory_of(pid)
-    with (place / f"shm-{pid}").open("a") as note:  # keeps what was noted before
-        note.writelines(f"{line}\n" for line in lines)
+    with (place / f"shm-{pid}").open("ab") as note:  # keeps what was noted before
+        note.writelines(os.fsencode(f"{line}\n") for line in lines)
 
 
 def shared_memory_of(pid: int) -> list[str]:
     """The segments of MPI that a process has mapped."""
-    text = Path(f"/proc/{pid}/maps").read_text()
-    paths = {line.split(maxsplit=5)[-1] for line in text.splitlines() if MPI_SEGMENT.search(line)}
+    paths = {path for path in mapped_files(pid) if MPI_SEGMENT.match(path)}
     # Those that are deleted already (the kernel says so after the name) are nobody's concern.
     return sorted(path for path in paths if not path.endswith(" (deleted)"))
+
+
+def mapped_files(pid: int) -> list[str]:
+    """The files that a process has mapped, whatever bytes their names are made of."""
+    text = os.fsdecode(Path(f"/proc/{pid}/maps").read_bytes())
+    return [line.split(maxsplit=5)[-1] for line in text.split("\n") if "/" in line]
 
 
 def remove_shared_memory(place: Path) -> None:
     """Removes the segments that this job's own ranks have noted, and no others."""
     for note in place.glob("shm-*"):
-        for path in note.read_text().splitlines():
+        for path in filter(None, os.fsdecode(note.read_bytes()).split("\n")):
             Path(path).unlink(missing_ok=True)
 
 

@@ -77,9 +77,9 @@ class Report:
             values = ", ".join(_sql_value(value) for value in row.values())
             return f"INSERT INTO {SQL_TABLE} ({', '.join(row)}) VALUES ({values});\n"
         if self._output == "jsonl":
-            return json.dumps(row, ensure_ascii=False) + "\n"
+            return _json(row) + "\n"
         separator = ",\n" if self.rows else ""
-        return separator + json.dumps(row, ensure_ascii=False, indent=2)
+        return separator + _json(row, indent=2)
 
     def _put(self, text: str) -> None:
         self._stdout.write(text)
@@ -129,6 +129,12 @@ def _csv_line(values: Sequence[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
     return line.getvalue()
+
+
+def _json(row: Row, indent: int | None = None) -> str:
+    text = json.dumps(row, ensure_ascii=False, indent=indent)
+    # Bytes of a file's name that are no text: the escapes \udc80 to \udcff are JSON's, too.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _csv_value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import build_info, launch, mpi
+from pipeinfer_cli import build_info, launch, mpi, spawned
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import ALONE, Launcher, Seat, World
 
@@ -240,23 +241,29 @@ def test_a_launcher_that_speaks_another_language_is_refused(
 
 
 def test_two_mpi_libraries_are_seen() -> None:
-    line = "7f0000-7f1000 r-xp 00000000 fe:00 12   {}\n"
-    ours = "".join(
-        line.format(path)
-        for path in (
-            "/v/lib/libmpi.so.12",
-            "/v/lib/libmpi.so.12",
-            "/v/lib/libmpifort.so.12",
-            "/usr/lib/libmpi_cxx.so.40",
-            "/dev/shm/mpich_shm_1_0",
-            "/v/mpi4py/MPI.mpich.cpython-311-x86_64-linux-gnu.so",
-        )
-    )
-    assert mpi.mapped_libraries(ours) == ["/v/lib/libmpi.so.12"]
+    ours = [
+        "/v/lib/libmpi.so.12",
+        "/v/lib/libmpi.so.12",
+        "/v/lib/libmpifort.so.12",
+        "/usr/lib/libmpi_cxx.so.40",
+        "/dev/shm/mpich_shm_1_0",
+        "/v/mpi4py/MPI.mpich.cpython-311-x86_64-linux-gnu.so",
+    ]
+    assert mpi.libraries(ours) == ["/v/lib/libmpi.so.12"]
     mpi.check_one_library(ours)
     for other in ("/usr/lib/libmpi.so.40.30.4", "/v/lib/libmpi_abi.so.1", "/opt/libmpi_gnu_123.so"):
         with pytest.raises(UserError, match="two MPI libraries"):
-            mpi.check_one_library(ours + line.format(other))
+            mpi.check_one_library([*ours, other])
+
+
+def test_mapped_files_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"dev/shm/mpich_shm_ \xff \xe2\x80\xa8.gguf")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert str(path) in spawned.mapped_files(os.getpid())
+        assert spawned.shared_memory_of(os.getpid()) == []
+        mpi.check_one_library()
 
 
 class Jobs:
