@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from pipeinfer_cli.vocab import bindings
 class ModelDrafter:
     """Tokens of a small model with the target's vocabulary, drawn as the target draws its own.
 
-    Used by one thread. Of the vocabulary it proposes the ids below `n_shared` only (None: all), and
-    reads others, which it does not know, as its end of text.
+    Used by one thread; another one may close it meanwhile. Of the vocabulary it proposes the ids
+    below `n_shared` only (None: all), and reads others, which it does not know, as its end of text.
 
     Its KV cache keeps the longest beginning that a context shares with the one before.
     """
@@ -58,21 +59,26 @@ class ModelDrafter:
         eos: int = llama.llama_vocab_eos(vocab)
         self._unknown = eos if 0 <= eos < self._n_vocab else 0
         self._cached: list[int] = []
+        self._at_work = threading.Lock()  # while llama.cpp is
+        self._is_closed = False
 
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
         """See drafters.Drafter."""
-        self._rewind(context)
+        with self._at_work:
+            if self._is_closed:
+                return
+            self._rewind(context)
         todo = list(context[len(self._cached) :])
         while len(self._cached) + len(todo) < self._n_ctx:
-            self._decode(todo)
-            logits = self._llama.llama_get_logits_ith(self._context, -1)
-            candidates = native.sample_top_pointer(
-                logits, self._n_vocab, len(self._cached), self._sample, n_candidates
-            )
+            with self._at_work:
+                if self._is_closed:
+                    return
+                self._decode(todo[:N_BATCH])
+                candidates = self._drawn(n_candidates) if len(todo) <= N_BATCH else []
             yield candidates
-            todo = [candidates[0][0]]
+            todo = todo[N_BATCH:] or [candidates[0][0]]
 
     def forget(self, sample: SampleParams) -> None:
         """Forgets the text before: the next one costs what a first one costs, and is drawn so."""
@@ -81,9 +87,16 @@ class ModelDrafter:
         self._cached.clear()
 
     def close(self) -> None:
-        """Frees the model; it is not used after that."""
-        self._llama.llama_free(self._context)
-        self._llama.llama_model_free(self._model)
+        """Frees the model; it is not used after that.
+
+        Unless a thread is at work with it: then it stays, as the process is about to end (a second
+        signal does not wait for that thread).
+        """
+        self._is_closed = True
+        if self._at_work.acquire(blocking=False):
+            self._llama.llama_free(self._context)
+            self._llama.llama_model_free(self._model)
+            self._at_work.release()
 
     def _rewind(self, context: Sequence[int]) -> None:
         """Forgets what is cached beyond the context's beginning; its last token is fed anew."""
@@ -92,13 +105,18 @@ class ModelDrafter:
             self._llama.llama_memory_seq_rm(self._memory, 0, n_keep, -1)
             del self._cached[n_keep:]
 
-    def _decode(self, tokens: list[int]) -> None:
-        """Feeds the tokens; the context has the logits after the last one then."""
+    def _decode(self, piece: list[int]) -> None:
+        """Feeds at most N_BATCH tokens; the context has the logits after the last one then."""
         llama = self._llama
-        for first in range(0, len(tokens), N_BATCH):
-            piece = tokens[first : first + N_BATCH]
-            known = (token if token < self._n_vocab else self._unknown for token in piece)
-            ids: Any = (llama.llama_token * len(piece))(*known)
-            status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
-            assert status == 0, f"the draft model failed with {status}"
-            self._cached += piece
+        known = (token if token < self._n_vocab else self._unknown for token in piece)
+        ids: Any = (llama.llama_token * len(piece))(*known)
+        status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
+        assert status == 0, f"the draft model failed with {status}"
+        self._cached += piece
+
+    def _drawn(self, n_candidates: int) -> list[Candidate]:
+        """What may follow what is cached."""
+        logits = self._llama.llama_get_logits_ith(self._context, -1)
+        return native.sample_top_pointer(
+            logits, self._n_vocab, len(self._cached), self._sample, n_candidates
+        )

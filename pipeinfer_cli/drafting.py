@@ -50,8 +50,8 @@ class _Worker:
 class DraftThread:
     """Carries out draft requests, the latest one only; `take` brings what it has so far.
 
-    `notify` is called on the thread whenever there is something new. Close it before whatever
-    `notify` uses.
+    `notify` is called on the thread whenever there is something new, and not any more when `close`
+    has begun: also if a signal ends the wait there, what `notify` uses may go.
     """
 
     def __init__(self, drafter: Drafter, notify: Callable[[], None]) -> None:
@@ -61,6 +61,8 @@ class DraftThread:
         self._drafts: deque[Draft] = deque()
         self._error: BaseException | None = None
         self._epoch = 0  # drafts of earlier epochs are not wanted any more
+        self._telling = threading.Lock()
+        self._is_closed = False
         self._worker = _Worker.take()
         self._worker.start(self._serve)
 
@@ -80,8 +82,10 @@ class DraftThread:
         return [self._drafts.popleft() for _ in range(len(self._drafts))]
 
     def close(self) -> None:
-        """Ends its work; called once."""
+        """Ends its work, between two tokens or pieces of a context; called once."""
         self.set_epoch(-1)
+        with self._telling:
+            self._is_closed = True
         self._requests.put(None)
         self._worker.give_back()
 
@@ -91,20 +95,24 @@ class DraftThread:
                 self._draft(request)
             except BaseException as error:  # noqa: BLE001 (the head's thread raises it)
                 self._error = error
-                self._notify()
+                self._tell()
                 return
 
     def _draft(self, request: DraftRequest) -> None:
-        position = len(request.context)
-        proposals = self._drafter.propose(request.context, request.n_candidates)
+        if self._epoch != request.epoch:
+            return
+        position = first = len(request.context)
         begin_ns = time.monotonic_ns()
-        for index, ((token, probability), *alternatives) in enumerate(proposals):
+        for candidates in self._drafter.propose(request.context, request.n_candidates):
             if self._epoch != request.epoch:
                 return
+            if not candidates:
+                continue
+            (token, probability), *alternatives = candidates
             end_ns = time.monotonic_ns()
             draft = Draft(
                 request.epoch,
-                position + index,
+                position,
                 token,
                 probability,
                 tuple(alternatives),
@@ -112,10 +120,16 @@ class DraftThread:
             )
             begin_ns = end_ns
             self._post(draft)
-            if index + 1 == request.n_max:
+            position += 1
+            if position == first + request.n_max:
                 break
-        self._post(Draft(request.epoch, position, None))
+        self._post(Draft(request.epoch, first, None))
 
     def _post(self, draft: Draft) -> None:
         self._drafts.append(draft)
-        self._notify()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            if not self._is_closed:
+                self._notify()

@@ -44,7 +44,7 @@ def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -
     """
     context = list(prompt)
     for token in text:
-        candidates = next(iter(drafter.propose(tuple(context))), None)
+        candidates = next(filter(None, drafter.propose(tuple(context))), None)
         yield candidates is not None and candidates[0][0] == token
         context.append(token)
 

@@ -181,7 +181,7 @@ class Prober:
 
 def draft_times(drafter: Drafter, context: Sequence[int]) -> list[float]:
     """Seconds that the drafter takes for each of some tokens; the first, that reads, left out."""
-    proposals = drafter.propose(context)
+    proposals = filter(None, drafter.propose(context))
     times_s = []
     next(proposals)
     for _ in range(N_DRAFTED):

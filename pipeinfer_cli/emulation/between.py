@@ -107,6 +107,9 @@ class PacedDrafter:
         """See drafters.Drafter. Each is due so long after the one before: delays do not add up."""
         due_s = self._clock()
         for candidates in self._drafter.propose(context, n_candidates):
+            if not candidates:
+                yield candidates
+                continue
             due_s += self._token_s
             now_s = self._clock()
             self._lateness.count_drafted(max(0, round(1e6 * (now_s - due_s))))

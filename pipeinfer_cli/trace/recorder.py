@@ -175,6 +175,9 @@ class TimedDrafter(Drafter):
         """See drafters.Drafter."""
         begin_s = self._clock()
         for candidates in self._drafter.propose(context, n_candidates):
+            if not candidates:
+                yield candidates
+                continue
             self._on_drafted(begin_s, self._clock())
             yield candidates
             begin_s = self._clock()

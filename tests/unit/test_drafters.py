@@ -1,14 +1,21 @@
 """N-gram lookup, the order of drafters, and the thread that drafts."""
 
+import ctypes
+import signal
 import threading
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli import draft_model
+from pipeinfer_cli.draft_model import N_BATCH, ModelDrafter
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.sequences import common_prefix
 from pipeinfer_cli.speculation import DraftRequest
 
@@ -76,6 +83,15 @@ def test_the_first_drafter_that_knows_something_proposes():
     assert proposed(FirstThatKnows(Fixed(), Fixed()), [0]) == []
 
 
+def test_a_drafter_that_reads_is_one_that_knows_something():
+    class Reading:
+        def propose(self, context, n_candidates=1):
+            return iter([[], [], [(4, 1.0)]])
+
+    proposals = list(FirstThatKnows(Fixed(), Reading(), Fixed(3)).propose([0]))
+    assert proposals == [[], [], [(4, 1.0)]]
+
+
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
 def test_common_prefix(a, b):
     length = common_prefix(a, b)
@@ -136,3 +152,93 @@ def test_what_the_drafter_raises_reaches_the_head():
     with pytest.raises(RuntimeError, match="out of order"):
         thread.take()
     thread.close()
+
+
+class SlowLlama:
+    """As much of llama.cpp as a drafter needs; it decodes when it is allowed to."""
+
+    LLAMA_FLASH_ATTN_TYPE_ENABLED = 1
+    llama_token = ctypes.c_int32
+
+    def __init__(self):
+        self.decoding, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.decoded = []
+        self.is_freed = False
+
+    def llama_context_default_params(self):
+        return SimpleNamespace()
+
+    def llama_vocab_n_tokens(self, _):
+        return 1 << 20
+
+    def llama_vocab_eos(self, _):
+        return 0
+
+    def llama_batch_get_one(self, ids, n):
+        return list(ids)
+
+    def llama_decode(self, _, ids):
+        self.decoding.release()
+        assert self.go_on.acquire(timeout=WAIT_S)
+        assert not self.is_freed
+        self.decoded += ids
+        return 0
+
+    def llama_free(self, _):
+        self.is_freed = True
+
+    def __getattr__(self, name):
+        return lambda *_: 1
+
+
+@pytest.fixture
+def llama(monkeypatch):
+    slow = SlowLlama()
+    monkeypatch.setattr(draft_model, "bindings", lambda: slow)
+    monkeypatch.setattr(draft_model.native, "capture_log", lambda: None)
+    monkeypatch.setattr(draft_model.native, "sample_top_pointer", lambda *_: [(7, 1.0)])
+    return slow
+
+
+LONG = tuple(range(5 * N_BATCH + 3))
+
+
+def test_a_draft_model_stops_reading_where_its_draft_is_not_wanted_any_more(llama):
+    model, arrived = ModelDrafter(Path("m"), n_ctx=1000, n_threads=1), threading.Semaphore(0)
+    thread = DraftThread(model, arrived.release)
+    thread.request(DraftRequest(epoch=1, context=LONG, n_max=1))
+    assert llama.decoding.acquire(timeout=WAIT_S)
+    thread.set_epoch(2)
+    llama.go_on.release()
+    thread.request(DraftRequest(epoch=2, context=(*LONG, 9), n_max=1))
+    assert llama.decoding.acquire(timeout=WAIT_S)
+    assert llama.decoded == list(LONG[:N_BATCH])
+    llama.go_on.release(5)
+    assert [d.token for d in drafts_of(thread, arrived, 2)] == [7, None]
+    assert llama.decoded == [*LONG, 9]
+    thread.close()
+    model.close()
+    assert llama.is_freed
+
+
+def test_a_signal_that_ends_the_wait_for_a_drafter_leaves_its_model_alone(llama):
+    def interrupt(signum, _frame):
+        raise Interrupted(signum)
+
+    model, arrived = ModelDrafter(Path("m"), n_ctx=1000, n_threads=1), threading.Semaphore(0)
+    thread = DraftThread(model, arrived.release)
+    thread.request(DraftRequest(epoch=1, context=LONG, n_max=1))
+    assert llama.decoding.acquire(timeout=WAIT_S)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(Interrupted):
+            thread.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    model.close()
+    assert not llama.is_freed
+    llama.go_on.release(2)
+    thread._worker.give_back()
+    assert llama.decoded == list(LONG[:N_BATCH])
+    assert not arrived.acquire(blocking=False), "what is told may be gone by now"

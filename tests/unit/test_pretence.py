@@ -130,13 +130,14 @@ def test_a_paced_drafter_takes_its_time_for_each_token():
 
     class Drafter:
         def propose(self, context, n_candidates):
+            yield []  # it is reading
             for token, cost_s in enumerate((1.0, 2.0, 7.0, 1.0)):
                 now[0] += cost_s
                 yield [(token, 1.0)]
 
     lateness = Lateness()
     paced = PacedDrafter(Drafter(), 4.0, lateness, clock=lambda: now[0], sleep=sleep)
-    times = [now[0] for _ in paced.propose([1, 2], 2)]
+    times = [now[0] for candidates in paced.propose([1, 2], 2) if candidates]
     assert times == [104, 108, 115, 119]
     assert waits == [3, 2, 3]
     assert (lateness.n_drafted, lateness.n_drafted_late) == (4, 1)

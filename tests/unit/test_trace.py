@@ -114,12 +114,13 @@ def test_the_last_of_a_recording_can_be_asked_for():
 def test_a_watched_drafter_proposes_the_same():
     class Drafter:
         def propose(self, context, n_candidates=1):
+            yield []  # it is reading
             yield from ([(token, 0.5)] * n_candidates for token in context)
 
     clock = iter(range(100))
     spans = []
     watched = TimedDrafter(Drafter(), lambda *span: spans.append(span), lambda: next(clock))
-    assert list(watched.propose([4, 5], 2)) == [[(4, 0.5)] * 2, [(5, 0.5)] * 2]
+    assert list(watched.propose([4, 5], 2)) == [[], [(4, 0.5)] * 2, [(5, 0.5)] * 2]
     assert spans == [(0, 1), (2, 3)]
 
 
