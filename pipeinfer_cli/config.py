@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import MAX_THREADS
 from pipeinfer_cli.policy import (
     DRAFTERS,
     STRATEGIES,
@@ -34,7 +35,6 @@ DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
 DEFAULT_DRAFT = DraftConfig()
 MAX_COUNT = 2**30  # the engine counts with 32 bits
-MAX_THREADS = 512  # ggml's own limit
 
 # Of every rank, or a list with one number per rank; None: see launch.default_threads.
 Threads = int | Sequence[int] | None

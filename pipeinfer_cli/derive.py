@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli import gguf_file, output
-from pipeinfer_cli.config import MAX_THREADS, check_count
+from pipeinfer_cli.config import check_count
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.gguf_file import ARRAY, GgufFile
+from pipeinfer_cli.launch import MAX_THREADS
 from pipeinfer_cli.native import capture_log, quantize
 from pipeinfer_cli.pull import sync_folder
 from pipeinfer_cli.shards import PREFIX as SHARD_PREFIX

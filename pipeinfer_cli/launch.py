@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeinfer_cli.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
 
+MAX_THREADS = 512  # of one rank: ggml's own limit
 NODE_DIR = Path("/sys/devices/system/node")
 # Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
@@ -115,15 +116,15 @@ def format_cpulist(cpus: Iterable[int]) -> str:
 def default_threads(sharers: int, env: Mapping[str, str] | None = None) -> int:
     """Threads per rank: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or an even share of our cores.
 
-    `sharers` are the ranks that may use them, this one included.
+    At most MAX_THREADS. `sharers` are the ranks that may use them, this one included.
     """
     env = os.environ if env is None else env
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         # OMP_NUM_THREADS may be a list, one number per nesting level.
         count = _number({name: env.get(name, "").split(",")[0]}, name)
         if count:
-            return count
-    return max(1, len(affinity()) // sharers)
+            return min(count, MAX_THREADS)
+    return min(max(1, len(affinity()) // sharers), MAX_THREADS)
 
 
 def job_id(env: Mapping[str, str]) -> str | None:

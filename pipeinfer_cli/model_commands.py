@@ -109,10 +109,9 @@ def _derive(
     model: str, target: Path, file_type: str | None, without: str, threads: int | None
 ) -> int:
     from pipeinfer_cli import derive, launch, models
-    from pipeinfer_cli.config import MAX_THREADS
 
     if threads is None:
-        threads = min(len(launch.affinity()), MAX_THREADS)
+        threads = min(len(launch.affinity()), launch.MAX_THREADS)
     config = derive.DeriveConfig(
         model=models.resolve(model),
         target=target,

@@ -149,6 +149,8 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
         ({}, 2, 4),
         ({}, 3, 2),
         ({"OMP_NUM_THREADS": "0"}, 100, 1),
+        ({"OMP_NUM_THREADS": "768"}, 1, 512),
+        ({"SLURM_CPUS_PER_TASK": "513"}, 1, 512),
     ],
 )
 def test_default_threads(
@@ -156,6 +158,11 @@ def test_default_threads(
 ) -> None:
     monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(8)))
     assert launch.default_threads(sharers, env) == threads
+
+
+def test_a_node_with_more_cores_than_a_rank_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(1536)))
+    assert [launch.default_threads(sharers, {}) for sharers in (1, 2, 6)] == [512, 512, 256]
 
 
 def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
