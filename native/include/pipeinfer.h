@@ -18,7 +18,8 @@
 extern "C" {
 #endif
 
-// Return codes. After a negative one the engine is still valid, but only pi_engine_close may be called on it.
+// Return codes. After PI_ERR_INVALID the engine is what it was before the call. After PI_ERR_FAILED only pi_last_error, the
+// calls for any thread and pi_engine_close may be called on it.
 enum pi_status {
     PI_OK          = 0,
     PI_TIMEOUT     = 1, // nothing happened in the time given
