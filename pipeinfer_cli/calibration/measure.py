@@ -83,23 +83,10 @@ class CalibrateWork:
         )
         for line in summary(calibration):
             print(f"pipeinfer: {line}", file=sys.stderr)
-        print(self._save(calibration), flush=True)
-
-    def _save(self, calibration: Calibration) -> Path:
-        """The file that was asked for, or else the one in the cache, where it goes anyway."""
-        plan, chosen = self._plan, self._job.save_to
-        identity = Identity.of(plan.files.head_path, plan.seats)
-        if chosen is not None:
-            cache.write(calibration, identity, Path(chosen))
         name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
-        try:
-            kept = cache.save(calibration, identity, name)
-        except RunError as error:
-            if chosen is None:
-                raise
-            print(f"pipeinfer: note: {error}", file=sys.stderr)
-            kept = Path(chosen)
-        return kept if chosen is None else Path(chosen)
+        chosen = None if job.save_to is None else Path(job.save_to)
+        identity = Identity.of(plan.files.head_path, plan.seats)
+        print(save(calibration, identity, name, chosen), flush=True)
 
     def _measure(self, engine: Pipeline) -> tuple[Estimate, float]:
         """What the runs show, and the drafter's ms for a token."""
@@ -177,6 +164,28 @@ class Prober:
                 raise RunError(f"no result for {self._timeout_s:g} s (--timeout)")
         self.recorder.on_result(result, ())
         return run.run_id
+
+
+def save(calibration: Calibration, identity: Identity, name: str, chosen: Path | None) -> Path:
+    """Where it is: in the file that was asked for, or else in the cache, where it goes anyway.
+
+    RunError if it is not there; if it is in the cache at least, that says where.
+    """
+    kept = None
+    try:
+        kept = cache.save(calibration, identity, name)
+        if chosen is None:
+            return kept
+    except RunError as error:
+        if chosen is None:
+            raise
+        print(f"pipeinfer: note: {error}", file=sys.stderr)
+    try:
+        cache.write(calibration, identity, chosen)
+    except RunError as error:
+        there = f"; what was measured is in {str(kept)!r}" if kept is not None else ""
+        raise RunError(f"{error}{there}") from None
+    return chosen
 
 
 def draft_times(drafter: Drafter, context: Sequence[int]) -> list[float]:

@@ -25,6 +25,7 @@ from pipeinfer_cli.calibration.expect import (
     layers_by_time,
     stages_for,
 )
+from pipeinfer_cli.calibration.measure import save
 from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.errors import RunError, UserError
@@ -312,6 +313,27 @@ def test_what_cannot_be_read_is_a_note_not_an_error(place, model, change, word, 
     assert word in problem
     assert str(path) in problem
     assert "\n" not in problem
+
+
+def test_what_cannot_be_written_where_it_was_asked_for_is_in_the_cache(place, model) -> None:
+    measured, identity = calibration(12.0, 10.0), Identity.of(model, [A, B])
+    with pytest.raises(RunError) as caught:
+        save(measured, identity, "m", place / "nowhere" / "p.toml")
+    ((path, kept),) = cache.find(identity).calibrations
+    assert kept.layers == measured.layers
+    for words in ("cannot write the profile", "nowhere/p.toml", f"is in {str(path)!r}"):
+        assert words in str(caught.value)
+
+
+def test_a_file_that_was_asked_for_needs_no_cache(place, model, capsys) -> None:
+    (place / "calibration").write_text("a file")
+    measured, identity = calibration(12.0, 10.0), Identity.of(model, [A, B])
+    assert save(measured, identity, "m", place / "p.toml") == place / "p.toml"
+    assert "pipeinfer: note: cannot keep a calibration in" in capsys.readouterr().err
+    assert profile_file.load(str(place / "p.toml")).stages == measured.profile.stages
+    with pytest.raises(RunError, match="cannot write the profile") as caught:
+        save(measured, identity, "m", place / "nowhere" / "p.toml")
+    assert "what was measured" not in str(caught.value)
 
 
 def test_a_cache_that_cannot_be_written_is_said(place, model) -> None:
