@@ -255,12 +255,13 @@ class Engine:
     watched = False  # by a watchdog, which ends waits that are in vain
 
     def __init__(self, config: EngineConfig) -> None:
-        params = abi.EngineParams(
-            **{name: getattr(config, name) for name, _ in abi.EngineParams._fields_[1:-2]},  # type: ignore[misc]
-            model_path=os.fsencode(config.model_path),
-            sample=_native_sample(config.sample),
-            emulation=_native_emulation(config.emulation),
-        )
+        changed: dict[str, Any] = {
+            "model_path": os.fsencode(config.model_path),
+            "sample": _native_sample(config.sample),
+            "emulation": _native_emulation(config.emulation),
+        }
+        names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
+        params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})
         err = ctypes.create_string_buffer(ERROR_BYTES)
         self._lib = abi.load()
         self._awaited: deque[int] = deque()  # run ids
