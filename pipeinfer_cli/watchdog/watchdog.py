@@ -18,6 +18,7 @@ from typing import Protocol
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.placement import resident_bytes
 from pipeinfer_cli.watchdog.beat import Beat, Phase
+from pipeinfer_cli.watchdog.farewell import Farewell
 from pipeinfer_cli.watchdog.judge import Judge, silence_s
 
 BEATS_PER_SILENCE = 8
@@ -69,6 +70,7 @@ class Watchdog:
         self._rank = rank
         self._others = list(range(1, n_ranks)) if rank == 0 else [0]
         self._judge = Judge(rank, self._others, timeout_s=timeout_s, now_s=time.monotonic())
+        self._farewell = Farewell(self._judge, is_head=rank == 0)
         self._tick_s = min(MAX_TICK_S, silence_s(timeout_s) / BEATS_PER_SILENCE)
         self._end = end
         self._host = socket.gethostname()
@@ -77,7 +79,6 @@ class Watchdog:
         self._engine: Watched | None = None
         self._verdict: str | None = None
         self._ending_s = 0.0
-        self._has_gone = False
         self._wake = threading.Event()
         self._over = threading.Event()  # the farewell is over, or there is a verdict
         self._left = threading.Event()  # the main thread has left the job
@@ -141,7 +142,7 @@ class Watchdog:
     def _watch(self) -> None:
         turned_s = time.monotonic()
         while not self._left.is_set() and not self._over.is_set():
-            ending = self._phase >= Phase.ENDING
+            ending = self._phase == Phase.ENDING
             self._wake.wait(ENDING_TICK_S if ending else self._tick_s)
             self._wake.clear()
             now_s = time.monotonic()
@@ -183,22 +184,11 @@ class Watchdog:
             return
         for rank, data in self._beats.receive():
             self._judge.hear(rank, Beat.decode(data), now_s)
-        goes = self._phase == Phase.ENDING and self._may_go()
-        if goes:
-            self._phase = Phase.GONE
-            beat = replace(beat, phase=Phase.GONE)
-        if not self._has_gone:
+        if (message := self._farewell.message(beat)) is not None:
             for rank in self._others:
-                self._beats.send(rank, beat.encode(), must=goes)
-        self._has_gone = self._has_gone or goes
-        if self._has_gone and self._judge.everybody_in(Phase.GONE):
+                self._beats.send(rank, message.encode(), must=message.phase == Phase.GONE)
+        if self._farewell.is_over:
             self._over.set()
-
-    def _may_go(self) -> bool:
-        """The head goes when all have come to the end, the others when the head goes."""
-        if self._rank == 0:
-            return self._judge.everybody_in(Phase.ENDING, Phase.GONE)
-        return self._judge.everybody_in(Phase.GONE)
 
 
 def _one_line(error: Exception) -> str:

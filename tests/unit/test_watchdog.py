@@ -9,6 +9,7 @@ import pytest
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.watchdog import watchdog as watchdog_
 from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Beat, Phase
+from pipeinfer_cli.watchdog.farewell import Farewell
 from pipeinfer_cli.watchdog.judge import SILENCE_S, Judge, silence_s
 from pipeinfer_cli.watchdog.watchdog import Watchdog
 
@@ -189,6 +190,36 @@ def test_who_is_silent_is_not_said_to_hang():
     judge.hear(0, Beat(phase=Phase.LOADING, moved=1), 3)
     assert judge.verdict(6) is None
     assert "no sign of life" in judge.verdict(7.1)
+
+
+ENDING = Beat(phase=Phase.ENDING)
+GONE = Beat(phase=Phase.GONE)
+
+
+def test_the_head_goes_when_all_have_ended_and_is_through_when_all_are_gone():
+    judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+    farewell = Farewell(judge, is_head=True)
+    judge.hear(1, ENDING, 1)
+    assert farewell.message(ENDING) == ENDING
+    judge.hear(2, ENDING, 2)
+    assert farewell.message(running()) == running(), "its own part is not done"
+    assert farewell.message(ENDING) == GONE
+    assert farewell.message(ENDING) is None
+    for rank in (1, 2):
+        assert not farewell.is_over
+        judge.hear(rank, GONE, 3)
+    assert farewell.is_over
+
+
+def test_others_go_when_the_head_has_gone():
+    judge = Judge(2, [0], timeout_s=TIMEOUT_S, now_s=0)
+    farewell = Farewell(judge, is_head=False)
+    judge.hear(0, ENDING, 1)
+    assert farewell.message(ENDING) == ENDING
+    judge.hear(0, GONE, 2)
+    assert not farewell.is_over, "it has not said so"
+    assert farewell.message(ENDING) == GONE
+    assert farewell.is_over
 
 
 class Mail:

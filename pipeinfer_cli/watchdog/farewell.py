@@ -1,0 +1,40 @@
+"""How ranks part: the last signs of life of a job. No clock, no messages of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeinfer_cli.watchdog.beat import Beat, Phase
+from pipeinfer_cli.watchdog.judge import Judge
+
+
+class Farewell:
+    """Nobody leaves while another rank still judges it by its silence, or sends it anything.
+
+    1. A rank whose part is done says ENDING with each sign of life.
+    2. The head, when it has heard that of all others, says GONE: its last message.
+    3. Another rank, when it has heard the head's GONE, says GONE: its last message, too.
+    4. Who has said GONE, and heard it of all that it listens to, is through.
+    """
+
+    def __init__(self, judge: Judge, *, is_head: bool) -> None:
+        self._judge = judge  # knows what was heard
+        self._awaited = (Phase.ENDING, Phase.GONE) if is_head else (Phase.GONE,)
+        self._has_gone = False
+
+    def message(self, beat: Beat) -> Beat | None:
+        """What to tell the others, if this is the sign of life; None: the last was said before.
+
+        It is the last one, which must not be lost, if its phase is GONE.
+        """
+        if self._has_gone:
+            return None
+        if beat.phase == Phase.ENDING and self._judge.everybody_in(*self._awaited):
+            self._has_gone = True
+            return replace(beat, phase=Phase.GONE)
+        return beat
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this rank is through."""
+        return self._has_gone and self._judge.everybody_in(Phase.GONE)
