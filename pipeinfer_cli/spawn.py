@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
@@ -19,11 +18,9 @@ from typing import IO, Any
 from pipeinfer_cli import relay, spawn_talk, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
 from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli.spawn_ending import Ending, Phase, sweep
 
 POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
-HEAD_GRACE_S = 5.0  # what rank 0 gets after a signal, to end between two tokens
-GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
-SWEEP_S = 4.0  # how long we insist on SIGKILL
 DRAIN_S = 1.0  # how long the rest of the output may take after an abnormal end
 CAPTURE_BYTES = 65536  # of the launcher's own words, for a diagnosis
 
@@ -56,7 +53,7 @@ def spawn(job: Job) -> int:
         with _Signals() as signals, relay.Relays(signals.fd) as relays:
             return _run(job, place, signals, relays)
     finally:
-        _sweep(place)
+        sweep(place)
         spawned.remove_shared_memory(place)
         shutil.rmtree(place, ignore_errors=True)
 
@@ -68,9 +65,10 @@ def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ended = _wait(job, process, place, signals, relays, out, talk)
+            ending = Ending(process, place, signals.received, out)
+            ended = _wait(job, process, place, relays, ending, talk)
         finally:
-            _sweep(place)
+            sweep(place)
         n_signals = len(signals.received)
         is_abnormal = n_signals or not ended or process.returncode
         give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
@@ -89,31 +87,24 @@ def _wait(
     job: Job,
     process: subprocess.Popen[bytes],
     place: Path,
-    signals: _Signals,
     relays: relay.Relays,
-    out: relay.Relay,
+    ending: Ending,
     talk: spawn_talk.Talk | None,
 ) -> bool:
-    """Relays output until the launcher has ended (True) or the grace after a failure is over."""
-    head_deadline_s = None  # when the head shall have ended by itself after a signal
-    deadline_s, up_s = math.inf, time.monotonic() + job.start_s
+    """Relays output until the launcher has ended (True) or is not waited for any more."""
+    up_s = time.monotonic() + job.start_s
     while process.poll() is None:
         relays.step(POLL_S)
-        if talk is not None and deadline_s == math.inf:
-            talk.step(signals.received, lambda: process.poll() is not None or _failed(place))
+        if talk is not None and ending.phase is not Phase.ALL_END:
+            talk.step(
+                ending.received, lambda: process.poll() is not None or spawned.has_failed(place)
+            )
         now_s = time.monotonic()
         if now_s > up_s:
             _check_up(job, place)
             up_s = math.inf
-        if signals.received and head_deadline_s is None:
-            listens = spawned.tell_head(place, signals.received[0])
-            head_deadline_s = now_s + (HEAD_GRACE_S if listens else 0)
-        is_over = head_deadline_s is not None and now_s >= head_deadline_s
-        if deadline_s == math.inf and (is_over or out.closed or _failed(place)):
-            deadline_s = now_s + GRACE_S
-            _note_shared_memory(place)
-            _ask_to_end(process, place, signals.received, out.closed)
-        elif now_s > deadline_s or len(signals.received) > 1:  # asked twice: at once
+        ending.step(now_s)
+        if ending.phase is Phase.GIVEN_UP:
             return False
     return True
 
@@ -142,23 +133,6 @@ def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     assert process.stdout is not None and process.stderr is not None
     return process.stdout, process.stderr
-
-
-def _failed(place: Path) -> bool:
-    return (place / spawned.FAILURE_FILE).exists()
-
-
-def _ask_to_end(
-    process: subprocess.Popen[bytes], place: Path, received: list[int], closed: bool
-) -> None:
-    """Asks the launcher to end the ranks, unless they are about to end by themselves."""
-    failure = spawned.read_failure(place)
-    if failure is not None and failure.code >= 0 and not closed:
-        return
-    spawned.silence_ranks(place)
-    # hydra would die of SIGHUP and leave the ranks alone, and pass SIGUSR1 on
-    is_plain = bool(received) and received[0] in (signal.SIGINT, signal.SIGTERM)
-    process.send_signal(received[0] if is_plain else signal.SIGTERM)
 
 
 def _has_spoken(place: Path) -> bool:
@@ -195,40 +169,6 @@ def _last_line(texts: list[str]) -> str:
     """What the launcher said last, on stderr if it said something there."""
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip(" =-\t")]
     return lines[-1] if lines else ""
-
-
-def _sweep(place: Path) -> None:
-    """Kills every process that carries the job's marker, wherever launchers have put it."""
-    _note_shared_memory(place)
-    deadline_s = time.monotonic() + SWEEP_S
-    while (pids := marked_processes(place)) and time.monotonic() < deadline_s:
-        for pid in pids:
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _note_shared_memory(place: Path) -> None:
-    """What the living ranks have mapped by now; what they made at start they noted themselves."""
-    for pid in marked_processes(place):
-        with contextlib.suppress(OSError, ValueError):  # it ended meanwhile; SIGKILL comes anyway
-            spawned.record_shared_memory(place, pid)
-
-
-def marked_processes(place: Path) -> list[int]:
-    """The processes that were started with this private folder in their environment.
-
-    Ranks have sessions and process groups of their own, so that nothing else finds them all.
-    """
-    marker = os.fsencode(f"{spawned.SPAWN_DIR}={place}")
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if marker in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parent.name))
-        except OSError:
-            continue  # ended meanwhile, or another user's
-    return found
 
 
 class _Signals:

@@ -120,6 +120,11 @@ def record_failure(place: Path, failure: Failure) -> None:
         pass  # not the first, or the parent and its folder are gone
 
 
+def has_failed(place: Path) -> bool:
+    """Whether a rank has."""
+    return (place / FAILURE_FILE).exists()
+
+
 def read_failure(place: Path) -> Failure | None:
     """The first failure of the job, if there was one."""
     try:

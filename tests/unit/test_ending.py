@@ -1,0 +1,97 @@
+"""How a job with local ranks ends before its work is done: phases, by a clock of the test's own."""
+
+import os
+import signal
+
+import pytest
+
+from pipeinfer_cli import spawn_ending, spawned
+from pipeinfer_cli.relay import Relay
+from pipeinfer_cli.spawn_ending import GRACE_S, HEAD_GRACE_S, Ending, Phase
+
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+class Launcher:
+    def __init__(self):
+        self.asked = []
+
+    def send_signal(self, signum):
+        self.asked.append(signum)
+
+
+class Scene:
+    def __init__(self, place, monkeypatch):
+        self.place, self.launcher, self.out = place, Launcher(), Relay(-1, 1)
+        self.told, self.received = [], []
+        self.ending = Ending(self.launcher, place, self.received, self.out)
+        monkeypatch.setattr(spawned, "kill", lambda _pid, signum: self.told.append(signum))
+        monkeypatch.setattr(spawn_ending, "marked_processes", lambda _place: [])
+
+    def listen(self):
+        (self.place / "rank-0.pid").write_text("1")
+        spawned.announce_listening(self.place)
+
+    def fail(self, code):
+        spawned.record_failure(self.place, spawned.Failure(rank=1, pid=os.getpid(), code=code))
+
+    def phase_at(self, now_s):
+        self.ending.step(now_s)
+        return self.ending.phase
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    return Scene(tmp_path, monkeypatch)
+
+
+def test_nothing_ends_a_job_that_runs(scene):
+    assert {scene.phase_at(now_s) for now_s in range(0, 10**6, 10**4)} == {Phase.RUNNING}
+    assert scene.launcher.asked == []
+
+
+def test_a_head_that_listens_gets_its_time_then_all_get_theirs(scene):
+    scene.listen()
+    scene.received.append(HUP)
+    assert scene.phase_at(1) is Phase.HEAD_ENDS
+    assert scene.told == [HUP]
+    assert scene.phase_at(1 + HEAD_GRACE_S - 0.1) is Phase.HEAD_ENDS
+    late_s = 1 + HEAD_GRACE_S
+    assert scene.phase_at(late_s) is Phase.ALL_END
+    assert scene.launcher.asked == [TERM], "hydra would leave the ranks alone"
+    assert scene.phase_at(late_s + GRACE_S) is Phase.ALL_END
+    assert scene.phase_at(late_s + GRACE_S + 0.1) is Phase.GIVEN_UP
+
+
+def test_a_head_that_does_not_listen_gets_none(scene):
+    scene.received.append(INT)
+    assert scene.phase_at(1) is Phase.ALL_END
+    assert (scene.told, scene.launcher.asked) == ([], [INT])
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_second_signal_gives_up_at_once(listens, scene):
+    if listens:
+        scene.listen()
+    scene.received.append(INT)
+    scene.phase_at(1)
+    scene.received.append(INT)
+    assert scene.phase_at(1.1) is Phase.GIVEN_UP
+
+
+@pytest.mark.parametrize(
+    ("code", "asked"), [(-9, [TERM]), (2, [])], ids=["was killed", "has said why, and ends all"]
+)
+def test_a_rank_that_failed_ends_all(code, asked, scene):
+    scene.fail(code)
+    assert scene.phase_at(1) is Phase.ALL_END
+    assert scene.launcher.asked == asked
+
+
+def test_a_reader_that_went_away_ends_all_also_while_the_head_ends(scene):
+    scene.listen()
+    scene.received.append(TERM)
+    assert scene.phase_at(1) is Phase.HEAD_ENDS
+    scene.out.close()
+    assert scene.phase_at(1.1) is Phase.ALL_END
+    assert scene.launcher.asked == [TERM]
