@@ -43,8 +43,9 @@ def bench(lib_dir: Path, model: str, draft: str, options: list[str]) -> dict[str
 def main() -> None:
     upstream, model, draft = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    with tempfile.TemporaryDirectory() as folder:
-        before = Path(shutil.copytree(abi.lib_dir(), Path(folder) / "lib"))
+    # beside ours: libpipeinfer finds MPI relative to where it lies
+    with tempfile.TemporaryDirectory(prefix=".lib-", dir=abi.lib_dir().parent) as folder:
+        before = Path(shutil.copytree(abi.lib_dir(), folder, dirs_exist_ok=True))
         shutil.copy(upstream / KERNELS, before / KERNELS)
         libs = {"ours": abi.lib_dir(), "upstream": before}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in libs}

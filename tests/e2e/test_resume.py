@@ -30,7 +30,7 @@ def tiny(tmp_path):
     return talking_llama(tmp_path / "tiny.gguf")
 
 
-MODELS = {"tiny": (tiny, 8), **({"smollm2": (lambda _: "smollm2", 4)} if IS_LONG else {})}
+MODELS = {"tiny": (tiny, 16), **({"smollm2": (lambda _: "smollm2", 4)} if IS_LONG else {})}
 
 
 def ways(draw):
@@ -45,7 +45,7 @@ def strike(leg, whom, signum, draw, n_before, n_more):
         with contextlib.suppress(subprocess.TimeoutExpired):
             leg.process.wait(draw.uniform(0.05, 1.5))
     else:
-        leg.await_lines(n_before + draw.randint(1, max(1, n_more * 3 // 2)))
+        leg.await_lines(n_before + draw.randint(1, max(1, n_more)))
     leg.kill(whom, signum)
 
 
