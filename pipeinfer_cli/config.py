@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -325,10 +325,17 @@ def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
             raise UserError("--system: give --chat with it, or use pipeinfer chat")
 
 
-def check_count(option: str, value: int | None, most: int = MAX_COUNT) -> None:
-    """UserError unless the value is None or from 1 to `most`."""
-    if value is not None and not 1 <= value <= most:
-        raise UserError(f"{option} {value}: give a number from 1 to {most}")
+def check_count(option: str, value: int | None, most: int = MAX_COUNT, *, least: int = 1) -> None:
+    """UserError unless the value is None or from `least` to `most`."""
+    if value is not None and not least <= value <= most:
+        raise UserError(f"{option} {value}: give a number from {least} to {most}")
+
+
+def check_lists(lists: Mapping[str, Collection[object]]) -> None:
+    """UserError, naming the option, if one of these lists has nothing."""
+    for option, values in lists.items():
+        if not values:
+            raise UserError(f"{option} is empty: give one or more, with commas between them")
 
 
 def _check_weights(weights: tuple[float, ...]) -> None:

@@ -101,7 +101,7 @@ class Policy:
         draft: DraftConfig | None,
         *,
         n_stages: int,
-        n_batch: int,
+        n_batch: int = N_BATCH,
         ablations: Collection[Ablation] = (),
         prior: PriorCosts | None = None,
     ) -> Policy:

@@ -174,7 +174,6 @@ class Head:
             request.strategy,
             request.draft if has_drafter else None,
             n_stages=self._plan.n_stages,
-            n_batch=N_BATCH,
             ablations=request.ablations,
             prior=request.prior,
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeinfer_cli.bench.config import DEFAULT_STRATEGIES, Variant, parse_strategy
-from pipeinfer_cli.config import DEFAULT_DRAFT
+from pipeinfer_cli.config import DEFAULT_DRAFT, check_count, check_lists
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.emulation import profile_file, report
 from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of
@@ -18,7 +18,7 @@ from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, Sy
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.pacing import best_run_sizes, chain_tps
-from pipeinfer_cli.policy import N_BATCH, DraftConfig, Policy
+from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting, measure, ratio
 
@@ -48,23 +48,23 @@ class SimulateConfig:
     output: str = "md"
 
     def __post_init__(self) -> None:
-        for option, values in (
-            ("--profile", self.profiles),
-            ("--acceptance", self.acceptance),
-            ("--strategy", self.strategies),
-            ("--draft-max", self.draft_max),
-            ("--draft-width", self.draft_width),
-            ("--draft-p-split", self.draft_p_split),
-            ("-pa/--draft-p-min", self.draft_p_min),
-        ):
-            if not values:
-                raise UserError(f"{option} is empty: give one or more, with commas between them")
+        check_lists(
+            {
+                "--profile": self.profiles,
+                "--acceptance": self.acceptance,
+                "--strategy": self.strategies,
+                "--draft-max": self.draft_max,
+                "--draft-width": self.draft_width,
+                "--draft-p-split": self.draft_p_split,
+                "-pa/--draft-p-min": self.draft_p_min,
+            }
+        )
         self.variants()  # says what is wrong with them
         for n_stages in self.stages:
-            _check_count("--stages", n_stages, MAX_STAGES)
-        _check_count("--prompt-tokens", self.n_prompt, MAX_PREDICT)
+            check_count("--stages", n_stages, MAX_STAGES)
+        check_count("--prompt-tokens", self.n_prompt, MAX_PREDICT)
         # Speed counts after the first token.
-        _check_count("-n/--n-predict", self.n_predict, MAX_PREDICT, least=2)
+        check_count("-n/--n-predict", self.n_predict, MAX_PREDICT, least=2)
         for option, value in (("--draft-ms", self.draft_ms), ("--draft-ratio", self.draft_ratio)):
             if value is not None:
                 check_positive(option, value)
@@ -263,7 +263,6 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
         variant.strategy,
         variant.draft,
         n_stages=profile.n_stages,
-        n_batch=N_BATCH,
         ablations=variant.ablations,
     )
     scheduler = Scheduler(
@@ -291,8 +290,3 @@ def _chain_tps(cluster: Cluster, largest: int) -> float:
     costs = ProfileCosts(cluster.profile)
     sizes = best_run_sizes(costs, acceptance=rate, largest=largest)
     return chain_tps(costs, sizes, acceptance=rate)
-
-
-def _check_count(option: str, value: int, most: int, *, least: int = 1) -> None:
-    if not least <= value <= most:
-        raise UserError(f"{option} {value}: give a number from {least} to {most}")

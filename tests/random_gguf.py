@@ -89,9 +89,13 @@ def add_tensors(
 def copy_fields(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, prefix: str = "") -> None:
     """Fields whose names begin with `prefix`; not those that the writer makes itself."""
     for field in reader.fields.values():
-        own = field.name.startswith("GGUF.") or field.name == "general.architecture"
-        if field.name.startswith(prefix) and not own:
+        if field.name.startswith(prefix) and not is_writers_own(field):
             copy_field(field, writer, field.contents())
+
+
+def is_writers_own(field: gguf.ReaderField) -> bool:
+    """Whether every writer makes this field itself."""
+    return field.name.startswith("GGUF.") or field.name == "general.architecture"
 
 
 def copy_field(field: gguf.ReaderField, writer: gguf.GGUFWriter, value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.bench.extras import NO_EXTRAS, Extras
 from pipeinfer_cli.bench.prompts import BenchPrompt
-from pipeinfer_cli.config import JobConfig, check_count
+from pipeinfer_cli.config import JobConfig, check_count, check_lists
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.policy import (
     DRAFTERS,
@@ -123,10 +123,7 @@ class BenchConfig:
         if self.output not in FORMATS:
             raise UserError(f"-o/--output {self.output!r}: give one of {', '.join(FORMATS)}")
         drafts = {draft_option(name): values for name, values in self.draft.items()}
-        lists = {"-m/--model": self.models, "--strategy": self.strategies, **drafts}
-        for option, values in lists.items():
-            if not values:
-                raise UserError(f"{option} is empty: give one or more, with commas between them")
+        check_lists({"-m/--model": self.models, "--strategy": self.strategies, **drafts})
         if "auto" in self.draft_models:  # see models.AUTO
             raise UserError("-md auto: name the drafts to compare (models pairs lists pairs)")
         if self.draft_models and self.synth_acceptance != (None,):

@@ -5,7 +5,7 @@ import pytest
 
 from architectures import TINY_MODELS
 from pipeinfer_cli import cli, show
-from random_gguf import write
+from random_gguf import copy_field, is_writers_own, write
 
 pytestmark = pytest.mark.native
 
@@ -38,11 +38,8 @@ def with_field(source, target, key, value):
     writer = gguf.GGUFWriter(target, "llama")
     writer.add_string(key, value)
     for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name in (key, "general.architecture"):
-            continue
-        kind = field.types[0]
-        sub_type = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), kind, sub_type)
+        if not is_writers_own(field) and field.name != key:
+            copy_field(field, writer, field.contents())
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     write(writer)
