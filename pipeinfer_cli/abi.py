@@ -19,6 +19,7 @@ from ctypes import (
     c_uint32,
     c_uint64,
 )
+from ctypes import c_void_p as c_draft
 from ctypes import c_void_p as c_engine
 from functools import cache
 from pathlib import Path
@@ -128,6 +129,7 @@ class EngineParams(ctypes.Structure):
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
+        ("shares_cores", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
         ("sample", SampleParams),
@@ -164,6 +166,17 @@ class QuantizeParams(ctypes.Structure):
     ]
 
 
+class DraftParams(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("model_path", c_char_p),
+        ("n_ctx", c_int32),
+        ("n_batch", c_int32),
+        ("n_threads", c_int32),
+        ("has_own_cores", c_int32),
+    ]
+
+
 # In the order of pi_abi_sizes
 MIRRORS = (
     KvOp,
@@ -176,6 +189,7 @@ MIRRORS = (
     EngineParams,
     ModelInfo,
     QuantizeParams,
+    DraftParams,
 )
 
 
@@ -256,6 +270,36 @@ def _declare(lib: Any) -> None:
         POINTER(c_float),
     ]
     lib.pi_sample_top.restype = c_int
+    # struct pi_draft * pi_draft_open(const struct pi_draft_params *, char * err, size_t);
+    lib.pi_draft_open.argtypes = [POINTER(DraftParams), c_char_p, c_size_t]
+    lib.pi_draft_open.restype = c_draft
+    # void pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
+    lib.pi_draft_vocab.argtypes = [c_draft, POINTER(c_int32), POINTER(c_int32)]
+    lib.pi_draft_vocab.restype = None
+    # void pi_draft_keep(struct pi_draft * draft, int32_t n_tokens);
+    lib.pi_draft_keep.argtypes = [c_draft, c_int32]
+    lib.pi_draft_keep.restype = None
+    # int pi_draft_feed(struct pi_draft * draft, const int32_t * tokens, int32_t n_tokens);
+    lib.pi_draft_feed.argtypes = [c_draft, POINTER(c_int32), c_int32]
+    lib.pi_draft_feed.restype = c_int
+    # int pi_draft_top(struct pi_draft * draft, int32_t n_vocab, const struct pi_sample_params *,
+    #                  int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities);
+    lib.pi_draft_top.argtypes = [
+        c_draft,
+        c_int32,
+        POINTER(SampleParams),
+        c_int32,
+        POINTER(c_int32),
+        POINTER(c_int32),
+        POINTER(c_float),
+    ]
+    lib.pi_draft_top.restype = c_int
+    # const char * pi_draft_error(struct pi_draft * draft);
+    lib.pi_draft_error.argtypes = [c_draft]
+    lib.pi_draft_error.restype = c_char_p
+    # void pi_draft_close(struct pi_draft * draft);
+    lib.pi_draft_close.argtypes = [c_draft]
+    lib.pi_draft_close.restype = None
     # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
     lib.pi_engine_open.argtypes = [POINTER(EngineParams), c_char_p, c_size_t]
     lib.pi_engine_open.restype = c_engine

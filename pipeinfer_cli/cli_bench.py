@@ -86,8 +86,13 @@ def bench(
         typer.Option("--draft-p-split", metavar="P,...", help="No branch below this confidence."),
     ] = f"{DRAFT.p_split:g}",
     draft_threads: Annotated[
-        str, typer.Option("--draft-threads", metavar="N", help="Threads of the draft model.")
-    ] = "1",
+        str,
+        typer.Option(
+            "--draft-threads",
+            metavar="N",
+            help="Threads of the draft model.  [default: what the stage beside it leaves]",
+        ),
+    ] = "",
     emulate: Annotated[
         str,
         typer.Option(
@@ -256,7 +261,9 @@ def bench(
         job={
             "n_ctx": one("-c/--ctx-size", ctx_size, integer),
             "layer_split": cfg.parse_layer_split(layer_split),
-            "draft_threads": one("--draft-threads", draft_threads, integer),
+            "draft_threads": one("--draft-threads", draft_threads, integer)
+            if draft_threads
+            else None,
             "draft_ratio": one("--draft-ratio", draft_ratio, number) if draft_ratio else None,
             "sample": SampleParams(
                 temperature=one("--temp", temp, number),

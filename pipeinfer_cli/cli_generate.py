@@ -215,11 +215,15 @@ def generate(
         ),
     ] = cfg.DEFAULT_DRAFT.p_split,
     draft_threads: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--draft-threads", parser=integer, metavar="N", help="Threads of the draft model."
+            "--draft-threads",
+            parser=integer,
+            metavar="N",
+            help="Threads of the draft model.  [default: the cores that the head's layers leave; "
+            "else all, in turn with them]",
         ),
-    ] = 1,
+    ] = None,
     prompts: batch_options.Prompts = None,
     output: batch_options.Output = None,
     resume: batch_options.Resume = False,

@@ -81,7 +81,7 @@ class JobConfig:
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
     log_file: str | None = None  # {rank} in it is the rank's
-    draft_threads: int = 1
+    draft_threads: int | None = None  # None: see launch.Seat.draft_cores
     emulate: str | None = None  # a profile's name or file; see emulation.profile_file
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see emulation.pretence.parse_acceptance

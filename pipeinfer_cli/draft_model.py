@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeinfer_cli import native
 from pipeinfer_cli.drafters import Candidate
-from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.native import DraftCores
 from pipeinfer_cli.policy import N_BATCH
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.sequences import common_prefix
-from pipeinfer_cli.vocab import bindings
+
+ONE_THREAD = DraftCores()
 
 
 class ModelDrafter:
@@ -31,32 +31,21 @@ class ModelDrafter:
         path: Path,
         *,
         n_ctx: int,
-        n_threads: int,
+        cores: DraftCores = ONE_THREAD,
         sample: SampleParams = DEFAULT_SAMPLE,
         n_shared: int | None = None,
     ) -> None:
-        self._llama = llama = bindings()
         native.capture_log()
-        self._model = llama.llama_model_load_from_file(
-            os.fsencode(path), llama.llama_model_default_params()
-        )
-        if not self._model:
-            raise UserError(f"cannot load the draft model {str(path)!r}: check -md")
-        params = llama.llama_context_default_params()
-        params.n_ctx = n_ctx + N_BATCH
-        params.n_batch = params.n_ubatch = N_BATCH
-        params.n_threads = params.n_threads_batch = n_threads
-        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        self._context = llama.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise UserError(f"no memory for the draft model {str(path)!r} with -c {n_ctx}")
-        self._memory = llama.llama_get_memory(self._context)
+        try:
+            self._model = native.DraftModel(
+                path, n_ctx=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
+            )
+        except RunError as error:
+            raise UserError(f"cannot load the draft model {str(path)!r}: {error}") from None
         self._n_ctx = n_ctx
         self._sample = sample
-        vocab = llama.llama_model_get_vocab(self._model)
-        n_tokens: int = llama.llama_vocab_n_tokens(vocab)
+        n_tokens, eos = self._model.n_vocab, self._model.eos
         self._n_vocab = n_tokens if n_shared is None else min(n_shared, n_tokens)
-        eos: int = llama.llama_vocab_eos(vocab)
         self._unknown = eos if 0 <= eos < self._n_vocab else 0
         self._cached: list[int] = []
         self._at_work = threading.Lock()  # while llama.cpp is
@@ -83,7 +72,7 @@ class ModelDrafter:
     def forget(self, sample: SampleParams) -> None:
         """Forgets the text before: the next one costs what a first one costs, and is drawn so."""
         self._sample = sample
-        self._llama.llama_memory_seq_rm(self._memory, 0, 0, -1)
+        self._model.keep(0)
         self._cached.clear()
 
     def close(self) -> None:
@@ -94,29 +83,21 @@ class ModelDrafter:
         """
         self._is_closed = True
         if self._at_work.acquire(blocking=False):
-            self._llama.llama_free(self._context)
-            self._llama.llama_model_free(self._model)
+            self._model.close()
             self._at_work.release()
 
     def _rewind(self, context: Sequence[int]) -> None:
         """Forgets what is cached beyond the context's beginning; its last token is fed anew."""
         n_keep = common_prefix(self._cached, context[:-1])
         if n_keep < len(self._cached):
-            self._llama.llama_memory_seq_rm(self._memory, 0, n_keep, -1)
+            self._model.keep(n_keep)
             del self._cached[n_keep:]
 
     def _decode(self, piece: list[int]) -> None:
         """Feeds at most N_BATCH tokens; the context has the logits after the last one then."""
-        llama = self._llama
-        known = (token if token < self._n_vocab else self._unknown for token in piece)
-        ids: Any = (llama.llama_token * len(piece))(*known)
-        status = llama.llama_decode(self._context, llama.llama_batch_get_one(ids, len(piece)))
-        assert status == 0, f"the draft model failed with {status}"
+        self._model.feed([token if token < self._n_vocab else self._unknown for token in piece])
         self._cached += piece
 
     def _drawn(self, n_candidates: int) -> list[Candidate]:
         """What may follow what is cached."""
-        logits = self._llama.llama_get_logits_ith(self._context, -1)
-        return native.sample_top_pointer(
-            logits, self._n_vocab, len(self._cached), self._sample, n_candidates
-        )
+        return self._model.top(self._n_vocab, self._sample, n_candidates)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeinfer_cli.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.native import DraftCores
 
 MAX_THREADS = 512  # of one rank: ggml's own limit
 NODE_DIR = Path("/sys/devices/system/node")
@@ -186,6 +187,26 @@ class Seat:
     def has_own_cores(self) -> bool:
         """Whether there is a core for each thread, with other ranks' threads on theirs."""
         return len(self.cpus) >= self.n_sharers * self.n_threads
+
+    def draft_cores(self, n_threads: int | None, *, beside_layers: bool) -> DraftCores:
+        """Where a draft model computes in this rank, with as many threads as asked for, if any.
+
+        Without layers, all of the rank's threads are its. Beside layers it gets the cores that
+        they leave of this rank's share, at most as many as they have; if they leave none, it has
+        all of theirs, and the two compute in turn.
+        """
+        n_left = max(1, len(self.cpus) // self.n_sharers) - self.n_threads
+        if not beside_layers:
+            return DraftCores(
+                n_threads=n_threads or self.n_threads, has_own_cores=self.has_own_cores
+            )
+        if n_threads is None:
+            n_threads = min(n_left, self.n_threads) if n_left > 0 else self.n_threads
+        return DraftCores(
+            n_threads=n_threads,
+            shares_cores=n_threads > n_left,
+            has_own_cores=self.has_own_cores,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
     c_char,
@@ -18,7 +18,7 @@ from ctypes import (
     c_uint64,
 )
 from dataclasses import astuple, dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,12 +196,15 @@ def sample_top_pointer(
 
     Each with its probability, as there. Fewer than n if filters or the vocabulary leave fewer.
     """
+    return _top(partial(abi.load().pi_sample_top, logits, n_vocab, position), params, n)
+
+
+def _top(call: Callable[..., int], params: SampleParams, n: int) -> list[tuple[int, float]]:
+    """The tokens and probabilities that pi_sample_top or pi_draft_top fills in."""
     tokens = (c_int32 * MAX_TOP)()
     probabilities = (c_float * MAX_TOP)()
     n_found = c_int32()
-    status = abi.load().pi_sample_top(
-        logits, n_vocab, position, _native_sample(params), n, n_found, tokens, probabilities
-    )
+    status = call(_native_sample(params), n, n_found, tokens, probabilities)
     assert status == OK, f"n_vocab is 1 or more, position 0 or more, and n 1 to {MAX_TOP}"
     return list(zip(tokens[: n_found.value], probabilities[: n_found.value], strict=True))
 
@@ -227,6 +230,55 @@ def _native_emulation(emulation: RankEmulation | None) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftCores:
+    """With how many threads a draft model computes in the head's process, and on which cores."""
+
+    n_threads: int = 1
+    shares_cores: bool = False  # with the head's stage: one of the two computes at a time
+    has_own_cores: bool = False  # idle threads may spin
+
+
+class DraftModel:
+    """A small model in this process, used by one thread at a time. RunError if loading fails."""
+
+    def __init__(self, path: Path, *, n_ctx: int, n_batch: int, cores: DraftCores) -> None:
+        self._lib = abi.load()
+        params = abi.DraftParams(
+            os.fsencode(path),
+            n_ctx,
+            n_batch,
+            cores.n_threads,
+            cores.has_own_cores,
+        )
+        err = ctypes.create_string_buffer(ERROR_BYTES)
+        self._handle = self._lib.pi_draft_open(params, err, ERROR_BYTES)
+        if not self._handle:
+            raise RunError(_text(err.value))
+        n_tokens, eos = c_int32(), c_int32()
+        self._lib.pi_draft_vocab(self._handle, n_tokens, eos)
+        self.n_vocab, self.eos = n_tokens.value, eos.value  # eos is -1 if there is none
+
+    def keep(self, n_tokens: int) -> None:
+        """Forgets what was fed after the first n tokens."""
+        self._lib.pi_draft_keep(self._handle, n_tokens)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Feeds at most n_batch tokens after those before."""
+        ids = (c_int32 * len(tokens))(*tokens)
+        if self._lib.pi_draft_feed(self._handle, ids, len(tokens)) != OK:
+            raise RunError(f"the draft model: {_text(self._lib.pi_draft_error(self._handle))}")
+
+    def top(self, n_vocab: int, params: SampleParams, n: int) -> list[tuple[int, float]]:
+        """What may follow, of the first n_vocab ids: as `sample_top`."""
+        return _top(partial(self._lib.pi_draft_top, self._handle, n_vocab), params, n)
+
+    def close(self) -> None:
+        """Frees everything."""
+        handle, self._handle = self._handle, None
+        self._lib.pi_draft_close(handle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """This rank's place in the pipeline; see struct pi_engine_params."""
 
@@ -239,7 +291,8 @@ class EngineConfig:
     n_ctx: int
     n_batch: int  # most tokens in a run
     n_threads: int
-    has_own_cores: bool = False  # a core for each compute thread: idle ranks may spin
+    has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
+    shares_cores: bool = False  # with draft models of this process: one at a time computes
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else

@@ -22,6 +22,7 @@ from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserErro
 from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.logs import LOG
 from pipeinfer_cli.native import (
+    DraftCores,
     Engine,
     EngineConfig,
     ModelInfo,
@@ -54,6 +55,7 @@ class Plan:
     model: ModelInfo
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
+    draft_cores: DraftCores  # of a draft model in the head
     n_cells: int  # of the KV caches: the branches of token trees take some besides
     profile: Profile | None = None  # of the emulated cluster
     seats: tuple[Seat, ...] = ()  # per rank
@@ -153,6 +155,7 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
         model=info,
         layers=placed.layers,
         n_ctx=config.n_ctx,
+        draft_cores=_draft_cores(config, seats, placed.layers),
         n_cells=max(N_BATCH, config.n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         seats=tuple(seats),
@@ -188,9 +191,15 @@ def _place_layers(
         seats,
         placed.layers,
         may_move=config.layer_split is None and sharded is None,
-        draft_threads=config.draft_threads,
+        draft_threads=_draft_cores(config, seats, placed.layers).n_threads,
         verbose=config.verbose,
     )
+
+
+def _draft_cores(
+    config: JobConfig, seats: Sequence[Seat], layers: Sequence[LayerRange]
+) -> DraftCores:
+    return seats[0].draft_cores(config.draft_threads, beside_layers=len(layers[0]) > 0)
 
 
 def _spare_cells(config: JobConfig, depth: int) -> int:
@@ -257,6 +266,7 @@ def _engine_config(
         n_batch=N_BATCH,
         n_threads=seat.n_threads,
         has_own_cores=not profile and seat.has_own_cores,
+        shares_cores=rank == 0 and plan.draft_cores.shares_cores,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,

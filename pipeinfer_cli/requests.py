@@ -25,7 +25,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import Pipeline, TokenStream
 from pipeinfer_cli.many import Many
-from pipeinfer_cli.native import Engine, read_model_info
+from pipeinfer_cli.native import DraftCores, Engine, read_model_info
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.policy import N_BATCH, Ablation, DraftConfig, DrafterKind, Policy, Strategy
@@ -221,9 +221,10 @@ class Drafters:
     A draft model is loaded once for each slot, and serves one request after the other.
     """
 
-    def __init__(self, config: JobConfig, vocab: Vocab) -> None:
+    def __init__(self, config: JobConfig, vocab: Vocab, cores: DraftCores) -> None:
         self._config = config
         self._vocab = vocab
+        self._cores = cores
         self._models: dict[tuple[Path, int], ModelDrafter] = {}
 
     def make(
@@ -263,7 +264,7 @@ class Drafters:
             self._models[path, slot] = ModelDrafter(
                 path,
                 n_ctx=config.n_ctx,
-                n_threads=config.draft_threads,
+                cores=self._cores,
                 sample=config.sample,
                 n_shared=shared.n_shared,
             )

@@ -78,7 +78,7 @@ def make_request(
         strategy=config.strategy,
         ablations=config.ablations,
         draft=config.draft,
-        drafter=Drafters(config, vocab).make(
+        drafter=Drafters(config, vocab, plan.draft_cores).make(
             "none" if is_plain else config.drafter, config.draft_model
         ),
         prior=plan.prior(config.draft_model),

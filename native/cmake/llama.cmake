@@ -2,6 +2,11 @@
 # as they are; only defaults are set here.
 set(BUILD_SHARED_LIBS ON)
 set(GGML_NATIVE ON CACHE BOOL "ggml: optimize the build for the current system")
+if(NOT PIPEINFER_REFERENCE)
+    # libgomp keeps a team for each thread that ever computed, and has barriers sleep once the teams together have
+    # more threads than there are cores: contexts have a ggml threadpool instead.
+    set(GGML_OPENMP OFF CACHE BOOL "ggml: use OpenMP")
+endif()
 foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
     set(LLAMA_BUILD_${part} OFF CACHE INTERNAL "")
 endforeach()

@@ -139,9 +139,10 @@ struct pi_engine_params {
     int32_t      n_ctx; // cells of the KV cache, for the tokens of all branches; a multiple of 256 is made of it
     int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
-    int32_t      has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle ranks may spin
-    int32_t      comm_data; // Fortran handles of two communicators with the ranks of the job
-    int32_t      comm_control;
+    int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
+    int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
+    int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
+    int32_t comm_control;
 
     struct pi_sample_params     sample;
     const struct pi_emulation * emulation; // NULL: none
@@ -171,11 +172,20 @@ struct pi_quantize_params {
     const char *    note_how; // .how: what was changed
 };
 
+struct pi_draft_params {
+    const char * model_path;
+    int32_t      n_ctx; // most tokens at a time
+    int32_t      n_batch; // most tokens of one pi_draft_feed
+    int32_t      n_threads; // compute threads of its own
+    int32_t      has_own_cores; // 1: idle threads may spin
+};
+
 struct pi_engine;
+struct pi_draft;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_model_info, pi_quantize_params
-PI_API void pi_abi_sizes(size_t sizes[10]);
+// pi_model_info, pi_quantize_params, pi_draft_params
+PI_API void pi_abi_sizes(size_t sizes[11]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
@@ -214,6 +224,21 @@ PI_API int pi_sample(const float * logits, int32_t n_vocab, int32_t position, co
 PI_API int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position,
                          const struct pi_sample_params * params, int32_t n_max, int32_t * n, int32_t * tokens,
                          float * probabilities);
+
+// A draft model in the head's process, used by one thread at a time. Draft models of one process compute in turn. It holds the tokens that it was fed, in order.
+// NULL with one line in err on failure; nothing is left behind then.
+PI_API struct pi_draft * pi_draft_open(const struct pi_draft_params * params, char * err, size_t err_size);
+// Of its vocabulary: the number of tokens, and the id that ends a text (-1: none).
+PI_API void              pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
+// Forget the tokens that were fed after the first n_tokens.
+PI_API void              pi_draft_keep(struct pi_draft * draft, int32_t n_tokens);
+// Feed n_tokens (at most n_batch) after those before. PI_ERR_FAILED if llama.cpp fails; pi_draft_error says why.
+PI_API int               pi_draft_feed(struct pi_draft * draft, const int32_t * tokens, int32_t n_tokens);
+// What may follow the last token that was fed: as pi_sample_top, of the first n_vocab ids.
+PI_API int pi_draft_top(struct pi_draft * draft, int32_t n_vocab, const struct pi_sample_params * params, int32_t n_max,
+                        int32_t * n, int32_t * tokens, float * probabilities);
+PI_API const char * pi_draft_error(struct pi_draft * draft);
+PI_API void         pi_draft_close(struct pi_draft * draft);
 
 // Load this rank's layers and start its threads. NULL with one line in err on failure; nothing is left behind then.
 PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, char * err, size_t err_size);

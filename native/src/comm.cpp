@@ -2,6 +2,7 @@
 
 #include "emulation.h"
 #include "stage.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,16 +12,17 @@
 
 static constexpr int TAG = 1;
 
-// While this process does not compute, its cores are free for its comm thread to spin on: for so long, then it pauses.
-static constexpr uint64_t SPIN_US        = 100000;
-// Where cores are shared, it spins no longer than the next message in a burst may take.
+// While this process does not compute, its comm thread spins for so long, then it pauses between polls. On cores of its
+// own it can wait for the other stages of a short pass; where cores are shared, for the next message in a burst.
+static constexpr uint64_t SPIN_US        = 1000;
 static constexpr uint64_t SHARED_SPIN_US = 50;
 
-// A poll costs a few microseconds of a core that others may need. While nothing comes, the pauses grow with the time
-// that nothing has come: they add at most this fraction to it.
-static constexpr uint64_t IDLE_FRACTION = 64;
-static constexpr uint64_t MIN_PAUSE_US  = 50;
-static constexpr uint64_t MAX_PAUSE_US  = 1000;
+// A poll costs a few microseconds of a core. While nothing comes, the pauses grow with the time that nothing has come:
+// they add at most this fraction to it.
+static constexpr uint64_t IDLE_FRACTION        = 256;
+static constexpr uint64_t SHARED_IDLE_FRACTION = 64;
+static constexpr uint64_t MIN_PAUSE_US         = 50;
+static constexpr uint64_t MAX_PAUSE_US         = 1000;
 
 // A stage that computes needs nothing from its comm thread but cancels, and those within a millisecond.
 static constexpr uint64_t COMPUTING_PAUSE_US = 500;
@@ -88,6 +90,7 @@ void comm::enqueue(outgoing message) {
 }
 
 void comm::loop() {
+    name_thread("pi-comm");
     wait_precisely(); // or a short sleep would take twice as long
     try {
         post_data();
@@ -188,8 +191,9 @@ void comm::rest() {
         std::this_thread::yield();
         return;
     }
-    uint64_t pause_us =
-        is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / IDLE_FRACTION, MIN_PAUSE_US, MAX_PAUSE_US);
+    const uint64_t fraction = params_.has_own_cores ? IDLE_FRACTION : SHARED_IDLE_FRACTION;
+
+    uint64_t pause_us = is_computing ? COMPUTING_PAUSE_US : std::clamp(idle_us / fraction, MIN_PAUSE_US, MAX_PAUSE_US);
     if (params_.pause_us > 0 && sends_.empty()) {
         pause_us = params_.pause_us;
     }

@@ -14,17 +14,19 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
         return nullptr;
     }
     stage_params stage_params;
-    stage_params.model_path  = params.model_path;
-    stage_params.layer_first = params.layer_first;
-    stage_params.layer_last  = params.layer_last;
-    stage_params.index       = params.rank - params.stage_rank0;
-    stage_params.is_first    = params.rank == params.stage_rank0;
-    stage_params.is_last     = params.rank == params.n_ranks - 1;
-    stage_params.n_ctx       = params.n_ctx;
-    stage_params.n_batch     = params.n_batch;
-    stage_params.n_threads   = params.n_threads;
-    stage_params.sample      = params.sample;
-    stage_params.emulation   = params.emulation;
+    stage_params.model_path    = params.model_path;
+    stage_params.layer_first   = params.layer_first;
+    stage_params.layer_last    = params.layer_last;
+    stage_params.index         = params.rank - params.stage_rank0;
+    stage_params.is_first      = params.rank == params.stage_rank0;
+    stage_params.is_last       = params.rank == params.n_ranks - 1;
+    stage_params.n_ctx         = params.n_ctx;
+    stage_params.n_batch       = params.n_batch;
+    stage_params.n_threads     = params.n_threads;
+    stage_params.has_own_cores = params.has_own_cores != 0;
+    stage_params.takes_turns   = params.shares_cores != 0;
+    stage_params.sample        = params.sample;
+    stage_params.emulation     = params.emulation;
     return std::make_unique<stage>(stage_params);
 }
 
@@ -71,7 +73,15 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
     }
     // now that all is there that the threads use
     if (stage_) {
-        compute_thread_ = std::thread([this] { compute_loop(); });
+        std::promise<void> warm;
+        std::future<void>  is_warm = warm.get_future();
+        compute_thread_ = std::thread([this, warm = std::move(warm)]() mutable { compute_loop(std::move(warm)); });
+        try {
+            is_warm.get();
+        } catch (...) {
+            compute_thread_.join();
+            throw;
+        }
     }
     if (comm_) {
         comm_->start();
@@ -312,9 +322,17 @@ pi_status pi_engine::nudge() {
     return PI_OK;
 }
 
-void pi_engine::compute_loop() {
+void pi_engine::compute_loop(std::promise<void> warm) {
+    name_thread("pi-compute");
     if (link_) {
         wait_precisely();
+    }
+    try {
+        stage_->warm_up(); // here, so that only this thread ever computes
+        warm.set_value();
+    } catch (...) {
+        warm.set_exception(std::current_exception());
+        return;
     }
     compute_runs();
     compute_over_.push(true);

@@ -7,6 +7,7 @@
 #include "stage.h"
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,7 +49,7 @@ struct pi_engine {
     std::string last_error; // what pi_last_error hands out
 
   private:
-    void      compute_loop();
+    void      compute_loop(std::promise<void> warm);
     void      compute_runs();
     void      hand_on(run_state run);
     void      on_data(const uint8_t * data, size_t size);

@@ -2,6 +2,7 @@
 
 #include "pipeinfer.h"
 
+#include "draft.h"
 #include "engine.h"
 #include "log.h"
 #include "sampler.h"
@@ -11,13 +12,13 @@
 #include <cstdio>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[10]) {
+void pi_abi_sizes(size_t sizes[11]) {
     const size_t all[] = {
-        sizeof(pi_kv_op),      sizeof(pi_token),           sizeof(pi_run),       sizeof(pi_stage_time),
-        sizeof(pi_result),     sizeof(pi_sample_params),   sizeof(pi_emulation), sizeof(pi_engine_params),
-        sizeof(pi_model_info), sizeof(pi_quantize_params),
+        sizeof(pi_kv_op),      sizeof(pi_token),           sizeof(pi_run),          sizeof(pi_stage_time),
+        sizeof(pi_result),     sizeof(pi_sample_params),   sizeof(pi_emulation),    sizeof(pi_engine_params),
+        sizeof(pi_model_info), sizeof(pi_quantize_params), sizeof(pi_draft_params),
     };
-    for (size_t i = 0; i < 10; i++) {
+    for (size_t i = 0; i < 11; i++) {
         sizes[i] = all[i];
     }
 }
@@ -48,15 +49,59 @@ int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position, const
     return PI_OK;
 }
 
-pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t err_size) {
+// A new object, or nullptr with what is wrong in err.
+template <typename T, typename P> static T * opened(const P & params, char * err, size_t err_size) {
     static std::once_flag backend;
     std::call_once(backend, llama_backend_init);
     try {
-        return new pi_engine(*params);
+        return new T(params);
     } catch (const std::exception & error) {
         snprintf(err, err_size, "%s", error.what());
         return nullptr;
     }
+}
+
+pi_draft * pi_draft_open(const pi_draft_params * params, char * err, size_t err_size) {
+    return opened<pi_draft>(*params, err, err_size);
+}
+
+void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
+    draft->vocab(*n_tokens, *eos);
+}
+
+void pi_draft_keep(pi_draft * draft, int32_t n_tokens) {
+    draft->keep(n_tokens);
+}
+
+int pi_draft_feed(pi_draft * draft, const int32_t * tokens, int32_t n_tokens) {
+    try {
+        draft->feed(tokens, n_tokens);
+        return PI_OK;
+    } catch (const std::exception & error) {
+        draft->last_error = error.what();
+        return PI_ERR_FAILED;
+    }
+}
+
+int pi_draft_top(pi_draft * draft, int32_t n_vocab, const pi_sample_params * params, int32_t n_max, int32_t * n,
+                 int32_t * tokens, float * probabilities) {
+    if (n_vocab < 1 || n_max < 1 || n_max > PI_MAX_TOP) {
+        return PI_ERR_INVALID;
+    }
+    *n = draft->top(n_vocab, *params, n_max, tokens, probabilities);
+    return PI_OK;
+}
+
+const char * pi_draft_error(pi_draft * draft) {
+    return draft->last_error.c_str();
+}
+
+void pi_draft_close(pi_draft * draft) {
+    delete draft;
+}
+
+pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t err_size) {
+    return opened<pi_engine>(*params, err, err_size);
 }
 
 // What a call returns if it runs out of memory, or of threads.

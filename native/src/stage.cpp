@@ -163,11 +163,14 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
     return context;
 }
 
-stage::stage(const stage_params & params) : params_(params) {
+stage::stage(const stage_params & params) :
+    params_(params),
+    threads_({ "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns }) {
     const auto should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
 
     model_.reset(load_layers(params));
     context_.reset(make_context(model_.get(), params, should_abort, &cancels));
+    threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
     if (params.emulation) {
         clock_.emplace(*params.emulation);
@@ -175,8 +178,6 @@ stage::stage(const stage_params & params) : params_(params) {
 
     n_embd_  = llama_model_n_embd(model_.get());
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model_.get()));
-
-    warm_up();
 }
 
 stage::~stage() = default;
@@ -258,7 +259,11 @@ bool stage::compute(run_state & run) {
         throw std::runtime_error("hidden states of another width came in: do all ranks have the same model file?");
     }
     log_reset_errors();
-    const int32_t status = llama_decode(context_.get(), batch_->fill(run, params_.is_first, params_.is_last));
+    int32_t status = 0;
+    {
+        const compute_threads::turn turn(threads_);
+        status = llama_decode(context_.get(), batch_->fill(run, params_.is_first, params_.is_last));
+    }
 
     switch (status) {
         case 0:

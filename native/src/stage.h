@@ -1,6 +1,7 @@
 #pragma once
 
 #include "emulation.h"
+#include "threads.h"
 #include "wire.h"
 
 #include <atomic>
@@ -26,6 +27,8 @@ struct stage_params {
     int32_t     n_ctx;
     int32_t     n_batch;
     int32_t     n_threads;
+    bool        has_own_cores;
+    bool        takes_turns; // with a draft model of this process
 
     pi_sample_params     sample;
     const pi_emulation * emulation; // NULL: none; read when the stage is made
@@ -72,12 +75,15 @@ class cancel_board {
     std::atomic<uint64_t>   n_checks_{ 0 };
 };
 
-// A stage: a range of the target's layers and their KV cache. Used by one thread, but for `cancels`.
+// A stage: a range of the target's layers and their KV cache. Used by one thread once it is made, but for `cancels`.
 class stage {
   public:
-    // Loads the layers and runs them once, so that the weights are in memory. Throws std::runtime_error.
+    // Loads the layers. Throws std::runtime_error.
     explicit stage(const stage_params & params);
     ~stage();
+
+    // Computes a token and forgets it, so that the weights are in memory. Throws std::runtime_error.
+    void warm_up();
 
     // Apply the run's KV operations and compute it: tokens (first stage) or hidden states become hidden states, or rows
     // on the last stage. A cancelled run keeps its KV operations only. Throws std::runtime_error when the run cannot be
@@ -97,7 +103,6 @@ class stage {
     bool compute(run_state & run);   // false: aborted
     void sample(run_state & run);
     void remove_cells(const run_state & run);
-    void warm_up();
 
     struct model_deleter {
         void operator()(llama_model * model) const;
@@ -109,6 +114,7 @@ class stage {
 
     stage_params                                    params_;
     std::optional<emulated_clock>                   clock_; // of an emulated machine
+    compute_threads                                 threads_;
     std::unique_ptr<llama_model, model_deleter>     model_;
     std::unique_ptr<llama_context, context_deleter> context_;
     std::unique_ptr<batch_arrays>                   batch_;

@@ -43,7 +43,7 @@ class BatchWork:
         self._sink, self._before = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-        self._drafters = Drafters(config, self._vocab)
+        self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         if config.strategy != "iterative":  # what is wrong with a draft model is said now
             self._drafters.make(config.drafter, config.draft_model)
 

@@ -38,7 +38,7 @@ class GroupWork:
         self._vocab = Vocab(plan.files.head_path, verbose=group.verbose)
         self._prompts = [self._vocab.tokenize(prompt.text) for prompt in group.prompts]
         self._check_room()
-        self._drafters = Drafters(group, self._vocab)
+        self._drafters = Drafters(group, self._vocab, plan.draft_cores)
         for variant in group.variants:  # what is wrong with a draft model is said now
             self._drafters.make(variant.drafter, variant.draft_model)
         self._texts: dict[int, tuple[int, ...]] = {}  # the tokens of whole answers, by prompt

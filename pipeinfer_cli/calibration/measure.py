@@ -54,7 +54,7 @@ class CalibrateWork:
             )
         vocab = Vocab(plan.files.head_path, verbose=job.verbose)
         self._text = some_text(vocab, self._n_context + max(SIZES))
-        self._drafters = Drafters(job, vocab)
+        self._drafters = Drafters(job, vocab, plan.draft_cores)
         drafter = self._drafters.make("model" if job.draft_model else "ngram", job.draft_model)
         assert drafter is not None
         self._drafter = drafter
@@ -79,7 +79,7 @@ class CalibrateWork:
             layers=plan.layers,
             output_ms=found.output_ms,
             draft_model=file_digest(models.resolve(job.draft_model)) if job.draft_model else "",
-            draft_threads=job.draft_threads,
+            draft_threads=plan.draft_cores.n_threads,
         )
         for line in summary(calibration):
             print(f"pipeinfer: {line}", file=sys.stderr)

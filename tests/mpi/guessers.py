@@ -33,7 +33,7 @@ class Teller:
 
 @cache
 def load(path, n_ctx, sample):
-    return ModelDrafter(path, n_ctx=n_ctx, n_threads=1, sample=sample)
+    return ModelDrafter(path, n_ctx=n_ctx, sample=sample)
 
 
 def make_guesser(name, request, prompt, truth):

@@ -1,11 +1,9 @@
 """N-gram lookup, the order of drafters, and the thread that drafts."""
 
-import ctypes
 import signal
 import threading
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -154,49 +152,37 @@ def test_what_the_drafter_raises_reaches_the_head():
     thread.close()
 
 
-class SlowLlama:
-    """As much of llama.cpp as a drafter needs; it decodes when it is allowed to."""
+class SlowModel:
+    """What a drafter needs of a model; it decodes when it is allowed to."""
 
-    LLAMA_FLASH_ATTN_TYPE_ENABLED = 1
-    llama_token = ctypes.c_int32
+    n_vocab, eos = 1 << 20, 0
 
     def __init__(self):
         self.decoding, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         self.decoded = []
         self.is_freed = False
 
-    def llama_context_default_params(self):
-        return SimpleNamespace()
+    def keep(self, n_tokens):
+        pass
 
-    def llama_vocab_n_tokens(self, _):
-        return 1 << 20
+    def top(self, n_vocab, params, n):
+        return [(7, 1.0)]
 
-    def llama_vocab_eos(self, _):
-        return 0
-
-    def llama_batch_get_one(self, ids, n):
-        return list(ids)
-
-    def llama_decode(self, _, ids):
+    def feed(self, ids):
         self.decoding.release()
         assert self.go_on.acquire(timeout=WAIT_S)
         assert not self.is_freed
         self.decoded += ids
-        return 0
 
-    def llama_free(self, _):
+    def close(self):
         self.is_freed = True
-
-    def __getattr__(self, name):
-        return lambda *_: 1
 
 
 @pytest.fixture
 def llama(monkeypatch):
-    slow = SlowLlama()
-    monkeypatch.setattr(draft_model, "bindings", lambda: slow)
+    slow = SlowModel()
     monkeypatch.setattr(draft_model.native, "capture_log", lambda: None)
-    monkeypatch.setattr(draft_model.native, "sample_top_pointer", lambda *_: [(7, 1.0)])
+    monkeypatch.setattr(draft_model.native, "DraftModel", lambda *_, **__: slow)
     return slow
 
 
@@ -204,7 +190,7 @@ LONG = tuple(range(5 * N_BATCH + 3))
 
 
 def test_a_draft_model_stops_reading_where_its_draft_is_not_wanted_any_more(llama):
-    model, arrived = ModelDrafter(Path("m"), n_ctx=1000, n_threads=1), threading.Semaphore(0)
+    model, arrived = ModelDrafter(Path("m"), n_ctx=1000), threading.Semaphore(0)
     thread = DraftThread(model, arrived.release)
     thread.request(DraftRequest(epoch=1, context=LONG, n_max=1))
     assert llama.decoding.acquire(timeout=WAIT_S)
@@ -225,7 +211,7 @@ def test_a_signal_that_ends_the_wait_for_a_drafter_leaves_its_model_alone(llama)
     def interrupt(signum, _frame):
         raise Interrupted(signum)
 
-    model, arrived = ModelDrafter(Path("m"), n_ctx=1000, n_threads=1), threading.Semaphore(0)
+    model, arrived = ModelDrafter(Path("m"), n_ctx=1000), threading.Semaphore(0)
     thread = DraftThread(model, arrived.release)
     thread.request(DraftRequest(epoch=1, context=LONG, n_max=1))
     assert llama.decoding.acquire(timeout=WAIT_S)

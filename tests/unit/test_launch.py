@@ -523,3 +523,24 @@ def test_what_a_failing_launcher_says_is_passed_on(jobs: Jobs, tmp_path: Path) -
     code, out, err = jobs.run(2)
     assert (code, out, len(err)) == (1, "", 1)
     assert err[0].endswith("ended with exit code 7: no slots left")
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "n_sharers", "n_threads", "asked", "beside_layers", "expected"),
+    [
+        pytest.param(64, 1, 64, None, True, (64, True), id="nothing is left: all, in turn"),
+        pytest.param(64, 1, 48, None, True, (16, False), id="what is left"),
+        pytest.param(64, 1, 8, None, True, (8, False), id="at most as many as the layers have"),
+        pytest.param(64, 1, 48, 17, True, (17, True), id="more than is left was asked for"),
+        pytest.param(64, 1, 48, 4, True, (4, False), id="less was asked for"),
+        pytest.param(64, 1, 64, None, False, (64, False), id="no layers: all of the rank's"),
+        pytest.param(2, 3, 1, None, False, (1, False), id="more ranks than cores"),
+        pytest.param(2, 3, 1, None, True, (1, True), id="more ranks than cores, layers"),
+    ],
+)
+def test_cores_of_a_draft_model(n_cores, n_sharers, n_threads, asked, beside_layers, expected):
+    seat = launch.Seat(
+        host="h", n_threads=n_threads, cpus=frozenset(range(n_cores)), n_sharers=n_sharers
+    )
+    cores = seat.draft_cores(asked, beside_layers=beside_layers)
+    assert (cores.n_threads, cores.shares_cores) == expected
