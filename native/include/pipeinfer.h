@@ -33,6 +33,7 @@ enum pi_limits {
     PI_MAX_SEQ     = 256, // sequence ids are [0, PI_MAX_SEQ)
     PI_MAX_THREADS = 512, // ggml's own limit
     PI_MAX_TOP     = 16, // tokens of one pi_sample_top
+    PI_MAX_ROWS    = 32, // tokens of a run that want a row
 };
 
 enum pi_kv_kind {

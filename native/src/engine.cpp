@@ -161,6 +161,7 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
         }
     }
     int64_t n_seq_ids = 0;
+    int32_t n_rows    = 0;
     for (int32_t i = 0; i < run.n_tokens; i++) {
         if (run.tokens[i].n_seq < 1 || run.tokens[i].n_seq > PI_MAX_SEQ || run.tokens[i].position < 0) {
             return "a token needs a position and 1 to PI_MAX_SEQ sequence ids";
@@ -172,6 +173,10 @@ static const char * find_fault(const pi_run & run, uint64_t last_run_id, const p
             return "sample is -1 or an index into the run's samples";
         }
         n_seq_ids += run.tokens[i].n_seq;
+        n_rows += run.tokens[i].want;
+    }
+    if (n_rows > PI_MAX_ROWS) {
+        return "more than PI_MAX_ROWS tokens want a row";
     }
     if (n_seq_ids != run.n_seq_ids) {
         return "n_seq_ids is not the sum of the tokens' n_seq";

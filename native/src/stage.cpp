@@ -137,10 +137,12 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
                                     ggml_abort_callback abort_callback, void * abort_data) {
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx           = uint32_t(params.n_ctx);
-    context_params.n_batch         = uint32_t(params.n_batch);
-    context_params.n_ubatch        = uint32_t(params.n_batch);
-    context_params.n_outputs_max   = uint32_t(params.n_batch);
+    context_params.n_ctx    = uint32_t(params.n_ctx);
+    context_params.n_batch  = uint32_t(params.n_batch);
+    context_params.n_ubatch = uint32_t(params.n_batch);
+    // a stage that is not the last hands on every row
+    context_params.n_outputs_max =
+        uint32_t(params.is_last ? std::min<int32_t>(params.n_batch, PI_MAX_ROWS) : params.n_batch);
     context_params.n_seq_max       = PI_MAX_SEQ;
     context_params.kv_unified      = true; // sequences share the cells, so that copying one is free
     context_params.n_threads       = params.n_threads;
