@@ -42,6 +42,8 @@ FORMATS = {  # value type to struct format
     11: "<q",
     12: "<d",
 }
+LENGTH = struct.Struct("<Q")  # of a text
+BLOCK_BYTES = 1 << 20
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -244,12 +246,23 @@ class _Parser:
     def _skip_array(self, name: str, element: int, count: int) -> None:
         if element == STRING:
             self._check_count(f"elements of {name!r}", count, 8)
-            for _ in range(count):
-                self._skip(self._number("<Q"))
+            self._skip_texts(count)
         elif element in FORMATS:
             self._skip(count * struct.calcsize(FORMATS[element]))
         else:
             raise self._damaged(f"{name!r} has elements of the unknown type {element}")
+
+    def _skip_texts(self, count: int) -> None:
+        """In blocks, since a vocabulary has some hundred thousand."""
+        length_at = LENGTH.unpack_from
+        while count > 0:
+            block = self._file.read(BLOCK_BYTES)
+            self._file.seek(self._at)
+            passed, last = 0, len(block) - LENGTH.size
+            while count > 0 and passed <= last:
+                passed += LENGTH.size + length_at(block, passed)[0]
+                count -= 1
+            self._skip(passed or LENGTH.size)  # fewer bytes than a length: beyond the end
 
     def _alignment(self, fields: dict[str, Field]) -> int:
         field = fields.get("general.alignment")
