@@ -23,8 +23,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeinfer_cli import abi
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
@@ -35,6 +33,7 @@ from pipeinfer_cli.watchdog.beat import Beat
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import numpy as np
     import numpy.typing as npt
 
 MAX_LAYERS = 512
@@ -159,7 +158,7 @@ def sample(
 
     `logits` is float32 `[n_vocab]`, contiguous, of the token before that position.
     """
-    assert logits.dtype == np.float32 and logits.ndim == 1 and logits.flags.c_contiguous
+    assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
     return sample_pointer(logits.ctypes.data_as(POINTER(c_float)), len(logits), position, params)
 
 
@@ -184,7 +183,7 @@ def sample_top(
     logits: npt.NDArray[np.float32], position: int, params: SampleParams, n: int
 ) -> list[tuple[int, float]]:
     """As `sample_top_pointer`; `logits` is float32 `[n_vocab]`, contiguous."""
-    assert logits.dtype == np.float32 and logits.ndim == 1 and logits.flags.c_contiguous
+    assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
     pointer = logits.ctypes.data_as(POINTER(c_float))
     return sample_top_pointer(pointer, len(logits), position, params, n)
 
@@ -442,6 +441,8 @@ class Engine:
 
         Only while no run is in flight.
         """
+        import numpy as np  # takes longer to import than all of ours
+
         logits = self._lib.pi_last_logits(self._handle)
         return np.ctypeslib.as_array(logits, (n_vocab,)).copy() if logits else None
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.native import ModelInfo, stage_archs
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
 
@@ -68,6 +67,8 @@ def split_by_time(times: npt.NDArray[np.float64]) -> tuple[LayerRange, ...]:
 
     `times` is float64 `[n_stages, n_layer]`: what each layer takes on each stage.
     """
+    import numpy as np  # of a job without a calibration, nothing needs it
+
     n_stages, n_layer = times.shape
     assert 1 <= n_stages <= n_layer
     until = np.concatenate([np.zeros((n_stages, 1)), np.cumsum(times, axis=1)], axis=1)

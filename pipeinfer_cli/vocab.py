@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,6 @@ TYPES = {  # enum llama_token_attr; its other bits say how a text is cut into to
 }
 TYPE_BITS = sum(TYPES)
 
-Message = Mapping[str, str]  # role and content
 Entry = tuple[bytes, int]  # a token's text and type
 
 
@@ -44,7 +45,7 @@ class Vocab:
 
     def __init__(self, model_path: Path, *, verbose: bool = False) -> None:
         self._llama = llama = bindings()
-        native.capture_log(verbose=verbose)  # importing the bindings has set a log of their own
+        native.capture_log(verbose=verbose)  # llama_cpp, if it was run, has set its own
         params = llama.llama_model_default_params()
         params.vocab_only = True
         self._model = llama.llama_model_load_from_file(os.fsencode(model_path), params)
@@ -158,24 +159,25 @@ class Vocab:
         return bytes(data.value).decode(errors="replace") if count > 0 else ""
 
 
+@cache
 def bindings() -> Any:
-    """llama_cpp's low-level module, bound to our libllama."""
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(abi.lib_dir())
-    import llama_cpp.llama_cpp as llama
+    """llama_cpp's low-level module, bound to our libllama.
 
-    return llama
-
-
-def chat_formatter(template: str, *, bos: str, eos: str) -> Callable[[Sequence[Message]], str]:
-    """Renders a chat template (Jinja2, in a sandbox) with a beginning of the next answer.
-
-    Both this and the function that it returns raise whatever Jinja2 and the template want.
+    The package around it is not run: it would import numpy, Jinja2 and more, which take a tenth of
+    a second, and take over llama.cpp's log.
     """
-    bindings()
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(abi.lib_dir())
+    spec = find_spec("llama_cpp")
+    if spec is None or "llama_cpp" in sys.modules:
+        import llama_cpp.llama_cpp as llama
 
-    formatter = Jinja2ChatFormatter(template=template, bos_token=bos, eos_token=eos)
-    return lambda messages: str(formatter(messages=list(messages)).prompt)
+        return llama
+    sys.modules["llama_cpp"] = module_from_spec(spec)
+    try:
+        import llama_cpp.llama_cpp as llama
+    finally:
+        del sys.modules["llama_cpp"]
+    return llama
 
 
 def _id_or_none(token: int) -> int | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from pipeinfer_cli.calibration.entry import Calibration
 from pipeinfer_cli.emulation.profile import StageCurve
 from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.split import LayerRange, split_by_time
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SIZES = (1, 2, 4, 8, 16, 32)  # tokens of the runs that are measured
 
@@ -88,6 +90,8 @@ def layer_times(
     measured, counts with the last layer; the token embedding, hardly any time, with the first
     stage's layers.
     """
+    import numpy as np  # of a job without a calibration, nothing needs it
+
     n_bytes = np.array(ranks.layer_bytes, dtype=np.float64)
     held = [each for each in calibration.layers if len(each)]
     rows = []

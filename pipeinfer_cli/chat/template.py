@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NoReturn
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.vocab import Message, Vocab, chat_formatter
+from pipeinfer_cli.vocab import Vocab
 
+Message = Mapping[str, str]  # role and content
 Render = Callable[[Sequence[Message]], str]
 
 
@@ -73,6 +78,51 @@ class ChatTemplate:
             return system.strip() in self._render(messages)
         except Exception:  # noqa: BLE001 (said when it fails without the system text, too)
             return False
+
+
+def chat_formatter(template: str, *, bos: str, eos: str) -> Render:
+    """Renders a chat template (Jinja2, in a sandbox) with a beginning of the next answer.
+
+    What templates of models may use is what Transformers gives them. Both this and the function
+    that it returns raise whatever Jinja2 and the template want.
+    """
+    from jinja2 import ext, nodes, parser, sandbox
+
+    class GenerationTags(ext.Extension):
+        """`{% generation %}` marks what a model is trained on; its block is kept as it is."""
+
+        tags = {"generation"}  # noqa: RUF012 (as in the base class)
+
+        def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+            parser.stream.skip(1)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTags, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    render = partial(
+        environment.from_string(template).render,
+        bos_token=bos,
+        eos_token=eos,
+        add_generation_prompt=True,
+        raise_exception=_raise,
+        strftime_now=lambda form: datetime.now().strftime(form),  # noqa: DTZ005 (where we are)
+        functions=None,
+        function_call=None,
+        tools=None,
+        tool_choice=None,
+    )
+    return lambda messages: str(render(messages=list(messages)))
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    """Jinja2's own filter would escape for HTML."""
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _raise(message: str) -> NoReturn:
+    raise ValueError(message)
 
 
 def _text(vocab: Vocab, token: int | None) -> str:

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.template import ChatTemplate
+from pipeinfer_cli.chat.template import ChatTemplate, chat_formatter
 from pipeinfer_cli.chat.transcript import Transcript, message_prompt
 from pipeinfer_cli.config import Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.vocab import Vocab, chat_formatter
+from pipeinfer_cli.vocab import Vocab
 from support import smollm2, tiny_model
 
 pytestmark = pytest.mark.native
