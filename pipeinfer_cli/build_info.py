@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import sys
@@ -91,9 +90,12 @@ def _parse(data: dict[str, Any]) -> BuildInfo:
 
 def _wheel_file(package: str, name: str) -> Path:
     """A file of the MPI wheel; wheels lay it relative to the prefix, wherever that is."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import files as files_of
+
     try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
+        files = files_of(package) or []
+    except PackageNotFoundError:
         files = []
     for file in files:
         if file.as_posix().endswith(f"/{name}"):

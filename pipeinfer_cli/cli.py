@@ -12,22 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import typer
-
-from pipeinfer_cli import (
-    cli_bench,
-    cli_generate,
-    cli_simulate,
-    interrupt,
-    launch,
-    model_commands,
-    spawned,
-)
-from pipeinfer_cli.batch import options as batch_options
-from pipeinfer_cli.batch.config import RESUME
-from pipeinfer_cli.chat import options as chat_options
+from pipeinfer_cli import interrupt, launch, spawned
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
@@ -42,59 +29,6 @@ from pipeinfer_cli.printable import printable
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
 SILENT_RANK_WAIT_S = 1.0
 
-# Newer versions of typer carry a click of their own: only this way is its base class found.
-_CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-
-# Commands only say what to do: click has ideas of its own about errors in them (Ctrl-C, EPIPE).
-Action = Callable[[], int]
-
-app = typer.Typer(
-    name="pipeinfer",
-    help="Text from a GGUF model whose layers are split over MPI ranks.",
-    add_completion=False,
-    no_args_is_help=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command()(cli_generate.generate)
-app.command()(chat_options.command(cli_generate.generate))
-app.command()(cli_bench.bench)
-app.command()(cli_simulate.simulate)
-model_commands.register(app)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"pipeinfer {_version()}")
-        raise typer.Exit
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pipeinfer")
-    except PackageNotFoundError:  # a source tree
-        return "(not installed)"
-
-
-@app.callback()
-def _global_options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def doctor() -> Action:
-    """Check what is installed and how it fits; exit code 1 if generation cannot work."""
-    from pipeinfer_cli import doctor as doctor_
-
-    return doctor_.run
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; every error becomes a line and an exit code here, nowhere else."""
@@ -107,10 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_rank(place, lambda: run_spawned(place))
     interrupt.raise_on_signals()
-    resume = RESUME if batch_options.asks_for_file(args) else ""
 
     def command() -> int:
-        with interrupt.resumable(resume):
+        with interrupt.resumable(_resume(args)):
             return _command(args)
 
     return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))
@@ -126,12 +59,24 @@ def run_rank(place: Path, call: Callable[[], int]) -> int:
     return code
 
 
+def _resume(args: list[str]) -> str:
+    """How the user can go on with an interrupted command; empty if nothing of it is kept."""
+    if args[:1] != ["generate"]:
+        return ""
+    from pipeinfer_cli.batch.config import RESUME
+    from pipeinfer_cli.batch.options import asks_for_file
+
+    return RESUME if asks_for_file(args) else ""
+
+
 def _command(args: list[str]) -> int:
+    from pipeinfer_cli import application  # not on the ranks that `spawn` starts
+
     try:
-        action: Action | int | None = app(args=args, prog_name="pipeinfer", standalone_mode=False)
-    except _CLICK_ERROR as error:
+        action = application.run(args)
+    except application.CLICK_ERROR as error:
         raise UserError(_usage_text(error)) from None
-    code = action() if callable(action) else 0  # --help and --version leave nothing to do
+    code = action() if action else 0
     _flush()
     return code
 

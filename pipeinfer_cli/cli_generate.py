@@ -16,7 +16,6 @@ from pipeinfer_cli import options
 from pipeinfer_cli.batch import options as batch_options
 from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
-from pipeinfer_cli.logs import LogFile
 from pipeinfer_cli.options import integer, number
 from pipeinfer_cli.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
@@ -247,7 +246,7 @@ def generate(
     ] = False,
     emulate: EmulateOption = None,
     synth_acceptance: SynthAcceptanceOption = None,
-    log_file: LogFile = None,
+    log_file: options.LogFile = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Callable[[], int]:
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""

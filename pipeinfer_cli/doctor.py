@@ -40,6 +40,11 @@ class Check:
         return "not ok" if self.needed else "note"
 
 
+def doctor() -> Callable[[], int]:
+    """Check what is installed and how it fits; exit code 1 if generation cannot work."""
+    return run
+
+
 def run() -> int:
     """Prints all checks; 0 if generation can work, else 1."""
     works = True

@@ -6,9 +6,6 @@ import logging
 import os
 import socket
 import sys
-from typing import Annotated
-
-import typer
 
 from pipeinfer_cli import files
 from pipeinfer_cli.errors import UserError
@@ -17,15 +14,6 @@ from pipeinfer_cli.printable import printable
 LOG = logging.getLogger("pipeinfer")
 LOG.propagate = False
 LOG.addHandler(logging.NullHandler())
-
-LogFile = Annotated[
-    str | None,
-    typer.Option(
-        "--log-file",
-        metavar="PATH",
-        help="Append what each rank does to a log; {rank} gives each a file of its own.",
-    ),
-]
 
 
 def begin(template: str | None, rank: int | str) -> int | None:

@@ -24,12 +24,6 @@ Name = Annotated[str, typer.Argument(help="A name of `models list`.")]
 PathOrName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF path, or a model's name.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the application."""
-    app.add_typer(models_app, name="models")
-    app.command("shard")(shard)
-
-
 def shard(
     model: PathOrName,
     stages: Annotated[

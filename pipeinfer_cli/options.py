@@ -76,3 +76,11 @@ ReportBinding = Annotated[
         "--report-binding", help="Say on stderr each rank's host, cores, threads and layers."
     ),
 ]
+LogFile = Annotated[
+    str | None,
+    typer.Option(
+        "--log-file",
+        metavar="PATH",
+        help="Append what each rank does to a log; {rank} gives each a file of its own.",
+    ),
+]

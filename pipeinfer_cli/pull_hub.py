@@ -25,6 +25,11 @@ def cached(source: HubSource) -> Path | None:
     """The first file if all of them are in the hub's cache."""
     if not is_installed():
         return None
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{source.repository.replace('/', '--')}"
+    if not folder.is_dir():
+        return None  # at once: what follows takes long to import
     from huggingface_hub import try_to_load_from_cache
 
     looked_up = [

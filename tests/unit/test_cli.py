@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
-from pipeinfer_cli import build_info, cli, generate, interrupt, launch, spawn
+from pipeinfer_cli import application, build_info, cli, generate, interrupt, launch, spawn
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
 from pipeinfer_cli.sampling import SampleParams
@@ -280,6 +282,23 @@ def test_help_is_plain_and_light() -> None:
     assert help_lines[0].startswith("Usage: pipeinfer")
     assert not {"numpy", "llama_cpp", "mpi4py", "rich"} & set(loaded.split())
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", application.COMMANDS)
+def test_summaries_are_those_of_the_commands(name: str) -> None:
+    command = application.COMMANDS[name]
+    found = command.load()
+    text = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
+    assert text is not None and text.startswith(command.summary)
+
+
+def test_models_list_is_light() -> None:
+    code = "import sys; from pipeinfer_cli import cli; cli.main(['models', 'list'])"
+    code += "; print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert not {"numpy", "llama_cpp", "mpi4py", "pydantic"} & set(loaded.split())
 
 
 def test_no_prompt_and_empty_stdin() -> None:
