@@ -230,6 +230,10 @@ bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
 	$(BIN)/python tests/bench/kernels.py $(KERNELS)
 
+bench-prompts: EXTRAS := [test]
+bench-prompts: reference build ## prompts beside the unpatched llama.cpp: PROMPTS="--types Q4_0 --threads 1"
+	$(BIN)/python benchmarks/prompts.py $(PROMPTS)
+
 profile-kernels: EXTRAS := [test]
 profile-kernels: build ## where the time of a few tokens goes, by Linux's perf: PROFILE="--models wide"
 	$(BIN)/python tests/bench/graph_profile.py $(PROFILE)

@@ -19,13 +19,28 @@ from support import PROMPTS, plain_decode, smollm2
 pytestmark = pytest.mark.native
 
 N_LAYER_SMOLLM2, N_VOCAB_SMOLLM2 = 30, 49152
-N_BATCH = 32
-N_CTX = 512
+N_BATCH = 512
+N_CTX = 1024
 WAIT_S = 30
 # llama.cpp looks at 256 cells at a time: at 512 from token 257 on, and from that number on its own
 # flash attention divides one token's cells among threads
 N_TOKENS = 300
-SIZES = [[2], [3], [4], [5], [8], [16], [32], [1, 7, 32, 2, 13, 31]]  # of runs, in turn
+N_PROMPT = 1000
+N_PLAIN = 96
+SIZES = [
+    [2],
+    [3],
+    [4],
+    [5],
+    [8],
+    [16],
+    [32],
+    [1, 7, 32, 2, 13, 31],
+    [33, 100],
+    [300],
+]  # of runs, in turn
+LONG_SIZES = [[512], [1, 2, 33, 64, 100, 511]]
+LONG_TYPES = ["F16", "Q8_0", "Q4_K_M"]
 CLEAR = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
 
 
@@ -105,14 +120,29 @@ def test_logits_do_not_depend_on_the_cut_into_runs(model, ids, one_by_one, n_thr
             assert not differ, f"runs of {sizes}: first at position {differ[0]}"
 
 
+@pytest.mark.parametrize("file_type", LONG_TYPES)
+def test_logits_of_a_long_prompt_do_not_depend_on_its_cut(source, file_type, tmp_path):
+    path = convert(source, tmp_path, file_type)
+    ids = [int(token) for token in np.random.default_rng(2).integers(0, N_VOCAB, N_PROMPT)]
+    with open_engine(path, N_LAYER, 1) as engine:
+        rows, logits = decode(engine, ids, [1], itertools.count(1))
+    run_ids = itertools.count(1)
+    with open_engine(path, N_LAYER, 3) as engine:
+        for sizes in LONG_SIZES:
+            rows_of_runs, logits_of_runs = decode(engine, ids, sizes, run_ids)
+            assert rows_of_runs == rows, sizes
+            differ = [i for i, values in logits_of_runs.items() if values != logits[i]]
+            assert not differ, f"runs of {sizes}: first at position {differ[0]}"
+
+
 @pytest.mark.parametrize("file_type", FILE_TYPES)
 def test_logits_equal_the_unpatched_llama_cpp(file_type, tmp_path):
     path = convert(smollm2(), tmp_path, file_type)
-    prompt = Vocab(smollm2()).tokenize(" ".join(PROMPTS))[: 3 * N_BATCH]
+    prompt = Vocab(smollm2()).tokenize(" ".join(PROMPTS))[:N_PLAIN]
     request = {"model": str(path), "prompts": [prompt], "n_predict": 1, "n_ctx": N_CTX}
     plain = plain_decode(request)[0]["logits"]
     with open_engine(path, N_LAYER_SMOLLM2, 1) as engine:
         _, logits = decode(engine, prompt, [1], itertools.count(1), N_VOCAB_SMOLLM2)
     path.unlink()
-    assert len(prompt) == 3 * N_BATCH
+    assert len(prompt) == N_PLAIN
     assert [hashlib.sha256(values).hexdigest() for values in logits.values()] == plain

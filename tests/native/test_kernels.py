@@ -1,4 +1,4 @@
-"""A few columns together have the bits of each alone, for every type; and those are llama.cpp's.
+"""Several columns together have the bits of each alone, for every type; and those are llama.cpp's.
 
 TEST_KERNELS names a folder of other libraries to test: those of `make test-sanitize`, in which the
 sanitizers end the process at the first error. What they compute alone they are not asked: other
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mul_mats import N_MAX, TYPES
+from mul_mats import SIZES, TYPES
 from pipeinfer_cli import abi
 from support import REFERENCE_LIB, TESTS
 
@@ -60,8 +60,9 @@ def test_columns_together_have_the_bits_of_each_alone(type_name):
     request = cases(type_name)
     answers = run(Path(OTHER_LIB or abi.lib_dir()).resolve(), request)
     for case, answer in zip(request, answers, strict=True):
-        assert len(answer["together"]) == N_MAX
-        differ = [n for n, got in enumerate(answer["together"], 1) if got != answer["alone"][n - 1]]
+        assert len(answer["together"]) == len(SIZES)
+        triples = zip(SIZES, answer["together"], answer["alone"], strict=True)
+        differ = [n for n, together, alone in triples if together != alone]
         assert not differ, f"{case}: batches of {differ}"
 
 
