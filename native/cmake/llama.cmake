@@ -7,6 +7,16 @@ if(NOT PIPEINFER_REFERENCE)
     # more threads than there are cores: contexts have a ggml threadpool instead.
     set(GGML_OPENMP OFF CACHE BOOL "ggml: use OpenMP")
 endif()
+# AMX computes several tokens with other instructions than one, upstream aborts on models whose attention is not
+# contiguous there (DeepSeek 2), and GCC 12 compiles its set-up into an illegal instruction: kept out, in the
+# reference, too.
+include(CheckCCompilerFlag)
+foreach(part tile int8 bf16)
+    check_c_compiler_flag(-mno-amx-${part} PIPEINFER_KNOWS_AMX_${part})
+    if(PIPEINFER_KNOWS_AMX_${part})
+        add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-mno-amx-${part}>)
+    endif()
+endforeach()
 foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
     set(LLAMA_BUILD_${part} OFF CACHE INTERNAL "")
 endforeach()
