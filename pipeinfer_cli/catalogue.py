@@ -142,8 +142,9 @@ class Pair:
     @property
     def draft_config(self) -> DraftConfig:
         """The defaults, with what is known of this pair."""
-        known = {field.name: getattr(self, field.name) for field in fields(DraftConfig)}
-        return DraftConfig(**{name: value for name, value in known.items() if value is not None})
+        known = {field.name: getattr(self, field.name, None) for field in fields(DraftConfig)}
+        given = {name: value for name, value in known.items() if value is not None}
+        return DraftConfig.of(given.pop("n_max", None), **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import typer
 from pipeinfer_cli import config as cfg
 from pipeinfer_cli.bench import config as bench_cfg
 from pipeinfer_cli.bench.extras import Extras
-from pipeinfer_cli.options import integer, number, one, several, words
+from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 
 STRATEGIES = ",".join(bench_cfg.DEFAULT_STRATEGIES)
@@ -47,8 +47,13 @@ def bench(
         ),
     ] = "",
     draft_max: Annotated[
-        str, typer.Option("--draft-max", metavar="N,...", help="Drafted tokens per run at most.")
-    ] = f"{DRAFT.n_max}",
+        str,
+        typer.Option(
+            "--draft-max",
+            metavar="N,...",
+            help="Drafted tokens per run at most; auto: as many as pay, by measured costs.",
+        ),
+    ] = "auto",
     draft_min: Annotated[
         str,
         typer.Option("--draft-min", metavar="N,...", help="Shorter drafts are dropped."),
@@ -238,7 +243,7 @@ def bench(
         strategies=words("--strategy", strategy),
         drafters=words("--drafter", drafter),
         draft={
-            "n_max": several("--draft-max", draft_max, integer),
+            "n_max": several("--draft-max", draft_max, integer_or_auto),
             "n_min": several("--draft-min", draft_min, integer),
             "p_min": several("-pa/--draft-p-min", draft_p_min, number),
             "p_recovery": several("-pr/--draft-p-recovery", p_recovery, number),

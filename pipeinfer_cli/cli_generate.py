@@ -150,12 +150,7 @@ def generate(
             help="none, ngram, model or both; default: model with -md, else ngram.",
         ),
     ] = None,
-    draft_max: Annotated[
-        int,
-        typer.Option(
-            "--draft-max", parser=integer, metavar="N", help="Drafted tokens per run at most."
-        ),
-    ] = cfg.DEFAULT_DRAFT.n_max,
+    draft_max: options.DraftMax = "auto",
     draft_min: Annotated[
         int,
         typer.Option(
@@ -280,8 +275,8 @@ def generate(
             draft_threads=draft_threads,
             emulate=emulate,
             synth_acceptance=synth_acceptance,
-            draft=DraftConfig(
-                n_max=draft_max,
+            draft=DraftConfig.of(
+                options.one("--draft-max", draft_max, options.integer_or_auto),
                 n_min=draft_min,
                 p_min=draft_p_min,
                 p_recovery=draft_p_recovery,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.options import integer, number, one, several, words
+from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
 
 
 def simulate(
@@ -43,7 +43,12 @@ def simulate(
         ),
     ] = "iterative,speculative,pipeinfer",
     draft_max: Annotated[
-        str, typer.Option("--draft-max", metavar="N,...", help="Drafted tokens per run at most.")
+        str,
+        typer.Option(
+            "--draft-max",
+            metavar="N,...",
+            help="Drafted tokens per run at most; auto: as many as pay, by measured costs.",
+        ),
     ] = "1,2,4,8",
     draft_width: Annotated[
         str, typer.Option("--draft-width", metavar="N,...", help="As in generate: token trees.")
@@ -81,6 +86,13 @@ def simulate(
     head_us: Annotated[
         str, typer.Option("--head-us", metavar="US", help="The head's own time per run.")
     ] = "50",
+    shared_cores: Annotated[
+        bool,
+        typer.Option(
+            "--shared-cores",
+            help="With --stages 1: the draft model and the stage compute in turn.",
+        ),
+    ] = False,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="md|json|csv", help="How to print it.")
     ] = "md",
@@ -94,7 +106,7 @@ def simulate(
         stages=() if stages is None else several("--stages", stages, integer),
         acceptance=words("--acceptance", acceptance),
         strategies=words("--strategy", strategy),
-        draft_max=several("--draft-max", draft_max, integer),
+        draft_max=several("--draft-max", draft_max, integer_or_auto),
         draft_width=several("--draft-width", draft_width, integer),
         draft_p_split=several("--draft-p-split", draft_p_split, number),
         draft_p_min=several("--draft-p-min", draft_p_min, number),
@@ -104,6 +116,7 @@ def simulate(
         draft_ms=None if draft_ms is None else one("--draft-ms", draft_ms, number),
         draft_ratio=None if draft_ratio is None else one("--draft-ratio", draft_ratio, number),
         head_us=one("--head-us", head_us, number),
+        shares_cores=shared_cores,
         output=output,
     )
     return partial(run, config)

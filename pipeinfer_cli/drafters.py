@@ -89,13 +89,13 @@ class FirstThatKnows:
     """The first of several drafters that has something to propose."""
 
     def __init__(self, *drafters: Drafter) -> None:
-        self._drafters = drafters
+        self.drafters = drafters
 
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
         """See Drafter."""
-        for drafter in self._drafters:
+        for drafter in self.drafters:
             proposals = drafter.propose(context, n_candidates)
             first = next(proposals, None)
             if first is not None:

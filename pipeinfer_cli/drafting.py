@@ -119,14 +119,13 @@ class DraftThread:
                 took_us=(end_ns - begin_ns) // 1000,
             )
             begin_ns = end_ns
-            self._post(draft)
+            self._drafts.append(draft)
             position += 1
-            if position == first + request.n_max:
+            if position == first + request.n_max or probability < request.p_min:
                 break
-        self._post(Draft(request.epoch, first, None))
-
-    def _post(self, draft: Draft) -> None:
-        self._drafts.append(draft)
+            if not request.is_whole:
+                self._tell()
+        self._drafts.append(Draft(request.epoch, first, None))
         self._tell()
 
     def _tell(self) -> None:

@@ -132,8 +132,7 @@ class TokenStream:
             if (result := self._wait_for_result()) is not None:
                 tokens = self._take(result)
                 if self._gate is not None and tokens:
-                    self._gate.on_tokens(len(tokens), time.monotonic())
-                    self._scheduler.set_speculating(self._gate.is_open)
+                    self._gate.decide(self._scheduler, len(tokens), time.monotonic())
                 yield from tokens
             for draft in self._drafts.take():
                 self._scheduler.on_draft(draft)

@@ -71,9 +71,14 @@ class Many(Generic[Key]):
         self._submit()
         decided = self._take()
         if self._gate is not None and decided:
-            self._gate.on_tokens(sum(len(tokens) for _, tokens in decided), time.monotonic())
-            for served in self._served.values():
-                served.member.scheduler.set_speculating(self._gate.is_open)
+            schedulers = [served.member.scheduler for served in self._served.values()]
+            self._gate.on_tokens(
+                sum(len(tokens) for _, tokens in decided),
+                time.monotonic(),
+                n_drafted=sum(each.n_drafted for each in schedulers),
+            )
+            for each in schedulers:
+                each.set_speculating(self._gate.is_open)
         for served in self._served.values():
             for draft in served.drafts.take() if served.drafts is not None else ():
                 served.member.scheduler.on_draft(draft)

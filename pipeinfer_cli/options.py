@@ -20,6 +20,11 @@ def integer(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
+def integer_or_auto(text: str) -> int | None:
+    """A whole number, or None for `auto`."""
+    return None if text == "auto" else integer(text)
+
+
 def number(text: str) -> float:
     """A number, or an error that names what was given."""
     try:
@@ -57,6 +62,15 @@ def integers(text: str) -> int | tuple[int, ...]:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
+DraftMax = Annotated[
+    str,
+    typer.Option(
+        "--draft-max",
+        metavar="N|auto",
+        help="Drafted tokens per run at most; speculative drafts so many. "
+        "auto: as many as pay, by measured costs.",
+    ),
+]
 Threads = Annotated[
     Any,  # config.Threads: typer knows no unions, but leaves it to the parser
     typer.Option(

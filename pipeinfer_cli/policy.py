@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.pacing import PriorCosts
@@ -23,6 +23,7 @@ DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 N_BATCH = 32
 MAX_DRAFT = N_BATCH - 1  # tokens: a decided one goes with them
 MAX_WIDTH = 16  # candidates per position
+MAX_AUTO_DRAFT = 16  # tokens of a draft whose length is chosen from measured costs
 IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
 
 
@@ -37,6 +38,15 @@ class DraftConfig:
     p_decay: float = 0.1  # and falls by this when the pipeline would idle (-pd)
     width: int = 1  # candidates per position; more than one make a tree (--draft-width)
     p_split: float = 0.1  # a further candidate below this is not worth a branch (--draft-p-split)
+    # --draft-max was not given: how long a synchronous draft may be follows from measured costs.
+    auto_length: bool = False
+
+    @classmethod
+    def of(cls, n_max: int | None, **others: Any) -> DraftConfig:
+        """As the options say; `n_max` None: --draft-max auto."""
+        if n_max is None:
+            return cls(auto_length=True, **others)
+        return cls(n_max=n_max, **others)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_max <= MAX_DRAFT:
@@ -62,13 +72,16 @@ class Policy:
     """What the scheduler may do.
 
     - iterative: nothing is drafted;
-    - synchronous: one run in flight, which waits for the whole draft;
+    - synchronous: one run in flight, which waits for the whole draft, of a given length or of one
+      that is chosen from measured costs (see rounds.py);
     - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow; or
       it waits for some of them, where that saves a run and costs nothing (see pacing.py).
     """
 
     draft: DraftConfig | None = None  # None: iterative
     is_synchronous: bool = False
+    chooses_length: bool = False  # of synchronous drafts; else they have draft.n_max tokens
+    shares_cores: bool = False  # drafter and first stage compute in turn, not at the same time
     depth: int = 1  # most live runs in flight
     n_batch: int = N_BATCH  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
@@ -83,6 +96,14 @@ class Policy:
     def __post_init__(self) -> None:
         assert self.depth > 0 and self.n_batch > 0
         assert self.draft or not self.is_synchronous, "there is no draft to wait for"
+
+    @property
+    def n_draft_max(self) -> int:
+        """The most drafted tokens in a run."""
+        if self.draft is None:
+            return 1
+        is_open = self.chooses_length and self.draft.auto_length
+        return MAX_AUTO_DRAFT if is_open else self.draft.n_max
 
     @staticmethod
     def depth_of(n_stages: int, prior: PriorCosts | None = None) -> int:
@@ -104,14 +125,24 @@ class Policy:
         n_batch: int = N_BATCH,
         ablations: Collection[Ablation] = (),
         prior: PriorCosts | None = None,
+        shares_cores: bool = False,
     ) -> Policy:
-        """The policy of a strategy for so many stages; without a drafter there is only one."""
+        """The policy of a strategy for so many stages; without a drafter there is only one.
+
+        A single stage that takes turns with the drafter gains nothing from drafts that are made
+        while it computes: they cost as much as later ones, and may be wrong. So `pipeinfer` is
+        synchronous there, with drafts of a chosen length.
+        """
         depth = cls.depth_of(n_stages, prior)
         if draft is None or strategy == "iterative":
             return cls(depth=depth, n_batch=n_batch)
+        is_chain = draft.width == 1
+        in_turn = shares_cores and n_stages == 1 and is_chain and not ablations
         return cls(
             draft=draft,
-            is_synchronous=strategy == "speculative",
+            is_synchronous=strategy == "speculative" or in_turn,
+            chooses_length=is_chain and (draft.auto_length or strategy != "speculative"),
+            shares_cores=shares_cores,
             depth=depth,
             n_batch=n_batch,
             prior=prior,

@@ -117,11 +117,17 @@ class Head:
         kept = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._parts(request)
         strategy = request.strategy if request.speculates else "iterative"
+        has_model = uses_model(drafter)
         if watch is not None:
             drafter = watch.drafter(drafter)
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
-            scheduler = self._scheduler(request, self._run_ids, has_drafter=request.speculates)
+            scheduler = self._scheduler(
+                request,
+                self._run_ids,
+                has_drafter=request.speculates,
+                shares_cores=self._plan.draft_shares_cores and has_model,
+            )
             if kept is not None:
                 scheduler.reuse(kept)
                 self._pool.drop(kept)
@@ -168,7 +174,12 @@ class Head:
         return self._scheduler(request, itertools.count(1), has_drafter=has_drafter)
 
     def _scheduler(
-        self, request: Request, run_ids: Iterator[int], *, has_drafter: bool
+        self,
+        request: Request,
+        run_ids: Iterator[int],
+        *,
+        has_drafter: bool,
+        shares_cores: bool = False,
     ) -> Scheduler:
         policy = Policy.of(
             request.strategy,
@@ -176,6 +187,7 @@ class Head:
             n_stages=self._plan.n_stages,
             ablations=request.ablations,
             prior=request.prior,
+            shares_cores=shares_cores,
         )
         return Scheduler(
             request.prompt,
@@ -269,6 +281,13 @@ class Drafters:
                 n_shared=shared.n_shared,
             )
         return self._models[path, slot]
+
+
+def uses_model(drafter: Drafter | None) -> bool:
+    """Whether a draft model computes for it on the head's cores."""
+    if isinstance(drafter, FirstThatKnows):
+        return any(map(uses_model, drafter.drafters))
+    return isinstance(drafter, ModelDrafter)
 
 
 def room_for(prompt: Sequence[int], n_ctx: int) -> int:

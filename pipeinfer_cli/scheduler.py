@@ -51,7 +51,13 @@ class Scheduler:
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
-        self._pacer = Pacer(policy.draft.n_max if policy.draft else 1, policy.prior)
+        self._pacer = Pacer(
+            policy.n_draft_max,
+            policy.prior,
+            in_rounds=policy.is_synchronous,
+            shares_cores=policy.shares_cores,
+        )
+        self._speculation.n_max = self._run_size
         self._flight = Flight(self.counters, no_cancel=policy.no_cancel)
 
     @property
@@ -97,9 +103,16 @@ class Scheduler:
         return self._flight.is_idle
 
     def set_speculating(self, is_on: bool) -> None:
-        """Switches an asynchronous policy to plain decoding, or back. What is in flight stays."""
-        assert not self.policy.is_synchronous
+        """Switches the policy to plain decoding, or back. What is in flight stays."""
         self._speculation.switch(is_on)
+
+    @property
+    def expected_gain(self) -> float | None:
+        """The speed of speculation over plain decoding's, by costs and acceptance; None: unknown.
+
+        A result or two say something of costs, and a few more of the acceptance.
+        """
+        return self._pacer.gain
 
     def finish(self) -> None:
         """Gives up what is in flight: the text is long enough. Results still have to come."""
@@ -179,7 +192,7 @@ class Scheduler:
         """Most drafted tokens in a run of their own, or of a synchronous policy."""
         if self.policy.draft is None:
             return 0
-        if self.policy.is_synchronous:
+        if self.policy.is_synchronous and not self.policy.chooses_length:
             return self.policy.draft.n_max
         return self.policy.run_size or self._pacer.sizes.alone
 
@@ -255,8 +268,10 @@ class Scheduler:
         decided: list[int] = []
         if run.is_live:
             decided = self._advance()
-            if not is_shared:
+            # A prompt's run has no output but for its last token: it says little of others.
+            if not is_shared and run.n_tokens == len(run.nodes):
                 self._pacer.on_run(run.n_tokens, result.times)
+                self._speculation.n_max = self._run_size
         n_wrong = sum(node.state is not State.DECIDED for node in run.nodes)
         self.counters.on_result(result, n_tokens=run.n_tokens, n_wrong=n_wrong)
         return decided
@@ -295,4 +310,8 @@ class Scheduler:
         """A drafted token, or the end of a draft. What is no longer wanted is ignored."""
         if draft.token is not None:
             self._pacer.on_draft(draft.took_us)
+        is_wanted = self._speculation.is_wanted(draft)
+        n_before = self._tree.n_drafted
         self._speculation.on_draft(draft)
+        if is_wanted:
+            self._pacer.on_kept(self._tree.n_drafted > n_before, is_first=n_before == 0)

@@ -18,7 +18,7 @@ from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, Sy
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.pacing import best_run_sizes, chain_tps
-from pipeinfer_cli.policy import DraftConfig, Policy
+from pipeinfer_cli.policy import MAX_AUTO_DRAFT, DraftConfig, Policy
 from pipeinfer_cli.scheduler import Scheduler
 from pipeinfer_cli.stats import Setting, measure, ratio
 
@@ -35,7 +35,7 @@ class SimulateConfig:
     stages: tuple[int, ...] = ()  # empty: those of the profile
     acceptance: tuple[str, ...]  # rates, or files of verdicts
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
-    draft_max: tuple[int, ...] = (1, 2, 4, 8)
+    draft_max: tuple[int | None, ...] = (1, 2, 4, 8)  # None: auto
     draft_width: tuple[int, ...] = (1,)
     draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
     draft_p_min: tuple[float, ...] = (DEFAULT_DRAFT.p_min,)
@@ -45,6 +45,7 @@ class SimulateConfig:
     draft_ms: float | None = None  # instead of the profile's
     draft_ratio: float | None = None  # draft_ms as a share of the first stage's time for a token
     head_us: float = HEAD_US
+    shares_cores: bool = False  # a single stage computes when the drafter does not
     output: str = "md"
 
     def __post_init__(self) -> None:
@@ -70,15 +71,22 @@ class SimulateConfig:
                 check_positive(option, value)
         if self.draft_ms is not None and self.draft_ratio is not None:
             raise UserError("--draft-ms and --draft-ratio were both given: give one of them")
+        if self.shares_cores and self.stages != (1,):
+            raise UserError("--shared-cores: only a single stage is simulated so: give --stages 1")
         if not 0 <= self.head_us < float("inf"):
             raise UserError(f"--head-us {self.head_us:g}: give a number of 0 or more")
         if self.output not in report.FORMATS:
             raise UserError(f"--output {self.output!r}: give one of {', '.join(report.FORMATS)}")
 
+    @property
+    def largest_draft(self) -> int:
+        """Of all variants."""
+        return max(MAX_AUTO_DRAFT if each is None else each for each in self.draft_max)
+
     def variants(self) -> list[Variant]:
         """The ways to the text that are compared."""
         drafts = [
-            DraftConfig(n_max=n_max, width=width, p_split=p_split, p_min=p_min)
+            DraftConfig.of(n_max, width=width, p_split=p_split, p_min=p_min)
             for width, p_split, p_min, n_max in itertools.product(
                 self.draft_width, self.draft_p_split, self.draft_p_min, self.draft_max
             )
@@ -121,7 +129,7 @@ class Prediction:
     draft_ms: float
     acceptance: str
     strategy: str  # maybe with ablations
-    draft_max: int  # 0: nothing is drafted
+    draft_max: int | None  # 0: nothing is drafted; None: chosen from measured costs
     draft_width: int
     draft_p_split: float
     draft_p_min: float
@@ -181,7 +189,7 @@ def _luck(acceptance: str, config: SimulateConfig) -> Luck:
 
 
 def _limits(profile: Profile, config: SimulateConfig) -> Limits:
-    bounds = bounds_of(profile, head_us=config.head_us, largest=max(config.draft_max))
+    bounds = bounds_of(profile, head_us=config.head_us, largest=config.largest_draft)
     return Limits(
         profile=profile.name,
         n_stages=profile.n_stages,
@@ -191,11 +199,11 @@ def _limits(profile: Profile, config: SimulateConfig) -> Limits:
     )
 
 
-def _oracle_tps(profile: Profile, draft_max: int, config: SimulateConfig) -> float:
+def _oracle_tps(profile: Profile, draft_max: int | None, config: SimulateConfig) -> float:
     """Over the second half of the tokens: the first ones were drafted while the prompt went in."""
     text = SyntheticText(luck=RandomLuck(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
-    draft = DraftConfig(n_max=draft_max)
+    draft = DraftConfig.of(draft_max)
     simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)
     times_s = simulation.token_times_s
     middle = len(times_s) // 2
@@ -238,12 +246,12 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
         draft_ms=profile.draft_ms,
         acceptance=cluster.acceptance,
         strategy=variant.name,
-        draft_max=draft.n_max if draft else 0,
+        draft_max=_draft_max(draft),
         draft_width=draft.width if draft else 0,
         draft_p_split=draft.p_split if draft else 0.0,
         draft_p_min=draft.p_min if draft else 0.0,
         tokens_per_s=stats.tokens_per_s,
-        chain_tps=_chain_tps(cluster, max(config.draft_max)),
+        chain_tps=_chain_tps(cluster, config.largest_draft),
         utilisation=float(simulation.pipeline.busy_s(now_s).mean()) / now_s,
         wasted=ratio(sum(stats.wasted_ms), sum(stats.busy_ms)),
         acceptance_rate=stats.acceptance_rate,
@@ -264,6 +272,7 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
         variant.draft,
         n_stages=profile.n_stages,
         ablations=variant.ablations,
+        shares_cores=config.shares_cores,
     )
     scheduler = Scheduler(
         [text.token(position) for position in range(config.n_prompt)],
@@ -281,6 +290,12 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
     )
     simulation.run(config.n_predict)
     return simulation, scheduler.counters
+
+
+def _draft_max(draft: DraftConfig | None) -> int | None:
+    if draft is None:
+        return 0
+    return None if draft.auto_length else draft.n_max
 
 
 def _chain_tps(cluster: Cluster, largest: int) -> float:

@@ -25,6 +25,9 @@ class DraftRequest:
     context: tuple[int, ...]
     n_max: int
     n_candidates: int = 1  # per position; the draft goes on after the best one
+    # The run waits for the whole draft: it is told of at once, when it has ended.
+    is_whole: bool = False
+    p_min: float = 0.0  # the draft ends with a token below this probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Speculation:
         self._tree = tree
         self._policy = policy
         self._n_feed_max = n_feed_max  # positions from here on are not worth a run
+        self.n_max = policy.draft.n_max if policy.draft else 0  # tokens of a synchronous draft
         self._is_on = policy.draft is not None
         self._draft = policy.draft or DraftConfig()
         self._cutoff = self._draft.p_min
@@ -88,7 +92,15 @@ class Speculation:
         self._parent = parent
         self._n_due = self._room(parent) if self._draft.width == 1 else 1
         self.epoch += 1
-        return DraftRequest(self.epoch, self._tree.context(parent), self._n_due, self._draft.width)
+        is_whole = self._policy.is_synchronous
+        return DraftRequest(
+            self.epoch,
+            self._tree.context(parent),
+            self._n_due,
+            self._draft.width,
+            is_whole=is_whole,
+            p_min=self._cutoff if is_whole else 0.0,
+        )
 
     def _next_parent(self) -> Node | None:
         parent = self._tree.best_open() if self._is_on else None
@@ -96,20 +108,25 @@ class Speculation:
 
     def _room(self, parent: Node) -> int:
         """How many more tokens may be drafted now, one after the other from `parent` on."""
-        n_ahead = self._draft.n_max
+        n_ahead = self.n_max if self._policy.is_synchronous else self._draft.n_max
         if not self._policy.is_synchronous and not self._policy.no_continuous:
             n_ahead *= self._policy.depth
         n_drafted = self._n_round if self._policy.no_continuous else self._tree.n_drafted
         return min(n_ahead - n_drafted, self._n_feed_max - 1 - parent.position)
 
+    def is_wanted(self, draft: Draft) -> bool:
+        """Whether it is of the request under way."""
+        return draft.epoch == self.epoch and self._parent is not None
+
     def on_draft(self, draft: Draft) -> None:
         """A drafted token, or the end of a draft. What earlier requests asked for is ignored."""
-        if draft.epoch != self.epoch or self._parent is None:
+        if not self.is_wanted(draft):
             return
         if draft.token is None:
             self._end_early()
             return
         parent = self._parent
+        assert parent is not None
         assert draft.position == parent.position + 1, "drafts come in the order of positions"
         if parent.state is State.DECIDED and parent is not self._tree.root:
             self._on_overtaken(parent, draft.token)

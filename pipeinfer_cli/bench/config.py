@@ -106,8 +106,8 @@ class BenchConfig:
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
     drafters: tuple[str, ...] = ()  # none: `model` with a draft model, else `ngram`
     draft_models: tuple[str, ...] = ()
-    draft: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
-    """Values of DraftConfig's fields, by their names."""
+    draft: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
+    """Values of DraftConfig's fields, by their names; n_max None: auto."""
     prompts: str | None = None  # a file; None: the set that comes with the package
     n_predict: int
     repetitions: int = DEFAULT_REPETITIONS
@@ -211,7 +211,7 @@ class BenchConfig:
     def _drafts(self) -> Iterator[DraftConfig]:
         for values in product(*self.draft.values()):
             fields: dict[str, Any] = dict(zip(self.draft, values, strict=True))
-            yield DraftConfig(**fields)
+            yield DraftConfig.of(fields.pop("n_max", None), **fields)
 
 
 def draft_option(field: str) -> str:

@@ -94,7 +94,7 @@ def md_columns(optional: Sequence[str]) -> list[Column]:
         ("stages", 6, lambda row: str(row["n_stages"])),
         ("strategy", -23, lambda row: str(row["strategy"])),
         ("drafter", -9, lambda row: str(row["drafter"])),
-        ("draft-max", 9, lambda row: _or_blank(row["draft_max"], "d")),
+        ("draft-max", 9, _draft_max),
         *((name, WIDTHS.get(name, 12), _text_of(name)) for name in optional),
         ("t/s (p10-p90)", 22, _speed),
         ("x iterative", 11, lambda row: _or_blank(row["speedup"], ".2f")),
@@ -107,6 +107,10 @@ def md_columns(optional: Sequence[str]) -> list[Column]:
 
 def _text_of(name: str) -> Callable[[Row], str]:
     return lambda row: "" if row[name] is None else str(row[name])
+
+
+def _draft_max(row: Row) -> str:
+    return "auto" if row["draft_auto_length"] else _or_blank(row["draft_max"], "d")
 
 
 def _speed(row: Row) -> str:

@@ -99,7 +99,7 @@ class SimulatedDrafter:
                 )
             )
             self._n_posted += 1
-            if self._n_posted < request.n_max:
+            if self._n_posted < request.n_max and probability >= request.p_min:
                 return self._draft_token()
         self._post(Draft(request.epoch, position, None))
         return self._end()
@@ -202,8 +202,7 @@ class Simulation:
             self.token_times_s += [self.clock.now_s] * len(decided)
             self._drafter.n_decided += len(decided)
             if self._gate is not None and decided:
-                self._gate.on_tokens(len(decided), self.clock.now_s)
-                self._scheduler.set_speculating(self._gate.is_open)
+                self._gate.decide(self._scheduler, len(decided), self.clock.now_s)
         while self._drafted:
             self._scheduler.on_draft(self._drafted.popleft())
         self._submit()

@@ -13,13 +13,13 @@ def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):
     return n_open / n_tokens, n_tokens / now_s
 
 
-def test_it_begins_closed_and_opens_for_a_probe():
+def test_it_begins_closed_and_opens_after_a_few_tokens():
     gate, seen = Gate(), []
-    for step in range(40):
+    for step in range(20):
         seen.append(gate.is_open)
         gate.on_tokens(1, float(step))
-    assert not any(seen[:7])
-    assert all(seen[8:20])
+    n_closed = GateConfig().n_start + 1  # the clock starts at a token, which does not count
+    assert seen == [False] * n_closed + [True] * (20 - n_closed)
 
 
 @pytest.mark.parametrize("per_result", [1, 3])
