@@ -33,7 +33,7 @@ FORMATS: tuple[OutputFormat, ...] = ("text", "json")
 DEFAULT_N_PREDICT = 128
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
-DEFAULT_DRAFT = DraftConfig()
+DEFAULT_DRAFT = DraftConfig(auto_length=True)
 MAX_COUNT = 2**30  # the engine counts with 32 bits
 
 # Of every rank, or a list with one number per rank; None: see launch.default_threads.

@@ -80,7 +80,7 @@ class Speculator(Protocol):
 
     @property
     def expected_gain(self) -> float | None:
-        """The speed of speculation over plain decoding's, by costs and acceptance; None: unknown."""
+        """The expected speed of speculation over plain decoding's; None: unknown."""
 
     @property
     def n_drafted(self) -> int:

@@ -60,7 +60,6 @@ class Plan:
     profile: Profile | None = None  # of the emulated cluster
     seats: tuple[Seat, ...] = ()  # per rank
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
-    draft_threads: int = 1
 
     @property
     def stage_rank0(self) -> int:
@@ -71,14 +70,6 @@ class Plan:
     def n_stages(self) -> int:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
-
-    @property
-    def draft_shares_cores(self) -> bool:
-        """Whether a draft model, on the head, and the first stage have too few cores for both."""
-        head = self.seats[0] if self.seats else None
-        if head is None or self.profile is not None or self.stage_rank0 != 0:
-            return False
-        return len(head.cpus) < head.n_sharers * head.n_threads + self.draft_threads
 
     def places(self) -> list[str]:
         """What each rank holds, in words."""
@@ -169,7 +160,6 @@ def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
         profile=profile,
         seats=tuple(seats),
         expected=placed.expected,
-        draft_threads=config.draft_threads,
     )
 
 

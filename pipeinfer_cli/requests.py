@@ -126,7 +126,7 @@ class Head:
                 request,
                 self._run_ids,
                 has_drafter=request.speculates,
-                shares_cores=self._plan.draft_shares_cores and has_model,
+                shares_cores=has_model and self._plan.draft_cores.shares_cores,
             )
             if kept is not None:
                 scheduler.reuse(kept)

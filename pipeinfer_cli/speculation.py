@@ -9,7 +9,7 @@ every miss (recovery), and falls when the pipeline would idle (decay).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeinfer_cli.drafters import Candidate
@@ -173,15 +173,29 @@ class Speculation:
         """The text has grown."""
         if self._tree.n_drafted == 0:
             self._n_round = 0
-        # A synchronous pipeline idles all the time: nothing would let the cutoff fall again.
-        is_fixed = self._policy.no_reactive or self._policy.is_synchronous
-        for verdict in () if is_fixed else verdicts:
-            if verdict is Verdict.ACCEPTED:
-                self._cutoff = self._draft.p_min
-            elif verdict is Verdict.MISSED:
-                self._cutoff = min(1.0, self._cutoff + self._draft.p_recovery)
+        if self._policy.is_synchronous:
+            self._end_round(list(verdicts))
+        elif not self._policy.no_reactive:
+            for verdict in verdicts:
+                if verdict is Verdict.ACCEPTED:
+                    self._cutoff = self._draft.p_min
+                elif verdict is Verdict.MISSED:
+                    self._cutoff = min(1.0, self._cutoff + self._draft.p_recovery)
         if self._parent is not None and self._parent.state is State.DEAD:
             self._stop()
+
+    def _end_round(self, verdicts: Sequence[Verdict]) -> None:
+        """The cutoff of drafts whose length is chosen falls while they are right to the end.
+
+        A miss raises it again, as far as `p_min`: a drafter may be right more often than it is
+        sure. Drafts of a given length have a fixed cutoff.
+        """
+        if not self._policy.chooses_length or not self._is_on:
+            return
+        if Verdict.MISSED in verdicts:
+            self._cutoff = min(self._draft.p_min, self._cutoff + self._draft.p_recovery)
+        else:
+            self._cutoff = max(0.0, self._cutoff - self._draft.p_decay)
 
     def release_held(self) -> None:
         """The pipeline would idle: the cutoff falls, maybe below a held token's probability."""

@@ -32,7 +32,7 @@ def test_speculation_that_pays_stays(per_result):
 @pytest.mark.parametrize("speculating", [10, 25, 40])
 def test_speculation_that_does_not_pay_costs_little(speculating):
     share, rate = shares(50, speculating)
-    assert share < 0.05
+    assert share < 0.1
     assert rate > 0.85 * 50
     assert shares(50, 40, n_tokens=200)[1] > 0.95 * 50
 
