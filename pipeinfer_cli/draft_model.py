@@ -9,12 +9,10 @@ from pathlib import Path
 from pipeinfer_cli import native
 from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.native import DraftCores
+from pipeinfer_cli.native import ONE_THREAD, DraftCores
 from pipeinfer_cli.policy import N_BATCH
 from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.sequences import common_prefix
-
-ONE_THREAD = DraftCores()
 
 
 class ModelDrafter:

@@ -237,6 +237,9 @@ class DraftCores:
     has_own_cores: bool = False  # idle threads may spin
 
 
+ONE_THREAD = DraftCores()
+
+
 class DraftModel:
     """A small model in this process, used by one thread at a time. RunError if loading fails."""
 

@@ -22,6 +22,7 @@ from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserErro
 from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.logs import LOG
 from pipeinfer_cli.native import (
+    ONE_THREAD,
     DraftCores,
     Engine,
     EngineConfig,
@@ -55,8 +56,8 @@ class Plan:
     model: ModelInfo
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
-    draft_cores: DraftCores  # of a draft model in the head
     n_cells: int  # of the KV caches: the branches of token trees take some besides
+    draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
     seats: tuple[Seat, ...] = ()  # per rank
     expected: Expectation | None = None  # what runs will cost, if this was calibrated

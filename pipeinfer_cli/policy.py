@@ -18,8 +18,8 @@ Ablation = Literal["no-continuous", "no-cancel", "no-reactive"]
 ABLATIONS: tuple[Ablation, ...] = ("no-continuous", "no-cancel", "no-reactive")
 DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
-# Most tokens in a run. Longer runs do not make a prompt faster with our kernels (docs/benchmarks.md,
-# "Prompts"), and small ones give all stages of a pipeline something to do.
+# Most tokens in a run. Longer runs do not make a prompt faster with our kernels (Prompts in
+# docs/benchmarks.md), and small ones give all stages of a pipeline something to do.
 N_BATCH = 32
 MAX_DRAFT = N_BATCH - 1  # tokens: a decided one goes with them
 MAX_WIDTH = 16  # candidates per position
