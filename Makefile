@@ -111,6 +111,11 @@ reference: $(VENV)/.tools ## build the unpatched libllama that tests compare wit
 	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_REFERENCE=ON $(CMAKE_ARGS)
 	$(BIN)/cmake --build build/reference
 
+upstream-tools: $(VENV)/.tools ## build the unpatched programs of llama.cpp that benchmarks compare with
+	$(BIN)/cmake -S . -B build/tools -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_TOOLS=ON $(CMAKE_ARGS)
+	$(BIN)/cmake --build build/tools
+
 patches-apply: $(VENV)/.tools ## make build/upstream, a git checkout with the patch queue as commits
 	@test ! -e $(QUEUE) || { echo "$(QUEUE) exists: run patches-regenerate or remove it first" >&2; exit 1; }
 	$(BIN)/python native/cmake/upstream.py --pin native/UPSTREAM --into $(QUEUE)

@@ -1,15 +1,17 @@
-# libllama and ggml as shared libraries, nothing else of llama.cpp. GGML_* options of the user reach it
+# libllama and ggml as shared libraries, and for benchmarks some programs of llama.cpp. GGML_* options of the user reach it
 # as they are; only defaults are set here.
 set(BUILD_SHARED_LIBS ON)
 set(GGML_NATIVE ON CACHE BOOL "ggml: optimize the build for the current system")
-if(NOT PIPEINFER_REFERENCE)
+if(PIPEINFER_TOOLS)
+    include(tools)
+elseif(NOT PIPEINFER_REFERENCE)
     # libgomp keeps a team for each thread that ever computed, and has barriers sleep once the teams together have
     # more threads than there are cores: contexts have a ggml threadpool instead.
     set(GGML_OPENMP OFF CACHE BOOL "ggml: use OpenMP")
 endif()
 # AMX computes several tokens with other instructions than one, upstream aborts on models whose attention is not
 # contiguous there (DeepSeek 2), and GCC 12 compiles its set-up into an illegal instruction: kept out, in the
-# reference, too.
+# reference and the programs for benchmarks, too.
 include(CheckCCompilerFlag)
 foreach(part tile int8 bf16)
     check_c_compiler_flag(-mno-amx-${part} PIPEINFER_KNOWS_AMX_${part})
@@ -17,8 +19,11 @@ foreach(part tile int8 bf16)
         add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-mno-amx-${part}>)
     endif()
 endforeach()
-foreach(part COMMON TESTS TOOLS EXAMPLES SERVER APP UI)
+foreach(part TESTS APP UI)
     set(LLAMA_BUILD_${part} OFF CACHE INTERNAL "")
+endforeach()
+foreach(part COMMON TOOLS EXAMPLES SERVER)
+    set(LLAMA_BUILD_${part} ${PIPEINFER_TOOLS} CACHE INTERNAL "")
 endforeach()
 set(LLAMA_ALL_WARNINGS OFF CACHE INTERNAL "")
 # llama.cpp would take this repository's commit for its own, and rebuild at every commit.
@@ -31,6 +36,7 @@ set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
 set(CMAKE_INSTALL_RPATH "$ORIGIN")
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON) # an MPI, BLAS or CUDA in a folder of its own
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 
 # EXCLUDE_FROM_ALL also leaves out its install rules (headers, CMake files, .pc files).
 add_subdirectory("${PIPEINFER_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
@@ -44,6 +50,8 @@ foreach(target IN LISTS PIPEINFER_LLAMA_TARGETS)
 endforeach()
 if(PIPEINFER_REFERENCE)
     add_custom_target(reference ALL DEPENDS ${PIPEINFER_LLAMA_TARGETS})
+elseif(PIPEINFER_TOOLS)
+    add_custom_target(tools ALL DEPENDS ${PIPEINFER_UPSTREAM_TOOLS})
 elseif(PIPEINFER_KERNELS)
     add_custom_target(kernels ALL DEPENDS ggml-cpu)
 endif()

@@ -1,10 +1,12 @@
-# The pinned llama.cpp, patched (or as it is, for the reference), in the build folder.
+# The pinned llama.cpp, patched (or as it is, for the reference and the tools), in the build folder.
 set(PIPEINFER_NATIVE_DIR "${CMAKE_CURRENT_SOURCE_DIR}/native")
 set(PIPEINFER_LLAMA_DIR "${CMAKE_BINARY_DIR}/llama.cpp")
 
 set(prepare "${PIPEINFER_NATIVE_DIR}/cmake/upstream.py" --pin "${PIPEINFER_NATIVE_DIR}/UPSTREAM"
             --into "${PIPEINFER_LLAMA_DIR}")
-if(NOT PIPEINFER_REFERENCE)
+if(PIPEINFER_TOOLS)
+    list(APPEND prepare --tools)
+elseif(NOT PIPEINFER_REFERENCE)
     list(APPEND prepare --patches "${PIPEINFER_NATIVE_DIR}/patches")
 endif()
 

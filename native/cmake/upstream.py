@@ -26,6 +26,9 @@ from unidiff import PatchError, apply_patch
 # What the libraries are built from. The rest of llama.cpp (tools, tests, vocabularies, pictures,
 # documents: 130 MB) stays in the archive.
 KEPT = ("CMakeLists.txt", "LICENSE", "cmake/", "ggml/", "include/", "licenses/", "src/", "vendor/")
+# What its programs need as well, for benchmarks. The pages of the server's web interface are left out.
+KEPT_TOOLS = ("common/", "examples/", "pocs/", "scripts/ui-assets.cmake", "tools/")
+LEFT_OUT = ("tools/ui/src/", "tools/ui/static/", "tools/ui/tests/", "tools/server/tests/")
 STAMP = ".pipeinfer.json"
 SDIST_VARIABLE = "PIPEINFER_UPSTREAM_SDIST"
 
@@ -135,14 +138,14 @@ def find_sdist(pin: Pin) -> Path:
     return cached
 
 
-def read_sources(sdist: Path) -> dict[str, bytes]:
+def read_sources(sdist: Path, kept: tuple[str, ...] = KEPT) -> dict[str, bytes]:
     """The kept files of vendor/llama.cpp in the sdist, by path relative to llama.cpp."""
     sources: dict[str, bytes] = {}
     try:
         with tarfile.open(sdist) as archive:
             for member in archive:
                 name = member.name.partition("/vendor/llama.cpp/")[2]
-                if member.isfile() and name.startswith(KEPT):
+                if member.isfile() and name.startswith(kept) and not name.startswith(LEFT_OUT):
                     content = archive.extractfile(member)
                     assert content is not None
                     sources[name] = content.read()
@@ -168,15 +171,19 @@ def write_changed(sources: dict[str, bytes], folder: Path) -> int:
     return n_written
 
 
-def prepare(pin: Pin, patches: list[Path], folder: Path) -> str:
-    """Bring the folder to the pinned source plus the patches; says in one line what was done."""
+def prepare(pin: Pin, patches: list[Path], folder: Path, *, tools: bool = False) -> str:
+    """Bring the folder to the pinned source plus the patches; says in one line what was done.
+
+    With `tools` the folder also gets llama.cpp's programs.
+    """
+    kept = KEPT + KEPT_TOOLS if tools else KEPT
     queue = [{"name": path.name, "sha256": sha256_of(path)} for path in patches]
-    stamp = json.dumps({"upstream": asdict(pin), "patches": queue, "kept": KEPT}, indent=1)
+    stamp = json.dumps({"upstream": asdict(pin), "patches": queue, "kept": kept}, indent=1)
     stamp_path = folder / STAMP
     what = f"{pin.package} {pin.version} with {len(patches)} patches"
     if stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == stamp:
         return f"{what}: up to date"
-    sources = read_sources(find_sdist(pin))
+    sources = read_sources(find_sdist(pin), kept)
     for path in patches:
         try:
             apply_patch(sources, path.read_bytes())
@@ -196,11 +203,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--patches", type=Path, help="folder of *.patch files; none: the source as it is"
     )
+    parser.add_argument("--tools", action="store_true", help="llama.cpp's programs as well")
     parser.add_argument("--into", type=Path, required=True, help="folder to fill")
     args = parser.parse_args(argv)
     patches = sorted(args.patches.glob("*.patch")) if args.patches else []
     try:
-        print(prepare(read_pin(args.pin), patches, args.into))
+        print(prepare(read_pin(args.pin), patches, args.into, tools=args.tools))
     except UpstreamError as error:
         print(error, file=sys.stderr)
         return 1
