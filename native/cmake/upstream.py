@@ -26,7 +26,7 @@ from unidiff import PatchError, apply_patch
 # What the libraries are built from. The rest of llama.cpp (tools, tests, vocabularies, pictures,
 # documents: 130 MB) stays in the archive.
 KEPT = ("CMakeLists.txt", "LICENSE", "cmake/", "ggml/", "include/", "licenses/", "src/", "vendor/")
-# What its programs need as well, for benchmarks. The pages of the server's web interface are left out.
+# What its programs need as well, for benchmarks. The pages of the web interface are left out.
 KEPT_TOOLS = ("common/", "examples/", "pocs/", "scripts/ui-assets.cmake", "tools/")
 LEFT_OUT = ("tools/ui/src/", "tools/ui/static/", "tools/ui/tests/", "tools/server/tests/")
 STAMP = ".pipeinfer.json"
