@@ -243,6 +243,10 @@ profile-kernels: EXTRAS := [test]
 profile-kernels: build ## where the time of a few tokens goes, by Linux's perf: PROFILE="--models wide"
 	$(BIN)/python tests/bench/graph_profile.py $(PROFILE)
 
+bench-beside: EXTRAS := [test]
+bench-beside: upstream-tools build ## beside llama.cpp's own programs: BESIDE="--parts plain,draft --threads 1,2 --types F16 --rounds 5"
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m beside $(BESIDE)
+
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
 	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \

@@ -74,7 +74,8 @@ def weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     random = np.random.default_rng(list(name.encode()))
-    return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+    scaled: npt.NDArray[np.float64] = random.standard_normal(shape) / np.sqrt(shape[-1])
+    return scaled.astype(np.float32)
 
 
 def add_tensors(

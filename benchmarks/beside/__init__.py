@@ -1,0 +1,1 @@
+"""`pipeinfer` beside the unpatched programs of llama.cpp, on one machine, in turn."""
