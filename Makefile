@@ -247,6 +247,11 @@ bench-beside: EXTRAS := [test]
 bench-beside: upstream-tools build ## beside llama.cpp's own programs: BESIDE="--parts plain,draft --threads 1,2 --types F16 --rounds 5"
 	PYTHONPATH=benchmarks:tests $(BIN)/python -m beside $(BESIDE)
 
+bench-startup: EXTRAS := [test]
+bench-startup: upstream-tools build ## from a command's start to its first token, beside llama-completion: STARTUP="--rounds 5"
+	$(BIN)/python benchmarks/startup.py --model 30=$(SMOLLM2) --pipeinfer ours=$(BIN)/pipeinfer \
+	    --llama-completion build/tools/bin/llama-completion $(STARTUP)
+
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
 	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \
