@@ -12,6 +12,7 @@ from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.config import MAX_COUNT, Prompt
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.native import ONE_THREAD
 from pipeinfer_cli.stats import Setting, measure
 from support import smollm2
 
@@ -41,7 +42,9 @@ class Script:
             stats=True,
         )
         files = SimpleNamespace(head_path=smollm2())
-        plan = SimpleNamespace(files=files, profile=None, prior=lambda _draft: None)
+        plan = SimpleNamespace(
+            files=files, profile=None, prior=lambda _draft: None, draft_cores=ONE_THREAD
+        )
         work.ChatWork(config, plan)(SimpleNamespace(watched=False))
 
     def read(self):
