@@ -29,6 +29,7 @@ class Contender:
     name: str
     side: str  # OURS or THEIRS
     measure: Callable[[], Measurement]
+    is_check: bool = False  # only shows that texts are the same: never the best of its side
     always: bool = False  # competes even where others of its side were faster in the heat
     samples: list[Measurement] = field(default_factory=list)
     others: list[float] = field(default_factory=list)  # CPUs that others kept busy, by sample
@@ -92,7 +93,7 @@ class Contest:
         """Name of the side's best contender; by median unless values are given."""
         if values is None:
             values = {each.name: median(each.values) for each in self.contenders}
-        names = [each.name for each in self.contenders if each.side == side]
+        names = [each.name for each in self.contenders if each.side == side and not each.is_check]
         return (min if self.lower_is_better else max)(names, key=lambda name: values[name])
 
     def named(self, name: str) -> Contender:

@@ -65,7 +65,9 @@ def plain(setup: Setup) -> Iterator[Contest]:
         ]
         if n_threads == 1:  # the prompt, too, one token at a time: the very same ids
             measure = partial(tools.speed, texts.STORY, setup.n_predict, "-b", "1", "-ub", "1")
-            contenders.append(theirs("llama-completion -b 1", measure))
+            check = theirs("llama-completion -b 1", measure)
+            check.is_check = True
+            contenders.append(check)
         yield Contest(
             case=f"{label}, {n_threads} thread(s)",
             unit=SPEED,

@@ -52,7 +52,8 @@ def _cells(contest: Contest, each: Contender) -> list[str]:
 
 def _bests(contest: Contest) -> list[str]:
     """A line for the best of both sides, where a side has several."""
-    if len(contest.contenders) == len({each.side for each in contest.contenders}):
+    sides = [each.side for each in contest.contenders if not each.is_check]
+    if len(sides) == len(set(sides)):
         return []
     ours, theirs = contest.best(OURS), contest.best(THEIRS)
     ratio = f"**{contest.ratio(ours, theirs):.3f}**"

@@ -17,7 +17,7 @@ def _function(index: int) -> str:
     return f"def scale_{index}(values):\n    return [value * {index} for value in values]\n\n\n"
 
 
-CODE = "".join(_function(index) for index in range(2, 10)) + "def scale_10(values):\n"
+CODE = "".join(_function(index) for index in range(2, 10)) + "def scale_10(values):"
 
 
 def numbered(n_prompts: int) -> list[str]:

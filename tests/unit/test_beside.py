@@ -124,6 +124,15 @@ def test_only_the_fastest_of_a_heat_and_who_always_competes_stay() -> None:
     assert (contest.best(OURS), contest.best(THEIRS)) == ("fast", "tuned")
 
 
+def test_a_check_is_never_the_best_of_its_side() -> None:
+    contenders = [scripted("a", OURS, [1], []), scripted("b", THEIRS, [2], [])]
+    check = scripted("check", THEIRS, [3], [])
+    check.is_check = True
+    contest = Contest(case="case", unit="tokens/s", contenders=[*contenders, check], reference="b")
+    contest.hold(1)
+    assert contest.best(THEIRS) == "b"
+
+
 def test_ratios_are_above_one_for_the_better_where_less_is_better() -> None:
     contenders = [scripted("a", OURS, [2.0], []), scripted("b", THEIRS, [3.0], [])]
     contest = Contest(
