@@ -67,7 +67,7 @@ DraftMax = Annotated[
     typer.Option(
         "--draft-max",
         metavar="N|auto",
-        help="Drafted tokens per run at most; speculative drafts so many. "
+        help="Drafted tokens per run at most; speculative drafts that many. "
         "auto: as many as pay, by measured costs.",
     ),
 ]

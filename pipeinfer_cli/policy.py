@@ -127,7 +127,7 @@ class Policy:
         prior: PriorCosts | None = None,
         shares_cores: bool = False,
     ) -> Policy:
-        """The policy of a strategy for so many stages; without a drafter there is only one.
+        """The policy of a strategy for n_stages stages; without a drafter there is only one.
 
         A single stage that takes turns with the drafter gains nothing from drafts that are made
         while it computes: they cost as much as later ones, and may be wrong. So `pipeinfer` is

@@ -19,7 +19,7 @@ class RoundCosts(Protocol):
         """The drafter's time for one token."""
 
     def compute_s(self, n_tokens: int) -> float:
-        """A run of so many tokens in all stages, one after the other."""
+        """A run of n tokens in all stages, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class Contest:
     contenders: list[Contender]
     reference: str  # name of the contender that ratios are over
     lower_is_better: bool = False
-    n_heat: int = 0  # of each side, so many of the heat's fastest compete; 0: all do
+    n_heat: int = 0  # how many of the heat's fastest compete, of each side; 0: all do
     heat: dict[str, float] = field(default_factory=dict)  # what each had in the heat
 
     def hold(self, n_rounds: int) -> None:
