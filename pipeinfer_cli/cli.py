@@ -23,7 +23,7 @@ from pipeinfer_cli.errors import (
     UserError,
     exit_code_of,
 )
-from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
 
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.

@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.batch.config import BatchFiles
+from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import MAX_THREADS
@@ -34,7 +35,6 @@ DEFAULT_N_PREDICT = 128
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
 DEFAULT_DRAFT = DraftConfig(auto_length=True)
-MAX_COUNT = 2**30  # the engine counts with 32 bits
 
 # Of every rank, or a list with one number per rank; None: see launch.default_threads.
 Threads = int | Sequence[int] | None
@@ -323,19 +323,6 @@ def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
         _decode(system.encode(errors="surrogateescape"), "--system")
         if not chat:
             raise UserError("--system: give --chat with it, or use pipeinfer chat")
-
-
-def check_count(option: str, value: int | None, most: int = MAX_COUNT, *, least: int = 1) -> None:
-    """UserError unless the value is None or from `least` to `most`."""
-    if value is not None and not least <= value <= most:
-        raise UserError(f"{option} {value}: give a number from {least} to {most}")
-
-
-def check_lists(lists: Mapping[str, Collection[object]]) -> None:
-    """UserError, naming the option, if one of these lists has nothing."""
-    for option, values in lists.items():
-        if not values:
-            raise UserError(f"{option} is empty: give one or more, with commas between them")
 
 
 def _check_weights(weights: tuple[float, ...]) -> None:

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import gguf_file, output
-from pipeinfer_cli.config import check_count
+from pipeinfer_cli import console, gguf_file
+from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.gguf_file import ARRAY, GgufFile
 from pipeinfer_cli.launch import MAX_THREADS
 from pipeinfer_cli.native import capture_log, quantize
-from pipeinfer_cli.pull import sync_folder
 from pipeinfer_cli.shards import PREFIX as SHARD_PREFIX
 
 COPY = -1
@@ -211,7 +211,7 @@ def run_request(text: str) -> int:
 def _sha256(parts: Sequence[GgufFile]) -> str:
     digest, done_bytes = hashlib.sha256(), 0
     total = sum(part.n_bytes for part in parts)
-    with output.progress(f"{parts[0].path.name}: reading", total) as report:
+    with console.progress(f"{parts[0].path.name}: reading", total) as report:
         for part in parts:
             with part.path.open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):

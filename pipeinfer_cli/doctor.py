@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import build_info, catalogue, doctor_cluster, launch, models, output
+from pipeinfer_cli import build_info, catalogue, console, doctor_cluster, launch, models
 from pipeinfer_cli.errors import PipeinferError
 
 COMMAND_TIMEOUT_S = 20.0
@@ -49,7 +49,7 @@ def run() -> int:
     """Prints all checks; 0 if generation can work, else 1."""
     works = True
     for check in checks():
-        output.check_line(check.verdict, check.name, check.text, check.todo)
+        console.check_line(check.verdict, check.name, check.text, check.todo)
         works = works and (check.ok or not check.needed)
     return 0 if works else 1
 
@@ -237,7 +237,7 @@ def _memory() -> Check:
     )
     total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
     return Check(
-        name="memory", ok=True, text=f"{output.size(free)} of {output.size(total)} available"
+        name="memory", ok=True, text=f"{console.size(free)} of {console.size(total)} available"
     )
 
 

@@ -72,3 +72,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a whole file, see `open_text`."""
     with open_text(path, "w") as file:
         file.write(text)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the names in a folder reach the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import launch, logs, models, output, shards, spawned
+from pipeinfer_cli import console, launch, log, models, shards, spawned
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
@@ -34,17 +34,17 @@ def generate(config: GenerateConfig) -> int:
     """Runs one request and returns the exit code."""
     config = models.with_default_draft(config)
     if config.pictures.live:
-        shown = replace(config.pictures, terminal=output.find_terminal())
+        shown = replace(config.pictures, terminal=console.find_terminal())
         config = replace(config, pictures=shown)
     if config.batch is not None:
         return _generate_batch(config, config.batch)
-    with output.restored_terminal() if config.pictures.terminal else nullcontext():
+    with console.restored_terminal() if config.pictures.terminal else nullcontext():
         return _start_resolved(config)
 
 
 def _generate_batch(config: GenerateConfig, batch: BatchFiles) -> int:
-    batch = replace(batch, terminal=output.find_terminal())
-    with output.restored_terminal() if batch.terminal else nullcontext():
+    batch = replace(batch, terminal=console.find_terminal())
+    with console.restored_terminal() if batch.terminal else nullcontext():
         return _start_resolved(replace(config, batch=batch))
 
 
@@ -123,7 +123,7 @@ def _spawn(config: JobConfig) -> int:
     from pipeinfer_cli import build_info, spawn
 
     assert config.ranks is not None
-    logs.begin(config.log_file, "parent")
+    log.begin(config.log_file, "parent")
     package_parent = str(Path(__file__).resolve().parent.parent)
     return spawn.spawn(
         spawn.Job(

@@ -124,19 +124,19 @@ def models_list() -> Action:
 
 
 def _list() -> int:
-    from pipeinfer_cli import models, output
+    from pipeinfer_cli import console, models
 
     rows = [
         (
             each.name,
-            output.size(size) if (size := each.size_bytes or each.about_bytes) else "unknown",
+            console.size(size) if (size := each.size_bytes or each.about_bytes) else "unknown",
             "yes" if models.cached_path(each) else "no",
             "yes" if each.sha256 else "unverified",
             each.description,
         )
         for each in models.catalogue().models.values()
     ]
-    output.table(("name", "size", "cached", "SHA-256", "description"), rows)
+    console.table(("name", "size", "cached", "SHA-256", "description"), rows)
     return 0
 
 
@@ -147,7 +147,7 @@ def models_pairs() -> Action:
 
 
 def _pairs() -> int:
-    from pipeinfer_cli import models, output
+    from pipeinfer_cli import console, models
 
     known = models.catalogue()
     rows = [
@@ -161,7 +161,7 @@ def _pairs() -> int:
         )
         for pair in known.pairs
     ]
-    output.table(("target", "draft", "layers", "architecture", "settings", "from"), rows)
+    console.table(("target", "draft", "layers", "architecture", "settings", "from"), rows)
     return 0
 
 

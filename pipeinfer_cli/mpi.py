@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipeinfer_cli import build_info, guardian, interrupt, launch, spawned
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, logs, models, mpi, placement, spawned
+from pipeinfer_cli import interrupt, launch, log, models, mpi, placement, spawned
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -20,7 +20,7 @@ from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import Seat
-from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.log import LOG
 from pipeinfer_cli.native import (
     ONE_THREAD,
     DraftCores,
@@ -99,8 +99,8 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     """
     capture_log(verbose=config.verbose)
     rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
-    if (log_fd := logs.begin(config.log_file, rank)) is not None:
-        log_to_file(log_fd, logs.label(rank))
+    if (log_fd := log.begin(config.log_file, rank)) is not None:
+        log_to_file(log_fd, log.label(rank))
     beats = mpi.Beats(comm, BEAT_BYTES) if comm and n_ranks > 1 else None
     with Watchdog(
         beats, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all

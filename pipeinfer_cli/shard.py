@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeinfer_cli import gguf_file, gguf_write, output
+from pipeinfer_cli import console, gguf_file, gguf_write
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.gguf_file import BOOL, STRING, UINT32, UINT64, GgufFile, Tensor
 from pipeinfer_cli.native import ModelInfo, read_model_info
-from pipeinfer_cli.pull import sync_folder
 from pipeinfer_cli.shards import PREFIX, SHA256_CHARS
 from pipeinfer_cli.split import LayerRange, split_layers
 
@@ -174,7 +174,7 @@ def _write(
     total = sum(part.n_bytes for part in parts)
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("xb")) for path in paths]
-        report = stack.enter_context(output.progress(title, total))
+        report = stack.enter_context(console.progress(title, total))
         for file, plan in zip(files, plans, strict=True):
             file.write(plan.header)
         done_bytes = 0
@@ -232,7 +232,7 @@ def _check_room(folder: Path, names: Sequence[str], n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise UserError(
-            f"the shards need {output.size(n_bytes)}, {str(folder)!r} has {output.size(free)} "
+            f"the shards need {console.size(n_bytes)}, {str(folder)!r} has {console.size(free)} "
             "free: give -o a folder with more room"
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pipeinfer_cli import gguf_file, output, shards
+from pipeinfer_cli import console, gguf_file, shards
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gguf_file import GgufFile
 from pipeinfer_cli.native import ModelInfo, capture_log, read_model_info
@@ -38,16 +38,16 @@ def show(config: ShowConfig) -> int:
     info = read_model_info(files.head_path)
     header = gguf_file.read(files.head_path)
     kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
-    output.table(("", str(config.model)), _facts(header, info, files.split))
+    console.table(("", str(config.model)), _facts(header, info, files.split))
     print()
-    output.table(
+    console.table(
         ("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv_bytes)
     )
     n_stages = config.n_stages or (files.split.n_stages if files.split else None)
     if n_stages is not None:
         layers = files.layers(n_stages, None) or split_layers(info, n_stages, None)
         print()
-        output.table(
+        console.table(
             ("stage", "layers", "weights", "KV", "together"), _stages(info, layers, kv_bytes)
         )
     return 0
@@ -89,11 +89,11 @@ def _facts(header: GgufFile, info: ModelInfo, split: shards.Split | None) -> lis
         ("hidden state", f"{info.n_embd} floats"),
         ("vocabulary", f"{info.n_vocab} tokens"),
         ("trained context", f"{info.n_ctx_train} tokens"),
-        ("weights", output.size(info.bytes_total)),
-        ("token embedding and such", output.size(info.bytes_input)),
+        ("weights", console.size(info.bytes_total)),
+        ("token embedding and such", console.size(info.bytes_input)),
         (
             "output head",
-            "the token embedding" if info.tied_output else output.size(info.bytes_output),
+            "the token embedding" if info.tied_output else console.size(info.bytes_output),
         ),
     ]
     if descent[0]:
@@ -110,7 +110,7 @@ def _layers(info: ModelInfo, kv_bytes: Sequence[int]) -> list[tuple[str, ...]]:
     for (weights, kv), group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
         layers = list(group)
         shown = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
-        rows.append((shown, output.size(weights), _kv_size(kv)))
+        rows.append((shown, console.size(weights), _kv_size(kv)))
     return rows
 
 
@@ -120,10 +120,10 @@ def _stages(
     rows: list[tuple[str, ...]] = []
     for stage, each in enumerate(layers):
         weights, kv = stage_bytes(info, each), sum(kv_bytes[each.first : each.last])
-        both = (output.size(weights), _kv_size(kv), output.size(weights + kv))
+        both = (console.size(weights), _kv_size(kv), console.size(weights + kv))
         rows.append((str(stage), str(each), *both))
     return rows
 
 
 def _kv_size(n_bytes: int) -> str:
-    return output.size(n_bytes) if n_bytes else "unknown"
+    return console.size(n_bytes) if n_bytes else "unknown"

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeinfer_cli.bench.config import DEFAULT_STRATEGIES, Variant, parse_strategy
-from pipeinfer_cli.config import DEFAULT_DRAFT, check_count, check_lists
+from pipeinfer_cli.checks import check_count, check_lists
+from pipeinfer_cli.config import DEFAULT_DRAFT
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.emulation import profile_file, report
 from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of

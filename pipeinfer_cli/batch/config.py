@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sequences import MAX_PARALLEL
-from pipeinfer_cli.trace.config import Terminal
 
 STDIN = "-"
 RESUME = "give --resume to go on"

@@ -9,7 +9,8 @@ from reprlib import repr as short
 from typing import Any
 
 from pipeinfer_cli import json_lines
-from pipeinfer_cli.config import MAX_COUNT, GenerateConfig
+from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.sampling import SampleParams
 

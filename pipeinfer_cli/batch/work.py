@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pipeinfer_cli import interrupt, output
+from pipeinfer_cli import console, interrupt
 from pipeinfer_cli.batch.answers import Answers, OneByOne, Result, Tasks
 from pipeinfer_cli.batch.config import RESUME, BatchFiles
 from pipeinfer_cli.batch.items import Messages, read_items
@@ -133,7 +133,7 @@ class BatchWork:
         if terminal is not None and terminal.has_stdout and self._batch.output is None:
             yield lambda: None  # the lines themselves show it
         elif terminal is not None:
-            with output.items_bar(progress.n_items, terminal) as draw:
+            with console.items_bar(progress.n_items, terminal) as draw:
 
                 def show() -> None:
                     draw(progress.n_through, progress.line(time.monotonic()))

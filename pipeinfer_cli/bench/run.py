@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import generate, launch, models, mpi, output
+from pipeinfer_cli import console, generate, launch, models, mpi
 from pipeinfer_cli.bench import machine, plots, prompts, record, rows
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup, Variant
 from pipeinfer_cli.bench.report import Report
@@ -98,7 +98,7 @@ def _description(group: BenchGroup) -> str:
 @contextmanager
 def _watched(group: BenchGroup) -> Iterator[None]:
     """A progress bar on a terminal while the block runs. The record is all that it looks at."""
-    with output.counting("requests", n_turns(group)) as show:
+    with console.counting("requests", n_turns(group)) as show:
         if show is None:
             yield
             return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import logs
+from pipeinfer_cli import log
 from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.expect import Expectation, Ranks, layers_by_time, stages_for
@@ -51,7 +51,7 @@ def consult(
         stages, calibration, path = expected
         notes.append(f"run sizes start from the times in {path}")
     for each in notes:
-        logs.note(each, verbose=verbose)
+        log.note(each, verbose=verbose)
     if expected is None:
         return Placed(layers=layers)
     draft_ms = {

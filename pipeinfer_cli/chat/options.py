@@ -11,7 +11,7 @@ import typer
 
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.lines import greet
-from pipeinfer_cli.config import MAX_COUNT
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.options import integer
 
 Chat = Annotated[

@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import check_writable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terminal:
-    """The terminal on stderr, as it was at the start."""
-
-    n_columns: int
-    n_lines: int
-    has_stdout: bool  # stdout is the same terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

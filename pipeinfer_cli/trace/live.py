@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
+from pipeinfer_cli.console import Activity, Panel, Row
 from pipeinfer_cli.runs import Fate
 from pipeinfer_cli.stats import ratio
 from pipeinfer_cli.trace.recorder import Recorder, Recording, RunRecord
@@ -15,26 +15,6 @@ N_RECENT = 300  # runs to look back at
 SPEED_S = 3.0  # tokens/s are those of the last seconds
 DRAFTING_S = 0.25  # a drafter that was silent for this long rests
 MAX_ROWS = 8  # more stages share one row
-
-Activity = Literal["idle", "plain", "speculative", "cancelled", "drafting"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A place of the pipeline, and what it is doing."""
-
-    name: str
-    activities: tuple[Activity, ...]  # one, or those of many stages
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """All that is shown."""
-
-    title: str
-    rows: tuple[Row, ...]
-    summary: str
 
 
 class LiveView:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeinfer_cli import output
+from pipeinfer_cli import console
 from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.head import Observer
 from pipeinfer_cli.stats import Setting, Stats
@@ -78,7 +78,7 @@ def watching(pictures: Pictures, setting: Setting, label: str = "") -> Iterator[
         if pictures.terminal is not None:
             view = LiveView(recorder, f"pipeinfer --strategy {setting.strategy}{label}")
             show = partial(_now, view)
-            put = stack.enter_context(output.live_panel(show, pictures.terminal))
+            put = stack.enter_context(console.live_panel(show, pictures.terminal))
             if pictures.terminal.has_stdout:
                 stdout = _text_to(put)
         elif pictures.live:

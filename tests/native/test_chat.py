@@ -9,7 +9,8 @@ from pipeinfer_cli import spawned
 from pipeinfer_cli.chat import work
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.interrupts import Interrupts
-from pipeinfer_cli.config import MAX_COUNT, Prompt
+from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.config import Prompt
 from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.native import ONE_THREAD

@@ -7,8 +7,8 @@ import pytest
 from pipeinfer_cli import generate
 from pipeinfer_cli.chat import work
 from pipeinfer_cli.chat.config import ChatConfig
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli import main
-from pipeinfer_cli.config import MAX_COUNT
 
 
 @pytest.fixture(autouse=True)

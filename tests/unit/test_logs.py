@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
-from pipeinfer_cli import cli, files, logs
+from pipeinfer_cli import cli, files, log
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
-from pipeinfer_cli.logs import LOG
+from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} rank 3 \S+ (INFO|WARNING|ERROR) .*")
@@ -25,8 +25,8 @@ def _close_logs():
 
 
 def test_lines_have_time_rank_and_host(tmp_path):
-    logs.begin(str(tmp_path / "run-{rank}.log"), 3)
-    logs.note("layers are\neven\x1b[31m", verbose=False)
+    log.begin(str(tmp_path / "run-{rank}.log"), 3)
+    log.note("layers are\neven\x1b[31m", verbose=False)
     LOG.warning("100 %")
     lines = (tmp_path / "run-3.log").read_text().splitlines()
     assert len(lines) == 2
@@ -38,21 +38,21 @@ def test_lines_have_time_rank_and_host(tmp_path):
 def test_a_log_is_appended_to(tmp_path):
     path = tmp_path / "run.log"
     for text in ("one", "two"):
-        logs.begin(str(path), 0)
-        logs.note(text, verbose=False)
+        log.begin(str(path), 0)
+        log.note(text, verbose=False)
     assert [line.split()[-1] for line in path.read_text().splitlines()] == ["one", "two"]
 
 
 def test_without_a_log_nothing_is_said(capsys):
-    assert logs.begin(None, 0) is None
-    logs.note("quiet", verbose=False)
+    assert log.begin(None, 0) is None
+    log.note("quiet", verbose=False)
     assert capsys.readouterr() == ("", "")
-    logs.note("loud\x07", verbose=True)
+    log.note("loud\x07", verbose=True)
     assert capsys.readouterr().err == "pipeinfer: loud\\x07\n"
 
 
 def test_failures_are_logged_with_their_traceback(tmp_path, capsys):
-    logs.begin(str(tmp_path / "log"), 3)
+    log.begin(str(tmp_path / "log"), 3)
 
     def fail(error):
         raise error
@@ -70,13 +70,13 @@ def test_failures_are_logged_with_their_traceback(tmp_path, capsys):
 
 def test_a_log_that_cannot_be_opened_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--log-file '.*no/log'.*No such file"):
-        logs.begin(str(tmp_path / "no" / "log"), 0)
+        log.begin(str(tmp_path / "no" / "log"), 0)
 
 
 def test_a_full_disk_ends_the_log_alone(capsys):
-    logs.begin("/dev/full", 0)
-    logs.note("one", verbose=False)
-    logs.note("two", verbose=False)
+    log.begin("/dev/full", 0)
+    log.note("one", verbose=False)
+    log.note("two", verbose=False)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("pipeinfer: note: the log ends: ")
     assert "No space left" in line
@@ -100,7 +100,7 @@ def test_links_in_shared_folders_are_not_followed(tmp_path):
     with pytest.raises(OSError, match="symbolic link"):
         files.write_text(shared / "trace.json", "overwritten")
     with pytest.raises(UserError, match="symbolic link"):
-        logs.begin(str(shared / "trace.json"), 0)
+        log.begin(str(shared / "trace.json"), 0)
     assert victim.read_text() == "mine"
     shared.chmod(0o755)  # the user's own: links are what they are for
     files.write_text(shared / "trace.json", "mine, too")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.trace.config import NO_PICTURES, Pictures, Terminal
+from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
 
 def test_nothing_is_drawn_unless_asked_for():

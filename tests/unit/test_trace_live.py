@@ -9,10 +9,10 @@ import termios
 
 import pytest
 
-from pipeinfer_cli import output
+from pipeinfer_cli import console
+from pipeinfer_cli.console import Panel, Row, Terminal
 from pipeinfer_cli.runs import Run, RunToken
-from pipeinfer_cli.trace.config import Terminal
-from pipeinfer_cli.trace.live import LiveView, Panel, Row, stage_costs, stage_runs
+from pipeinfer_cli.trace.live import LiveView, stage_costs, stage_runs
 from pipeinfer_cli.trace.recorder import Recorder
 from terminal import N_COLUMNS, N_LINES, Screen, wrapped
 from virtual_cluster import VirtualCluster, generate
@@ -136,7 +136,7 @@ def test_text_stays_above_the_panel_and_the_panel_goes(pieces, monkeypatch):
     stderr = Terminals()
     monkeypatch.setattr(sys, "stderr", stderr)
     terminal = Terminal(n_columns=N_COLUMNS, n_lines=N_LINES, has_stdout=True)
-    with output.live_panel(lambda: PANEL, terminal) as put:
+    with console.live_panel(lambda: PANEL, terminal) as put:
         for piece in pieces:
             put(piece)
     text = "".join(pieces)
@@ -155,7 +155,7 @@ def test_the_panel_goes_after_an_error_too(monkeypatch):
     stderr = Terminals()
     monkeypatch.setattr(sys, "stderr", stderr)
     terminal = Terminal(n_columns=N_COLUMNS, n_lines=N_LINES, has_stdout=False)
-    with pytest.raises(KeyboardInterrupt), output.live_panel(lambda: PANEL, terminal):
+    with pytest.raises(KeyboardInterrupt), console.live_panel(lambda: PANEL, terminal):
         raise KeyboardInterrupt
     assert stderr.screen.lines == []
     assert not stderr.screen.is_cursor_hidden
@@ -172,6 +172,6 @@ def test_a_terminal_that_does_not_know_its_size_has_the_usual_one(
     with open(main), open(side, "w") as stderr:  # noqa: PTH123 (descriptors)
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         monkeypatch.setattr(sys, "stderr", stderr)
-        terminal = output.find_terminal()
+        terminal = console.find_terminal()
         assert terminal is not None
         assert (terminal.n_columns, terminal.n_lines) == expected

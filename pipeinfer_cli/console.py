@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from pipeinfer_cli.printable import printable
-from pipeinfer_cli.trace.config import Terminal
-from pipeinfer_cli.trace.live import Activity, Panel
+
+Activity = Literal["idle", "plain", "speculative", "cancelled", "drafting"]
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -244,3 +245,30 @@ def drawn_panel(panel: Panel, n_columns: int) -> RenderableType:
     body.add_row(rows)
     body.add_row(Text(panel.summary))
     return Frame(body, title=Text(panel.title), title_align="left", width=min(n_columns, 100))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """The terminal on stderr, as it was at the start."""
+
+    n_columns: int
+    n_lines: int
+    has_stdout: bool  # stdout is the same terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A place of the pipeline, and what it is doing."""
+
+    name: str
+    activities: tuple[Activity, ...]  # one, or those of many stages
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """All that is shown."""
+
+    title: str
+    rows: tuple[Row, ...]
+    summary: str

@@ -1,0 +1,22 @@
+"""Checks of option values that several configurations share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pipeinfer_cli.errors import UserError
+
+MAX_COUNT = 2**30  # the engine counts with 32 bits
+
+
+def check_count(option: str, value: int | None, most: int = MAX_COUNT, *, least: int = 1) -> None:
+    """UserError unless the value is None or from `least` to `most`."""
+    if value is not None and not least <= value <= most:
+        raise UserError(f"{option} {value}: give a number from {least} to {most}")
+
+
+def check_lists(lists: Mapping[str, Collection[object]]) -> None:
+    """UserError, naming the option, if one of these lists has nothing."""
+    for option, values in lists.items():
+        if not values:
+            raise UserError(f"{option} is empty: give one or more, with commas between them")
