@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_there
-from pipeinfer_cli.policy import DraftConfig
+from pipeinfer_cli.scheduler.policy import DraftConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,10 +13,11 @@ from pipeinfer_cli import config as cfg
 from pipeinfer_cli.bench import config as bench_cfg
 from pipeinfer_cli.bench.extras import Extras
 from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler import policy
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
-STRATEGIES = ",".join(bench_cfg.DEFAULT_STRATEGIES)
-DRAFT = cfg.DEFAULT_DRAFT
+STRATEGIES = ",".join(policy.DEFAULT_STRATEGIES)
+DRAFT = policy.DEFAULT_DRAFT
 
 
 def bench(

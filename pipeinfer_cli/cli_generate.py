@@ -17,8 +17,9 @@ from pipeinfer_cli.batch import options as batch_options
 from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.options import integer, number
-from pipeinfer_cli.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler import policy
+from pipeinfer_cli.scheduler.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace import options as picture_options
 from pipeinfer_cli.trace.config import Pictures
 
@@ -159,7 +160,7 @@ def generate(
             metavar="N",
             help="Shorter drafts are dropped (speculative).",
         ),
-    ] = cfg.DEFAULT_DRAFT.n_min,
+    ] = policy.DEFAULT_DRAFT.n_min,
     draft_p_min: Annotated[
         float,
         typer.Option(
@@ -169,7 +170,7 @@ def generate(
             metavar="P",
             help="A draft ends below this confidence.",
         ),
-    ] = cfg.DEFAULT_DRAFT.p_min,
+    ] = policy.DEFAULT_DRAFT.p_min,
     draft_p_recovery: Annotated[
         float,
         typer.Option(
@@ -179,7 +180,7 @@ def generate(
             metavar="P",
             help="The cutoff rises by this at a miss.",
         ),
-    ] = cfg.DEFAULT_DRAFT.p_recovery,
+    ] = policy.DEFAULT_DRAFT.p_recovery,
     draft_p_decay: Annotated[
         float,
         typer.Option(
@@ -189,7 +190,7 @@ def generate(
             metavar="P",
             help="It falls by this when stages would idle.",
         ),
-    ] = cfg.DEFAULT_DRAFT.p_decay,
+    ] = policy.DEFAULT_DRAFT.p_decay,
     draft_width: Annotated[
         int,
         typer.Option(
@@ -198,7 +199,7 @@ def generate(
             metavar="N",
             help="Candidates per position; more than one draft a tree.",
         ),
-    ] = cfg.DEFAULT_DRAFT.width,
+    ] = policy.DEFAULT_DRAFT.width,
     draft_p_split: Annotated[
         float,
         typer.Option(
@@ -207,7 +208,7 @@ def generate(
             metavar="P",
             help="Further candidates below this confidence get no branch.",
         ),
-    ] = cfg.DEFAULT_DRAFT.p_split,
+    ] = policy.DEFAULT_DRAFT.p_split,
     draft_threads: Annotated[
         int | None,
         typer.Option(

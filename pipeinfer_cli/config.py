@@ -16,7 +16,8 @@ from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.emulation.pretence import parse_acceptance
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import MAX_THREADS
-from pipeinfer_cli.policy import (
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_DRAFT,
     DRAFTERS,
     STRATEGIES,
     Ablation,
@@ -25,7 +26,7 @@ from pipeinfer_cli.policy import (
     Strategy,
     check_ablations,
 )
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
 OutputFormat = Literal["text", "json"]
@@ -34,7 +35,6 @@ FORMATS: tuple[OutputFormat, ...] = ("text", "json")
 DEFAULT_N_PREDICT = 128
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
-DEFAULT_DRAFT = DraftConfig(auto_length=True)
 
 # Of every rank, or a list with one number per rank; None: see launch.default_threads.
 Threads = int | Sequence[int] | None

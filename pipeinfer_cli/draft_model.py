@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeinfer_cli import native
-from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.native import ONE_THREAD, DraftCores
-from pipeinfer_cli.policy import N_BATCH
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
-from pipeinfer_cli.sequences import common_prefix
+from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.kv_sequences import common_prefix
+from pipeinfer_cli.scheduler.policy import N_BATCH
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 
 class ModelDrafter:
@@ -52,7 +52,7 @@ class ModelDrafter:
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
-        """See drafters.Drafter."""
+        """See interfaces.Drafter."""
         with self._at_work:
             if self._is_closed:
                 return

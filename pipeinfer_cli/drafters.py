@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+
+from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
 
 # How much less sure each further token of a repeated passage is, than the one before.
 TRUST_PER_TOKEN = 0.95
-
-
-Candidate = tuple[int, float]  # a token, and the probability that the drafter gives it
-
-
-class Drafter(Protocol):
-    """Anything that proposes tokens."""
-
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """What may follow `context`, position by position: one to `n_candidates`, the best first.
-
-        The draft goes on after the best one. The caller stops when it has enough. Contexts mostly
-        grow, or lose their last tokens. Before the first position may come empty ones, from a
-        drafter that is still reading the context: so that the caller can stop there, too.
-        """
 
 
 class NgramDrafter:

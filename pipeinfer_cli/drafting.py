@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
-from pipeinfer_cli.drafters import Drafter
-from pipeinfer_cli.speculation import Draft, DraftRequest
+from pipeinfer_cli.scheduler.interfaces import Drafter
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 
 class _Worker:

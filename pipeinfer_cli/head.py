@@ -11,27 +11,15 @@ from typing import Any, Protocol, TextIO
 from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.config import OutputFormat
 from pipeinfer_cli.errors import Interrupted, OutputError, RunError
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.runs import Result, Run
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft, DraftRequest
-from pipeinfer_cli.stats import Stats
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
+from pipeinfer_cli.scheduler.metrics import Stats
+from pipeinfer_cli.scheduler.runs import Result
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 from pipeinfer_cli.vocab import Vocab
 
 POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
-
-
-class Pipeline(Protocol):
-    """What the head needs of native.Engine."""
-
-    def submit(self, run: Run) -> None:
-        """Sends a run on its way."""
-
-    def cancel(self, run_first: int, run_last: int) -> None:
-        """Gives up the runs `[run_first, run_last]`."""
-
-    def wait(self, timeout_s: float) -> Result | None:
-        """The next result, in the order of submission; None when the time is over, or nudged."""
 
 
 class Drafts(Protocol):
@@ -45,19 +33,6 @@ class Drafts(Protocol):
 
     def take(self) -> list[Draft]:
         """What has been drafted since the last call."""
-
-
-class Observer(Protocol):
-    """Is told what happens, in this order, on the head's thread: for pictures."""
-
-    def on_submit(self, run: Run) -> None:
-        """The run is about to be submitted."""
-
-    def on_cancel(self, run_first: int, run_last: int) -> None:
-        """The runs `[run_first, run_last]` are about to be given up."""
-
-    def on_result(self, result: Result, decided: Sequence[int]) -> None:
-        """A result has come, and has decided these token ids."""
 
 
 class NoDrafts:

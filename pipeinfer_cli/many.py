@@ -1,4 +1,4 @@
-"""The head's loop for several requests at a time on one loaded pipeline; see crowd.py."""
+"""The head's loop for several requests at a time on one loaded pipeline; see batcher.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pipeinfer_cli.crowd import Crowd, Member
-from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.drafting import DraftThread
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.head import Pipeline, Waiting
-from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.head import Waiting
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.batcher import Crowd, Member
+from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 Key = TypeVar("Key", bound=Hashable)
 # A drafter of its own for each request that drafts at the time: `slot` is 0, 1, ...

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipeinfer_cli import abi
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
-from pipeinfer_cli.runs import Fate, Result, Run, StageTime
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Fate, Result, Run, SampleParams, StageTime
 from pipeinfer_cli.watchdog.beat import Beat
 
 if TYPE_CHECKING:

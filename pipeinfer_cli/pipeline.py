@@ -31,10 +31,10 @@ from pipeinfer_cli.native import (
     log_to_file,
     read_model_info,
 )
-from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.placement import Placement
-from pipeinfer_cli.policy import N_BATCH, Policy
-from pipeinfer_cli.sequences import spare_cells
+from pipeinfer_cli.scheduler.kv_sequences import spare_cells
+from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
+from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.shards import ModelFiles, locate
 from pipeinfer_cli.split import LayerRange, split_layers
 from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Phase

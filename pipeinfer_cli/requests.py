@@ -12,28 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli import models
-from pipeinfer_cli.config import DEFAULT_DRAFT, JobConfig
-from pipeinfer_cli.counters import Counters
-from pipeinfer_cli.crowd import Crowd
+from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.draft_model import ModelDrafter
-from pipeinfer_cli.drafters import Drafter, FirstThatKnows, NgramDrafter
+from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.head import Pipeline, TokenStream
+from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.many import Many
 from pipeinfer_cli.native import DraftCores, Engine, read_model_info
-from pipeinfer_cli.pacing import PriorCosts
 from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.policy import N_BATCH, Ablation, DraftConfig, DrafterKind, Policy, Strategy
-from pipeinfer_cli.sampling import SampleParams
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import Kept, SequencePool
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
+from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool
+from pipeinfer_cli.scheduler.metrics import Counters, Setting, Stats, measure
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_DRAFT,
+    N_BATCH,
+    Ablation,
+    DraftConfig,
+    DrafterKind,
+    Policy,
+    Strategy,
+)
+from pipeinfer_cli.scheduler.run_size import PriorCosts
+from pipeinfer_cli.scheduler.runs import SampleParams
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.shared_vocab import share
-from pipeinfer_cli.stats import Setting, Stats, measure
 from pipeinfer_cli.trace.watch import Watch
 from pipeinfer_cli.vocab import Vocab
 
@@ -75,7 +83,7 @@ class Running:
     setting: Setting
 
     def measure(self, start_s: float, times_s: Sequence[float]) -> Stats:
-        """The text is long enough: what it has cost. See stats.measure."""
+        """The text is long enough: what it has cost. See metrics.measure."""
         self.tokens.end()
         return measure(self.setting, start_s, times_s, self.counters)
 

@@ -26,7 +26,7 @@ from pipeinfer_cli.head import Writer, answer_tokens
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
-from pipeinfer_cli.stats import Stats
+from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.watch import watching
 from pipeinfer_cli.vocab import Vocab
 

@@ -7,21 +7,26 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeinfer_cli.bench.config import DEFAULT_STRATEGIES, Variant, parse_strategy
 from pipeinfer_cli.checks import check_count, check_lists
-from pipeinfer_cli.config import DEFAULT_DRAFT
-from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.emulation import profile_file, report
 from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of
 from pipeinfer_cli.emulation.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.emulation.simulator import HEAD_US, Simulation
 from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, SyntheticText
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.pacing import best_run_sizes, chain_tps
-from pipeinfer_cli.policy import MAX_AUTO_DRAFT, DraftConfig, Policy
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.stats import Setting, measure, ratio
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure, ratio
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_DRAFT,
+    DEFAULT_STRATEGIES,
+    MAX_AUTO_DRAFT,
+    DraftConfig,
+    Policy,
+    Variant,
+    parse_strategy,
+)
+from pipeinfer_cli.scheduler.run_size import best_run_sizes, chain_tps
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 ITERATIVE = Variant(strategy="iterative")
 N_PROMPT = 8  # tokens; speed counts from the first generated token on

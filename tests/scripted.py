@@ -2,8 +2,8 @@
 
 from collections import deque
 
-from pipeinfer_cli.runs import Fate, KvKind, Result
-from pipeinfer_cli.sequences import N_SEQUENCES
+from pipeinfer_cli.scheduler.kv_sequences import N_SEQUENCES
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, Result
 
 N_VOCAB = 11
 

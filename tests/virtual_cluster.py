@@ -8,10 +8,10 @@ import heapq
 from itertools import count, islice
 
 from pipeinfer_cli.head import TokenStream
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, Result, StageTime
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 from pipeinfer_cli.trace.recorder import Recorder
 
 WRONG = 1_000_000  # added to a drafted token that is wrong
@@ -36,7 +36,7 @@ class VirtualCluster:
     def after(self, delay_us, call, *args):
         heapq.heappush(self.events, (self.now_us + delay_us, next(self.order), call, args))
 
-    # head.Pipeline
+    # interfaces.Pipeline
 
     def submit(self, run):
         self.after(self.hop_us, self.arrive, 0, run, [])

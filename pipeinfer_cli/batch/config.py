@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.sequences import MAX_PARALLEL
+from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
 
 STDIN = "-"
 RESUME = "give --resume to go on"

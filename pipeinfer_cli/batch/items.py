@@ -12,7 +12,7 @@ from pipeinfer_cli import json_lines
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float
 Messages = tuple[dict[str, Any], ...]

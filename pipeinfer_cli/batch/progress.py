@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pipeinfer_cli.stats import ratio
+from pipeinfer_cli.scheduler.metrics import ratio
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,11 +10,11 @@ from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.batch.answers import Result, Task, Tasks
 from pipeinfer_cli.batch.items import BadItem, Item
 from pipeinfer_cli.config import GenerateConfig
-from pipeinfer_cli.drafters import Drafter
 from pipeinfer_cli.many import Many
 from pipeinfer_cli.requests import Drafters, Head
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.stats import measure
+from pipeinfer_cli.scheduler.interfaces import Drafter
+from pipeinfer_cli.scheduler.metrics import measure
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.vocab import Vocab
 
 
@@ -29,7 +29,7 @@ class _Begun:
 
 
 class Together:
-    """Answers with several requests in the pipeline; see crowd.py."""
+    """Answers with several requests in the pipeline; see batcher.py."""
 
     def __init__(
         self,

@@ -14,44 +14,19 @@ from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.policy import (
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_STRATEGIES,
     DRAFTERS,
-    STRATEGIES,
-    Ablation,
     DraftConfig,
     DrafterKind,
-    Strategy,
-    check_ablations,
+    Variant,
+    parse_strategy,
 )
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 OutputFormat = Literal["md", "csv", "json", "jsonl", "sql"]
 FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl", "sql")
-DEFAULT_STRATEGIES = ("iterative", "speculative", "pipeinfer")
 DEFAULT_REPETITIONS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One of the ways to the same text that are compared."""
-
-    strategy: Strategy
-    ablations: tuple[Ablation, ...] = ()
-    drafter: DrafterKind = "none"
-    draft_model: str | None = None
-    draft: DraftConfig | None = None  # None: nothing is drafted
-
-    @property
-    def name(self) -> str:
-        """As `--strategy` takes it: `pipeinfer:no-cancel`."""
-        return ":".join((self.strategy, *self.ablations))
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Variant:
-        """Inverse of dataclasses.asdict, after a way through JSON."""
-        ablations = tuple(fields.pop("ablations"))
-        draft = fields.pop("draft")
-        return cls(ablations=ablations, draft=draft and DraftConfig(**draft), **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +193,3 @@ class BenchConfig:
 def draft_option(field: str) -> str:
     """The option of a field of DraftConfig: `n_max` is --draft-max, `p_min` --draft-p-min."""
     return f"--draft-{field.removeprefix('n_').replace('_', '-')}"
-
-
-def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
-    """`pipeinfer:no-cancel:no-reactive` as a strategy and what it has to do without."""
-    strategy, *ablations = text.split(":")
-    if strategy not in STRATEGIES:
-        raise UserError(f"--strategy {text!r}: give one or more of {', '.join(STRATEGIES)}")
-    check_ablations(strategy, ablations)
-    return strategy, cast("tuple[Ablation, ...]", tuple(sorted(set(ablations))))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeinfer_cli.counters import Counters
+from pipeinfer_cli.scheduler.metrics import Counters
 
 PLAIN = -1  # in place of a variant: plain decoding, which only says what the text is
 WARMUP = -1  # in place of a repetition: not measured

@@ -10,8 +10,8 @@ from typing import Any
 from pipeinfer_cli.bench.config import BenchGroup, draft_option
 from pipeinfer_cli.bench.record import Facts
 from pipeinfer_cli.bench.summary import Summary
-from pipeinfer_cli.policy import DraftConfig
-from pipeinfer_cli.stats import Stats
+from pipeinfer_cli.scheduler.metrics import Stats
+from pipeinfer_cli.scheduler.policy import DraftConfig
 
 Row = dict[str, Any]
 

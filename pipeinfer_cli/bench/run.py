@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pipeinfer_cli import console, generate, launch, models, mpi
 from pipeinfer_cli.bench import machine, plots, prompts, record, rows
-from pipeinfer_cli.bench.config import BenchConfig, BenchGroup, Variant
+from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.bench.report import Report
 from pipeinfer_cli.bench.summary import summarise
 from pipeinfer_cli.bench.turns import n_turns
+from pipeinfer_cli.scheduler.policy import Variant
 
 WATCH_S = 0.3  # how often the progress bar looks
 

@@ -8,9 +8,10 @@ from itertools import zip_longest
 from statistics import mean, median, stdev
 from typing import Any
 
-from pipeinfer_cli.bench.config import BenchGroup, Variant
+from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, Record, Sample
-from pipeinfer_cli.stats import Setting, Stats, Timing, merge, percentile, pool
+from pipeinfer_cli.scheduler.metrics import Setting, Stats, Timing, merge, percentile, pool
+from pipeinfer_cli.scheduler.policy import Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.bench.config import BenchGroup, Variant
+from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP
+from pipeinfer_cli.scheduler.policy import Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from pipeinfer_cli.bench.extras import NO_EXTRAS
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.policy import DraftConfig
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.policy import DraftConfig
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

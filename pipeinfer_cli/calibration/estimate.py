@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from pipeinfer_cli.emulation.profile import Link, StageCurve
-from pipeinfer_cli.runs import Result
+from pipeinfer_cli.scheduler.runs import Result
 from pipeinfer_cli.trace.recorder import Recording, RunRecord
 from pipeinfer_cli.trace.timeline import hops, stage_offsets
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeinfer_cli.drafters import Candidate, Drafter
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
-from pipeinfer_cli.head import Pipeline
-from pipeinfer_cli.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter, Pipeline
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run
 
 
 class WatchedPipeline:
@@ -20,15 +19,15 @@ class WatchedPipeline:
         self._lateness = lateness
 
     def submit(self, run: Run) -> None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         self._pipeline.submit(run)
 
     def cancel(self, run_first: int, run_last: int) -> None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         self._pipeline.cancel(run_first, run_last)
 
     def wait(self, timeout_s: float) -> Result | None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         result = self._pipeline.wait(timeout_s)
         if result is not None:
             self._lateness.count(result)
@@ -52,16 +51,16 @@ class SyntheticPipeline:
         self._runs: dict[int, Run] = {}  # in flight
 
     def submit(self, run: Run) -> None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         self._runs[run.run_id] = run
         self._pipeline.submit(run)
 
     def cancel(self, run_first: int, run_last: int) -> None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         self._pipeline.cancel(run_first, run_last)
 
     def wait(self, timeout_s: float) -> Result | None:
-        """See head.Pipeline."""
+        """See interfaces.Pipeline."""
         result = self._pipeline.wait(timeout_s)
         if result is None:
             return None
@@ -104,7 +103,7 @@ class PacedDrafter:
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
-        """See drafters.Drafter. Each is due so long after the one before: delays do not add up."""
+        """See interfaces.Drafter. Each is due so long after the last one: delays do not add up."""
         due_s = self._clock()
         for candidates in self._drafter.propose(context, n_candidates):
             if not candidates:

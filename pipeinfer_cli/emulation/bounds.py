@@ -52,11 +52,11 @@ class ProfileCosts:
         self.draft_s = profile.draft_ms / 1000
 
     def interval_s(self, n_tokens: int) -> float:
-        """See pacing.Costs; links count, too."""
+        """See run_size.Costs; links count, too."""
         return _interval_s(self._profile, n_tokens)
 
     def compute_s(self, n_tokens: int) -> float:
-        """See pacing.Costs."""
+        """See run_size.Costs."""
         return _compute_s(self._profile, n_tokens)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeinfer_cli.runs import Fate, Result
+from pipeinfer_cli.scheduler.runs import Fate, Result
 
 
 @dataclass(slots=True)

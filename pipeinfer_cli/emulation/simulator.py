@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from pipeinfer_cli.drafters import Candidate, Drafter
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.emulation.trajectories import SimulatedPipeline, Trajectory
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.runs import Fate, Result, Run, StageTime
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft, DraftRequest
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run, StageTime
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 HEAD_US = 50.0  # the head's own time per run: scheduler, ctypes, hand-over to the comm thread
 

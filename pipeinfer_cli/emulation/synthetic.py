@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pipeinfer_cli.drafters import Candidate
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run
 
 _MASK = (1 << 64) - 1
 _SALT_TOKEN, _SALT_RANK, _SALT_SURE = 1, 2, 3
@@ -207,7 +207,7 @@ class SyntheticDrafter:
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
-        """See drafters.Drafter."""
+        """See interfaces.Drafter."""
         position = len(context)
         while True:
             start = self.n_decided or len(context)

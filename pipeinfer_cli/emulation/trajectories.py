@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.runs import Run
+from pipeinfer_cli.scheduler.runs import Run
 
 Times = npt.NDArray[np.float64]  # [n_stages + 1], s; the last place is the head, for the result
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from pipeinfer_cli.console import Activity, Panel, Row
-from pipeinfer_cli.runs import Fate
-from pipeinfer_cli.stats import ratio
+from pipeinfer_cli.scheduler.metrics import ratio
+from pipeinfer_cli.scheduler.runs import Fate
 from pipeinfer_cli.trace.recorder import Recorder, Recording, RunRecord
 
 N_RECENT = 300  # runs to look back at

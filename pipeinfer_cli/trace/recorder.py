@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from pipeinfer_cli.drafters import Candidate, Drafter
-from pipeinfer_cli.runs import Result, Run
+from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.runs import Result, Run
 
 Clock = Callable[[], float]
 Item = TypeVar("Item")
@@ -78,7 +78,7 @@ class Recording:
 
 
 class Recorder:
-    """A head.Observer that keeps what it is told. `clock` may be a virtual one.
+    """A interfaces.Observer that keeps what it is told. `clock` may be a virtual one.
 
     It may be read on any thread.
     """
@@ -96,7 +96,7 @@ class Recorder:
         self._believed: dict[int, set[tuple[int, int]]] = {}
 
     def on_submit(self, run: Run) -> None:
-        """See head.Observer."""
+        """See interfaces.Observer."""
         speculative = {(t.position, t.id) for t in run.tokens if t.position >= self._n_text}
         record = RunRecord(
             run=run,
@@ -109,7 +109,7 @@ class Recorder:
             self._believed[run.run_id] = speculative
 
     def on_cancel(self, run_first: int, run_last: int) -> None:
-        """See head.Observer."""
+        """See interfaces.Observer."""
         cancel = CancelRecord(run_first=run_first, run_last=run_last, time_s=self._clock())
         with self._lock:
             self._cancels.append(cancel)
@@ -118,7 +118,7 @@ class Recorder:
                     self._believed[run_id] = set()
 
     def on_result(self, result: Result, decided: Sequence[int]) -> None:
-        """See head.Observer."""
+        """See interfaces.Observer."""
         now_s = self._clock()
         with self._lock:
             n_accepted = sum(
@@ -172,7 +172,7 @@ class TimedDrafter(Drafter):
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
-        """See drafters.Drafter."""
+        """See interfaces.Drafter."""
         begin_s = self._clock()
         for candidates in self._drafter.propose(context, n_candidates):
             if not candidates:

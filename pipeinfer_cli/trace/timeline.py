@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from pipeinfer_cli.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
 from pipeinfer_cli.trace.recorder import DraftRecord, Recording, RunRecord
 
 SAME_CLOCK_S = 1e-4  # a message that seems to arrive earlier by more comes from another clock

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeinfer_cli import console
-from pipeinfer_cli.drafters import Drafter
-from pipeinfer_cli.head import Observer
-from pipeinfer_cli.stats import Setting, Stats
+from pipeinfer_cli.scheduler.interfaces import Drafter, Observer
+from pipeinfer_cli.scheduler.metrics import Setting, Stats
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.live import LiveView

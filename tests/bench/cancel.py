@@ -17,9 +17,9 @@ from statistics import median
 
 from pipeinfer_cli import launch, mpi, native
 from pipeinfer_cli.native import Engine, EngineConfig
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result, Run, RunToken
+from pipeinfer_cli.scheduler.metrics import percentile
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result, Run, RunToken
 from pipeinfer_cli.split import split_layers
-from pipeinfer_cli.stats import percentile
 
 N_TOKENS = 32
 FORGET = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)

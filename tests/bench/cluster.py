@@ -18,15 +18,14 @@ from itertools import islice
 from pathlib import Path
 
 from pipeinfer_cli import mpi, pipeline
-from pipeinfer_cli.bench.config import parse_strategy
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
 from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.policy import DraftConfig
 from pipeinfer_cli.requests import Head, Request
-from pipeinfer_cli.stats import measure
+from pipeinfer_cli.scheduler.metrics import measure
+from pipeinfer_cli.scheduler.policy import DraftConfig, parse_strategy
 
 PROMPT = [504, 3575, 282, 4649, 314, 253, 2232, 30]
 N_CTX = 512

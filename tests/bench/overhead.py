@@ -18,7 +18,7 @@ from statistics import median
 from pipeinfer_cli import launch, mpi, native
 from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.native import Engine, EngineConfig
-from pipeinfer_cli.runs import Run, RunToken
+from pipeinfer_cli.scheduler.runs import Run, RunToken
 from pipeinfer_cli.split import split_layers
 
 N_CTX = 512

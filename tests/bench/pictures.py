@@ -19,8 +19,8 @@ from cluster import Case, request_of, run
 from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.requests import Head
+from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.simulate import SimulateConfig, predictions
-from pipeinfer_cli.stats import measure
 from pipeinfer_cli.trace.plot import Titled, plot_runs
 from pipeinfer_cli.trace.recorder import Recorder
 from pipeinfer_cli.trace.sweep import plot_sweep

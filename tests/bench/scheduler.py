@@ -13,10 +13,10 @@ import time
 from collections import deque
 from itertools import count
 
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, Result, Run
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft, DraftRequest
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 MISS_EVERY = 50  # tokens
 

@@ -24,14 +24,14 @@ from guessers import make_guesser  # noqa: E402
 
 from pipeinfer_cli import launch, mpi, native  # noqa: E402
 from pipeinfer_cli.drafting import DraftThread  # noqa: E402
-from pipeinfer_cli.gate import Gate  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.native import Engine, EngineConfig  # noqa: E402
-from pipeinfer_cli.policy import DraftConfig, Policy  # noqa: E402
-from pipeinfer_cli.scheduler import Scheduler  # noqa: E402
-from pipeinfer_cli.sequences import SequencePool  # noqa: E402
+from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
+from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
+from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
+from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
 from pipeinfer_cli.split import split_layers  # noqa: E402
-from pipeinfer_cli.stats import Setting, measure  # noqa: E402
 from pipeinfer_cli.vocab import Vocab  # noqa: E402
 from support import PROMPTS  # noqa: E402
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.native import DraftCores, DraftModel, Engine, EngineConfig, capture_log
-from pipeinfer_cli.runs import Run, RunToken
-from pipeinfer_cli.sampling import DEFAULT_SAMPLE
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Run, RunToken
 from support import pipeinfer, smollm2
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from typing import Any
 
 from ranks import N_BATCH, main, on_head
 
-from pipeinfer_cli.runs import Run, RunToken
+from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 
 def body(comm: Any, request: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ import itertools
 
 from ranks import main, open_engine, wait
 
-from pipeinfer_cli.runs import Run, RunToken
+from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 LATENCY_US = 400_000
 N_RUNS, N_TOKENS = 6, 4

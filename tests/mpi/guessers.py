@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeinfer_cli.draft_model import ModelDrafter
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 N_VOCAB = 49152
 

@@ -11,7 +11,7 @@ import itertools
 from ranks import call, main, open_engine
 
 from pipeinfer_cli.native import read_model_info
-from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
 
 def body(comm, request):

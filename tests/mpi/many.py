@@ -9,15 +9,14 @@ from itertools import count
 
 from ranks import N_BATCH, WAIT_S, main, on_head
 
-from pipeinfer_cli.crowd import Crowd
 from pipeinfer_cli.drafters import NgramDrafter
-from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.many import Many
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Run
-from pipeinfer_cli.sampling import SampleParams
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import SequencePool
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.kv_sequences import SequencePool
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Run, SampleParams
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 
 class Counted:

@@ -10,7 +10,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
 N_SEQ = 256
 N_SEQ_LIVE = 10  # at most so many sequences at a time, of all ids

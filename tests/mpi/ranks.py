@@ -14,8 +14,7 @@ from pipeinfer_cli import mpi, native
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.native import Engine, EngineConfig
-from pipeinfer_cli.runs import KvKind, KvOp, Result, Run
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 from pipeinfer_cli.split import LayerRange, split_layers
 
 T = TypeVar("T")

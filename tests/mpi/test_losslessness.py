@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.vocab import Vocab
 from small_models import convert, without_layers
 from support import PROMPTS, plain_decode, run_ranks, smollm2

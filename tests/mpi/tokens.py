@@ -11,11 +11,11 @@ from guessers import make_guesser
 from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafting import DraftThread
-from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import TokenStream
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import SequencePool
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.kv_sequences import SequencePool
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 
 class Decoder:

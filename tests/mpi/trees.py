@@ -11,7 +11,7 @@ import time
 from random_tree import RandomTree
 from ranks import N_BATCH, REMOVE_ALL, call, main, open_alone, open_engine, wait
 
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
 
 COUNTED = ("completed", "cancelled", "aborted", "compactions", "shared")
 

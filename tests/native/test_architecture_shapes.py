@@ -7,7 +7,7 @@ import pytest
 
 from architectures import N_CTX, N_VOCAB, TINY_MODELS
 from pipeinfer_cli.native import Engine, EngineConfig, capture_log
-from pipeinfer_cli.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
 pytestmark = pytest.mark.native
 

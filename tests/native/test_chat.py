@@ -11,10 +11,9 @@ from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.config import Prompt
-from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.native import ONE_THREAD
-from pipeinfer_cli.stats import Setting, measure
+from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
 from support import smollm2
 
 pytestmark = pytest.mark.native

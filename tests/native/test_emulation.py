@@ -9,7 +9,7 @@ import pytest
 from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.native import Engine, EngineConfig, capture_log
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
 from support import smollm2
 
 pytestmark = pytest.mark.native

@@ -8,7 +8,7 @@ import pytest
 
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.native import Engine, EngineConfig, capture_log, read_model_info
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, smollm2
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.native import Engine, EngineConfig, capture_log
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
 from small_models import N_LAYER, N_VOCAB, random_llama, random_windowed
 
 pytestmark = pytest.mark.native

@@ -10,7 +10,7 @@ import pytest
 
 import plain_sampling as plain
 from pipeinfer_cli.native import MAX_TOP, sample, sample_top
-from pipeinfer_cli.sampling import MAX_SEED, SampleParams
+from pipeinfer_cli.scheduler.runs import MAX_SEED, SampleParams
 
 pytestmark = pytest.mark.native
 

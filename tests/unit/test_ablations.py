@@ -7,10 +7,10 @@ import pytest
 
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, Result
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 
 PROMPT = (50, 51)
 

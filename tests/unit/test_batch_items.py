@@ -15,7 +15,7 @@ from pipeinfer_cli.batch.items import BadItem, Item, read_items
 from pipeinfer_cli.batch.options import asks_for_file
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 CONFIG = GenerateConfig(
     model="m", prompt=Prompt(), n_predict=7, sample=SampleParams(temperature=0.5, seed=3)

@@ -16,16 +16,16 @@ import pytest
 
 from pipeinfer_cli import cli, launch, mpi
 from pipeinfer_cli.bench import machine, prompts, record, rows
-from pipeinfer_cli.bench.config import FORMATS, BenchConfig, BenchGroup, Variant, parse_strategy
+from pipeinfer_cli.bench.config import FORMATS, BenchConfig, BenchGroup
 from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, Record, RecordWriter, Sample
 from pipeinfer_cli.bench.report import SQL_TABLE, Report
 from pipeinfer_cli.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.policy import DraftConfig
-from pipeinfer_cli.sampling import SampleParams
-from pipeinfer_cli.scheduler import Counters
+from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy
+from pipeinfer_cli.scheduler.runs import SampleParams
+from pipeinfer_cli.scheduler.scheduler import Counters
 
 PROMPTS = tuple(BenchPrompt(id=str(i), category="", text=f"text {i}") for i in range(3))
 FACTS = Facts(

@@ -17,7 +17,7 @@ import typer
 from pipeinfer_cli import application, build_info, cli, generate, interrupt, launch, spawn
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.config import GenerateConfig, Prompt, parse_layer_split, read_prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.sampling import SampleParams
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 PROMPT = Prompt(text="hi")
 

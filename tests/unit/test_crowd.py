@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeinfer_cli import sequences
-from pipeinfer_cli.crowd import Crowd
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import SequencePool
-from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.scheduler import kv_sequences
+from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.kv_sequences import SequencePool
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
 
 
@@ -118,7 +118,7 @@ def test_each_text_is_the_models_whatever_the_others_do(
 ):
     jobs = [(head + tail, n_max, policy) for head, tail, n_max in jobs]
     sizes = {"n_stages": n_stages, "n_batch": n_batch, "n_parallel": n_parallel}
-    with mock.patch.object(sequences, "N_HOLES_MAX", 3):
+    with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
         texts, _ = play(random, jobs, **sizes)
     assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
 

@@ -14,8 +14,8 @@ from pipeinfer_cli.draft_model import N_BATCH, ModelDrafter
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
 from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.errors import Interrupted
-from pipeinfer_cli.sequences import common_prefix
-from pipeinfer_cli.speculation import DraftRequest
+from pipeinfer_cli.scheduler.kv_sequences import common_prefix
+from pipeinfer_cli.scheduler.speculation import DraftRequest
 
 WAIT_S = 10
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeinfer_cli.gate import Gate, GateConfig
+from pipeinfer_cli.scheduler.auto import Gate, GateConfig
 
 
 def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):

@@ -7,17 +7,16 @@ from itertools import count, islice
 import pytest
 
 from pipeinfer_cli.answer import Answer
-from pipeinfer_cli.counters import Counters
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.gate import Gate
 from pipeinfer_cli.head import TokenStream, Writer, answer_tokens
-from pipeinfer_cli.policy import DraftConfig, Policy
 from pipeinfer_cli.requests import Running
-from pipeinfer_cli.runs import Fate, Result
-from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 from pipeinfer_cli.session import verify
-from pipeinfer_cli.speculation import Draft
-from pipeinfer_cli.stats import Setting, measure
 
 END = 99
 

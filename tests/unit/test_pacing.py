@@ -4,11 +4,17 @@ from itertools import count
 
 import pytest
 
-from pipeinfer_cli.pacing import REVIEW_EVERY, MeasuredCosts, Pacer, PriorCosts, best_run_sizes
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import Fate, StageTime
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.run_size import (
+    REVIEW_EVERY,
+    MeasuredCosts,
+    Pacer,
+    PriorCosts,
+    best_run_sizes,
+)
+from pipeinfer_cli.scheduler.runs import Fate, StageTime
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 
 SIZES = (1, 2, 4, 8, 16)
 N_STAGES = 4

@@ -16,7 +16,7 @@ import pytest
 from pipeinfer_cli import catalogue, cli, generate, models, pull, pull_hub, pull_url
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.policy import DraftConfig
+from pipeinfer_cli.scheduler.policy import DraftConfig
 
 GGUF = b"GGUF" + bytes(range(256)) * 400
 OTHER = GGUF[::-1]

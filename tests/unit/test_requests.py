@@ -9,7 +9,7 @@ import pytest
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request, check_room
-from pipeinfer_cli.runs import Fate, KvKind, KvOp, Result
+from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result
 from pipeinfer_cli.shards import ModelFiles
 from pipeinfer_cli.split import LayerRange
 

@@ -8,10 +8,10 @@ import pytest
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.emulation.simulator import Simulation
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
-from pipeinfer_cli.gate import Gate
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.rounds import DraftOdds, best_draft_length, draft_lengths
-from pipeinfer_cli.scheduler import Scheduler
+from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length, draft_lengths
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 N_PROMPT, N_TOKENS = 8, 128
 FLAT, STEEP = 0.02, 0.3  # T(k + 1) - T(k) over T(1)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeinfer_cli import sequences
-from pipeinfer_cli.pacing import PriorCosts
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.runs import KvKind, KvOp
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import SequencePool, spare_cells
-from pipeinfer_cli.speculation import Draft
+from pipeinfer_cli.scheduler import kv_sequences
+from pipeinfer_cli.scheduler.kv_sequences import SequencePool, spare_cells
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.run_size import PriorCosts
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft
 from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
 
 
@@ -126,7 +126,7 @@ policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
 def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
     pipeline, pool = ScriptedPipeline(hear=random.randint), SequencePool()
     game = Game(random, pipeline, prompt, n_max, policy, pool)
-    with mock.patch.object(sequences, "N_HOLES_MAX", 3):
+    with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
         check_game(game, prompt)
         kept = game.close()
         # the next prompt goes on with the text, or is another

@@ -10,10 +10,10 @@ from pipeinfer_cli.emulation.bounds import ProfileCosts, bounds_of
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.emulation.simulator import Clock, SimulatedDrafter, Simulation
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
-from pipeinfer_cli.pacing import RunSizes, best_run_sizes, chain_tps
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.speculation import Draft, DraftRequest
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.run_size import RunSizes, best_run_sizes, chain_tps
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 N_PROMPT = 4
 

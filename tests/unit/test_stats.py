@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.counters import Counters
-from pipeinfer_cli.stats import Setting, Stats, measure, percentile
+from pipeinfer_cli.scheduler.metrics import Counters, Setting, Stats, measure, percentile
 
 SETTING = Setting(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
 

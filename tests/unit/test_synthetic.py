@@ -12,7 +12,7 @@ from pipeinfer_cli.emulation.synthetic import (
     SyntheticText,
 )
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runs import Fate, Result, Run, RunToken
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken
 
 N = 10_000
 TOLERANCE = 4 * (0.25 / N) ** 0.5  # four standard deviations of a rate, at most

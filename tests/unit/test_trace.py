@@ -7,8 +7,8 @@ import random
 import pytest
 
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.runs import Fate, Result, Run, RunToken
-from pipeinfer_cli.stats import Setting, measure
+from pipeinfer_cli.scheduler.metrics import Setting, measure
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.recorder import Recorder, TimedDrafter
 from pipeinfer_cli.trace.timeline import Outcome, lanes, stage_offsets, timeline

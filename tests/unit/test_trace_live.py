@@ -11,7 +11,7 @@ import pytest
 
 from pipeinfer_cli import console
 from pipeinfer_cli.console import Panel, Row, Terminal
-from pipeinfer_cli.runs import Run, RunToken
+from pipeinfer_cli.scheduler.runs import Run, RunToken
 from pipeinfer_cli.trace.live import LiveView, stage_costs, stage_runs
 from pipeinfer_cli.trace.recorder import Recorder
 from terminal import N_COLUMNS, N_LINES, Screen, wrapped

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli.drafters import Candidate
-from pipeinfer_cli.policy import DraftConfig, Policy
-from pipeinfer_cli.tree import Node, State, TokenTree, Verdict
+from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeinfer_cli.counters import Counters
-from pipeinfer_cli.runs import Fate, Result, Run
-from pipeinfer_cli.tree import Node, State
+from pipeinfer_cli.scheduler.metrics import Counters
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.token_tree import Node, State
 
 
 class Cause(enum.Enum):

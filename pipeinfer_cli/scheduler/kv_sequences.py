@@ -17,9 +17,9 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli.policy import DraftConfig
-from pipeinfer_cli.runs import KvKind, KvOp
-from pipeinfer_cli.tree import Node, State, TokenTree
+from pipeinfer_cli.scheduler.policy import DraftConfig
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp
+from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree
 
 N_SEQUENCES = 256  # sequence ids of the engine
 N_BRANCHES_MAX = 64  # more of a request at a time are not worth their cells

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeinfer_cli.counters import Counters
-from pipeinfer_cli.flight import Flight
-from pipeinfer_cli.pacing import Pacer
-from pipeinfer_cli.policy import Policy
-from pipeinfer_cli.runs import Result, Run, RunToken
-from pipeinfer_cli.sampling import SampleParams
-from pipeinfer_cli.sequences import Kept, SequencePool, Sequences
-from pipeinfer_cli.speculation import Draft, DraftRequest, Speculation
-from pipeinfer_cli.tree import Node, State, TokenTree, Verdict
+from pipeinfer_cli.scheduler.in_flight import Flight
+from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool, Sequences
+from pipeinfer_cli.scheduler.metrics import Counters
+from pipeinfer_cli.scheduler.policy import Policy
+from pipeinfer_cli.scheduler.run_size import Pacer
+from pipeinfer_cli.scheduler.runs import Result, Run, RunToken, SampleParams
+from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest, Speculation
+from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 
 class Scheduler:

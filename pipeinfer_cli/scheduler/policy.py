@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.pacing import PriorCosts
+from pipeinfer_cli.scheduler.run_size import PriorCosts
+
+DEFAULT_STRATEGIES = ("iterative", "speculative", "pipeinfer")
 
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
@@ -73,9 +75,9 @@ class Policy:
 
     - iterative: nothing is drafted;
     - synchronous: one run in flight, which waits for the whole draft, of a given length or of one
-      that is chosen from measured costs (see rounds.py);
+      that is chosen from measured costs (see draft_length.py);
     - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow; or
-      it waits for some of them, where that saves a run and costs nothing (see pacing.py).
+      it waits for some of them, where that saves a run and costs nothing (see run_size.py).
     """
 
     draft: DraftConfig | None = None  # None: iterative
@@ -159,3 +161,38 @@ def check_ablations(strategy: str, ablations: Collection[str]) -> None:
             raise UserError(
                 f"--{ablation} with --strategy {strategy}: only pipeinfer has that part"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of the ways to the same text that are compared."""
+
+    strategy: Strategy
+    ablations: tuple[Ablation, ...] = ()
+    drafter: DrafterKind = "none"
+    draft_model: str | None = None
+    draft: DraftConfig | None = None  # None: nothing is drafted
+
+    @property
+    def name(self) -> str:
+        """As `--strategy` takes it: `pipeinfer:no-cancel`."""
+        return ":".join((self.strategy, *self.ablations))
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Variant:
+        """Inverse of dataclasses.asdict, after a way through JSON."""
+        ablations = tuple(fields.pop("ablations"))
+        draft = fields.pop("draft")
+        return cls(ablations=ablations, draft=draft and DraftConfig(**draft), **fields)
+
+
+def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
+    """`pipeinfer:no-cancel:no-reactive` as a strategy and what it has to do without."""
+    strategy, *ablations = text.split(":")
+    if strategy not in STRATEGIES:
+        raise UserError(f"--strategy {text!r}: give one or more of {', '.join(STRATEGIES)}")
+    check_ablations(strategy, ablations)
+    return strategy, cast("tuple[Ablation, ...]", tuple(sorted(set(ablations))))
+
+
+DEFAULT_DRAFT = DraftConfig(auto_length=True)

@@ -1,6 +1,6 @@
 """How many drafted tokens a run shall carry: chosen from what runs and drafts have cost so far.
 
-Asynchronous runs here; rounds.py has the same for synchronous ones.
+Asynchronous runs here; draft_length.py has the same for synchronous ones.
 
 A run of more tokens gets more of a text through each stage, but is late with its own verdict. A
 decided token that waits for drafted ones saves a run, but is late itself: it pays with few stages
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from pipeinfer_cli.rounds import DraftOdds, best_draft_length
-from pipeinfer_cli.runs import Fate, StageTime
-from pipeinfer_cli.tree import Verdict
+from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length
+from pipeinfer_cli.scheduler.runs import Fate, StageTime
+from pipeinfer_cli.scheduler.token_tree import Verdict
 
 MEMORY = 0.95  # how much of what was known a new measurement leaves
 SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeinfer_cli.pacing import MEMORY
+from pipeinfer_cli.scheduler.run_size import MEMORY
 
 ASSUMED_NOISE = 0.1  # of a token's time, before there is more than one window to tell
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Generic, TypeVar
 
-from pipeinfer_cli.flight import add_cancel
-from pipeinfer_cli.runs import Result, Run
-from pipeinfer_cli.scheduler import Scheduler
-from pipeinfer_cli.sequences import Kept, SequencePool
+from pipeinfer_cli.scheduler.in_flight import add_cancel
+from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool
+from pipeinfer_cli.scheduler.runs import Result, Run
+from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -1,0 +1,1 @@
+"""Which runs to submit next: pure decisions, without MPI, ctypes, clock or randomness."""
