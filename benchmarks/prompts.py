@@ -136,7 +136,7 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         return serve(sys.argv[2], *map(int, sys.argv[3:6]))
-    from pipeinfer_cli import abi
+    from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

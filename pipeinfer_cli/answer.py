@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.stopping import StopStrings
-from pipeinfer_cli.vocab import Vocab
 
 
 @dataclass(slots=True)

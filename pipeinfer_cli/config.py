@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, cast
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.emulation.pretence import parse_acceptance
+from pipeinfer_cli.engine.config import MAX_THREADS
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import MAX_THREADS
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DRAFTERS,

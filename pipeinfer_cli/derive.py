@@ -19,11 +19,12 @@ from pathlib import Path
 
 from pipeinfer_cli import console, gguf_file
 from pipeinfer_cli.checks import check_count
+from pipeinfer_cli.engine.config import MAX_THREADS
+from pipeinfer_cli.engine.gguf_info import quantize
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.gguf_file import ARRAY, GgufFile
-from pipeinfer_cli.launch import MAX_THREADS
-from pipeinfer_cli.native import capture_log, quantize
 from pipeinfer_cli.shards import PREFIX as SHARD_PREFIX
 
 COPY = -1

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import build_info, catalogue, console, doctor_cluster, launch, models
+from pipeinfer_cli import catalogue, console, doctor_cluster, launch, models
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError
 
 COMMAND_TIMEOUT_S = 20.0
@@ -107,7 +108,7 @@ def _upstream(info: build_info.BuildInfo) -> str:
 
 def _library() -> Check:
     """In a process of its own: a library that does not fit may end it."""
-    code = "from pipeinfer_cli import abi; abi.load()"
+    code = "from pipeinfer_cli.engine import abi; abi.load()"
     failed = _probe(code)
     path = build_info.LIB_DIR / "libpipeinfer.so"
     if failed:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 
 from pipeinfer_cli import launch
-from pipeinfer_cli.build_info import MpiInfo
+from pipeinfer_cli.engine.build_info import MpiInfo
 
 COMMAND_TIMEOUT_S = 20.0
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeinfer_cli import native
+from pipeinfer_cli.engine import draft, llama_cpp
+from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.native import ONE_THREAD, DraftCores
 from pipeinfer_cli.scheduler.interfaces import Candidate
 from pipeinfer_cli.scheduler.kv_sequences import common_prefix
 from pipeinfer_cli.scheduler.policy import N_BATCH
@@ -33,9 +33,9 @@ class ModelDrafter:
         sample: SampleParams = DEFAULT_SAMPLE,
         n_shared: int | None = None,
     ) -> None:
-        native.capture_log()
+        llama_cpp.capture_log()
         try:
-            self._model = native.DraftModel(
+            self._model = draft.DraftModel(
                 path, n_ctx=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
             )
         except RunError as error:

@@ -97,7 +97,7 @@ def alone(config: JobConfig) -> int:
 
 def check_ranks(model: str, ranks: int) -> None:
     """UserError if the model cannot have so many: before as many processes are started."""
-    from pipeinfer_cli.native import read_model_info
+    from pipeinfer_cli.engine.gguf_info import read_model_info
     from pipeinfer_cli.split import split_layers
 
     info = read_model_info(shards.locate(Path(model)).head_path)
@@ -120,7 +120,8 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
 
 
 def _spawn(config: JobConfig) -> int:
-    from pipeinfer_cli import build_info, spawn
+    from pipeinfer_cli import spawn
+    from pipeinfer_cli.engine import build_info
 
     assert config.ranks is not None
     log.begin(config.log_file, "parent")

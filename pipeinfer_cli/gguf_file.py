@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypeVar
 
+from pipeinfer_cli.engine.gguf_info import tensor_type
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import tensor_type
 
 Scalar: TypeAlias = "int | float | bool | str"
 

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeinfer_cli import spawned
+from pipeinfer_cli.engine.engine import die_with_parent
 from pipeinfer_cli.errors import Interrupted
-from pipeinfer_cli.native import die_with_parent
 
 FORWARDED = (*spawned.ENDING_SIGNALS, signal.SIGUSR2)
 PIPE_BYTES = 65536

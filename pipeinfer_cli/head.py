@@ -10,6 +10,7 @@ from typing import Any, Protocol, TextIO
 
 from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.config import OutputFormat
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, OutputError, RunError
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
@@ -17,7 +18,6 @@ from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.scheduler.runs import Result
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
-from pipeinfer_cli.vocab import Vocab
 
 POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from pipeinfer_cli.build_info import MpiInfo
+from pipeinfer_cli.engine.build_info import MpiInfo
+from pipeinfer_cli.engine.config import MAX_THREADS, DraftCores
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import DraftCores
 
-MAX_THREADS = 512  # of one rank: ggml's own limit
 NODE_DIR = Path("/sys/devices/system/node")
 # Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli import build_info, guardian, interrupt, launch, spawned
+from pipeinfer_cli import guardian, interrupt, launch, spawned
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable

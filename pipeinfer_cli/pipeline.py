@@ -18,19 +18,13 @@ from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.emulation.pretence import check_model, load_profile
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
+from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.log import LOG
-from pipeinfer_cli.native import (
-    ONE_THREAD,
-    DraftCores,
-    Engine,
-    EngineConfig,
-    ModelInfo,
-    capture_log,
-    log_to_file,
-    read_model_info,
-)
 from pipeinfer_cli.placement import Placement
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy

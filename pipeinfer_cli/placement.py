@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipeinfer_cli import console, log
 from pipeinfer_cli.config import JobConfig, Threads
+from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import Seat, format_cpulist
-from pipeinfer_cli.native import ModelInfo
 from pipeinfer_cli.split import LayerRange, stage_bytes
 
 HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")

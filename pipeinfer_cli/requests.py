@@ -19,10 +19,13 @@ from pipeinfer_cli.drafting import DraftThread
 from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.engine.config import DraftCores
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.many import Many
-from pipeinfer_cli.native import DraftCores, Engine, read_model_info
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd
@@ -43,7 +46,6 @@ from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.shared_vocab import share
 from pipeinfer_cli.trace.watch import Watch
-from pipeinfer_cli.vocab import Vocab
 
 LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it
 

@@ -21,14 +21,14 @@ from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import Writer, answer_tokens
-from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.watch import watching
-from pipeinfer_cli.vocab import Vocab
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)

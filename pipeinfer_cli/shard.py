@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeinfer_cli import console, gguf_file, gguf_write
+from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.gguf_file import BOOL, STRING, UINT32, UINT64, GgufFile, Tensor
-from pipeinfer_cli.native import ModelInfo, read_model_info
 from pipeinfer_cli.shards import PREFIX, SHA256_CHARS
 from pipeinfer_cli.split import LayerRange, split_layers
 

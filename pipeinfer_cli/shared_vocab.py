@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeinfer_cli.engine.vocab import TYPES, Entry
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.vocab import TYPES, Entry
 
 ABSENT: Entry = (b"", 0)
 UNUSED = next(bit for bit, name in TYPES.items() if name == "unused")

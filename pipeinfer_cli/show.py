@@ -8,9 +8,10 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeinfer_cli import console, gguf_file, shards
+from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.gguf_file import GgufFile
-from pipeinfer_cli.native import ModelInfo, capture_log, read_model_info
 from pipeinfer_cli.split import LayerRange, split_layers, stage_bytes
 
 KV_BYTES = 2  # keys and values are F16

@@ -22,8 +22,9 @@ from pathlib import Path
 from architectures import TINY_MODELS
 from pipeinfer_cli import gguf_file, shards
 from pipeinfer_cli.derive import DeriveConfig, derive
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError
-from pipeinfer_cli.native import capture_log, read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
 from pipeinfer_cli.show import ShowConfig, show
 from pipeinfer_cli.split import split_layers

@@ -13,7 +13,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from pipeinfer_cli import build_info, models
+from pipeinfer_cli import models
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch import Launcher
 from random_gguf import write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeinfer_cli import abi
+from pipeinfer_cli.engine import abi
 from random_gguf import Shape, add_tensors, begin, tensor_shapes, write
 
 FILE_TYPES = {  # llama_ftype; pure, without the mixtures that some of them stand for

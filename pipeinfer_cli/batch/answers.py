@@ -14,13 +14,13 @@ from pipeinfer_cli.batch.items import BadItem, Item, Messages
 from pipeinfer_cli.batch.results import error_line, to_line
 from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
-from pipeinfer_cli.vocab import Vocab
 
 # What a line says of the speed with --stats: times differ from run to run.
 LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n_accepted")

@@ -10,12 +10,12 @@ from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.batch.answers import Result, Task, Tasks
 from pipeinfer_cli.batch.items import BadItem, Item
 from pipeinfer_cli.config import GenerateConfig
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.many import Many
 from pipeinfer_cli.requests import Drafters, Head
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.vocab import Vocab
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pipeinfer_cli import files
 from pipeinfer_cli.answer import Answer
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.watch import watching
-from pipeinfer_cli.vocab import Vocab
 
 
 def trace(

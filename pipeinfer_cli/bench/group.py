@@ -13,14 +13,14 @@ from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sampl
 from pipeinfer_cli.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.emulation.synthetic import SyntheticText
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens
-from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH
 from pipeinfer_cli.scheduler.runs import MAX_SEED
-from pipeinfer_cli.vocab import Vocab
 
 N_WARMUP = 16  # tokens of a variant's first request, which is not measured
 

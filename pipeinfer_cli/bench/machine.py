@@ -7,7 +7,7 @@ import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeinfer_cli import build_info
+from pipeinfer_cli.engine import build_info
 
 CPUINFO = Path("/proc/cpuinfo")
 

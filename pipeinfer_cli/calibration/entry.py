@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli import build_info
 from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch import Seat
 from pipeinfer_cli.split import LayerRange
 

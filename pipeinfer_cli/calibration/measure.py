@@ -18,16 +18,16 @@ from pipeinfer_cli.calibration.entry import Calibration, Identity, file_digest
 from pipeinfer_cli.calibration.estimate import Estimate, Probe, estimate
 from pipeinfer_cli.calibration.expect import SIZES
 from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.head import POLL_S
-from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.policy import N_BATCH
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.trace.recorder import Recorder
-from pipeinfer_cli.vocab import Vocab
 
 N_CONTEXT = 256  # tokens before those of a run: a typical text
 LEAST_CONTEXT = 16

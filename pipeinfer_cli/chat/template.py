@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.vocab import Vocab
 
 Message = Mapping[str, str]  # role and content
 Render = Callable[[Sequence[Message]], str]

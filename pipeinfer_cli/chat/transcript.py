@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipeinfer_cli.chat.template import ChatTemplate, Message
 from pipeinfer_cli.config import GenerateConfig
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 
 # Some tokenizers put a space before the first word of a text, but not after this.
 ANCHOR = "\n"

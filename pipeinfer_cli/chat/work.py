@@ -12,12 +12,12 @@ from pipeinfer_cli.chat.lines import note, open_lines
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
 from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import Engine
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.session import make_request, write_text
-from pipeinfer_cli.vocab import Vocab
 
 COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
 

@@ -25,7 +25,7 @@ class Drafter(Protocol):
 
 
 class Pipeline(Protocol):
-    """What the head needs of native.Engine."""
+    """What the head needs of engine.Engine."""
 
     def submit(self, run: Run) -> None:
         """Sends a run on its way."""

@@ -43,7 +43,7 @@ class Beats(Protocol):
 
 
 class Watched(Protocol):
-    """What the watchdog needs of native.Engine. All calls are for any thread."""
+    """What the watchdog needs of engine.Engine. All calls are for any thread."""
 
     watched: bool
 

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import launch, mpi, native
-from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli import launch, mpi
+from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
 from pipeinfer_cli.scheduler.metrics import percentile
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result, Run, RunToken
 from pipeinfer_cli.split import split_layers
@@ -39,8 +40,8 @@ def wait(engine: Engine) -> Result:
 def main() -> None:
     path, n_times = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
     comm = mpi.start()
-    native.capture_log()
-    layers = split_layers(native.read_model_info(path), comm.size, None)[comm.rank]
+    llama_cpp.capture_log()
+    layers = split_layers(gguf_info.read_model_info(path), comm.size, None)[comm.rank]
     config = EngineConfig(
         model_path=path,
         rank=comm.rank,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from kernels import Server, models
 
-from pipeinfer_cli import abi
+from pipeinfer_cli.engine import abi
 
 SECONDS = 4.0  # of sampling, for each number of tokens
 # The first kind whose pattern is in a symbol's name counts. Keys are F16, so that vec_dot_f16 is

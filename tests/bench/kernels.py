@@ -146,7 +146,7 @@ def show(label: str, result) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         return serve(sys.argv[2], int(sys.argv[3]))
-    from pipeinfer_cli import abi
+    from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeinfer_cli import abi
+from pipeinfer_cli.engine import abi
 
 KERNELS = "libggml-cpu.so"
 STRATEGIES = "iterative,speculative,pipeinfer"

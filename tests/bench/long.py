@@ -27,12 +27,12 @@ from ranks import N_BATCH, WAIT_S, on_head, start  # noqa: E402
 
 from pipeinfer_cli.drafters import NgramDrafter  # noqa: E402
 from pipeinfer_cli.drafting import DraftThread  # noqa: E402
+from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.runs import Result, Run  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
-from pipeinfer_cli.vocab import Vocab  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
 N_PARTS = 8

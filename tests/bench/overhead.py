@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import launch, mpi, native
+from pipeinfer_cli import launch, mpi
+from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
 from pipeinfer_cli.head import POLL_S
-from pipeinfer_cli.native import Engine, EngineConfig
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 from pipeinfer_cli.split import split_layers
 
@@ -43,8 +44,8 @@ def main() -> None:
     n_tokens = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     n_rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     comm = mpi.start()
-    native.capture_log()
-    model = native.read_model_info(path)
+    llama_cpp.capture_log()
+    model = gguf_info.read_model_info(path)
     layers = split_layers(model, comm.size, None)[comm.rank]
     shared = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
     comms = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}

@@ -24,13 +24,13 @@ import numpy as np
 from pipeinfer_cli import mpi, pipeline
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.drafters import NgramDrafter
-from pipeinfer_cli.native import Engine
+from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.policy import ABLATIONS, STRATEGIES, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run
-from pipeinfer_cli.vocab import Vocab
 
 N_CTX, MAX_PROMPT, MAX_TEXT, N_PROMPTS = 256, 120, 96, 12
 TIMEOUT_S = 60.0

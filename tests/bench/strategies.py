@@ -22,17 +22,18 @@ sys.path += [str(TESTS), str(TESTS / "mpi")]
 
 from guessers import make_guesser  # noqa: E402
 
-from pipeinfer_cli import launch, mpi, native  # noqa: E402
+from pipeinfer_cli import launch, mpi  # noqa: E402
 from pipeinfer_cli.drafting import DraftThread  # noqa: E402
+from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
+from pipeinfer_cli.engine.engine import Engine, EngineConfig  # noqa: E402
+from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
-from pipeinfer_cli.native import Engine, EngineConfig  # noqa: E402
 from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
 from pipeinfer_cli.split import split_layers  # noqa: E402
-from pipeinfer_cli.vocab import Vocab  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
 N_CTX = 1024
@@ -57,9 +58,9 @@ def main() -> None:
     n_predict = int(sys.argv[3]) if len(sys.argv) > 3 else 128
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     comm = mpi.start()
-    native.capture_log()
+    llama_cpp.capture_log()
     weights = None if comm.size < 3 else [0.0] + [1.0] * (comm.size - 1)
-    layers = split_layers(native.read_model_info(model), comm.size, weights)
+    layers = split_layers(gguf_info.read_model_info(model), comm.size, weights)
     first_rank = 0 if len(layers[0]) else 1
     config = EngineConfig(
         model_path=model,

@@ -7,7 +7,7 @@ import pytest
 
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 from support import check_output, mpiexec, pipeinfer, plain_decode, smollm2
 from terminal import Person
 

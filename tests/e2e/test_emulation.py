@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 from support import (
     PROMPTS,
     check_output,

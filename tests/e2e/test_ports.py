@@ -7,7 +7,7 @@ import pytest
 
 from architectures import TINY_MODELS
 from jobs import Job, orphans
-from pipeinfer_cli import build_info
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch import Launcher
 from support import pipeinfer
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from padded_models import tiny_llama
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 from support import pipeinfer, smollm2
 
 pytestmark = pytest.mark.e2e

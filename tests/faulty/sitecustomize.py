@@ -49,7 +49,7 @@ def before(owner, name, act):
 
 
 def install(case):
-    from pipeinfer_cli.native import Engine
+    from pipeinfer_cli.engine.engine import Engine
 
     is_target = my_rank() == case["rank"]
     if case["fault"] == "oom":

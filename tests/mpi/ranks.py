@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeinfer_cli import mpi, native
+from pipeinfer_cli import mpi
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.emulation.rank import RankEmulation
-from pipeinfer_cli.native import Engine, EngineConfig
+from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 from pipeinfer_cli.split import LayerRange, split_layers
 
@@ -35,7 +36,7 @@ def start() -> Any:
     """The communicator of the job."""
     os.environ["GGML_NO_BACKTRACE"] = "1"
     comm = mpi.start()
-    native.capture_log()
+    llama_cpp.capture_log()
     return comm
 
 
@@ -48,7 +49,9 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
     if "layers" in request:
         layers = [LayerRange(*each) for each in request["layers"]]
     else:
-        layers = split_layers(native.read_model_info(path), comm.size, request.get("layer_split"))
+        layers = split_layers(
+            gguf_info.read_model_info(path), comm.size, request.get("layer_split")
+        )
     return Engine(
         EngineConfig(
             model_path=path,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeinfer_cli.vocab import Vocab
+from pipeinfer_cli.engine.vocab import Vocab
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi

@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import SampleParams
-from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi

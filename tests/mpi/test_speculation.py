@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import SampleParams
-from pipeinfer_cli.vocab import Vocab
 from small_models import convert, without_layers
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 

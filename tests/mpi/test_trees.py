@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeinfer_cli.native import capture_log
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from small_models import N_LAYER, N_VOCAB, convert, random_llama, random_windowed
 from support import run_ranks, smollm2
 

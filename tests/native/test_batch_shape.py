@@ -10,9 +10,10 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeinfer_cli.native import Engine, EngineConfig, capture_log
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.llama_cpp import capture_log
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
-from pipeinfer_cli.vocab import Vocab
 from small_models import FILE_TYPES, N_LAYER, N_VOCAB, convert, random_llama
 from support import PROMPTS, plain_decode, smollm2
 

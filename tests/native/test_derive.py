@@ -14,8 +14,8 @@ from gguf.quants import dequantize
 from architectures import TINY_MODELS
 from pipeinfer_cli import derive, gguf_file
 from pipeinfer_cli.derive import DeriveConfig, parse_layers, show_layers
+from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.native import read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
 from small_models import in_parts
 from support import smollm2

@@ -6,10 +6,12 @@ import time
 
 import pytest
 
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.engine.llama_cpp import capture_log
+from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.native import Engine, EngineConfig, capture_log, read_model_info
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
-from pipeinfer_cli.vocab import Vocab
 from support import PROMPTS, plain_decode, smollm2
 
 pytestmark = pytest.mark.native

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mul_mats import SIZES, TYPES
-from pipeinfer_cli import abi
+from pipeinfer_cli.engine import abi
 from support import REFERENCE_LIB, TESTS
 
 pytestmark = pytest.mark.native

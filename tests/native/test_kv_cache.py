@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
+from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.native import Engine, EngineConfig, capture_log
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
 from small_models import N_LAYER, N_VOCAB, random_llama, random_windowed
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import plain_sampling as plain
-from pipeinfer_cli.native import MAX_TOP, sample, sample_top
+from pipeinfer_cli.engine.sampling import MAX_TOP, sample, sample_top
 from pipeinfer_cli.scheduler.runs import MAX_SEED, SampleParams
 
 pytestmark = pytest.mark.native

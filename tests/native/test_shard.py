@@ -15,8 +15,9 @@ import pytest
 
 from architectures import TINY_MODELS
 from pipeinfer_cli import models, shards
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.native import capture_log, read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
 from random_gguf import write
 from small_models import in_parts

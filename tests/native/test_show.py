@@ -7,12 +7,12 @@ import pytest
 
 from architectures import TINY_MODELS
 from pipeinfer_cli import gguf_file
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.engine.llama_cpp import bindings, capture_log
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import capture_log, read_model_info
 from pipeinfer_cli.shard import ShardConfig, shard
 from pipeinfer_cli.show import ShowConfig, kv_layer_bytes, show
 from pipeinfer_cli.split import split_layers, stage_bytes
-from pipeinfer_cli.vocab import bindings
 
 pytestmark = pytest.mark.native
 

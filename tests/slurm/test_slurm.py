@@ -14,7 +14,7 @@ import pytest
 
 import netns
 import private_slurm
-from pipeinfer_cli import build_info
+from pipeinfer_cli.engine import build_info
 from private_slurm import Job, Slurm
 from support import PROMPTS, TESTS, check_output, pipeinfer, smollm2
 

@@ -10,7 +10,6 @@ import pytest
 
 from pipeinfer_cli import cli
 from pipeinfer_cli.bench.config import BenchConfig
-from pipeinfer_cli.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration import entry as entries
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
@@ -28,9 +27,10 @@ from pipeinfer_cli.calibration.expect import (
 from pipeinfer_cli.calibration.measure import save
 from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
+from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch import Seat
-from pipeinfer_cli.native import ModelInfo
 from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken, StageTime
 from pipeinfer_cli.split import LayerRange
 from pipeinfer_cli.trace.recorder import Recording, RunRecord

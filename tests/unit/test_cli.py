@@ -14,8 +14,9 @@ from types import ModuleType
 import pytest
 import typer
 
-from pipeinfer_cli import application, build_info, cli, generate, interrupt, launch, spawn
+from pipeinfer_cli import application, cli, generate, interrupt, launch, spawn
 from pipeinfer_cli.config import GenerateConfig, Prompt
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
 from pipeinfer_cli.scheduler.runs import SampleParams
 

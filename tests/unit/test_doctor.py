@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import build_info, doctor, models
+from pipeinfer_cli import doctor, models
 from pipeinfer_cli.doctor import Check
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 
 HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"

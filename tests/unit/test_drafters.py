@@ -181,8 +181,8 @@ class SlowModel:
 @pytest.fixture
 def llama(monkeypatch):
     slow = SlowModel()
-    monkeypatch.setattr(draft_model.native, "capture_log", lambda: None)
-    monkeypatch.setattr(draft_model.native, "DraftModel", lambda *_, **__: slow)
+    monkeypatch.setattr(draft_model.llama_cpp, "capture_log", lambda: None)
+    monkeypatch.setattr(draft_model.draft, "DraftModel", lambda *_, **__: slow)
     return slow
 
 

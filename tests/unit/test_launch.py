@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import build_info, launch, mpi, spawned
+from pipeinfer_cli import launch, mpi, spawned
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import ALONE, Launcher, Seat, World
 

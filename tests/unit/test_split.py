@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.native import ModelInfo
 from pipeinfer_cli.split import LayerRange, split_by_time, split_layers, stage_bytes
 
 

@@ -25,8 +25,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli.build_info import LIB_DIR
+from pipeinfer_cli.engine.build_info import LIB_DIR
 from pipeinfer_cli.errors import UserError
+
+ERROR_BYTES = 1024
+OK, TIMEOUT, STOPPED = 0, 1, 2
+ERR_INVALID = -1
 
 
 class KvOp(ctypes.Structure):
@@ -339,3 +343,13 @@ def _declare(lib: Any) -> None:
     # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
     lib.pi_engine_close.argtypes = [c_engine, c_int32]
     lib.pi_engine_close.restype = None
+
+
+def byte_buffer(size: int) -> ctypes.Array[c_char]:
+    """Writable memory for llama-cpp-python's bindings to put bytes into; `.raw` reads it."""
+    return ctypes.create_string_buffer(size)
+
+
+def decoded(data: bytes) -> str:
+    """A message of the library, in one line."""
+    return " ".join(data.decode(errors="replace").split())

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeinfer_cli.errors import UserError
 
-LIB_DIR = Path(__file__).parent / "lib"
+LIB_DIR = Path(__file__).parents[1] / "lib"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import Any
 
-from pipeinfer_cli import abi, native
+from pipeinfer_cli.engine import abi, llama_cpp
+from pipeinfer_cli.engine.llama_cpp import bindings
 from pipeinfer_cli.errors import UserError
 
 PIECE_BYTES = 256
@@ -45,7 +42,7 @@ class Vocab:
 
     def __init__(self, model_path: Path, *, verbose: bool = False) -> None:
         self._llama = llama = bindings()
-        native.capture_log(verbose=verbose)  # llama_cpp, if it was run, has set its own
+        llama_cpp.capture_log(verbose=verbose)  # llama_cpp, if it was run, has set its own
         params = llama.llama_model_default_params()
         params.vocab_only = True
         self._model = llama.llama_model_load_from_file(os.fsencode(model_path), params)
@@ -91,7 +88,7 @@ class Vocab:
         """
         room = PIECE_BYTES
         while True:
-            data = native.byte_buffer(room)
+            data = abi.byte_buffer(room)
             count = self._llama.llama_token_to_piece(self._vocab, token, data, room, 0, is_special)
             if count >= 0:
                 return data.raw[:count]
@@ -154,30 +151,9 @@ class Vocab:
 
     def _meta(self, key: str) -> str:
         """A value of the GGUF's metadata; empty if it is not there."""
-        data = native.byte_buffer(META_BYTES)
+        data = abi.byte_buffer(META_BYTES)
         count = self._llama.llama_model_meta_val_str(self._model, key.encode(), data, META_BYTES)
         return bytes(data.value).decode(errors="replace") if count > 0 else ""
-
-
-@cache
-def bindings() -> Any:
-    """llama_cpp's low-level module, bound to our libllama.
-
-    The package around it is not run: it would import numpy, Jinja2 and more, which take a tenth of
-    a second, and take over llama.cpp's log.
-    """
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(abi.lib_dir())
-    spec = find_spec("llama_cpp")
-    if spec is None or "llama_cpp" in sys.modules:
-        import llama_cpp.llama_cpp as llama
-
-        return llama
-    sys.modules["llama_cpp"] = module_from_spec(spec)
-    try:
-        import llama_cpp.llama_cpp as llama
-    finally:
-        del sys.modules["llama_cpp"]
-    return llama
 
 
 def _id_or_none(token: int) -> int | None:

@@ -1,0 +1,238 @@
+"""libpipeinfer for Python: the engine, and what it knows of models, tokens and samples."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections import deque
+from ctypes import (
+    c_int32,
+    c_uint32,
+    c_uint64,
+)
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeinfer_cli.emulation.rank import RankEmulation
+from pipeinfer_cli.engine import abi
+from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, STOPPED, TIMEOUT, decoded
+from pipeinfer_cli.engine.sampling import native_sample
+from pipeinfer_cli.errors import RunError, exit_code_of
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Fate, Result, Run, SampleParams, StageTime
+from pipeinfer_cli.watchdog.beat import Beat
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+
+
+PR_SET_PDEATHSIG = 1
+WAITING_S = 0.5  # a head that waits for results asks for them more often than this
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _native_emulation(emulation: RankEmulation | None) -> Any:
+    """A pointer; null for None."""
+    if emulation is None:
+        return None
+    return ctypes.pointer(
+        abi.Emulation(
+            (c_uint32 * len(emulation.stage_us))(*emulation.stage_us),
+            len(emulation.stage_us),
+            emulation.latency_us,
+            emulation.bytes_per_us,
+            emulation.hidden_bytes,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """This rank's place in the pipeline; see struct pi_engine_params."""
+
+    model_path: Path
+    rank: int = 0
+    n_ranks: int = 1
+    stage_rank0: int = 0  # 1 if the head holds no layers
+    layer_first: int
+    layer_last: int  # equal to layer_first: no layers
+    n_ctx: int
+    n_batch: int  # most tokens in a run
+    n_threads: int
+    has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
+    shares_cores: bool = False  # with draft models of this process: one at a time computes
+    comm_data: int = 0  # Fortran handles
+    comm_control: int = 0
+    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
+    emulation: RankEmulation | None = None
+
+
+class Engine:
+    """This process's part of the pipeline. Loads the layers; raises RunError if that fails.
+
+    Use it as a context manager, or call `close` (twice is fine).
+    """
+
+    watched = False  # by a watchdog, which ends waits that are in vain
+
+    def __init__(self, config: EngineConfig) -> None:
+        changed: dict[str, Any] = {
+            "model_path": os.fsencode(config.model_path),
+            "sample": native_sample(config.sample),
+            "emulation": _native_emulation(config.emulation),
+        }
+        names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
+        params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})
+        err = ctypes.create_string_buffer(ERROR_BYTES)
+        self._lib = abi.load()
+        self._awaited: deque[int] = deque()  # run ids
+        self._n_results = 0
+        self._waited_s = 0.0  # when the head last waited for a result
+        self._handle = self._lib.pi_engine_open(params, err, ERROR_BYTES)
+        if not self._handle:
+            raise RunError(f"cannot load {str(config.model_path)!r}: {decoded(err.value)}")
+        self.config = config
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(exit_code_of(error))
+
+    def submit(self, run: Run) -> None:
+        """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
+        kv_ops = [
+            abi.KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last)
+            for op in run.kv_ops
+        ]
+        samples = run.samples
+        index_of: dict[SampleParams | None, int] = {None: -1}
+        index_of.update((sample, index) for index, sample in enumerate(samples))
+        tokens = [
+            abi.Token(t.id, t.position, len(t.seq_ids), t.want, index_of[t.sample])
+            for t in run.tokens
+        ]
+        seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
+        native = abi.Run(
+            run.run_id,
+            run.epoch,
+            len(kv_ops),
+            len(tokens),
+            len(seq_ids),
+            (abi.KvOp * len(kv_ops))(*kv_ops),
+            (abi.Token * len(tokens))(*tokens),
+            (c_int32 * len(seq_ids))(*seq_ids),
+            (abi.SampleParams * len(samples))(*map(native_sample, samples)),
+            len(samples),
+        )
+        self._check(self._lib.pi_submit(self._handle, native))
+        self._awaited.append(run.run_id)
+
+    def wait(self, timeout_s: float) -> Result | None:
+        """The next result, in the order of submission; None when the time is over, or nudged."""
+        native = abi.Result()
+        self._waited_s = time.monotonic()
+        if self._check(self._lib.pi_wait(self._handle, int(timeout_s * 1000), native)) == TIMEOUT:
+            return None
+        self._awaited.popleft()
+        self._n_results += 1
+        times = native.times[: native.n_times]
+        return Result(
+            run_id=native.run_id,
+            epoch=native.epoch,
+            fate=Fate(native.fate),
+            rows=tuple(native.rows[: native.n_rows]),
+            times=tuple(
+                StageTime(
+                    t.stage,
+                    Fate(t.fate),
+                    t.start_us,
+                    t.wait_us,
+                    t.compute_us,
+                    t.in_bytes,
+                    t.late_us,
+                )
+                for t in times
+            ),
+            in_bytes=native.in_bytes,
+        )
+
+    def nudge(self) -> None:
+        """Has `wait` return, now or the next time it is called. For any thread."""
+        self._lib.pi_nudge(self._handle)
+
+    def give_up(self, message: str) -> None:
+        """Has this rank's calls raise RunError with the message from now on. For any thread."""
+        self._lib.pi_give_up(self._handle, message.encode())
+
+    def beat(self) -> Beat:
+        """What this rank is at. For any thread."""
+        activity = (c_uint64 * 4)()
+        self._lib.pi_activity(self._handle, activity)
+        run_id, computing_us, done_id, n_nodes = activity
+        awaited = next(iter(self._awaited.copy()), 0)
+        return Beat(
+            is_due=awaited > 0 and time.monotonic() - self._waited_s < WAITING_S,
+            run_id=run_id,
+            computing_us=computing_us,
+            done_id=done_id,
+            awaited_id=awaited,
+            moved=n_nodes + done_id + self._n_results,
+        )
+
+    def cancel(self, run_first: int, run_last: int) -> None:
+        """Gives up the runs `[run_first, run_last]`, wherever they are."""
+        self._check(self._lib.pi_cancel(self._handle, run_first, run_last))
+
+    def serve(self, timeout_s: float) -> int | None:
+        """On a rank that is not the head: the job's exit code once it has ended, else None."""
+        code = c_int32()
+        status = self._check(
+            self._lib.pi_serve(self._handle, int(timeout_s * 1000), ctypes.byref(code))
+        )
+        return code.value if status == STOPPED else None
+
+    def report_failure(self, message: str) -> None:
+        """Tells the head that this rank cannot go on."""
+        self._check(self._lib.pi_report_failure(self._handle, message.encode()))
+
+    def kv_positions(self) -> int:
+        """Positions held in this rank's KV cache, summed over sequences; -1 without layers."""
+        return int(self._lib.pi_kv_positions(self._handle))
+
+    def last_logits(self, n_vocab: int) -> npt.NDArray[np.float32] | None:
+        """A copy of the last row's logits, float32 `[n_vocab]`; None unless the last stage is here.
+
+        Only while no run is in flight.
+        """
+        import numpy as np  # takes longer to import than all of ours
+
+        logits = self._lib.pi_last_logits(self._handle)
+        return np.ctypeslib.as_array(logits, (n_vocab,)).copy() if logits else None
+
+    def close(self, exit_code: int = 0) -> None:
+        """Ends the job with this code (the head tells all ranks) and frees everything."""
+        handle, self._handle = self._handle, None
+        self._lib.pi_engine_close(handle, exit_code)
+
+    def _check(self, status: int) -> int:
+        if status >= OK:
+            return status
+        message = decoded(self._lib.pi_last_error(self._handle))
+        if status == ERR_INVALID:
+            raise ValueError(message)
+        raise RunError(message)
