@@ -15,11 +15,10 @@ from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
 from pipeinfer_cli.config import JobConfig
-from pipeinfer_cli.emulation.pretence import check_model, load_profile
+from pipeinfer_cli.emulation.pretence import check_model, load_profile, rank_emulation
 from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.emulation.rank import RankEmulation
-from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
@@ -265,7 +264,7 @@ def _engine_config(
         comm_data=comms[0],
         comm_control=comms[1],
         sample=config.sample,
-        emulation=RankEmulation.of(profile, rank, N_BATCH) if profile else None,
+        emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
     )
 
 

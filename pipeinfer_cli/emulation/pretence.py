@@ -9,6 +9,7 @@ from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
+from pipeinfer_cli.engine.config import RankEmulation
 from pipeinfer_cli.errors import UserError
 
 
@@ -99,3 +100,18 @@ class Pretence:
                 "seed": self.luck.seed,
             }
         return parts
+
+
+def rank_emulation(profile: Profile, rank: int, n_batch: int) -> RankEmulation:
+    """For a rank's engine: 0 is the head, without layers; stage i is on rank i + 1."""
+    stage_us: tuple[int, ...] = ()
+    if rank > 0:
+        curve = profile.stages[rank - 1]
+        stage_us = tuple(round(1000 * curve.ms(n)) for n in range(1, n_batch + 1))
+    link = profile.links[rank - 1] if rank > 0 else profile.result_link
+    return RankEmulation(
+        stage_us=stage_us,
+        latency_us=round(link.latency_us),
+        bytes_per_us=125 * link.gbit_per_s,
+        hidden_bytes=profile.hidden_bytes,
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 MAX_THREADS = 512  # of one rank: ggml's own limit
 
@@ -17,3 +20,34 @@ class DraftCores:
 
 
 ONE_THREAD = DraftCores()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankEmulation:
+    """See struct pi_emulation. The link is the one that brings this rank its runs or results."""
+
+    stage_us: tuple[int, ...]  # of a run of 1, 2, ... tokens; empty on the head
+    latency_us: int
+    bytes_per_us: float
+    hidden_bytes: int  # of one token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """This rank's place in the pipeline; see struct pi_engine_params."""
+
+    model_path: Path
+    rank: int = 0
+    n_ranks: int = 1
+    stage_rank0: int = 0  # 1 if the head holds no layers
+    layer_first: int
+    layer_last: int  # equal to layer_first: no layers
+    n_ctx: int
+    n_batch: int  # most tokens in a run
+    n_threads: int
+    has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
+    shares_cores: bool = False  # with draft models of this process: one at a time computes
+    comm_data: int = 0  # Fortran handles
+    comm_control: int = 0
+    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
+    emulation: RankEmulation | None = None

@@ -13,16 +13,14 @@ from ctypes import (
     c_uint64,
 )
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, STOPPED, TIMEOUT, decoded
+from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, exit_code_of
-from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Fate, Result, Run, SampleParams, StageTime
-from pipeinfer_cli.watchdog.beat import Beat
+from pipeinfer_cli.scheduler.runs import Fate, Result, Run, SampleParams, StageTime
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,24 +54,15 @@ def _native_emulation(emulation: RankEmulation | None) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """This rank's place in the pipeline; see struct pi_engine_params."""
+class Activity:
+    """What this rank is at."""
 
-    model_path: Path
-    rank: int = 0
-    n_ranks: int = 1
-    stage_rank0: int = 0  # 1 if the head holds no layers
-    layer_first: int
-    layer_last: int  # equal to layer_first: no layers
-    n_ctx: int
-    n_batch: int  # most tokens in a run
-    n_threads: int
-    has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
-    shares_cores: bool = False  # with draft models of this process: one at a time computes
-    comm_data: int = 0  # Fortran handles
-    comm_control: int = 0
-    sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
-    emulation: RankEmulation | None = None
+    is_due: bool = False  # the head: it waits for a result, and has nothing else to do
+    run_id: int = 0  # the run that is being computed; 0: none
+    computing_us: int = 0  # for how long
+    done_id: int = 0  # the last run that was handed on
+    awaited_id: int = 0  # the head: the oldest run without a result
+    moved: int = 0  # another number than before: there was progress
 
 
 class Engine:
@@ -179,13 +168,13 @@ class Engine:
         """Has this rank's calls raise RunError with the message from now on. For any thread."""
         self._lib.pi_give_up(self._handle, message.encode())
 
-    def beat(self) -> Beat:
+    def activity(self) -> Activity:
         """What this rank is at. For any thread."""
-        activity = (c_uint64 * 4)()
-        self._lib.pi_activity(self._handle, activity)
-        run_id, computing_us, done_id, n_nodes = activity
+        numbers = (c_uint64 * 4)()
+        self._lib.pi_activity(self._handle, numbers)
+        run_id, computing_us, done_id, n_nodes = numbers
         awaited = next(iter(self._awaited.copy()), 0)
-        return Beat(
+        return Activity(
             is_due=awaited > 0 and time.monotonic() - self._waited_s < WAITING_S,
             run_id=run_id,
             computing_us=computing_us,

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict
 from typing import Protocol
 
+from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.placement import resident_bytes
 from pipeinfer_cli.watchdog.beat import Beat, Phase
@@ -50,7 +51,7 @@ class Watched(Protocol):
     def give_up(self, message: str) -> None:
         """Has the engine's waiting calls raise RunError."""
 
-    def beat(self) -> Beat:
+    def activity(self) -> Activity:
         """What the engine is at."""
 
 
@@ -175,7 +176,7 @@ class Watchdog:
 
     def _beat(self) -> Beat:
         if self._engine is not None:
-            return replace(self._engine.beat(), phase=self._phase, host=self._host)
+            return Beat(phase=self._phase, host=self._host, **asdict(self._engine.activity()))
         moved = resident_bytes() if self._phase == Phase.LOADING else 0
         return Beat(phase=self._phase, moved=moved, host=self._host)
 

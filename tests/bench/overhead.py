@@ -17,7 +17,8 @@ from statistics import median
 
 from pipeinfer_cli import launch, mpi
 from pipeinfer_cli.engine import gguf_info, llama_cpp
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 from pipeinfer_cli.split import split_layers

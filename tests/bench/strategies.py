@@ -25,7 +25,8 @@ from guessers import make_guesser  # noqa: E402
 from pipeinfer_cli import launch, mpi  # noqa: E402
 from pipeinfer_cli.drafting import DraftThread  # noqa: E402
 from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
-from pipeinfer_cli.engine.engine import Engine, EngineConfig  # noqa: E402
+from pipeinfer_cli.engine.config import EngineConfig  # noqa: E402
+from pipeinfer_cli.engine.engine import Engine  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402

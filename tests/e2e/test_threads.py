@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.engine.config import DraftCores
+from pipeinfer_cli.engine.config import DraftCores, EngineConfig
 from pipeinfer_cli.engine.draft import DraftModel
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Run, RunToken
 from support import pipeinfer, smollm2

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli import mpi
+from pipeinfer_cli.emulation.pretence import rank_emulation
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
-from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.engine import gguf_info, llama_cpp
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 from pipeinfer_cli.split import LayerRange, split_layers
 
@@ -100,7 +101,7 @@ def emulation(cluster: dict[str, float] | None, comm: Any) -> RankEmulation | No
         hidden_bytes=32768,
         draft_ms=1,
     )
-    return RankEmulation.of(profile, comm.rank, N_BATCH)
+    return rank_emulation(profile, comm.rank, N_BATCH)
 
 
 def on_head(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from architectures import N_CTX, N_VOCAB, TINY_MODELS
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 

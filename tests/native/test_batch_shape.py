@@ -10,7 +10,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken

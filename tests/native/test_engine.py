@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
@@ -154,23 +155,28 @@ def test_branches_of_a_tree_see_their_own_path_only(engine):
 
 def test_an_engine_says_what_it_is_at(engine):
     """Who watches sees that a long run gets on: see watchdog."""
-    before = engine.beat()
+    before = engine.activity()
     assert (before.run_id, before.done_id, before.awaited_id, before.is_due) == (0, 0, 0, False)
     for run_id in (5, 6):
         first = (run_id - 5) * N_BATCH
         engine.submit(Run(run_id=run_id, tokens=chain(range(N_BATCH), first)))
     moved, seen, give_up_s = set(), set(), time.monotonic() + WAIT_S
-    while (beat := engine.beat()).done_id < 6 and time.monotonic() < give_up_s:
-        moved.add(beat.moved)
-        seen.add(beat.run_id)
+    while (activity := engine.activity()).done_id < 6 and time.monotonic() < give_up_s:
+        moved.add(activity.moved)
+        seen.add(activity.run_id)
     assert {5, 6} <= seen
     assert len(moved) > 10, "it computes, and does not seem to get on"
-    assert engine.beat().awaited_id == 5
+    assert engine.activity().awaited_id == 5
     assert engine.wait(WAIT_S).run_id == 5
-    beat = engine.beat()
-    assert (beat.run_id, beat.done_id, beat.awaited_id, beat.is_due) == (0, 6, 6, True)
+    activity = engine.activity()
+    assert (activity.run_id, activity.done_id, activity.awaited_id, activity.is_due) == (
+        0,
+        6,
+        6,
+        True,
+    )
     assert engine.wait(WAIT_S).run_id == 6
-    assert not engine.beat().is_due
+    assert not engine.activity().is_due
 
 
 def test_a_wait_that_is_in_vain_can_be_ended(engine):

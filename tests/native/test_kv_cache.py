@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from pipeinfer_cli.engine.engine import Engine, EngineConfig
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken

@@ -8,9 +8,14 @@ import pytest
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.emulation.between import PacedDrafter
 from pipeinfer_cli.emulation.lateness import Lateness
-from pipeinfer_cli.emulation.pretence import Pretence, check_model, count_ranks, load_profile
+from pipeinfer_cli.emulation.pretence import (
+    Pretence,
+    check_model,
+    count_ranks,
+    load_profile,
+    rank_emulation,
+)
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
-from pipeinfer_cli.emulation.rank import RankEmulation
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request
@@ -146,7 +151,7 @@ def test_a_paced_drafter_takes_its_time_for_each_token():
 
 
 def test_what_a_rank_is_told_of_the_profile():
-    head, first, last = (RankEmulation.of(PROFILE, rank, n_batch=3) for rank in range(3))
+    head, first, last = (rank_emulation(PROFILE, rank, n_batch=3) for rank in range(3))
     assert (head.stage_us, head.latency_us, head.bytes_per_us) == ((), 7, 10_000)
     assert (first.stage_us, first.latency_us) == ((11_000, 12_000, 13_000), 5)
     assert (last.stage_us, last.latency_us) == ((22_000, 24_000, 26_000), 6)

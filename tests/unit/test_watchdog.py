@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.watchdog import watchdog as watchdog_
 from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Beat, Phase
@@ -248,8 +249,8 @@ class FakeEngine:
     def give_up(self, message):
         self.given_up.put(message)
 
-    def beat(self):
-        return Beat()
+    def activity(self):
+        return Activity()
 
 
 def watchdogs(n, timeout_s, said=None):
