@@ -14,7 +14,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeinfer_cli import interrupt, launch, spawned
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
@@ -23,6 +22,7 @@ from pipeinfer_cli.errors import (
     UserError,
     exit_code_of,
 )
+from pipeinfer_cli.launch import environment, local_rank, signals
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
 
@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
-    place = spawned.folder()
+    place = local_rank.folder()
     if place is not None:
         from pipeinfer_cli.generate import run_spawned
 
         return run_rank(place, lambda: run_spawned(place))
-    interrupt.raise_on_signals()
+    signals.raise_on_signals()
 
     def command() -> int:
-        with interrupt.resumable(_resume(args)):
+        with signals.resumable(_resume(args)):
             return _command(args)
 
     return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))
@@ -54,8 +54,8 @@ def run_rank(place: Path, call: Callable[[], int]) -> int:
     code = guard(call, verbose=False)
     if code != 0:
         # Now, since the end of MPI may wait for ranks that wait for this one.
-        rank = launch.detect(os.environ).rank
-        spawned.record_failure(place, spawned.Failure(rank=rank, pid=os.getpid(), code=code))
+        rank = environment.detect(os.environ).rank
+        local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=os.getpid(), code=code))
     return code
 
 
@@ -107,10 +107,10 @@ def guard(call: Callable[[], int], *, verbose: bool) -> int:
         return code
     except BaseException as error:  # noqa: BLE001 - the one place where errors end
         # Launchers send signals to the ranks of a failing job: what is said stays one line.
-        interrupt.set_handlers(signal.SIG_IGN)
+        signals.set_handlers(signal.SIG_IGN)
         interrupted = isinstance(error, KeyboardInterrupt)
         code = _end(Interrupted(signal.SIGINT) if interrupted else error, verbose)
-        interrupt.set_handlers(signal.SIG_DFL)
+        signals.set_handlers(signal.SIG_DFL)
         return code
 
 
@@ -148,13 +148,13 @@ def _line(error: BaseException) -> str:
 
 def _speaks_for_all(error: BaseException) -> bool:
     """Whether this rank says what went wrong. Errors that all ranks meet are said once."""
-    place = spawned.folder()
+    place = local_rank.folder()
     if place is not None:
-        failure = spawned.read_failure(place)
+        failure = local_rank.read_failure(place)
         if isinstance(error, Interrupted) and failure and failure.code != error.exit_code:
             return False  # when a rank has failed, launchers end the others with signals
-        return spawned.claim_report(place)
-    if _mpi_running() or launch.detect(os.environ).rank == 0:
+        return local_rank.claim_report(place)
+    if _mpi_running() or environment.detect(os.environ).rank == 0:
         return True
     time.sleep(SILENT_RANK_WAIT_S)
     return False
@@ -170,13 +170,13 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _finish_mpi() -> None:
-    from pipeinfer_cli import mpi
+    from pipeinfer_cli.launch import mpi
 
     mpi.finish()
 
 
 def _abort(code: int) -> NoReturn:
-    from pipeinfer_cli import mpi
+    from pipeinfer_cli.launch import mpi
 
     mpi.abort(code)
 

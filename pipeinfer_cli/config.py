@@ -36,7 +36,7 @@ DEFAULT_N_PREDICT = 128
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
 
-# Of every rank, or a list with one number per rank; None: see launch.default_threads.
+# Of every rank, or a list with one number per rank; None: see environment.default_threads.
 Threads = int | Sequence[int] | None
 
 
@@ -81,7 +81,7 @@ class JobConfig:
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
     log_file: str | None = None  # {rank} in it is the rank's
-    draft_threads: int | None = None  # None: see launch.Seat.draft_cores
+    draft_threads: int | None = None  # None: see environment.Seat.draft_cores
     emulate: str | None = None  # a profile's name or file; see emulation.profile_file
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see emulation.pretence.parse_acceptance

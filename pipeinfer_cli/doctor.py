@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import catalogue, console, doctor_cluster, launch, models
+from pipeinfer_cli import catalogue, console, doctor_cluster, models
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError
+from pipeinfer_cli.launch import environment
 
 COMMAND_TIMEOUT_S = 20.0
 MIN_PYTHON = (3, 10)
@@ -136,7 +137,7 @@ def _bindings(info: build_info.BuildInfo) -> Check:
 def _mpi_library(mpi: build_info.MpiInfo) -> Check:
     text = f"{mpi.family} {mpi.version} ({mpi.kind}), {mpi.library_path}"
     # Alone, whatever started doctor: MPI must not try to join a launcher's world.
-    failed = _probe("from pipeinfer_cli import mpi; mpi.start()", alone=True)
+    failed = _probe("from pipeinfer_cli.launch import mpi; mpi.start()", alone=True)
     if failed:
         todo = "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"
         return Check(name="MPI library", ok=False, text=f"{text}: {failed}", todo=todo)
@@ -204,7 +205,7 @@ def _srun(mpi: build_info.MpiInfo) -> Check:
 
 
 def _job() -> Check:
-    unused = launch.unused_tasks(os.environ) if launch.detect(os.environ).alone else None
+    unused = environment.unused_tasks(os.environ) if environment.detect(os.environ).alone else None
     text = "; ".join(doctor_cluster.job(os.environ)) or "none: no batch system or launcher is here"
     if unused:
         text = f"{text}; {unused}"
@@ -213,10 +214,10 @@ def _job() -> Check:
 
 
 def _cores() -> Check:
-    usable, all_cores = len(launch.affinity()), os.cpu_count() or 1
-    ranks = launch.default_ranks()
-    threads = launch.default_threads(ranks)
-    shown = launch.format_cpulist(launch.affinity())
+    usable, all_cores = len(environment.affinity()), os.cpu_count() or 1
+    ranks = environment.default_ranks()
+    threads = environment.default_threads(ranks)
+    shown = environment.format_cpulist(environment.affinity())
     text = (
         f"{usable} of {all_cores} usable ({shown}); "
         f"default: {ranks} rank(s), {threads} thread(s) each"

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 
-from pipeinfer_cli import launch
 from pipeinfer_cli.engine.build_info import MpiInfo
+from pipeinfer_cli.launch import environment
 
 COMMAND_TIMEOUT_S = 20.0
 
@@ -19,17 +19,17 @@ PMI_VARIABLES = {"PMI_FD": "PMI", "PMI_PORT": "PMI", "PMIX_NAMESPACE": "PMIx"}
 
 def job(env: Mapping[str, str]) -> Iterator[str]:
     """What is known of the batch job and the launcher around us, in parts of a sentence."""
-    job_id = launch.job_id(env)
+    job_id = environment.job_id(env)
     if job_id is not None and "SLURM_JOB_ID" in env:
         n_nodes, n_tasks = env.get("SLURM_JOB_NUM_NODES", "?"), env.get("SLURM_NTASKS", "?")
         yield f"Slurm job {job_id}: {n_nodes} node(s), {n_tasks} task(s)"
         if cores := env.get("SLURM_CPUS_PER_TASK"):
             yield f"{cores} core(s) per task"
     elif job_id is not None and "PBS_JOBID" in env:
-        yield f"PBS job {job_id}: {len(launch.nodefile_hosts(env)) or '?'} host(s)"
+        yield f"PBS job {job_id}: {len(environment.nodefile_hosts(env)) or '?'} host(s)"
     elif job_id is not None:
         yield f"batch job {job_id}"
-    world = launch.detect(env)
+    world = environment.detect(env)
     if not world.alone:
         ways = {way for name, way in PMI_VARIABLES.items() if name in env}
         yield f"rank {world.rank} of {world.size or '?'} of {world.launcher}" + (

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import console, launch, log, models, shards, spawned
+from pipeinfer_cli import console, log, models, shards
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
@@ -19,6 +19,7 @@ from pipeinfer_cli.chat.lines import read_line
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import environment, local_rank
 
 CONFIG_FILE = "config.json"
 START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
@@ -49,12 +50,12 @@ def _generate_batch(config: GenerateConfig, batch: BatchFiles) -> int:
 
 
 def _start_resolved(config: GenerateConfig) -> int:
-    return start(_resolved(config) if launch.detect(os.environ).alone else config)
+    return start(_resolved(config) if environment.detect(os.environ).alone else config)
 
 
 def start(config: JobConfig) -> int:
     """Runs a job and returns its exit code. Without a launcher, its files were looked up."""
-    world = launch.detect(os.environ)
+    world = environment.detect(os.environ)
     if not world.alone:
         return join(config, world)
     profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
@@ -62,20 +63,21 @@ def start(config: JobConfig) -> int:
     if isinstance(config.threads, Sequence):
         ranks = ranks or len(config.threads)
     ranks = ranks or shards.n_stages(config.model) or 0
-    if config.ranks is None and (unused := launch.unused_tasks(os.environ)):
+    if config.ranks is None and (unused := environment.unused_tasks(os.environ)):
         print(f"pipeinfer: warning: {unused}", file=sys.stderr)
-    return alone(replace(config, ranks=ranks or launch.default_ranks()))
+    return alone(replace(config, ranks=ranks or environment.default_ranks()))
 
 
-def join(config: JobConfig, world: launch.World) -> int:
+def join(config: JobConfig, world: environment.World) -> int:
     """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
     check_world(config.ranks, world)
-    from pipeinfer_cli import mpi, session
+    from pipeinfer_cli import session
+    from pipeinfer_cli.launch import mpi
 
     return session.run(config, mpi.start())
 
 
-def check_world(ranks: int | None, world: launch.World) -> None:
+def check_world(ranks: int | None, world: environment.World) -> None:
     """UserError, on all ranks, if the launcher has started another number of them."""
     if ranks is not None and world.size is not None and ranks != world.size:
         raise UserError(
@@ -120,15 +122,15 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
 
 
 def _spawn(config: JobConfig) -> int:
-    from pipeinfer_cli import spawn
     from pipeinfer_cli.engine import build_info
+    from pipeinfer_cli.launch import local
 
     assert config.ranks is not None
     log.begin(config.log_file, "parent")
     package_parent = str(Path(__file__).resolve().parent.parent)
-    return spawn.spawn(
-        spawn.Job(
-            launcher=launch.Launcher.of(build_info.load().mpi),
+    return local.spawn(
+        local.Job(
+            launcher=environment.Launcher.of(build_info.load().mpi),
             ranks=config.ranks,
             program=[sys.executable, "-c", RANK_PROGRAM, package_parent],
             # Not through the command line: launchers read things into it (a prompt ":").
@@ -142,8 +144,8 @@ def _spawn(config: JobConfig) -> int:
 
 def run_spawned(place: Path) -> int:
     """The life of a rank that `_spawn` started."""
-    world = launch.detect(os.environ)
-    spawned.enter(place, world.rank)
+    world = environment.detect(os.environ)
+    local_rank.enter(place, world.rank)
     return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), world)
 
 

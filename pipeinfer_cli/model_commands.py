@@ -102,11 +102,12 @@ def models_derive(
 def _derive(
     model: str, target: Path, file_type: str | None, without: str, threads: int | None
 ) -> int:
-    from pipeinfer_cli import derive, launch, models
+    from pipeinfer_cli import derive, models
     from pipeinfer_cli.engine import config as engine_config
+    from pipeinfer_cli.launch import environment
 
     if threads is None:
-        threads = min(len(launch.affinity()), engine_config.MAX_THREADS)
+        threads = min(len(environment.affinity()), engine_config.MAX_THREADS)
     config = derive.DeriveConfig(
         model=models.resolve(model),
         target=target,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, log, models, mpi, placement, spawned
+from pipeinfer_cli import log, models, placement
 from pipeinfer_cli.calibration.consult import Placed, consult
 from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
@@ -22,7 +22,10 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch import environment, local_rank, mpi, signals
+from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES, Phase
+from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.placement import Placement
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
@@ -30,8 +33,6 @@ from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.shards import ModelFiles, locate
 from pipeinfer_cli.split import LayerRange, split_layers
-from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Phase
-from pipeinfer_cli.watchdog.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
@@ -98,7 +99,7 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     with Watchdog(
         beats, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
     ) as watchdog:
-        spawned.note_up(rank)
+        local_rank.note_up(rank)
         code = _run(config, comm, prepare, watchdog)
         if code == 0:
             watchdog.farewell()
@@ -110,7 +111,7 @@ def _run(
     config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
-    masks = mpi.masks_on_this_host(comm) if comm else [launch.affinity()]
+    masks = mpi.masks_on_this_host(comm) if comm else [environment.affinity()]
     seat = Seat.take(config.threads_of(comm.rank if comm else 0), masks)
     seats = comm.gather(seat) if comm else [seat]
     work: Work | None = None
@@ -206,7 +207,7 @@ def open_engine(
     config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int, watchdog: Watchdog
 ) -> Engine:
     """Loads this rank's layers. RunError on rank 0, naming the ranks, if any rank cannot."""
-    resident_before, begin_s = placement.resident_bytes(), time.monotonic()
+    resident_before, begin_s = environment.resident_bytes(), time.monotonic()
     watchdog.enter(Phase.LOADING)
     if comm is None:
         engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
@@ -271,7 +272,7 @@ def _engine_config(
 def serve(engine: Engine) -> int:
     """A rank that is not the head: its threads do the work until the head ends the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks; the head answers it
-    interrupt.raise_on_signals()
+    signals.raise_on_signals()
     try:
         while (code := engine.serve(timeout_s=0.2)) is None:
             pass

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeinfer_cli import console, log
 from pipeinfer_cli.config import JobConfig, Threads
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import Seat, format_cpulist
+from pipeinfer_cli.launch.environment import Seat, format_cpulist, resident_bytes
 from pipeinfer_cli.split import LayerRange, stage_bytes
 
 HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
@@ -94,12 +92,6 @@ class Placement:
             tensor_bytes=stage_bytes(model, layers[rank]),
             grown_bytes=resident_bytes() - resident_before,
         )
-
-
-def resident_bytes() -> int:
-    """This process's resident set."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def note(placements: Iterable[Placement], verbose: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import interrupt, launch, pipeline
+from pipeinfer_cli import pipeline
 from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.batch.work import BatchWork
 from pipeinfer_cli.bench.config import BenchGroup
@@ -25,6 +25,7 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.head import Writer, answer_tokens
+from pipeinfer_cli.launch import environment, signals
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.metrics import Stats
@@ -90,7 +91,7 @@ def generate(
     config: GenerateConfig, plan: Plan, request: Request, vocab: Vocab, engine: Engine
 ) -> None:
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
-    with interrupt.noted() as asked:
+    with signals.noted() as asked:
         head = Head(plan, engine, timeout_s=config.timeout_s, asked=asked)
         answer = Answer()
         pretence = _pretence(config, plan)
@@ -138,7 +139,7 @@ def write_text(
             finally:
                 stats = running.measure(start_s, answer.times_s)
                 watch.finish()
-                marks = {**pretence.as_dict(head.lateness), **launch.job_mark(os.environ)}
+                marks = {**pretence.as_dict(head.lateness), **environment.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)
     watch.write_files(config.pictures, stats)
     return stats

@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
-from pipeinfer_cli import cli, spawn
-from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli import cli
+from pipeinfer_cli.launch import local
+from pipeinfer_cli.launch.environment import Launcher
 
 if __name__ == "__main__":
     mpiexec, family, ranks, *acts = sys.argv[1:]
-    job = spawn.Job(
+    job = local.Job(
         launcher=Launcher(mpiexec=mpiexec, family=family),
         ranks=int(ranks),
         program=[sys.executable, str(Path(__file__).with_name("fake_rank.py")), *acts],
     )
-    sys.exit(cli.guard(lambda: spawn.spawn(job), verbose=False))
+    sys.exit(cli.guard(lambda: local.spawn(job), verbose=False))

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipeinfer_cli import cli, interrupt, launch, spawned
+from pipeinfer_cli import cli
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import environment, local_rank, signals
 
 
 def perform(act: str, rank: int) -> int:
@@ -35,14 +36,14 @@ def perform(act: str, rank: int) -> int:
     elif name == "error":
         raise UserError(value)
     elif name == "stubborn":
-        for signum in spawned.ENDING_SIGNALS:
+        for signum in local_rank.ENDING_SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
     elif name == "daemon":  # a grandchild in a session of its own that outlives everything
         subprocess.Popen(["sleep", "300"], start_new_session=True)
     elif name == "ready":
         Path(value, f"ready-{rank}").touch()
     elif name == "obey":  # as the head does: ends between two tokens, and what it has is kept
-        with interrupt.noted() as asked:
+        with signals.noted() as asked:
             Path(value, f"ready-{rank}").touch()
             while not asked():
                 time.sleep(0.01)
@@ -53,9 +54,9 @@ def perform(act: str, rank: int) -> int:
         from mpi4py import MPI
 
         MPI.COMM_WORLD.barrier()
-        place = spawned.folder()
+        place = local_rank.folder()
         assert place is not None
-        spawned.record_shared_memory(place, os.getpid())
+        local_rank.record_shared_memory(place, os.getpid())
     elif name == "recv":
         from mpi4py import MPI
 
@@ -68,8 +69,8 @@ def perform(act: str, rank: int) -> int:
 
 
 def run(place: Path) -> int:
-    rank = launch.detect(os.environ).rank
-    spawned.enter(place, rank)
+    rank = environment.detect(os.environ).rank
+    local_rank.enter(place, rank)
     for argument in sys.argv[1:]:
         who, _, act = argument.partition(":")
         if who in ("*", str(rank)) and (code := perform(act, rank)) != 0:
@@ -78,6 +79,6 @@ def run(place: Path) -> int:
 
 
 if __name__ == "__main__":
-    folder = spawned.folder()
+    folder = local_rank.folder()
     assert folder is not None
     sys.exit(cli.run_rank(folder, lambda: run(folder)))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeinfer_cli import spawned
+from pipeinfer_cli.launch import local_rank
 
 START_S = 60.0
 END_S = 10.0  # from the fault to the end of everything
@@ -77,7 +77,7 @@ class Job:
             except OSError:
                 continue
             found = (
-                line.split(maxsplit=5)[-1] for line in lines if spawned.MPI_SEGMENT.search(line)
+                line.split(maxsplit=5)[-1] for line in lines if local_rank.MPI_SEGMENT.search(line)
             )
             self.segments |= {path for path in found if not path.endswith(" (deleted)")}
 

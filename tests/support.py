@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeinfer_cli import models
 from pipeinfer_cli.engine import build_info
-from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli.launch.environment import Launcher
 from random_gguf import write
 
 TESTS = Path(__file__).parent

@@ -10,15 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-from pipeinfer_cli import cli, launch, spawn, spawned
+from pipeinfer_cli import cli
 from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.chat.lines import open_lines, read_line
-from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli.launch import environment, local, local_rank
+from pipeinfer_cli.launch.environment import Launcher
 
 
 def rank(place: Path) -> int:
-    number = launch.detect(os.environ).rank
-    spawned.enter(place, number)
+    number = environment.detect(os.environ).rank
+    local_rank.enter(place, number)
     if number == 0:
         talk()
         Path(sys.argv[2], "over").touch()
@@ -45,18 +46,18 @@ def talk() -> None:
 
 def parent() -> int:
     mpiexec, folder = sys.argv[1:]
-    job = spawn.Job(
+    job = local.Job(
         launcher=Launcher(mpiexec=mpiexec, family="mpich"),
         ranks=2,
         program=[sys.executable, __file__, mpiexec, folder],
         read_line=read_line,
     )
-    return cli.guard(lambda: spawn.spawn(job), verbose=False)
+    return cli.guard(lambda: local.spawn(job), verbose=False)
 
 
 if __name__ == "__main__":
-    spawned.REPEAT_S = 0.0  # tests are quicker with Ctrl-C than people
-    folder = spawned.folder()
+    local_rank.REPEAT_S = 0.0  # tests are quicker with Ctrl-C than people
+    folder = local_rank.folder()
     if folder is None:
         sys.exit(parent())
     sys.exit(cli.run_rank(folder, lambda: rank(folder)))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeinfer_cli import launch
 from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.batch.items import BadItem, Item, Messages
 from pipeinfer_cli.batch.results import error_line, to_line
@@ -17,6 +16,7 @@ from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens
+from pipeinfer_cli.launch import environment
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.interfaces import Drafter
@@ -84,7 +84,7 @@ class Tasks:
         }
         if self._config.synth_acceptance is not None:
             fields["synthetic"] = self._config.synth_acceptance
-        fields.update(launch.job_mark(os.environ))
+        fields.update(environment.job_mark(os.environ))
         if self._config.stats:
             fields["stats"] = _short(stats.as_dict())
         return to_line(fields)

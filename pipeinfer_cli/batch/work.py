@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pipeinfer_cli import console, interrupt
+from pipeinfer_cli import console
 from pipeinfer_cli.batch.answers import Answers, OneByOne, Result, Tasks
 from pipeinfer_cli.batch.config import RESUME, BatchFiles
 from pipeinfer_cli.batch.items import Messages, read_items
@@ -24,6 +24,7 @@ from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.launch import signals
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters, Head
 
@@ -50,7 +51,7 @@ class BatchWork:
     def __call__(self, engine: Engine) -> None:
         """Answers what is not answered yet. RunError at the end if any item has failed."""
         config, before = self._config, self._before
-        with closing(self._drafters), interrupt.noted() as asked, closing(self._open()) as sink:
+        with closing(self._drafters), signals.noted() as asked, closing(self._open()) as sink:
             head = Head(self._plan, engine, timeout_s=config.timeout_s, asked=asked)
             for note in Pretence.of(
                 self._plan.profile, config.synth_acceptance, config.sample.seed
@@ -113,7 +114,7 @@ class BatchWork:
                 progress.add(result.n_tokens, is_failed=result.is_failed)
             show()
 
-    def _end(self, progress: Progress, asked: interrupt.Asked) -> None:
+    def _end(self, progress: Progress, asked: signals.Asked) -> None:
         if self._config.stats:
             print(f"pipeinfer: {progress.summary(time.monotonic())}", file=sys.stderr)
         if progress.n_through < progress.n_items:

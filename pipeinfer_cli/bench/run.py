@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import console, generate, launch, models, mpi
-from pipeinfer_cli.bench import machine, plots, prompts, record, rows
+from pipeinfer_cli import console, generate, models
+from pipeinfer_cli.bench import plots, prompts, record, rows
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.bench.report import Report
 from pipeinfer_cli.bench.summary import summarise
 from pipeinfer_cli.bench.turns import n_turns
+from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.scheduler.policy import Variant
 
 WATCH_S = 0.3  # how often the progress bar looks
@@ -24,7 +25,7 @@ WATCH_S = 0.3  # how often the progress bar looks
 
 def bench(config: BenchConfig) -> int:
     """Measures everything and returns the exit code. In a launcher's world, on every rank."""
-    world = launch.detect(os.environ)
+    world = environment.detect(os.environ)
     if not world.alone:
         for ranks in config.ranks:
             generate.check_world(ranks, world)

@@ -12,7 +12,7 @@ from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.expect import Expectation, Ranks, layers_by_time, stages_for
 from pipeinfer_cli.emulation.profile import StageCurve
 from pipeinfer_cli.engine.gguf_info import ModelInfo
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.split import LayerRange
 
 Kept = Sequence[tuple[Path, Calibration]]  # the latest first

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.engine import build_info
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.split import LayerRange
 
 FORMAT = 1  # of the table; another one is not read

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeinfer_cli.calibration.entry import Calibration
 from pipeinfer_cli.emulation.profile import StageCurve
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.split import LayerRange, split_by_time
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from pipeinfer_cli import generate, launch, models, mpi
+from pipeinfer_cli import generate, models
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.files import check_writable
+from pipeinfer_cli.launch import environment, mpi
 
 
 def calibrate(config: CalibrateConfig) -> int:
     """Measures, one pipeline after the other, and returns the exit code. On every rank."""
-    world = launch.detect(os.environ)
+    world = environment.detect(os.environ)
     if not world.alone:
         mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
     if config.save_to is not None and world.rank == 0:

@@ -1,6 +1,6 @@
 """Ctrl-C while an answer comes: it ends the answer, not the conversation; a second one does that.
 
-With local ranks the terminal is our parent's: it passes Ctrl-C on, see spawn_talk.Talk.
+With local ranks the terminal is our parent's: it passes Ctrl-C on, see local_input.Talk.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeinfer_cli import spawned
-from pipeinfer_cli.interrupt import Asked
+from pipeinfer_cli.launch import local_rank
+from pipeinfer_cli.launch.signals import Asked
 
 
 class Interrupts:
@@ -19,8 +19,8 @@ class Interrupts:
     def __init__(self) -> None:
         self._asked = Asked()
         self._signum = signal.SIGINT
-        if spawned.folder() is not None:
-            self._signum = spawned.ANSWER_SIGNAL
+        if local_rank.folder() is not None:
+            self._signum = local_rank.ANSWER_SIGNAL
             signal.signal(self._signum, signal.SIG_IGN)  # one that comes just after an answer
 
     def __call__(self) -> bool:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import local_rank
 from pipeinfer_cli.printable import printable
 
 PROMPT = "> "
@@ -33,12 +33,12 @@ class OwnLines:
 
 
 class ParentLines:
-    """Those that the process with the terminal reads for us: see spawn_talk.Talk."""
+    """Those that the process with the terminal reads for us: see local_input.Talk."""
 
     def __init__(self) -> None:
-        place = spawned.folder()
+        place = local_rank.folder()
         assert place is not None
-        self._ask_fd = os.open(place / spawned.ASK_FIFO, os.O_WRONLY)
+        self._ask_fd = os.open(place / local_rank.ASK_FIFO, os.O_WRONLY)
 
     def read(self) -> str | None:
         """Asks for a line, and waits for it."""
@@ -49,7 +49,7 @@ class ParentLines:
 
 def open_lines() -> Lines:
     """Those of the person or program that this conversation is with."""
-    return OwnLines() if spawned.folder() is None else ParentLines()
+    return OwnLines() if local_rank.folder() is None else ParentLines()
 
 
 def greet() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import time
 from collections import deque
 from ctypes import (
@@ -29,13 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-PR_SET_PDEATHSIG = 1
 WAITING_S = 0.5  # a head that waits for results asks for them more often than this
-
-
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _native_emulation(emulation: RankEmulation | None) -> Any:

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import launch, mpi
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.scheduler.metrics import percentile
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result, Run, RunToken
 from pipeinfer_cli.split import split_layers
@@ -52,7 +52,7 @@ def main() -> None:
         n_ctx=256,
         n_batch=N_TOKENS,
         n_threads=1,
-        has_own_cores=len(launch.affinity()) >= comm.size,
+        has_own_cores=len(environment.affinity()) >= comm.size,
         comm_data=comm.Dup().py2f(),
         comm_control=comm.Dup().py2f(),
     )

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeinfer_cli import mpi, pipeline
+from pipeinfer_cli import pipeline
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.metrics import measure

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import launch, mpi
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.head import POLL_S
+from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 from pipeinfer_cli.split import split_layers
 
@@ -50,7 +50,7 @@ def main() -> None:
     layers = split_layers(model, comm.size, None)[comm.rank]
     shared = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
     comms = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
-    has_own_cores = len(launch.affinity()) >= comm.size
+    has_own_cores = len(environment.affinity()) >= comm.size
     rows = []
     for _ in range(n_rounds):
         alone = ([0.0], [0.0])

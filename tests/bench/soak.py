@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeinfer_cli import mpi, pipeline
+from pipeinfer_cli import pipeline
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.drafters import NgramDrafter
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter

@@ -22,13 +22,16 @@ sys.path += [str(TESTS), str(TESTS / "mpi")]
 
 from guessers import make_guesser  # noqa: E402
 
-from pipeinfer_cli import launch, mpi  # noqa: E402
 from pipeinfer_cli.drafting import DraftThread  # noqa: E402
 from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
 from pipeinfer_cli.engine.config import EngineConfig  # noqa: E402
 from pipeinfer_cli.engine.engine import Engine  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
+from pipeinfer_cli.launch import (  # noqa: E402
+    environment,
+    mpi,
+)
 from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402
@@ -73,7 +76,7 @@ def main() -> None:
         n_ctx=N_CTX,
         n_batch=N_BATCH,
         n_threads=1,
-        has_own_cores=len(launch.affinity()) >= comm.size,
+        has_own_cores=len(environment.affinity()) >= comm.size,
         comm_data=comm.Dup().py2f(),
         comm_control=comm.Dup().py2f(),
     )

@@ -18,7 +18,7 @@ import pytest
 from architectures import TINY_MODELS
 from batches import count_lines, options, write_items
 from jobs import Job
-from pipeinfer_cli.watchdog.beat import BEAT_BYTES
+from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES
 from support import TESTS, pipeinfer
 
 pytestmark = pytest.mark.e2e

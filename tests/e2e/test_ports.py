@@ -8,7 +8,7 @@ import pytest
 from architectures import TINY_MODELS
 from jobs import Job, orphans
 from pipeinfer_cli.engine import build_info
-from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli.launch.environment import Launcher
 from support import pipeinfer
 
 pytestmark = pytest.mark.e2e

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeinfer_cli import mpi
 from pipeinfer_cli.emulation.pretence import rank_emulation
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 from pipeinfer_cli.split import LayerRange, split_layers
 

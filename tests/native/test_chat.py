@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeinfer_cli import spawned
 from pipeinfer_cli.chat import work
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.interrupts import Interrupts
@@ -13,6 +12,7 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.config import Prompt
 from pipeinfer_cli.engine.config import ONE_THREAD
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.launch import local_rank
 from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
 from support import smollm2
 
@@ -103,7 +103,7 @@ def test_a_conversation_that_fills_the_context_goes_on_after_a_reset(monkeypatch
 
 
 def test_the_first_ctrl_c_ends_the_answer_and_a_later_one_everything(monkeypatch):
-    monkeypatch.setattr(spawned, "REPEAT_S", 0.0)
+    monkeypatch.setattr(local_rank, "REPEAT_S", 0.0)
     interrupts = Interrupts()
     before = signal.getsignal(signal.SIGINT)
     for _ in range(2):

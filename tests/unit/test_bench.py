@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import cli, launch, mpi
-from pipeinfer_cli.bench import machine, prompts, record, rows
+from pipeinfer_cli import cli
+from pipeinfer_cli.bench import prompts, record, rows
 from pipeinfer_cli.bench.config import FORMATS, BenchConfig, BenchGroup
 from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, Record, RecordWriter, Sample
@@ -23,6 +23,7 @@ from pipeinfer_cli.bench.report import SQL_TABLE, Report
 from pipeinfer_cli.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Counters
@@ -503,8 +504,8 @@ def test_under_a_launcher_an_error_of_rank_0_ends_all_ranks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """MPI is running by then, so that the command's end is an abort."""
-    world, started = launch.World(launcher="srun", rank=0, size=2), []
-    monkeypatch.setattr(launch, "detect", lambda _: world)
+    world, started = environment.World(launcher="srun", rank=0, size=2), []
+    monkeypatch.setattr(environment, "detect", lambda _: world)
     monkeypatch.setattr(mpi, "start", lambda: started.append(True))
     assert cli.main(["bench", "-m", "m", *options]) == 2
     assert said in capsys.readouterr().err

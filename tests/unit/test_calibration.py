@@ -30,7 +30,7 @@ from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken, StageTime
 from pipeinfer_cli.split import LayerRange
 from pipeinfer_cli.trace.recorder import Recording, RunRecord

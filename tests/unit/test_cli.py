@@ -14,10 +14,11 @@ from types import ModuleType
 import pytest
 import typer
 
-from pipeinfer_cli import application, cli, generate, interrupt, launch, spawn
+from pipeinfer_cli import application, cli, generate
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
+from pipeinfer_cli.launch import environment, local, signals
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +26,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in interrupt.SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
@@ -95,10 +96,10 @@ def test_prompts_that_look_like_options(
 
 
 def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[spawn.Job] = []
-    monkeypatch.setattr(spawn, "spawn", lambda job: jobs.append(job) or 7)
-    launcher = launch.Launcher(mpiexec="mpiexec", family="mpich")
-    monkeypatch.setattr(launch.Launcher, "of", lambda _: launcher)
+    jobs: list[local.Job] = []
+    monkeypatch.setattr(local, "spawn", lambda job: jobs.append(job) or 7)
+    launcher = environment.Launcher(mpiexec="mpiexec", family="mpich")
+    monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
     monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
     monkeypatch.setattr(generate, "check_ranks", lambda model, ranks: None)
     assert cli.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
@@ -130,12 +131,12 @@ def test_under_a_launcher_rank_0_resolves_later(
     session: list[tuple[GenerateConfig, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comm = object()
-    mpi = ModuleType("pipeinfer_cli.mpi")
+    mpi = ModuleType("pipeinfer_cli.launch.mpi")
     mpi.start = lambda: comm  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeinfer_cli.mpi", mpi)
-    import pipeinfer_cli
+    monkeypatch.setitem(sys.modules, "pipeinfer_cli.launch.mpi", mpi)
+    import pipeinfer_cli.launch
 
-    monkeypatch.setattr(pipeinfer_cli, "mpi", mpi, raising=False)
+    monkeypatch.setattr(pipeinfer_cli.launch, "mpi", mpi, raising=False)
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert cli.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0

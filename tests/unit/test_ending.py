@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from pipeinfer_cli import spawn_ending, spawned
-from pipeinfer_cli.relay import Relay
-from pipeinfer_cli.spawn_ending import GRACE_S, HEAD_GRACE_S, Ending, Phase
+from pipeinfer_cli.launch import local_rank, local_shutdown
+from pipeinfer_cli.launch.local_output import Relay
+from pipeinfer_cli.launch.local_shutdown import GRACE_S, HEAD_GRACE_S, Ending, Phase
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -25,15 +25,17 @@ class Scene:
         self.place, self.launcher, self.out = place, Launcher(), Relay(-1, 1)
         self.told, self.received = [], []
         self.ending = Ending(self.launcher, place, self.received, self.out)
-        monkeypatch.setattr(spawned, "kill", lambda _pid, signum: self.told.append(signum))
-        monkeypatch.setattr(spawn_ending, "marked_processes", lambda _place: [])
+        monkeypatch.setattr(local_rank, "kill", lambda _pid, signum: self.told.append(signum))
+        monkeypatch.setattr(local_shutdown, "marked_processes", lambda _place: [])
 
     def listen(self):
         (self.place / "rank-0.pid").write_text("1")
-        spawned.announce_listening(self.place)
+        local_rank.announce_listening(self.place)
 
     def fail(self, code):
-        spawned.record_failure(self.place, spawned.Failure(rank=1, pid=os.getpid(), code=code))
+        local_rank.record_failure(
+            self.place, local_rank.Failure(rank=1, pid=os.getpid(), code=code)
+        )
 
     def phase_at(self, now_s):
         self.ending.step(now_s)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeinfer_cli import interrupt, spawned
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.launch import local_rank, signals
 
 
 @pytest.fixture(autouse=True)
 def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in interrupt.SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
@@ -26,9 +26,9 @@ def receive(signum: signal.Signals) -> None:
     time.sleep(1)  # handlers run between two instructions, at the latest here
 
 
-@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+@pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
-    with interrupt.noted() as asked:
+    with signals.noted() as asked:
         assert not asked()
         asked.check()
         os.kill(os.getpid(), signum)
@@ -40,28 +40,28 @@ def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
 
 
 def test_a_second_signal_raises_at_once() -> None:
-    with interrupt.noted() as asked:
+    with signals.noted() as asked:
         os.kill(os.getpid(), signal.SIGUSR1)
-        asked._since_s -= spawned.REPEAT_S  # that long ago
+        asked._since_s -= local_rank.REPEAT_S  # that long ago
         with pytest.raises(Interrupted):
             receive(signal.SIGTERM)
 
 
 def test_handlers_are_as_before_afterwards_and_ignored_signals_stay_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    before = [signal.getsignal(signum) for signum in interrupt.SIGNALS]
-    with interrupt.noted() as asked:
+    before = [signal.getsignal(signum) for signum in signals.SIGNALS]
+    with signals.noted() as asked:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not asked()
-    interrupt.raise_on_signals()
+    signals.raise_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
     signal.signal(signal.SIGTERM, before[1])
     signal.signal(signal.SIGUSR1, before[3])
-    assert [signal.getsignal(signum) for signum in interrupt.SIGNALS] == before
+    assert [signal.getsignal(signum) for signum in signals.SIGNALS] == before
 
 
 def test_at_other_times_a_signal_raises() -> None:
-    interrupt.raise_on_signals()
+    signals.raise_on_signals()
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         with pytest.raises(Interrupted):
             receive(signum)
@@ -69,11 +69,11 @@ def test_at_other_times_a_signal_raises() -> None:
 
 def test_in_native_code_signals_kill() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    before = [signal.getsignal(signum) for signum in interrupt.SIGNALS]
-    with interrupt.deadly():
+    before = [signal.getsignal(signum) for signum in signals.SIGNALS]
+    with signals.deadly():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    assert [signal.getsignal(signum) for signum in interrupt.SIGNALS] == before
+    assert [signal.getsignal(signum) for signum in signals.SIGNALS] == before
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_in_native_code_signals_kill() -> None:
     ],
 )
 def test_what_can_go_on_says_how(error: BaseException, code: int) -> None:
-    with pytest.raises(Interrupted) as raised, interrupt.resumable("here"):
+    with pytest.raises(Interrupted) as raised, signals.resumable("here"):
         raise error
     assert raised.value.exit_code == code == 75
     assert raised.value.resume == (getattr(error, "resume", "") or "here")
 
 
 def test_what_cannot_go_on_has_the_shells_code() -> None:
-    with pytest.raises(Interrupted) as raised, interrupt.resumable(""):
+    with pytest.raises(Interrupted) as raised, signals.resumable(""):
         raise KeyboardInterrupt
     assert raised.value.exit_code == 130

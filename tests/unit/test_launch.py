@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import launch, mpi, spawned
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import ALONE, Launcher, Seat, World
+from pipeinfer_cli.launch import environment, local_rank, mpi
+from pipeinfer_cli.launch.environment import ALONE, Launcher, Seat, World
 
 TESTS = Path(__file__).parent.parent
 LIMIT_S = 10.0  # within which nothing of a job may be left
@@ -65,19 +65,19 @@ BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}
     ],
 )
 def test_detect(env: dict[str, str], expected: World) -> None:
-    assert launch.detect(env) == expected
+    assert environment.detect(env) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "cpus"), [("", set()), ("0", {0}), ("0-2,8\n", {0, 1, 2, 8}), ("3,1-1", {1, 3})]
 )
 def test_cpulist(text: str, cpus: set[int]) -> None:
-    assert launch.parse_cpulist(text) == cpus
+    assert environment.parse_cpulist(text) == cpus
 
 
 @pytest.mark.parametrize("text", ["", "0", "0-2,8", "1,3,5-6,63-64"])
 def test_cpulists_come_back(text: str) -> None:
-    assert launch.format_cpulist(launch.parse_cpulist(text)) == text
+    assert environment.format_cpulist(environment.parse_cpulist(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_cpulists_come_back(text: str) -> None:
     ],
 )
 def test_job_id(env: dict[str, str], job_id: str | None) -> None:
-    assert launch.job_id(env) == job_id
-    assert launch.job_mark(env) == ({} if job_id is None else {"job_id": job_id})
+    assert environment.job_id(env) == job_id
+    assert environment.job_mark(env) == ({} if job_id is None else {"job_id": job_id})
 
 
 def test_tasks_that_a_job_has_in_vain(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("a\na\nb\n")
-    assert "8 tasks" in (launch.unused_tasks(BATCH) or "")
-    assert "2 nodes" not in (launch.unused_tasks({"SLURM_JOB_NUM_NODES": "2"}) or "")
-    assert "2 hosts" in (launch.unused_tasks({"PBS_NODEFILE": str(hosts)}) or "")
+    assert "8 tasks" in (environment.unused_tasks(BATCH) or "")
+    assert "2 nodes" not in (environment.unused_tasks({"SLURM_JOB_NUM_NODES": "2"}) or "")
+    assert "2 hosts" in (environment.unused_tasks({"PBS_NODEFILE": str(hosts)}) or "")
     hosts.write_text("a\na\n")
     for env in ({}, {"PBS_NODEFILE": str(hosts)}, {**BATCH, "SLURM_NTASKS": "1"}):
-        assert launch.unused_tasks(env) is None
+        assert environment.unused_tasks(env) is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_tasks_that_a_job_has_in_vain(tmp_path: Path) -> None:
 def test_threads_share_the_cores_with_those_who_may_use_them(
     masks: list[set[int]], threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "affinity", lambda: frozenset({0, 1, 2, 3}))
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset({0, 1, 2, 3}))
     seat = Seat.take(None, [frozenset(mask) for mask in masks])
     assert (seat.n_threads, seat.has_own_cores) == (threads, own)
     assert Seat.take(5, [seat.cpus]).n_threads == 5
@@ -138,7 +138,7 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
     for number, cpus in enumerate(nodes):
         (tmp_path / f"node{number}").mkdir()
         (tmp_path / f"node{number}" / "cpulist").write_text(cpus + "\n")
-    assert launch.default_ranks(tmp_path, frozenset(mask)) == ranks
+    assert environment.default_ranks(tmp_path, frozenset(mask)) == ranks
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: 
 def test_default_threads(
     env: dict[str, str], sharers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(8)))
-    assert launch.default_threads(sharers, env) == threads
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset(range(8)))
+    assert environment.default_threads(sharers, env) == threads
 
 
 def test_a_node_with_more_cores_than_a_rank_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "affinity", lambda: frozenset(range(1536)))
-    assert [launch.default_threads(sharers, {}) for sharers in (1, 2, 6)] == [512, 512, 256]
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset(range(1536)))
+    assert [environment.default_threads(sharers, {}) for sharers in (1, 2, 6)] == [512, 512, 256]
 
 
 def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,11 +241,11 @@ def test_a_launcher_that_speaks_another_language_is_refused(
     info = replace(mpi_info(family, None), kind=kind, version=version)
     monkeypatch.setattr(build_info.MpiInfo, "mpiexec_path", "mpiexec")
     if not refused:
-        mpi._check_launcher(launch.detect(env), info, env)
+        mpi._check_launcher(environment.detect(env), info, env)
         return
     way = f"use srun --mpi={info.srun_type}, or mpiexec"
     with pytest.raises(UserError, match=rf"one of 4 tasks by .*{way}"):
-        mpi._check_launcher(launch.detect(env), info, env)
+        mpi._check_launcher(environment.detect(env), info, env)
 
 
 def test_two_mpi_libraries_are_seen() -> None:
@@ -269,8 +269,8 @@ def test_mapped_files_may_have_any_name(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
-        assert str(path) in spawned.mapped_files(os.getpid())
-        assert spawned.shared_memory_of(os.getpid()) == []
+        assert str(path) in local_rank.mapped_files(os.getpid())
+        assert local_rank.shared_memory_of(os.getpid()) == []
         mpi.check_one_library()
 
 
@@ -540,7 +540,7 @@ def test_what_a_failing_launcher_says_is_passed_on(jobs: Jobs, tmp_path: Path) -
     ],
 )
 def test_cores_of_a_draft_model(n_cores, n_sharers, n_threads, asked, beside_layers, expected):
-    seat = launch.Seat(
+    seat = environment.Seat(
         host="h", n_threads=n_threads, cpus=frozenset(range(n_cores)), n_sharers=n_sharers
     )
     cores = seat.draft_cores(asked, beside_layers=beside_layers)

@@ -8,7 +8,7 @@ from pipeinfer_cli import placement
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import Seat
+from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.options import integers
 from pipeinfer_cli.split import LayerRange
 

@@ -5,9 +5,10 @@ import stat
 
 import pytest
 
-from pipeinfer_cli import catalogue, cli, models, spawn
+from pipeinfer_cli import catalogue, cli, models
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import Launcher
+from pipeinfer_cli.launch import local
+from pipeinfer_cli.launch.environment import Launcher
 
 ESCAPES = [
     "../../x",
@@ -67,18 +68,18 @@ def test_pull_refuses_a_path(name, capsys, monkeypatch, tmp_path):
 
 def test_the_private_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(spawn.tempfile, "tempdir", None)
+    monkeypatch.setattr(local.tempfile, "tempdir", None)
     seen = []
 
     def look(job, place, signals, relays):
         seen.append(stat.S_IMODE(place.stat().st_mode))
         return 0
 
-    monkeypatch.setattr(spawn, "_run", look)
+    monkeypatch.setattr(local, "_run", look)
     before = os.umask(0)  # the laxest one
     try:
-        job = spawn.Job(launcher=Launcher(mpiexec="none", family="mpich"), ranks=1, program=[])
-        assert spawn.spawn(job) == 0
+        job = local.Job(launcher=Launcher(mpiexec="none", family="mpich"), ranks=1, program=[])
+        assert local.spawn(job) == 0
     finally:
         os.umask(before)
     assert seen == [0o700]

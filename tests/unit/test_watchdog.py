@@ -8,11 +8,11 @@ import pytest
 
 from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.watchdog import watchdog as watchdog_
-from pipeinfer_cli.watchdog.beat import BEAT_BYTES, Beat, Phase
-from pipeinfer_cli.watchdog.farewell import Farewell
-from pipeinfer_cli.watchdog.judge import SILENCE_S, Judge, silence_s
-from pipeinfer_cli.watchdog.watchdog import Watchdog
+from pipeinfer_cli.launch.watchdog import watchdog as watchdog_
+from pipeinfer_cli.launch.watchdog.failure_detector import SILENCE_S, Judge, silence_s
+from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES, Beat, Phase
+from pipeinfer_cli.launch.watchdog.shutdown import Farewell
+from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 
 TIMEOUT_S = 100.0
 WAIT_S = 20.0

@@ -17,10 +17,10 @@ from typing import Protocol
 
 from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.placement import resident_bytes
-from pipeinfer_cli.watchdog.beat import Beat, Phase
-from pipeinfer_cli.watchdog.farewell import Farewell
-from pipeinfer_cli.watchdog.judge import Judge, silence_s
+from pipeinfer_cli.launch.environment import resident_bytes
+from pipeinfer_cli.launch.watchdog.failure_detector import Judge, silence_s
+from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
+from pipeinfer_cli.launch.watchdog.shutdown import Farewell
 
 BEATS_PER_SILENCE = 8
 MAX_TICK_S = 1.0

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from pipeinfer_cli import spawned
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.launch import local_rank
 
-SIGNALS = spawned.ENDING_SIGNALS
+SIGNALS = local_rank.ENDING_SIGNALS
 
 
 class Asked:
     """Whether a signal has asked the job to end. The first one is noted, a second one raises.
 
-    One that comes again within spawned.REPEAT_S is the same one: terminals, launchers and batch
+    One that comes again within local_rank.REPEAT_S is the same one: terminals, launchers and batch
     systems send it to several processes, which pass it on.
     """
 
@@ -35,7 +35,7 @@ class Asked:
         now_s = time.monotonic()
         if self.signum is None:
             self.signum, self._since_s = signum, now_s
-        elif now_s > self._since_s + spawned.REPEAT_S:
+        elif now_s > self._since_s + local_rank.REPEAT_S:
             raise Interrupted(signum)
 
     def check(self, resume: str = "") -> None:
@@ -49,8 +49,8 @@ def noted() -> Iterator[Asked]:
     """Signals are noted while the block runs: for the head, while it is generating."""
     asked = Asked()
     with _handled_by(asked.note):
-        if (place := spawned.folder()) is not None:
-            spawned.announce_listening(place)
+        if (place := local_rank.folder()) is not None:
+            local_rank.announce_listening(place)
         yield asked
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli import guardian, interrupt, launch, spawned
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import environment, local_rank, signals, supervisor
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
 
@@ -35,24 +35,24 @@ def start() -> Comm:
     if the MPI cannot serve several threads.
     """
     mpi = build_info.load().mpi
-    world = launch.detect(os.environ)
+    world = environment.detect(os.environ)
     _check_launcher(world, mpi, os.environ)
     notes = None
-    if not world.alone and spawned.folder() is None and "mpi4py.MPI" not in sys.modules:
-        notes = guardian.enter(world.rank)
+    if not world.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
+        notes = supervisor.enter(world.rank)
     # A variable of the user's own could name another MPI; with the library's path alone mpi4py
     # loads it and finds out the ABI itself (told the ABI, it would not load the library).
     os.environ.pop("MPI4PY_MPIABI", None)
     os.environ["MPI4PY_LIBMPI"] = mpi.library_path
     try:
-        with interrupt.deadly():  # a rank that is not there is waited for without end
+        with signals.deadly():  # a rank that is not there is waited for without end
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
-    if (place := spawned.folder()) is not None:
-        spawned.record_shared_memory(place, os.getpid())
+    if (place := local_rank.folder()) is not None:
+        local_rank.record_shared_memory(place, os.getpid())
     if notes is not None:
-        guardian.note(notes, spawned.shared_memory_of(os.getpid()))
+        supervisor.note(notes, local_rank.shared_memory_of(os.getpid()))
     check_one_library()
     comm = MPI.COMM_WORLD
     if world.size is not None and comm.size != world.size:
@@ -72,7 +72,7 @@ def masks_on_this_host(comm: Comm) -> list[frozenset[int]]:
     from mpi4py import MPI
 
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    masks = local.allgather(launch.affinity())
+    masks = local.allgather(environment.affinity())
     local.Free()
     return masks
 
@@ -138,8 +138,8 @@ def finish() -> None:
 
 def end_all(message: str) -> NoReturn:
     """Says on stderr what is wrong and ends all ranks, whatever the main thread is doing."""
-    place = spawned.folder()
-    if place is None or spawned.claim_report(place):
+    place = local_rank.folder()
+    if place is None or local_rank.claim_report(place):
         print(f"pipeinfer: error: {printable(message)}", file=sys.stderr, flush=True)
     LOG.error("%s", message)
     module = sys.modules.get("mpi4py.MPI")
@@ -158,17 +158,17 @@ def abort(code: int) -> NoReturn:
 def _abort(code: int) -> NoReturn:
     from mpi4py import MPI
 
-    place = spawned.folder()
+    place = local_rank.folder()
     if place is not None:
-        rank = launch.detect(os.environ).rank  # MPI may be in no state to be asked
-        spawned.claim_report(place)
-        spawned.record_failure(place, spawned.Failure(rank=rank, pid=os.getpid(), code=code))
+        rank = environment.detect(os.environ).rank  # MPI may be in no state to be asked
+        local_rank.claim_report(place)
+        local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=os.getpid(), code=code))
     # Where MPI cannot even abort, the launcher and the other ranks must notice that we are gone.
     timer = threading.Timer(ABORT_S, os._exit, args=(code,))
     timer.daemon = True
     timer.start()
     if place is None:  # nobody else will
-        for path in spawned.shared_memory_of(os.getpid()):
+        for path in local_rank.shared_memory_of(os.getpid()):
             Path(path).unlink(missing_ok=True)
     # What went wrong has been said; MPI's own words about the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -178,7 +178,7 @@ def _abort(code: int) -> NoReturn:
 
 def check_one_library(mapped: Iterable[str] | None = None) -> None:
     """UserError if more than one libmpi is among the files mapped into this process."""
-    found = libraries(spawned.mapped_files(os.getpid()) if mapped is None else mapped)
+    found = libraries(local_rank.mapped_files(os.getpid()) if mapped is None else mapped)
     if len(found) > 1:
         raise UserError(
             f"two MPI libraries are in one process ({' and '.join(found)}): "
@@ -191,7 +191,9 @@ def libraries(mapped: Iterable[str]) -> list[str]:
     return sorted({path for path in mapped if LIBMPI_NAME.match(path.rpartition("/")[2])})
 
 
-def _check_launcher(world: launch.World, mpi: build_info.MpiInfo, env: Mapping[str, str]) -> None:
+def _check_launcher(
+    world: environment.World, mpi: build_info.MpiInfo, env: Mapping[str, str]
+) -> None:
     """UserError if it is known that this MPI would not see the launcher's other processes.
 
     Some MPIs would end the process with a page of text, others make it a world of its own.
@@ -206,7 +208,7 @@ def _check_launcher(world: launch.World, mpi: build_info.MpiInfo, env: Mapping[s
         raise _mixture(world, mpi)
 
 
-def _mixture(world: launch.World, mpi: build_info.MpiInfo) -> UserError:
+def _mixture(world: environment.World, mpi: build_info.MpiInfo) -> UserError:
     way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(

@@ -2,11 +2,12 @@
 
 Launchers end the other ranks when one was killed, but few say which one it was. So a rank forks
 before MPI starts: the process that the launcher knows waits, and speaks for the one that works. To
-a rank that `spawn` started, `spawned.enter` does the same.
+a rank that `spawn` started, `local_rank.enter` does the same.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,11 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from pipeinfer_cli import spawned
-from pipeinfer_cli.engine.engine import die_with_parent
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.launch import local_rank
 
-FORWARDED = (*spawned.ENDING_SIGNALS, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1
+
+FORWARDED = (*local_rank.ENDING_SIGNALS, signal.SIGUSR2)
 PIPE_BYTES = 65536
 
 
@@ -56,7 +58,7 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
 
     def forward(signum: int, _frame: FrameType | None) -> None:
         received.add(signum)
-        spawned.kill(pid, signum)
+        local_rank.kill(pid, signum)
 
     for signum in FORWARDED:
         signal.signal(signum, forward)
@@ -76,3 +78,8 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
         for path in filter(None, os.fsdecode(os.read(notes, PIPE_BYTES)).split("\n")):
             Path(path).unlink(missing_ok=True)
     os._exit(code)
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))

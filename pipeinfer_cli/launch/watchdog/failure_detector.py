@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli.watchdog.beat import Beat, Phase
+from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
 
 # Who gives no sign of life for so long is lost. Less than the 10 s in which a job is to notice that
 # a rank was killed; a process that is alive answers within a second, also while it computes.

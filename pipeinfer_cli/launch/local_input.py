@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from pipeinfer_cli import relay, spawned
 from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.launch import local_output, local_rank
 
 ReadLine = Callable[[], str | None]
 CHECK_S = 0.2  # how soon the end of a rank is noticed at the prompt
@@ -29,13 +29,13 @@ class _Over(BaseException):
 class Talk:
     """The parent's side. Make it before the ranks start."""
 
-    def __init__(self, place: Path, relays: relay.Relays, read_line: ReadLine) -> None:
+    def __init__(self, place: Path, relays: local_output.Relays, read_line: ReadLine) -> None:
         self._place = place
         self._relays = relays
         self._read_line = read_line
-        asked_fd = relays.own(spawned.make_fifo(place / spawned.ASK_FIFO))
+        asked_fd = relays.own(local_rank.make_fifo(place / local_rank.ASK_FIFO))
         self._asked = relays.capture(asked_fd, keep_bytes=1)
-        self._lines_fd = relays.own(spawned.make_fifo(place / spawned.STDIN_FIFO))
+        self._lines_fd = relays.own(local_rank.make_fifo(place / local_rank.STDIN_FIFO))
         self._unsent = b""
         self._is_answering = False  # and has not been interrupted
 
@@ -48,7 +48,7 @@ class Talk:
             received.clear()
             self._is_answering = False
             pid = int((self._place / "rank-0.pid").read_text())
-            spawned.kill(pid, spawned.ANSWER_SIGNAL)
+            local_rank.kill(pid, local_rank.ANSWER_SIGNAL)
         if self._asked.kept and not received:
             self._asked.kept.clear()
             self._relays.drain(lambda: bool(received))  # the answer stands before the prompt
@@ -85,7 +85,7 @@ def _prompting(received: list[int], is_over: Callable[[], bool]) -> Iterator[Non
         if is_over():
             raise _Over
 
-    handlers = {**dict.fromkeys(spawned.ENDING_SIGNALS, interrupt), signal.SIGALRM: check}
+    handlers = {**dict.fromkeys(local_rank.ENDING_SIGNALS, interrupt), signal.SIGALRM: check}
     before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
     signal.setitimer(signal.ITIMER_REAL, CHECK_S, CHECK_S)
     try:

@@ -241,3 +241,9 @@ class Launcher:
     def environment(self) -> dict[str, str]:
         """Variables that keep a launcher from binding ranks to cores."""
         return {"I_MPI_PIN": "off"}
+
+
+def resident_bytes() -> int:
+    """This process's resident set."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

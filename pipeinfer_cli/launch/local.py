@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pipeinfer_cli import relay, spawn_talk, spawned
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
-from pipeinfer_cli.launch import Launcher
-from pipeinfer_cli.spawn_ending import Ending, Phase, sweep
+from pipeinfer_cli.launch import local_input, local_output, local_rank
+from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.launch.local_shutdown import Ending, Phase, sweep
 
 POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
 DRAIN_S = 1.0  # how long the rest of the output may take after an abnormal end
@@ -34,7 +34,7 @@ class Job:
     program: Sequence[str]  # the command line of every rank
     files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
-    read_line: spawn_talk.ReadLine | None = None  # to talk with rank 0: a line when it asks
+    read_line: local_input.ReadLine | None = None  # to talk with rank 0: a line when it asks
     start_s: float = math.inf  # what the ranks may take until MPI has started on all of them
 
 
@@ -50,18 +50,18 @@ def spawn(job: Job) -> int:
     try:
         for name, text in job.files.items():
             (place / name).write_text(text, encoding="utf-8")
-        with _Signals() as signals, relay.Relays(signals.fd) as relays:
+        with _Signals() as signals, local_output.Relays(signals.fd) as relays:
             return _run(job, place, signals, relays)
     finally:
         sweep(place)
-        spawned.remove_shared_memory(place)
+        local_rank.remove_shared_memory(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(job: Job, place: Path, signals: _Signals, relays: relay.Relays) -> int:
-    out = relays.add(spawned.make_fifo(place / spawned.STDOUT_FIFO), 1)
-    relays.add(spawned.make_fifo(place / spawned.STDERR_FIFO), 2)
-    talk = spawn_talk.Talk(place, relays, job.read_line) if job.read_line else None
+def _run(job: Job, place: Path, signals: _Signals, relays: local_output.Relays) -> int:
+    out = relays.add(local_rank.make_fifo(place / local_rank.STDOUT_FIFO), 1)
+    relays.add(local_rank.make_fifo(place / local_rank.STDERR_FIFO), 2)
+    talk = local_input.Talk(place, relays, job.read_line) if job.read_line else None
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
@@ -87,9 +87,9 @@ def _wait(
     job: Job,
     process: subprocess.Popen[bytes],
     place: Path,
-    relays: relay.Relays,
+    relays: local_output.Relays,
     ending: Ending,
-    talk: spawn_talk.Talk | None,
+    talk: local_input.Talk | None,
 ) -> bool:
     """Relays output until the launcher has ended (True) or is not waited for any more."""
     up_s = time.monotonic() + job.start_s
@@ -97,7 +97,7 @@ def _wait(
         relays.step(POLL_S)
         if talk is not None and ending.phase is not Phase.ALL_END:
             talk.step(
-                ending.received, lambda: process.poll() is not None or spawned.has_failed(place)
+                ending.received, lambda: process.poll() is not None or local_rank.has_failed(place)
             )
         now_s = time.monotonic()
         if now_s > up_s:
@@ -110,13 +110,13 @@ def _wait(
 
 
 def _check_up(job: Job, place: Path) -> None:
-    if late := spawned.not_up(place, job.ranks):
+    if late := local_rank.not_up(place, job.ranks):
         raise RunError(f"{' and '.join(late)} did not start within {job.start_s:.0f} s (--timeout)")
 
 
 def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
     command = job.launcher.command(job.ranks, job.program)
-    marker = {spawned.SPAWN_DIR: str(place)}
+    marker = {local_rank.SPAWN_DIR: str(place)}
     try:
         return subprocess.Popen(
             command,
@@ -137,13 +137,13 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def _has_spoken(place: Path) -> bool:
     """Whether a rank has ended the job by itself, and has said why."""
-    failure = spawned.read_failure(place)
-    return failure is not None and failure.code > 0 and spawned.has_reported(place)
+    failure = local_rank.read_failure(place)
+    return failure is not None and failure.code > 0 and local_rank.has_reported(place)
 
 
 def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -> int:
     """The job's exit code, or RunError saying what no rank has said."""
-    failure = spawned.read_failure(place)
+    failure = local_rank.read_failure(place)
     if failure is None and returncode == 0:
         return 0
     said = " | ".join(text.strip() for text in launcher_said if text.strip())
@@ -160,7 +160,7 @@ def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -
         raise RunError(
             f"{who} was killed by signal {-failure.code} ({name}); all ranks were ended{detail}"
         )
-    if not spawned.has_reported(place):
+    if not local_rank.has_reported(place):
         raise RunError(f"{who} ended with exit code {failure.code}; all ranks were ended{detail}")
     return failure.code
 
@@ -184,7 +184,7 @@ class _Signals:
         for fd in (self.fd, self._wake_fd):
             os.set_blocking(fd, False)
         self._wake_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
-        for signum in (*spawned.ENDING_SIGNALS, signal.SIGCHLD):
+        for signum in (*local_rank.ENDING_SIGNALS, signal.SIGCHLD):
             if signum == signal.SIGCHLD or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
                 self._before[signum] = signal.signal(signum, self._handle)
         return self
@@ -199,7 +199,7 @@ class _Signals:
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         now_s = time.monotonic()
-        if signum == signal.SIGCHLD or now_s < self._received_s + spawned.REPEAT_S:
+        if signum == signal.SIGCHLD or now_s < self._received_s + local_rank.REPEAT_S:
             return
         self.received.append(signum)
         self._received_s = now_s

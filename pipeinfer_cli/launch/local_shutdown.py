@@ -11,7 +11,7 @@ import time
 from enum import Enum, auto
 from pathlib import Path
 
-from pipeinfer_cli import relay, spawned
+from pipeinfer_cli.launch import local_output, local_rank
 
 HEAD_GRACE_S = 5.0  # what rank 0 gets after a signal, to end between two tokens
 GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
@@ -39,7 +39,7 @@ class Ending:
         process: subprocess.Popen[bytes],
         place: Path,
         received: list[int],
-        out: relay.Relay,
+        out: local_output.Relay,
     ) -> None:
         self.phase = Phase.RUNNING
         self.received = received  # signals, as they come
@@ -49,7 +49,7 @@ class Ending:
     def step(self, now_s: float) -> None:
         """Goes on to the next phase if it is time."""
         if self.phase is Phase.RUNNING and self.received:
-            listens = spawned.tell_head(self._place, self.received[0])
+            listens = local_rank.tell_head(self._place, self.received[0])
             self._enter(Phase.HEAD_ENDS, now_s + (HEAD_GRACE_S if listens else 0))
         if self.phase is not Phase.ALL_END and self._must_end(now_s):
             self._enter(Phase.ALL_END, now_s + GRACE_S)
@@ -59,7 +59,7 @@ class Ending:
             self._enter(Phase.GIVEN_UP, math.inf)
 
     def _must_end(self, now_s: float) -> bool:
-        return now_s >= self._until_s or self._out.closed or spawned.has_failed(self._place)
+        return now_s >= self._until_s or self._out.closed or local_rank.has_failed(self._place)
 
     def _enter(self, phase: Phase, until_s: float) -> None:
         self.phase, self._until_s = phase, until_s
@@ -69,10 +69,10 @@ def _ask_to_end(
     process: subprocess.Popen[bytes], place: Path, received: list[int], closed: bool
 ) -> None:
     """Asks the launcher to end the ranks, unless they are about to end by themselves."""
-    failure = spawned.read_failure(place)
+    failure = local_rank.read_failure(place)
     if failure is not None and failure.code >= 0 and not closed:
         return
-    spawned.silence_ranks(place)
+    local_rank.silence_ranks(place)
     # hydra would die of SIGHUP and leave the ranks alone, and pass SIGUSR1 on
     is_plain = bool(received) and received[0] in (signal.SIGINT, signal.SIGTERM)
     process.send_signal(received[0] if is_plain else signal.SIGTERM)
@@ -93,7 +93,7 @@ def _note_shared_memory(place: Path) -> None:
     """What the living ranks have mapped by now; what they made at start they noted themselves."""
     for pid in marked_processes(place):
         with contextlib.suppress(OSError, ValueError):  # it ended meanwhile; SIGKILL comes anyway
-            spawned.record_shared_memory(place, pid)
+            local_rank.record_shared_memory(place, pid)
 
 
 def marked_processes(place: Path) -> list[int]:
@@ -101,7 +101,7 @@ def marked_processes(place: Path) -> list[int]:
 
     Ranks have sessions and process groups of their own, so that nothing else finds them all.
     """
-    marker = os.fsencode(f"{spawned.SPAWN_DIR}={place}")
+    marker = os.fsencode(f"{local_rank.SPAWN_DIR}={place}")
     found = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:

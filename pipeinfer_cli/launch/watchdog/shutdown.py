@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeinfer_cli.watchdog.beat import Beat, Phase
-from pipeinfer_cli.watchdog.judge import Judge
+from pipeinfer_cli.launch.watchdog.failure_detector import Judge
+from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
 
 
 class Farewell:
