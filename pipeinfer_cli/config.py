@@ -69,7 +69,7 @@ class JobConfig:
 
     kind: ClassVar[str]  # tells a rank that we start which job it is, see generate.run_spawned
 
-    model: str  # a GGUF path or a name of models.toml; see models.resolve
+    model: str  # a GGUF path or a name of models.toml; see resolve.resolve
     n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes

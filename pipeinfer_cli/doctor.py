@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import catalogue, console, doctor_cluster, models
+from pipeinfer_cli import console, doctor_cluster
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
+from pipeinfer_cli.models import cache, catalogue, resolve
 
 COMMAND_TIMEOUT_S = 20.0
 MIN_PYTHON = (3, 10)
@@ -246,7 +247,7 @@ def _memory() -> Check:
 def _cache() -> Check:
     folder = catalogue.models_dir()
     cached = [
-        model.name for model in models.catalogue().models.values() if models.cached_path(model)
+        model.name for model in resolve.catalogue().models.values() if cache.cached_path(model)
     ]
     try:
         folder.mkdir(parents=True, exist_ok=True)

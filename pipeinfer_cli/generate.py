@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import console, log, models, shards
+from pipeinfer_cli import console, log
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
@@ -20,6 +20,8 @@ from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank
+from pipeinfer_cli.models import resolve, shards
+from pipeinfer_cli.models.resolve import AUTO, catalogue
 
 CONFIG_FILE = "config.json"
 START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
@@ -33,7 +35,7 @@ RANK_PROGRAM = (
 
 def generate(config: GenerateConfig) -> int:
     """Runs one request and returns the exit code."""
-    config = models.with_default_draft(config)
+    config = with_default_draft(config)
     if config.pictures.live:
         shown = replace(config.pictures, terminal=console.find_terminal())
         config = replace(config, pictures=shown)
@@ -100,7 +102,7 @@ def alone(config: JobConfig) -> int:
 def check_ranks(model: str, ranks: int) -> None:
     """UserError if the model cannot have so many: before as many processes are started."""
     from pipeinfer_cli.engine.gguf_info import read_model_info
-    from pipeinfer_cli.split import split_layers
+    from pipeinfer_cli.models.layer_split import split_layers
 
     info = read_model_info(shards.locate(Path(model)).head_path)
     if ranks > info.n_layer + 1:  # the head may have no layers
@@ -111,10 +113,10 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
     """The same with the models' files, and the prompt's text. Raises UserError."""
     batch = config.batch and config.batch.resolved()
     prompt = config.prompt if batch or config.plan_only else Prompt(text=read_prompt(config.prompt))
-    draft_model = str(models.resolve(config.draft_model)) if config.draft_model else None
+    draft_model = str(resolve.resolve(config.draft_model)) if config.draft_model else None
     return replace(
         config,
-        model=str(models.resolve(config.model)),
+        model=str(resolve.resolve(config.model)),
         draft_model=draft_model,
         prompt=prompt,
         batch=batch,
@@ -158,3 +160,22 @@ def _read_config(text: str) -> JobConfig:
         CalibrateJob.kind: CalibrateJob.from_json,
     }
     return kinds[json.loads(text)["kind"]](text)
+
+
+def with_default_draft(config: GenerateConfig) -> GenerateConfig:
+    """Fills in `-md auto`: the catalogue's draft for the target, and what is known of the pair.
+
+    Each cutoff or length that was given stays. UserError if the catalogue has no draft for it.
+    """
+    if config.draft_model != AUTO:
+        return config
+    pair = catalogue().default_pair(config.model)
+    if pair is None:
+        raise UserError(
+            f"-md auto: no draft is known for {config.model!r}: name one (models pairs lists pairs)"
+        )
+    given = {name: getattr(config.draft, name) for name in config.draft_given}
+    draft = replace(pair.draft_config, **given)
+    if "n_max" in given:
+        draft = replace(draft, auto_length=config.draft.auto_length)
+    return replace(config, draft_model=pair.draft, draft=draft)

@@ -47,11 +47,11 @@ def shard(
 
 
 def _shard(model: str, stages: int, folder: Path, layer_split: tuple[float, ...] | None) -> int:
-    from pipeinfer_cli import models
-    from pipeinfer_cli import shard as shard_
+    from pipeinfer_cli.models import make_shards as shard_
+    from pipeinfer_cli.models import resolve
 
     config = shard_.ShardConfig(
-        model=models.resolve(model), n_stages=stages, layer_split=layer_split, folder=folder
+        model=resolve.resolve(model), n_stages=stages, layer_split=layer_split, folder=folder
     )
     for path in shard_.shard(config):
         print(path)
@@ -75,9 +75,9 @@ def models_show(
 
 
 def _show(model: str, stages: int | None, ctx_size: int) -> int:
-    from pipeinfer_cli import models, show
+    from pipeinfer_cli.models import resolve, show
 
-    path = models.resolve(model)
+    path = resolve.resolve(model)
     return show.show(show.ShowConfig(model=path, n_stages=stages, n_ctx=ctx_size))
 
 
@@ -102,14 +102,14 @@ def models_derive(
 def _derive(
     model: str, target: Path, file_type: str | None, without: str, threads: int | None
 ) -> int:
-    from pipeinfer_cli import derive, models
     from pipeinfer_cli.engine import config as engine_config
     from pipeinfer_cli.launch import environment
+    from pipeinfer_cli.models import derive, resolve
 
     if threads is None:
         threads = min(len(environment.affinity()), engine_config.MAX_THREADS)
     config = derive.DeriveConfig(
-        model=models.resolve(model),
+        model=resolve.resolve(model),
         target=target,
         file_type=file_type,
         left_out=derive.parse_layers(without),
@@ -126,17 +126,18 @@ def models_list() -> Action:
 
 
 def _list() -> int:
-    from pipeinfer_cli import console, models
+    from pipeinfer_cli import console
+    from pipeinfer_cli.models import cache, resolve
 
     rows = [
         (
             each.name,
             console.size(size) if (size := each.size_bytes or each.about_bytes) else "unknown",
-            "yes" if models.cached_path(each) else "no",
+            "yes" if cache.cached_path(each) else "no",
             "yes" if each.sha256 else "unverified",
             each.description,
         )
-        for each in models.catalogue().models.values()
+        for each in resolve.catalogue().models.values()
     ]
     console.table(("name", "size", "cached", "SHA-256", "description"), rows)
     return 0
@@ -149,9 +150,10 @@ def models_pairs() -> Action:
 
 
 def _pairs() -> int:
-    from pipeinfer_cli import console, models
+    from pipeinfer_cli import console
+    from pipeinfer_cli.models import resolve
 
-    known = models.catalogue()
+    known = resolve.catalogue()
     rows = [
         (
             pair.target,
@@ -174,9 +176,9 @@ def models_pull(name: Name) -> Action:
 
 
 def _pull(name: str) -> int:
-    from pipeinfer_cli import models, pull
+    from pipeinfer_cli.models import download, resolve
 
-    print(pull.pull(models.find(name)))
+    print(download.pull(resolve.find(name)))
     return 0
 
 
@@ -187,9 +189,9 @@ def models_path(name: Name) -> Action:
 
 
 def _path(name: str) -> int:
-    from pipeinfer_cli import models
+    from pipeinfer_cli.models import cache, resolve
 
-    path = models.cached_path(models.find(name))
+    path = cache.cached_path(resolve.find(name))
     if path is None:
         raise UserError(f"the model {name} is not in the cache: run pipeinfer models pull {name}")
     print(path)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import log, models, placement
+from pipeinfer_cli import log, placement
 from pipeinfer_cli.calibration.consult import Placed, consult
-from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.calibration.expect import Expectation
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.emulation.pretence import check_model, load_profile, rank_emulation
@@ -27,12 +26,13 @@ from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
+from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.layer_split import LayerRange, split_layers
+from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.placement import Placement
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
 from pipeinfer_cli.scheduler.run_size import PriorCosts
-from pipeinfer_cli.shards import ModelFiles, locate
-from pipeinfer_cli.split import LayerRange, split_layers
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
@@ -77,7 +77,7 @@ class Plan:
         """What the scheduler can know before the first run; `draft_model` as in a job."""
         if self.expected is None:
             return None
-        return self.expected.prior(draft_model and file_digest(models.resolve(draft_model)))
+        return self.expected.prior(draft_model and file_digest(resolve.resolve(draft_model)))
 
 
 # The head's work with a loaded pipeline.
@@ -139,7 +139,7 @@ def _run(
 
 def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
     """Finds the model and places its layers on the ranks. Raises UserError."""
-    files = locate(models.resolve(config.model))
+    files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
     profile = load_profile(config.emulate, len(seats), config.draft_ratio)
     placed = _place_layers(config, files, info, seats, profile)

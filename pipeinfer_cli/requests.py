@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli import models
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.draft_model import ModelDrafter
 from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
@@ -26,6 +25,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.many import Many
+from pipeinfer_cli.models import resolve
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd
@@ -266,7 +266,7 @@ class Drafters:
         if kind == "ngram":
             return NgramDrafter()
         assert draft_model is not None
-        model = self._load(models.resolve(draft_model), slot)
+        model = self._load(resolve.resolve(draft_model), slot)
         model.forget(sample or self._config.sample)
         return model if kind == "model" else FirstThatKnows(NgramDrafter(), model)
 

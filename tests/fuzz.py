@@ -20,14 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from architectures import TINY_MODELS
-from pipeinfer_cli import gguf_file, shards
-from pipeinfer_cli.derive import DeriveConfig, derive
 from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError
-from pipeinfer_cli.shard import ShardConfig, shard
-from pipeinfer_cli.show import ShowConfig, show
-from pipeinfer_cli.split import split_layers
+from pipeinfer_cli.models import gguf_reader, shards
+from pipeinfer_cli.models.derive import DeriveConfig, derive
+from pipeinfer_cli.models.layer_split import split_layers
+from pipeinfer_cli.models.make_shards import ShardConfig, shard
+from pipeinfer_cli.models.show import ShowConfig, show
 from small_models import in_parts
 
 CASE_S = 30
@@ -80,7 +80,7 @@ def run_case(number: int, bases: list[list[Path]], folder: Path) -> str:
     for index, source in enumerate(base):
         data = source.read_bytes()
         if index == victim:
-            data = mutate(data, gguf_file.read(source).data_start, dice)
+            data = mutate(data, gguf_reader.read(source).data_start, dice)
         paths.append(folder / source.name)
         paths[-1].write_bytes(data)
     said = [attempt(step) for step in readers(paths)]
@@ -91,7 +91,7 @@ def run_case(number: int, bases: list[list[Path]], folder: Path) -> str:
 
 def readers(paths):
     """What says whether a model is sound."""
-    yield lambda: gguf_file.read_parts(paths[0])
+    yield lambda: gguf_reader.read_parts(paths[0])
     yield lambda: split_layers(read_model_info(paths[0]), 2, None)
     yield lambda: [shards.read_shard(path) for path in paths]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gguf
 
-from pipeinfer_cli.derive import DeriveConfig, derive
+from pipeinfer_cli.models.derive import DeriveConfig, derive
 from random_gguf import Shape, add_tensors, begin, copy_fields, tensor_shapes, write
 
 SHAPE = Shape(n_layer=3, n_embd=512, n_ff=1024, n_vocab=384, n_head=8, n_head_kv=4)

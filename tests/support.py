@@ -13,9 +13,9 @@ from typing import Any
 import gguf
 import numpy as np
 
-from pipeinfer_cli import models
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.models import resolve
 from random_gguf import write
 
 TESTS = Path(__file__).parent
@@ -31,7 +31,7 @@ TIMEOUT_S = 1000.0 if os.environ.get("TEST_MATRIX") else 100.0
 @cache
 def smollm2() -> Path:
     """The GGUF of SmolLM2-135M-Instruct (Q4_1, 30 layers), fetched if it is not in the cache."""
-    return models.resolve("smollm2")
+    return resolve.resolve("smollm2")
 
 
 def plain_decode(request: dict[str, Any]) -> Any:

@@ -100,7 +100,7 @@ class BenchConfig:
             raise UserError(f"-o/--output {self.output!r}: give one of {', '.join(FORMATS)}")
         drafts = {draft_option(name): values for name, values in self.draft.items()}
         check_lists({"-m/--model": self.models, "--strategy": self.strategies, **drafts})
-        if "auto" in self.draft_models:  # see models.AUTO
+        if "auto" in self.draft_models:  # see resolve.AUTO
             raise UserError("-md auto: name the drafts to compare (models pairs lists pairs)")
         if self.draft_models and self.synth_acceptance != (None,):
             raise UserError(

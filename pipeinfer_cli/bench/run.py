@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import console, generate, models
+from pipeinfer_cli import console, generate
 from pipeinfer_cli.bench import plots, prompts, record, rows
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.bench.report import Report
 from pipeinfer_cli.bench.summary import summarise
 from pipeinfer_cli.bench.turns import n_turns
 from pipeinfer_cli.launch import environment, machine, mpi
+from pipeinfer_cli.models import resolve
 from pipeinfer_cli.scheduler.policy import Variant
 
 WATCH_S = 0.3  # how often the progress bar looks
@@ -124,7 +125,7 @@ def _resolved(group: BenchGroup) -> BenchGroup:
     """The same with the models' files. Raises UserError."""
     return replace(
         group,
-        model=str(models.resolve(group.model)),
+        model=str(resolve.resolve(group.model)),
         variants=tuple(_resolved_variant(each) for each in group.variants),
     )
 
@@ -132,7 +133,7 @@ def _resolved(group: BenchGroup) -> BenchGroup:
 def _resolved_variant(variant: Variant) -> Variant:
     if variant.draft_model is None:
         return variant
-    return replace(variant, draft_model=str(models.resolve(variant.draft_model)))
+    return replace(variant, draft_model=str(resolve.resolve(variant.draft_model)))
 
 
 def _differing(config: BenchConfig) -> list[str]:

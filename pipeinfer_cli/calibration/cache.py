@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.calibration.entry import Calibration, Identity
-from pipeinfer_cli.catalogue import cache_dir
 from pipeinfer_cli.emulation import profile_file
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.models.catalogue import cache_dir
 
 FOLDER = "calibration"
 

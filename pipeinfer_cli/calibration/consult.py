@@ -13,7 +13,7 @@ from pipeinfer_cli.calibration.expect import Expectation, Ranks, layers_by_time,
 from pipeinfer_cli.emulation.profile import StageCurve
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.launch.environment import Seat
-from pipeinfer_cli.split import LayerRange
+from pipeinfer_cli.models.layer_split import LayerRange
 
 Kept = Sequence[tuple[Path, Calibration]]  # the latest first
 

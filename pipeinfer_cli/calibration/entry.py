@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch.environment import Seat
-from pipeinfer_cli.split import LayerRange
+from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.models.shards import digest_of, file_digest
 
 FORMAT = 1  # of the table; another one is not read
-HEADER_BYTES = 1 << 20  # of a model file: what kind of model it is stands at its beginning
-DIGEST_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,7 @@ class Identity:
     @property
     def digest(self) -> str:
         """Names it among others."""
-        return _digest(repr(sorted(self.fields().items())))
+        return digest_of(repr(sorted(self.fields().items())))
 
     def fields(self) -> dict[str, Any]:
         """As a table's entries."""
@@ -74,7 +72,7 @@ class Calibration:
     @property
     def digest(self) -> str:
         """Tells it from others of the same identity: what a later one replaces has the same."""
-        return _digest(repr((self.layers, self.draft_model, self.draft_threads)))
+        return digest_of(repr((self.layers, self.draft_model, self.draft_threads)))
 
     def fields(self) -> dict[str, Any]:
         """What the profile does not say, as a table's entries."""
@@ -98,13 +96,3 @@ class Calibration:
             draft_model=str(fields["draft_model_digest"]),
             draft_threads=int(fields["draft_threads"]),
         )
-
-
-def file_digest(path: Path) -> str:
-    """Tells model files apart by size and beginning, whatever their names and times are."""
-    with path.open("rb") as file:
-        return _digest(f"{path.stat().st_size}", file.read(HEADER_BYTES))
-
-
-def _digest(text: str, data: bytes = b"") -> str:
-    return hashlib.sha256(text.encode() + b"\0" + data).hexdigest()[:DIGEST_CHARS]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pipeinfer_cli.calibration.entry import Calibration
 from pipeinfer_cli.emulation.profile import StageCurve
 from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.models.layer_split import LayerRange, split_by_time
 from pipeinfer_cli.scheduler.run_size import PriorCosts
-from pipeinfer_cli.split import LayerRange, split_by_time
 
 if TYPE_CHECKING:
     import numpy as np

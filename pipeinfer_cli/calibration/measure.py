@@ -10,11 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli import models
 from pipeinfer_cli.bench import prompts
 from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration.config import CalibrateJob
-from pipeinfer_cli.calibration.entry import Calibration, Identity, file_digest
+from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.estimate import Estimate, Probe, estimate
 from pipeinfer_cli.calibration.expect import SIZES
 from pipeinfer_cli.emulation.profile import Profile
@@ -22,6 +21,8 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.head import POLL_S
+from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Drafters
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
@@ -78,7 +79,7 @@ class CalibrateWork:
             ),
             layers=plan.layers,
             output_ms=found.output_ms,
-            draft_model=file_digest(models.resolve(job.draft_model)) if job.draft_model else "",
+            draft_model=file_digest(resolve.resolve(job.draft_model)) if job.draft_model else "",
             draft_threads=plan.draft_cores.n_threads,
         )
         for line in summary(calibration):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from pipeinfer_cli import generate, models
+from pipeinfer_cli import generate
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.files import check_writable
 from pipeinfer_cli.launch import environment, mpi
+from pipeinfer_cli.models import resolve
 
 
 def calibrate(config: CalibrateConfig) -> int:
@@ -26,5 +27,5 @@ def calibrate(config: CalibrateConfig) -> int:
 
 def _resolved(job: CalibrateJob) -> CalibrateJob:
     """The same with the models' files. Raises UserError."""
-    draft_model = str(models.resolve(job.draft_model)) if job.draft_model else None
-    return replace(job, model=str(models.resolve(job.model)), draft_model=draft_model)
+    draft_model = str(resolve.resolve(job.draft_model)) if job.draft_model else None
+    return replace(job, model=str(resolve.resolve(job.model)), draft_model=draft_model)

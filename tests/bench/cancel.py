@@ -19,9 +19,9 @@ from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import environment, mpi
+from pipeinfer_cli.models.layer_split import split_layers
 from pipeinfer_cli.scheduler.metrics import percentile
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result, Run, RunToken
-from pipeinfer_cli.split import split_layers
 
 N_TOKENS = 32
 FORGET = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)

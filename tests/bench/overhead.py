@@ -20,8 +20,8 @@ from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.launch import environment, mpi
+from pipeinfer_cli.models.layer_split import split_layers
 from pipeinfer_cli.scheduler.runs import Run, RunToken
-from pipeinfer_cli.split import split_layers
 
 N_CTX = 512
 

@@ -32,12 +32,12 @@ from pipeinfer_cli.launch import (  # noqa: E402
     environment,
     mpi,
 )
+from pipeinfer_cli.models.layer_split import split_layers  # noqa: E402
 from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
-from pipeinfer_cli.split import split_layers  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
 N_CTX = 1024

@@ -16,8 +16,8 @@ from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
+from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
-from pipeinfer_cli.split import LayerRange, split_layers
 
 T = TypeVar("T")
 WAIT_S = 60.0

@@ -12,7 +12,7 @@ from pipeinfer_cli.engine.gguf_info import read_model_info, stage_archs
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.split import split_layers
+from pipeinfer_cli.models.layer_split import split_layers
 from random_gguf import begin, write
 from small_models import SHAPE, in_parts
 

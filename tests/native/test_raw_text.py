@@ -4,7 +4,8 @@ import gguf
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli import cli, show
+from pipeinfer_cli import cli
+from pipeinfer_cli.models import show
 from random_gguf import copy_field, is_writers_own, write
 
 pytestmark = pytest.mark.native

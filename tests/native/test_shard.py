@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli import models, shards
 from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.shard import ShardConfig, shard
+from pipeinfer_cli.models import resolve, shards
+from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from random_gguf import write
 from small_models import in_parts
 
@@ -155,8 +155,8 @@ def test_a_list_with_a_path_for_each_rank(model, tmp_path):
     for path in (with_comma, copy):
         shutil.copy(model, path)
     assert shards.listed(with_comma) == ()
-    assert locate(with_comma) == models.resolve(str(with_comma)) == with_comma
-    both = models.resolve(f"{model}, {copy}")
+    assert locate(with_comma) == resolve.resolve(str(with_comma)) == with_comma
+    both = resolve.resolve(f"{model}, {copy}")
     files = shards.locate(both)
     assert (shards.n_stages(str(both)), files.layers(2, None)) == (2, None)
     assert [files.path_for(rank, rank) for rank in range(2)] == [model, copy]
@@ -169,7 +169,7 @@ def test_a_list_with_a_path_for_each_rank(model, tmp_path):
     with pytest.raises(UserError, match=r"cannot read the model '.*copy.gguf'"):
         files.path_for(1, 1)
     with pytest.raises(UserError, match=r"cannot read the model '.*none.gguf'"):
-        models.resolve(f"{tmp_path}/none.gguf,{model}")
+        resolve.resolve(f"{tmp_path}/none.gguf,{model}")
 
 
 def test_folders_on_the_nodes_own_disks(model, tmp_path):
@@ -262,19 +262,19 @@ def test_too_little_room(model, tmp_path, monkeypatch):
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path
-from pipeinfer_cli import cli, shard
+from pipeinfer_cli import cli; from pipeinfer_cli.models import make_shards
 model, folder, how = sys.argv[1:]
 if how == "full":  # as a full disk: a write ends with an error
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 if how == "slow":
-    chunks = shard._chunks
+    chunks = make_shards._chunks
     def slow(source, part):
         for index, chunk in enumerate(chunks(source, part)):
             if index == 20:
                 Path(folder, "halfway").touch()
                 time.sleep(60)
             yield chunk
-    shard._chunks = slow
+    make_shards._chunks = slow
 sys.exit(cli.main(["shard", model, "--stages", "2", "-o", folder]))
 """
 
@@ -336,11 +336,12 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
         writer.add_tensor(f"blk.{layer}.ffn_up.weight", np.zeros((1 << 12, 1 << 12), np.float32))
     write(writer)
     program = (
-        "import resource, sys; from pathlib import Path; from pipeinfer_cli import shard\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from pipeinfer_cli.models import make_shards\n"
         "grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-        "shard.read_model_info(Path(sys.argv[1])); before = grown()\n"
-        "shard.shard(shard.ShardConfig(model=Path(sys.argv[1]), n_stages=2, layer_split=None,"
-        " folder=Path(sys.argv[2])))\n"
+        "make_shards.read_model_info(Path(sys.argv[1])); before = grown()\n"
+        "made = make_shards.ShardConfig(model=Path(sys.argv[1]), n_stages=2, layer_split=None,"
+        " folder=Path(sys.argv[2])); make_shards.shard(made)\n"
         "print(grown() - before)"
     )
     done = subprocess.run(

@@ -14,7 +14,7 @@ from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration import entry as entries
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.calibration.consult import consult
-from pipeinfer_cli.calibration.entry import Calibration, Identity, file_digest
+from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.estimate import Probe, estimate, rising
 from pipeinfer_cli.calibration.expect import (
     SIZES,
@@ -31,8 +31,9 @@ from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken, StageTime
-from pipeinfer_cli.split import LayerRange
 from pipeinfer_cli.trace.recorder import Recording, RunRecord
 
 HIDDEN_BYTES = 4000

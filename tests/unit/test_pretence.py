@@ -17,12 +17,12 @@ from pipeinfer_cli.emulation.pretence import (
 )
 from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.policy import DraftConfig
 from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
-from pipeinfer_cli.shards import ModelFiles
-from pipeinfer_cli.split import LayerRange
 
 PROFILE = Profile(
     name="test",

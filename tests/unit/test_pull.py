@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import catalogue, cli, generate, models, pull, pull_hub, pull_url
+from pipeinfer_cli import cli, generate
 from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.models import cache, catalogue, download, download_hub, download_url, resolve
 from pipeinfer_cli.scheduler.policy import DraftConfig
 
 GGUF = b"GGUF" + bytes(range(256)) * 400
@@ -109,7 +110,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pull_url, "PAUSE_S", 0)
+    monkeypatch.setattr(download_url, "PAUSE_S", 0)
 
 
 @pytest.fixture
@@ -138,45 +139,45 @@ def kept(tmp_path: Path) -> dict[str, int]:
 
 def test_a_file_from_an_address(server: Server, own: Path, tmp_path: Path) -> None:
     describe(own, by_url(server))
-    path = models.resolve("tiny")
+    path = resolve.resolve("tiny")
     assert path.read_bytes() == GGUF
     assert list(kept(tmp_path)) == [path.name] == [f"tiny-{SHA256[:12]}.gguf"]
-    assert models.resolve("tiny") == path
+    assert resolve.resolve("tiny") == path
     assert server.ranges == [""]  # once
 
 
 def test_a_connection_that_breaks_goes_on(server: Server, own: Path) -> None:
     describe(own, by_url(server))
     server.breaks_after = [1000, 50_000]
-    assert models.resolve("tiny").read_bytes() == GGUF
+    assert resolve.resolve("tiny").read_bytes() == GGUF
     assert server.ranges == ["", "bytes=1000-", "bytes=51000-"]
 
 
 def test_a_later_pull_goes_on(server: Server, own: Path, tmp_path: Path) -> None:
     describe(own, by_url(server))
-    server.breaks_after = [1000] + [0] * pull_url.TRIES
+    server.breaks_after = [1000] + [0] * download_url.TRIES
     with pytest.raises(RunError, match=r"cannot pull tiny: .* what came .1000 bytes. is kept"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert f".part-tiny-{SHA256[:12]}.gguf" in kept(tmp_path)
-    assert models.cached_path(models.find("tiny")) is None
+    assert cache.cached_path(resolve.find("tiny")) is None
     server.ranges.clear()
-    assert models.resolve("tiny").read_bytes() == GGUF
+    assert resolve.resolve("tiny").read_bytes() == GGUF
     assert server.ranges == ["bytes=1000-"]
 
 
 def test_another_version_is_taken_from_its_beginning(server: Server, own: Path) -> None:
     describe(own, by_url(server))
-    server.data, server.breaks_after = OTHER, [1000] + [0] * pull_url.TRIES
+    server.data, server.breaks_after = OTHER, [1000] + [0] * download_url.TRIES
     with pytest.raises(RunError):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     server.data, server.breaks_after = GGUF, []
-    assert models.resolve("tiny").read_bytes() == GGUF
+    assert resolve.resolve("tiny").read_bytes() == GGUF
 
 
 def test_a_server_without_ranges(server: Server, own: Path) -> None:
     describe(own, by_url(server))
     server.knows_ranges, server.breaks_after = False, [1000]
-    assert models.resolve("tiny").read_bytes() == GGUF
+    assert resolve.resolve("tiny").read_bytes() == GGUF
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_a_server_without_ranges(server: Server, own: Path) -> None:
 def test_a_wrong_file(server: Server, own: Path, tmp_path: Path, more: str, said: str) -> None:
     describe(own, by_url(server), more)
     with pytest.raises(RunError, match=said):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert not [name for name in kept(tmp_path) if name.endswith(".gguf")]
 
 
@@ -197,7 +198,7 @@ def test_without_a_hash_it_is_unverified(
     server: Server, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     describe(own, by_url(server), "")
-    path = models.resolve("tiny")
+    path = resolve.resolve("tiny")
     assert path.name == "tiny-unverified.gguf"
     assert "tiny: unverified: models.toml has no SHA-256" in capsys.readouterr().err
 
@@ -209,14 +210,14 @@ def test_a_server_that_refuses(server: Server, own: Path, status: int, said: str
     describe(own, by_url(server))
     server.status = status
     with pytest.raises(RunError, match=said):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     assert len(server.ranges) == 1
 
 
 def test_nobody_there(own: Path) -> None:
     describe(own, by_url(Server(port=9)))
     with pytest.raises(RunError, match=r"cannot be reached .*refused"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 BY_HUB = '{ type = "hub", repository = "someone/tiny-GGUF", files = ["t.gguf"], revision = "main" }'
@@ -240,20 +241,20 @@ def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
 
 def test_a_file_from_the_hub(hub: Server, own: Path) -> None:
     describe(own, BY_HUB)
-    assert models.cached_path(models.find("tiny")) is None
-    path = models.resolve("tiny")
+    assert cache.cached_path(resolve.find("tiny")) is None
+    path = resolve.resolve("tiny")
     assert path.read_bytes() == GGUF
     assert COMMIT in str(path)
-    assert models.cached_path(models.find("tiny")) == path
+    assert cache.cached_path(resolve.find("tiny")) == path
     count = len(hub.ranges)
-    assert models.resolve("tiny") == path
+    assert resolve.resolve("tiny") == path
     assert len(hub.ranges) == count
 
 
 def test_a_wrong_file_from_the_hub(hub: Server, own: Path) -> None:
     describe(own, BY_HUB, f'sha256 = "{"0" * 64}"')
     with pytest.raises(RunError, match="tiny as downloaded is not the one"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 @pytest.mark.parametrize(
@@ -269,39 +270,39 @@ def test_the_hub_refuses(hub: Server, own: Path, status: int, error_code: str, s
     describe(own, BY_HUB)
     hub.status, hub.error_code = status, error_code
     with pytest.raises(PipeinferError, match=rf"cannot pull tiny: .*{said}"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 def test_the_hub_cannot_be_reached(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe(own, BY_HUB)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RunError, match=r"127.0.0.1:9 cannot be reached .*refused"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 def test_without_the_hub_client(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe(own, BY_HUB)
-    monkeypatch.setattr(pull_hub, "is_installed", lambda: False)
+    monkeypatch.setattr(download_hub, "is_installed", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'pipeinfer\[hub\]'"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
 
 
 def test_a_path(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", str(tmp_path))
     describe(own, '{ type = "path", path = "$WHERE/there.gguf" }')
     with pytest.raises(UserError, match=r"tiny should be at .*there.gguf.*, and is not"):
-        models.resolve("tiny")
+        resolve.resolve("tiny")
     (tmp_path / "there.gguf").write_bytes(GGUF)
-    assert models.resolve("tiny") == tmp_path / "there.gguf"
+    assert resolve.resolve("tiny") == tmp_path / "there.gguf"
 
 
 def test_a_model_without_a_source() -> None:
     with pytest.raises(UserError, match="no place is known to fetch falcon-180b from"):
-        pull.pull(models.find("falcon-180b"))
+        download.pull(resolve.find("falcon-180b"))
 
 
 def test_what_we_ship_is_sound() -> None:
-    known = models.catalogue()
+    known = resolve.catalogue()
     for pair in known.pairs:
         target, draft = known.models[pair.target], known.models[pair.draft]
         assert target.architecture == draft.architecture, pair
@@ -322,7 +323,7 @@ def test_the_users_entries_go_before(own: Path) -> None:
         'source = { type = "path", path = "/nowhere.gguf" }\n'
         '[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\nn_max = 3\n'
     )
-    known = models.catalogue()
+    known = resolve.catalogue()
     assert known.models["xwin-7b"].description == "mine"
     assert "smollm2" in known.models
     pair = known.default_pair("goliath-120b")
@@ -347,7 +348,7 @@ def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own.write_text(
         '[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\nn_max = 3\n'
     )
-    filled = models.with_default_draft(config(draft_model="auto"))
+    filled = generate.with_default_draft(config(draft_model="auto"))
     assert (filled.draft_model, filled.draft) == ("xwin-13b", DraftConfig(p_min=0.7, n_max=3))
     for options, expected in (
         ("-pa 0.1", DraftConfig(p_min=0.1, n_max=3)),
@@ -360,15 +361,15 @@ def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         for command in ("generate", "chat"):
             asked = parsed(f"{command} -m goliath-120b -md auto {options}", monkeypatch)
-            assert models.with_default_draft(asked).draft == expected
+            assert generate.with_default_draft(asked).draft == expected
     with pytest.raises(UserError, match=r"--draft-min 5: give a number .* --draft-max \(3"):
-        models.with_default_draft(
+        generate.with_default_draft(
             parsed("generate -m goliath-120b -md auto --draft-min 5", monkeypatch)
         )
     plain = config(draft_model="d.gguf")
-    assert models.with_default_draft(plain) is plain
+    assert generate.with_default_draft(plain) is plain
     with pytest.raises(UserError, match="no draft is known for 'xwin-7b'"):
-        models.with_default_draft(config(model="xwin-7b", draft_model="auto"))
+        generate.with_default_draft(config(model="xwin-7b", draft_model="auto"))
 
 
 def entry(line: str) -> str:
@@ -408,7 +409,7 @@ def entry(line: str) -> str:
 def test_a_file_of_the_user_that_is_wrong(own: Path, text: str, said: str) -> None:
     own.write_text(text)
     with pytest.raises(UserError, match=said):
-        models.catalogue()
+        resolve.catalogue()
 
 
 @pytest.mark.parametrize(
@@ -424,7 +425,7 @@ def test_a_file_of_the_user_that_is_wrong(own: Path, text: str, said: str) -> No
 def test_a_source_that_is_wrong(own: Path, source: str) -> None:
     describe(own, source)
     with pytest.raises(UserError, match="cannot be used"):
-        models.catalogue()
+        resolve.catalogue()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.pipeline import Plan
 from pipeinfer_cli.requests import Head, Request, check_room
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result
-from pipeinfer_cli.shards import ModelFiles
-from pipeinfer_cli.split import LayerRange
 
 
 class ScriptedEngine:

@@ -5,10 +5,11 @@ import stat
 
 import pytest
 
-from pipeinfer_cli import catalogue, cli, models
+from pipeinfer_cli import cli
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import local
 from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.models import catalogue, resolve
 
 ESCAPES = [
     "../../x",
@@ -30,7 +31,7 @@ ESCAPES = [
 @pytest.mark.parametrize("name", ESCAPES)
 def test_names_stay_in_the_cache(name):
     with pytest.raises(UserError, match="no model name"):
-        models.find(name)
+        resolve.find(name)
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -47,7 +48,7 @@ def test_names_of_a_users_own_file_stay_in_the_cache(name, tmp_path):
 
 
 def test_all_known_models_are_cached_in_the_cache():
-    for model in models.catalogue().models.values():
+    for model in resolve.catalogue().models.values():
         assert model.cache_path.parent == catalogue.models_dir()
 
 

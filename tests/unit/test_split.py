@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.split import LayerRange, split_by_time, split_layers, stage_bytes
+from pipeinfer_cli.models.layer_split import LayerRange, split_by_time, split_layers, stage_bytes
 
 
 def model(layer_bytes, *, can_split=True, output=0, tied=False, embedding=0):

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeinfer_cli.catalogue import HubSource
 from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.models.catalogue import HubSource
 
 REACH_S = 5.0
 ENDPOINT = "https://huggingface.co"

@@ -24,8 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pipeinfer_cli import console, files, pull_hub, pull_url
-from pipeinfer_cli.catalogue import (
+from pipeinfer_cli import console, files
+from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.files import sync_folder
+from pipeinfer_cli.models import download_hub, download_url
+from pipeinfer_cli.models.cache import cached_path, local_path
+from pipeinfer_cli.models.catalogue import (
     HubSource,
     NamedModel,
     PathSource,
@@ -33,9 +37,6 @@ from pipeinfer_cli.catalogue import (
     WheelSource,
     models_dir,
 )
-from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.files import sync_folder
-from pipeinfer_cli.models import cached_path, local_path
 
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.1
@@ -79,7 +80,7 @@ def pull(model: NamedModel) -> Path:
 
 def _pull_from_hub(model: NamedModel, source: HubSource) -> Path:
     try:
-        path = pull_hub.fetch(source)
+        path = download_hub.fetch(source)
     except PipeinferError as error:
         raise type(error)(f"cannot pull {model.name}: {error}") from None
     if model.sha256 is None:
@@ -94,7 +95,7 @@ def _fetch_url(model: NamedModel, source: UrlSource, folder: Path) -> None:
     size_bytes = model.size_bytes or model.about_bytes or 0
     try:
         with console.progress(f"{model.name}: downloading {source.url}", size_bytes) as report:
-            pull_url.download(source.url, part, report)
+            download_url.download(source.url, part, report)
     except RunError as error:
         raise RunError(f"cannot pull {model.name}: {error}") from None
     try:

@@ -1,4 +1,4 @@
-"""Which file a rank loads: a whole GGUF, or its own shard of one (see `shard.py`).
+"""Which file a rank loads: a whole GGUF, or its own shard of one (see `make_shards.py`).
 
 `-m` names a file, a folder of shards, a path with {rank} or {stage}, which every rank fills in
 for itself, or a list with a path for each rank: folders and files of that name may lie on the
@@ -8,15 +8,18 @@ own file only.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import gguf_file
-from pipeinfer_cli.calibration.entry import file_digest
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_folder, is_there
-from pipeinfer_cli.split import LayerRange
+from pipeinfer_cli.models import gguf_reader
+from pipeinfer_cli.models.layer_split import LayerRange
+
+HEADER_BYTES = 1 << 20  # of a model file: what kind of model it is stands at its beginning
+DIGEST_CHARS = 16
 
 PREFIX = "pipeinfer.shard."
 SHA256_CHARS = 64
@@ -170,7 +173,7 @@ def n_stages(name: str) -> int | None:
 
 def read_shard(path: Path) -> Shard | None:
     """What a GGUF says that it is a shard of; None for a whole model. UserError if damaged."""
-    header = gguf_file.read(path)
+    header = gguf_reader.read(path)
     if f"{PREFIX}stage" not in header.fields:
         return None
     stage = header.count(f"{PREFIX}stage")
@@ -185,7 +188,7 @@ def read_shard(path: Path) -> Shard | None:
         or boundaries[0] != 0
         or len(sha256) != SHA256_CHARS
     ):
-        raise gguf_file.damaged(path, "what it says of its split makes no sense")
+        raise gguf_reader.damaged(path, "what it says of its split makes no sense")
     source = header.text(f"{PREFIX}source") or "?"
     split = Split(source=source, sha256=sha256, boundaries=boundaries)
     return Shard(path=path, split=split, stage=stage)
@@ -263,3 +266,14 @@ def _required_folder(folder: Path) -> dict[int, Shard]:
             "make shards with pipeinfer shard"
         )
     return found
+
+
+def file_digest(path: Path) -> str:
+    """Tells model files apart by size and beginning, whatever their names and times are."""
+    with path.open("rb") as file:
+        return digest_of(f"{path.stat().st_size}", file.read(HEADER_BYTES))
+
+
+def digest_of(text: str, data: bytes = b"") -> str:
+    """The first characters of the SHA-256 of both."""
+    return hashlib.sha256(text.encode() + b"\0" + data).hexdigest()[:DIGEST_CHARS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from pipeinfer_cli.gguf_file import ARRAY, FORMATS, STRING, Scalar, Tensor
+from pipeinfer_cli.models.gguf_reader import ARRAY, FORMATS, STRING, Scalar, Tensor
 
 
 def field(name: str, kind: int, value: Scalar) -> bytes:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import catalogue as catalogue_
-from pipeinfer_cli import shards
-from pipeinfer_cli.catalogue import (
-    NAME,
-    Catalogue,
-    HubSource,
-    NamedModel,
-    PathSource,
-    check_name,
-)
-from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_folder, is_there
+from pipeinfer_cli.models import catalogue as catalogue_
+from pipeinfer_cli.models import shards
+from pipeinfer_cli.models.cache import cached_path
+from pipeinfer_cli.models.catalogue import (
+    NAME,
+    Catalogue,
+    NamedModel,
+    check_name,
+)
 
 AUTO = "auto"  # -md: the draft that the catalogue names for the target
 
@@ -34,28 +31,6 @@ def find(name: str) -> NamedModel:
     if check_name(name) not in known:
         raise UserError(f"there is no model named {name!r}: known names are {', '.join(known)}")
     return known[name]
-
-
-def cached_path(model: NamedModel) -> Path | None:
-    """The model's GGUF (of several files, the first) if it is on this machine, whole."""
-    if isinstance(model.source, PathSource):
-        path = local_path(model.source)
-        return path if is_there(path) else None
-    if isinstance(model.source, HubSource):
-        from pipeinfer_cli import pull_hub
-
-        return pull_hub.cached(model.source)
-    try:
-        size_bytes = model.cache_path.stat().st_size
-    except OSError:
-        return None
-    # it got its name when it was whole and checked
-    return model.cache_path if model.size_bytes in (None, size_bytes) else None
-
-
-def local_path(source: PathSource) -> Path:
-    """The path that an entry means."""
-    return expanded(os.path.expandvars(source.path))
 
 
 def resolve(name_or_path: str) -> Path:
@@ -84,28 +59,9 @@ def resolve(name_or_path: str) -> Path:
     model = known[name_or_path]
     if cached := cached_path(model):
         return cached
-    from pipeinfer_cli import pull
+    from pipeinfer_cli.models import download
 
-    return pull.pull(model)
-
-
-def with_default_draft(config: GenerateConfig) -> GenerateConfig:
-    """Fills in `-md auto`: the catalogue's draft for the target, and what is known of the pair.
-
-    Each cutoff or length that was given stays. UserError if the catalogue has no draft for it.
-    """
-    if config.draft_model != AUTO:
-        return config
-    pair = catalogue().default_pair(config.model)
-    if pair is None:
-        raise UserError(
-            f"-md auto: no draft is known for {config.model!r}: name one (models pairs lists pairs)"
-        )
-    given = {name: getattr(config.draft, name) for name in config.draft_given}
-    draft = replace(pair.draft_config, **given)
-    if "n_max" in given:
-        draft = replace(draft, auto_length=config.draft.auto_length)
-    return replace(config, draft_model=pair.draft, draft=draft)
+    return download.pull(model)
 
 
 def _looks_like_path(text: str) -> bool:

@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import console, gguf_file
+from pipeinfer_cli import console
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.engine.config import MAX_THREADS
 from pipeinfer_cli.engine.gguf_info import quantize
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.files import sync_folder
-from pipeinfer_cli.gguf_file import ARRAY, GgufFile
-from pipeinfer_cli.shards import PREFIX as SHARD_PREFIX
+from pipeinfer_cli.models import gguf_reader
+from pipeinfer_cli.models.gguf_reader import ARRAY, GgufFile
+from pipeinfer_cli.models.shards import PREFIX as SHARD_PREFIX
 
 COPY = -1
 FILE_TYPES = {  # enum llama_ftype; quantizing to fewer bits needs measurements that we do not have
@@ -52,7 +53,7 @@ NOTE_BYTES = 127
 # imports the package from where we have it, and nothing from the current folder.
 PROGRAM = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from pipeinfer_cli.derive import run_request; sys.exit(run_request(sys.stdin.read()))"
+    "from pipeinfer_cli.models.derive import run_request; sys.exit(run_request(sys.stdin.read()))"
 )
 CHUNK_BYTES = 4 << 20
 LITTLE_BYTES = 1 << 20  # a disk with less than this is full
@@ -90,7 +91,7 @@ def derive(config: DeriveConfig) -> Path:
     Raises UserError if it cannot be done, RunError if it fails.
     """
     capture_log()
-    parts = gguf_file.read_parts(config.model)
+    parts = gguf_reader.read_parts(config.model)
     n_layer = layer_count(parts[0])
     check_source(parts, config.left_out, n_layer)
     if os.path.lexists(config.target):
@@ -114,7 +115,7 @@ def layer_count(header: GgufFile) -> int:
     arch = header.text("general.architecture")
     n_layer = header.count(f"{arch}.block_count")
     if n_layer is None or n_layer < 1:
-        raise gguf_file.damaged(header.path, "it does not say how many layers the model has")
+        raise gguf_reader.damaged(header.path, "it does not say how many layers the model has")
     return n_layer
 
 
@@ -186,7 +187,7 @@ def _quantize(config: DeriveConfig, parts: Sequence[GgufFile], made: Path) -> No
         "notes": (_short(config.model.name), sha256, _short(config.how)),
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(Path(__file__).parent.parent)],
+        [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[2])],
         input=json.dumps(request),
         capture_output=True,
         text=True,
@@ -234,7 +235,7 @@ def _check(made: Path, n_layer: int) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     try:
-        found = layer_count(gguf_file.read(made))
+        found = layer_count(gguf_reader.read(made))
     except UserError as error:
         full = shutil.disk_usage(made.parent).free < LITTLE_BYTES
         why = "the disk is full" if full else str(error)

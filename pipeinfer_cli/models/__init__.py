@@ -1,0 +1,1 @@
+"""Model files: names, downloads, GGUF headers, shards and layer ranges."""
