@@ -23,7 +23,7 @@ POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
 
 
 class Drafts(Protocol):
-    """What the head needs of drafting.DraftThread."""
+    """What the head needs of thread.DraftThread."""
 
     def request(self, request: DraftRequest) -> None:
         """Starts a draft."""

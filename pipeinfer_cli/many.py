@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.head import Waiting
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd, Member

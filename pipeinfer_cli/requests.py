@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.config import JobConfig
-from pipeinfer_cli.draft_model import ModelDrafter
-from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
-from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.model import ModelDrafter
+from pipeinfer_cli.drafters.ngram import NgramDrafter
+from pipeinfer_cli.drafters.thread import DraftThread
+from pipeinfer_cli.drafters.vocab_match import share
 from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
 from pipeinfer_cli.emulation.lateness import Lateness
 from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
@@ -44,7 +46,6 @@ from pipeinfer_cli.scheduler.policy import (
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.shared_vocab import share
 from pipeinfer_cli.trace.watch import Watch
 
 LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it

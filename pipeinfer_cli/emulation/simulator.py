@@ -1,6 +1,6 @@
 """A request on a virtual clock: the real scheduler, and everything around it as events.
 
-The head's loop and the drafter do as head.TokenStream and drafting.DraftThread do; the pipeline is
+The head's loop and the drafter do as head.TokenStream and thread.DraftThread do; the pipeline is
 in trajectories.py.
 """
 
@@ -44,7 +44,7 @@ class Clock:
 
 
 class SimulatedDrafter:
-    """Takes its time for each token, and posts it; as drafting.DraftThread, with its epochs."""
+    """Takes its time for each token, and posts it; as thread.DraftThread, with its epochs."""
 
     def __init__(
         self, clock: Clock, drafter: Drafter, draft_s: float, post: Callable[[Draft], None]

@@ -25,8 +25,8 @@ sys.path += [str(TESTS), str(TESTS / "mpi")]
 
 from ranks import N_BATCH, WAIT_S, on_head, start  # noqa: E402
 
-from pipeinfer_cli.drafters import NgramDrafter  # noqa: E402
-from pipeinfer_cli.drafting import DraftThread  # noqa: E402
+from pipeinfer_cli.drafters.ngram import NgramDrafter  # noqa: E402
+from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402

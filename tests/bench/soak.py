@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeinfer_cli import pipeline
 from pipeinfer_cli.config import GenerateConfig, Prompt
-from pipeinfer_cli.drafters import NgramDrafter
+from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.launch import mpi

@@ -22,7 +22,7 @@ sys.path += [str(TESTS), str(TESTS / "mpi")]
 
 from guessers import make_guesser  # noqa: E402
 
-from pipeinfer_cli.drafting import DraftThread  # noqa: E402
+from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
 from pipeinfer_cli.engine.config import EngineConfig  # noqa: E402
 from pipeinfer_cli.engine.engine import Engine  # noqa: E402

@@ -4,8 +4,9 @@ import random
 from functools import cache
 from pathlib import Path
 
-from pipeinfer_cli.draft_model import ModelDrafter
-from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
+from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.model import ModelDrafter
+from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 N_VOCAB = 49152

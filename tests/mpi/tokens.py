@@ -10,7 +10,7 @@ from itertools import islice
 from guessers import make_guesser
 from ranks import N_BATCH, WAIT_S, main, on_head
 
-from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.head import TokenStream
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli import draft_model
-from pipeinfer_cli.draft_model import N_BATCH, ModelDrafter
-from pipeinfer_cli.drafters import FirstThatKnows, NgramDrafter
-from pipeinfer_cli.drafting import DraftThread
+from pipeinfer_cli.drafters import model as draft_model
+from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.model import N_BATCH, ModelDrafter
+from pipeinfer_cli.drafters.ngram import NgramDrafter
+from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.scheduler.kv_sequences import common_prefix
 from pipeinfer_cli.scheduler.speculation import DraftRequest

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.drafters.vocab_match import share
 from pipeinfer_cli.engine.vocab import TYPES
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.shared_vocab import share
 
 KINDS = {name: bit for bit, name in TYPES.items()}
 DRAFT = Path("draft.gguf")

@@ -145,7 +145,7 @@ class Numbers:
 
 
 def test_draft_of_an_earlier_epoch_ends_with_its_token() -> None:
-    """As drafting.DraftThread: the token under way takes its time, and is not posted."""
+    """As thread.DraftThread: the token under way takes its time, and is not posted."""
     clock, posted = Clock(), []
     drafter = SimulatedDrafter(
         clock, Numbers(), 2.0, lambda draft: posted.append((clock.now_s, draft))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.interfaces import Candidate
 
 # How much less sure each further token of a repeated passage is, than the one before.
 TRUST_PER_TOKEN = 0.95
@@ -67,22 +67,3 @@ class NgramDrafter:
             if ends:
                 return size, list(ends.values())
         return 0, []
-
-
-class FirstThatKnows:
-    """The first of several drafters that has something to propose."""
-
-    def __init__(self, *drafters: Drafter) -> None:
-        self.drafters = drafters
-
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """See Drafter."""
-        for drafter in self.drafters:
-            proposals = drafter.propose(context, n_candidates)
-            first = next(proposals, None)
-            if first is not None:
-                yield first
-                yield from proposals
-                return

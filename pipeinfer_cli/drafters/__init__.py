@@ -1,0 +1,1 @@
+"""What proposes tokens: n-grams, a draft model, and the thread that runs them."""
