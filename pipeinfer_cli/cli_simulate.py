@@ -98,8 +98,8 @@ def simulate(
     ] = "md",
 ) -> Callable[[], int]:
     """Predict the speed of strategies on a cluster. Comma lists make the product."""
-    from pipeinfer_cli.simulate import SimulateConfig
-    from pipeinfer_cli.simulate import simulate as run
+    from pipeinfer_cli.cluster.simulate import SimulateConfig
+    from pipeinfer_cli.cluster.simulate import simulate as run
 
     config = SimulateConfig(
         profiles=words("--profile", profile),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.batch.config import BatchFiles
 from pipeinfer_cli.checks import check_count
-from pipeinfer_cli.emulation.pretence import parse_acceptance
+from pipeinfer_cli.cluster.emulation import parse_acceptance
 from pipeinfer_cli.engine.config import MAX_THREADS
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import (
@@ -82,9 +82,9 @@ class JobConfig:
     timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
     log_file: str | None = None  # {rank} in it is the rank's
     draft_threads: int | None = None  # None: see environment.Seat.draft_cores
-    emulate: str | None = None  # a profile's name or file; see emulation.profile_file
+    emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
-    synth_acceptance: str | None = None  # see emulation.pretence.parse_acceptance
+    synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
 
     def __post_init__(self) -> None:
         if not self.model:

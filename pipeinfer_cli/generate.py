@@ -16,8 +16,8 @@ from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.lines import read_line
+from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
 from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
-from pipeinfer_cli.emulation.pretence import count_ranks, load_profile
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank
 from pipeinfer_cli.models import resolve, shards

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeinfer_cli import log, placement
-from pipeinfer_cli.calibration.consult import Placed, consult
-from pipeinfer_cli.calibration.expect import Expectation
+from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
+from pipeinfer_cli.cluster.predict import Expectation, Placed, consult
+from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.config import JobConfig
-from pipeinfer_cli.emulation.pretence import check_model, load_profile, rank_emulation
-from pipeinfer_cli.emulation.profile import Profile
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info

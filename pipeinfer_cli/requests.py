@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.emulation import PacedDrafter, SyntheticPipeline, WatchedPipeline
+from pipeinfer_cli.cluster.overruns import Lateness
 from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.drafters.fallback import FirstThatKnows
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.drafters.vocab_match import share
-from pipeinfer_cli.emulation.between import PacedDrafter, SyntheticPipeline, WatchedPipeline
-from pipeinfer_cli.emulation.lateness import Lateness
-from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info

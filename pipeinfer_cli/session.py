@@ -19,8 +19,8 @@ from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.calibration.measure import CalibrateWork
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.transcript import message_prompt
+from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
-from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError

@@ -1,4 +1,4 @@
-"""Stages and links event by event: slow and plain, to compare emulation/trajectories.py with."""
+"""Stages and links event by event: slow and plain, to compare cluster/pipeline_model.py with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pipeinfer_cli.emulation.profile import Link, Profile
-from pipeinfer_cli.emulation.simulator import Clock
+from pipeinfer_cli.cluster.profile import Link, Profile
+from pipeinfer_cli.cluster.simulator import Clock
 
 
 @dataclass

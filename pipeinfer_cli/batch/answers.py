@@ -11,8 +11,8 @@ from typing import Any
 from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.batch.items import BadItem, Item, Messages
 from pipeinfer_cli.batch.results import error_line, to_line
+from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.config import GenerateConfig
-from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.head import answer_tokens

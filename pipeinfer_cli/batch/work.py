@@ -19,8 +19,8 @@ from pipeinfer_cli.batch.together import Together
 from pipeinfer_cli.batch.turns import in_order
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import whole_prompt
+from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.config import GenerateConfig
-from pipeinfer_cli.emulation.pretence import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError

@@ -11,8 +11,8 @@ from pipeinfer_cli.bench import afterwards
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
 from pipeinfer_cli.bench.turns import Turn, first_turns, turns
-from pipeinfer_cli.emulation.pretence import Pretence
-from pipeinfer_cli.emulation.synthetic import SyntheticText
+from pipeinfer_cli.cluster.acceptance import SyntheticText
+from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError

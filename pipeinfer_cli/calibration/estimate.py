@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from pipeinfer_cli.emulation.profile import Link, StageCurve
+from pipeinfer_cli.cluster.profile import Link, StageCurve
 from pipeinfer_cli.scheduler.runs import Result
 from pipeinfer_cli.trace.recorder import Recording, RunRecord
 from pipeinfer_cli.trace.timeline import hops, stage_offsets
@@ -26,7 +26,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What the runs show; see emulation.profile.Profile."""
+    """What the runs show; see cluster.profile.Profile."""
 
     stages: tuple[StageCurve, ...]
     links: tuple[Link, ...]

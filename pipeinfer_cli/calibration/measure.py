@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 
 from pipeinfer_cli.bench import prompts
-from pipeinfer_cli.calibration import cache
 from pipeinfer_cli.calibration.config import CalibrateJob
-from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.estimate import Estimate, Probe, estimate
-from pipeinfer_cli.calibration.expect import SIZES
-from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.cluster import calibration as calibrations
+from pipeinfer_cli.cluster.calibration import Calibration, Identity
+from pipeinfer_cli.cluster.predict import SIZES
+from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
@@ -174,7 +174,7 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
     """
     kept = None
     try:
-        kept = cache.save(calibration, identity, name)
+        kept = calibrations.save(calibration, identity, name)
         if chosen is None:
             return kept
     except RunError as error:
@@ -182,7 +182,7 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
             raise
         print(f"pipeinfer: note: {error}", file=sys.stderr)
     try:
-        cache.write(calibration, identity, chosen)
+        calibrations.write(calibration, identity, chosen)
     except RunError as error:
         there = f"; what was measured is in {str(kept)!r}" if kept is not None else ""
         raise RunError(f"{error}{there}") from None

@@ -11,7 +11,7 @@ from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.chat.lines import note, open_lines
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import Transcript
-from pipeinfer_cli.emulation.pretence import Pretence
+from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError

@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeinfer_cli import pipeline
+from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.overruns import Lateness
 from pipeinfer_cli.config import GenerateConfig, Prompt
-from pipeinfer_cli.emulation.lateness import Lateness
-from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.pipeline import Plan

@@ -17,8 +17,8 @@ from statistics import median
 
 from cluster import PROMPT, run
 
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.requests import Head, Request
 
 TOLERANCE = 0.03
@@ -39,7 +39,7 @@ def decode(head: Head, n_tokens: int) -> list[float]:
 
 
 def main() -> int:
-    path, profile = Path(sys.argv[1]), profile_file.load(sys.argv[2])
+    path, profile = Path(sys.argv[1]), profile_toml.load(sys.argv[2])
     n_tokens = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     n_rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     return run(path, profile.name, lambda head: compare(head, profile, n_tokens, n_rounds))

@@ -16,11 +16,11 @@ from typing import Any
 
 from cluster import Case, request_of, run
 
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.profile import Profile
+from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions
 from pipeinfer_cli.requests import Head
 from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.simulate import SimulateConfig, predictions
 from pipeinfer_cli.trace.plot import Titled, plot_runs
 from pipeinfer_cli.trace.recorder import Recorder
 from pipeinfer_cli.trace.sweep import plot_sweep
@@ -93,7 +93,7 @@ def draw(head: Head, profile: Profile, folder: Path) -> int:
 
 
 def main() -> int:
-    profile, folder = profile_file.load(sys.argv[2]), Path(sys.argv[3])
+    profile, folder = profile_toml.load(sys.argv[2]), Path(sys.argv[3])
     return run(Path(sys.argv[1]), profile.name, lambda head: draw(head, profile, folder))
 
 

@@ -26,10 +26,10 @@ from typing import IO, NamedTuple
 
 from cluster import PROMPT, Case, Outcome
 
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
-from pipeinfer_cli.simulate import Cluster, Prediction, SimulateConfig, compare
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.profile import Profile
+from pipeinfer_cli.cluster.simulate import Cluster, Prediction, SimulateConfig, compare
 
 TOLERANCE = 0.10
 MAX_LATE = 0.005
@@ -145,7 +145,7 @@ def compare_all(args: argparse.Namespace, out: IO[str]) -> list[Found]:
     found = []
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}", file=out, flush=True)
     for name in args.profiles:
-        profile = profile_file.load(name)
+        profile = profile_toml.load(name)
         with started(args.launch, args.model, profile) as process:
             for case in cases_of(args):
                 outcome = emulated(process, case)
@@ -175,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("--launch", required=True)
-    parser.add_argument("--profiles", type=words, default=profile_file.names())
+    parser.add_argument("--profiles", type=words, default=profile_toml.names())
     parser.add_argument("--acceptance", type=words, default=words("0.3,0.5,0.66,0.79,0.9,0.95"))
     parser.add_argument("--strategy", type=words, default=words("speculative,pipeinfer"))
     parser.add_argument("--draft-max", type=words, default=words("2,8"))

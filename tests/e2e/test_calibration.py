@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from pipeinfer_cli.calibration.expect import SIZES
-from pipeinfer_cli.emulation import profile_file
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.predict import SIZES
 from support import check_output, mpiexec, pipeinfer, smollm2
 
 pytestmark = pytest.mark.e2e
@@ -45,7 +45,7 @@ def test_later_jobs_use_a_calibration_and_write_the_same_text(cache):
     path = measured.stdout.strip()
     assert path.startswith(cache["PIPEINFER_CACHE"])
     assert "calibrating: repetition 2 of 2" in measured.stderr
-    profile = profile_file.load(path)
+    profile = profile_toml.load(path)
     assert (profile.n_stages, profile.hidden_bytes) == (2, 4 * 576)
     times_of(profile)
     after = run(generate, cache)
@@ -58,7 +58,7 @@ def test_a_draft_model_is_measured_and_the_profile_is_one_to_simulate(cache, tmp
     model, path = str(smollm2()), tmp_path / "here.toml"
     options = ("-md", model, "-t", "1", "-c", "128", "-r", "1", "--calibrate-to", str(path))
     assert run(mpiexec(3, "bench", "-m", model, *options), cache).stdout.strip() == str(path)
-    profile = profile_file.load(str(path))
+    profile = profile_toml.load(str(path))
     times_of(profile)
     assert profile.n_stages == 2
     assert profile.draft_ms > 0.1  # no lookup is that slow, no model so fast

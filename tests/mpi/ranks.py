@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeinfer_cli.emulation.pretence import rank_emulation
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.emulation import rank_emulation
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine

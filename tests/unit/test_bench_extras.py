@@ -12,8 +12,8 @@ from pipeinfer_cli.bench.afterwards import known_tokens, write_acceptance
 from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.bench.extras import Extras
 from pipeinfer_cli.bench.rows import COLUMNS
+from pipeinfer_cli.cluster.acceptance import RecordedLuck
 from pipeinfer_cli.drafters.ngram import NgramDrafter
-from pipeinfer_cli.emulation.synthetic import RecordedLuck
 from pipeinfer_cli.errors import RunError
 
 

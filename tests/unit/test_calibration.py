@@ -10,23 +10,22 @@ import pytest
 
 from pipeinfer_cli import cli
 from pipeinfer_cli.bench.config import BenchConfig
-from pipeinfer_cli.calibration import cache
-from pipeinfer_cli.calibration import entry as entries
 from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
-from pipeinfer_cli.calibration.consult import consult
-from pipeinfer_cli.calibration.entry import Calibration, Identity
 from pipeinfer_cli.calibration.estimate import Probe, estimate, rising
-from pipeinfer_cli.calibration.expect import (
+from pipeinfer_cli.calibration.measure import save
+from pipeinfer_cli.cluster import calibration as entries
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.calibration import Calibration, Identity
+from pipeinfer_cli.cluster.predict import (
     SIZES,
     Expectation,
     Ranks,
+    consult,
     layer_times,
     layers_by_time,
     stages_for,
 )
-from pipeinfer_cli.calibration.measure import save
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
@@ -242,31 +241,31 @@ def model(tmp_path) -> Path:
 def test_a_calibration_is_found_again(place, model) -> None:
     identity = Identity.of(model, [A, B])
     first = calibration(12.0, 10.0, draft_model="d", draft_threads=2)
-    path = cache.save(first, identity, "model-2-stages")
+    path = entries.save(first, identity, "model-2-stages")
     assert path.is_relative_to(place)
-    found = cache.find(identity)
+    found = entries.find(identity)
     assert found.problems == ()
     ((where, kept),) = found.calibrations
     assert where == path
     assert kept == replace(first, profile=replace(first.profile, name=path.stem))
     # it is a profile, as --emulate and simulate take them
-    assert profile_file.load(str(path)).stages == first.profile.stages
+    assert profile_toml.load(str(path)).stages == first.profile.stages
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_the_same_placement_is_kept_once_another_one_besides(place, model) -> None:
     identity = Identity.of(model, [A, B])
-    cache.save(calibration(12.0, 10.0), identity, "m")
-    cache.save(calibration(13.0, 10.0), identity, "m")
-    cache.save(calibration(12.0, 10.0, counts=(5, 5)), identity, "m")
-    cache.save(calibration(12.0, 10.0, draft_model="d"), identity, "m")
-    kept = [each for _, each in cache.find(identity).calibrations]
+    entries.save(calibration(12.0, 10.0), identity, "m")
+    entries.save(calibration(13.0, 10.0), identity, "m")
+    entries.save(calibration(12.0, 10.0, counts=(5, 5)), identity, "m")
+    entries.save(calibration(12.0, 10.0, draft_model="d"), identity, "m")
+    kept = [each for _, each in entries.find(identity).calibrations]
     assert sorted(each.profile.stages[0].ms(1) for each in kept) == [12.0, 12.0, 13.0]
 
 
 def test_what_a_calibration_holds_for(place, model) -> None:
     identity = Identity.of(model, [A, B])
-    cache.save(calibration(12.0, 10.0), identity, "m")
+    entries.save(calibration(12.0, 10.0), identity, "m")
     others = [
         Identity.of(model, [B, A]),
         Identity.of(model, [A, A]),
@@ -276,7 +275,7 @@ def test_what_a_calibration_holds_for(place, model) -> None:
         replace(identity, llama_cpp="llama-cpp-python 2"),
     ]
     assert len({each.digest for each in (identity, *others)}) == 7
-    assert all(cache.find(each).calibrations == () for each in others)
+    assert all(entries.find(each).calibrations == () for each in others)
     model.rename(model.with_name("moved.gguf"))
     assert Identity.of(model.with_name("moved.gguf"), [A, B]) == identity
 
@@ -304,11 +303,11 @@ def test_models_are_told_apart_by_size_and_beginning(tmp_path) -> None:
 )
 def test_what_cannot_be_read_is_a_note_not_an_error(place, model, change, word, capsys) -> None:
     identity = Identity.of(model, [A, B])
-    path = cache.save(calibration(12.0, 10.0), identity, "m")
+    path = entries.save(calibration(12.0, 10.0), identity, "m")
     text = path.read_text(encoding="utf-8")
     assert change[0] in text
     path.write_text(text.replace(*change, 1), encoding="utf-8")
-    found = cache.find(identity)
+    found = entries.find(identity)
     assert found.calibrations == ()
     (problem,) = found.problems
     assert word in problem
@@ -320,7 +319,7 @@ def test_what_cannot_be_written_where_it_was_asked_for_is_in_the_cache(place, mo
     measured, identity = calibration(12.0, 10.0), Identity.of(model, [A, B])
     with pytest.raises(RunError) as caught:
         save(measured, identity, "m", place / "nowhere" / "p.toml")
-    ((path, kept),) = cache.find(identity).calibrations
+    ((path, kept),) = entries.find(identity).calibrations
     assert kept.layers == measured.layers
     for words in ("cannot write the profile", "nowhere/p.toml", f"is in {str(path)!r}"):
         assert words in str(caught.value)
@@ -331,7 +330,7 @@ def test_a_file_that_was_asked_for_needs_no_cache(place, model, capsys) -> None:
     measured, identity = calibration(12.0, 10.0), Identity.of(model, [A, B])
     assert save(measured, identity, "m", place / "p.toml") == place / "p.toml"
     assert "pipeinfer: note: cannot keep a calibration in" in capsys.readouterr().err
-    assert profile_file.load(str(place / "p.toml")).stages == measured.profile.stages
+    assert profile_toml.load(str(place / "p.toml")).stages == measured.profile.stages
     with pytest.raises(RunError, match="cannot write the profile") as caught:
         save(measured, identity, "m", place / "nowhere" / "p.toml")
     assert "what was measured" not in str(caught.value)
@@ -340,8 +339,8 @@ def test_a_file_that_was_asked_for_needs_no_cache(place, model, capsys) -> None:
 def test_a_cache_that_cannot_be_written_is_said(place, model) -> None:
     (place / "calibration").write_text("a file")
     with pytest.raises(RunError, match="cannot keep a calibration in"):
-        cache.save(calibration(12.0, 10.0), Identity.of(model, [A, B]), "m")
-    assert cache.find(Identity.of(model, [A, B])).calibrations == ()
+        entries.save(calibration(12.0, 10.0), Identity.of(model, [A, B]), "m")
+    assert entries.find(Identity.of(model, [A, B])).calibrations == ()
 
 
 # what a job makes of it
@@ -373,7 +372,7 @@ def test_a_job_without_a_calibration_stays_as_it_is(place, model, capsys) -> Non
 
 def test_a_job_with_a_calibration(place, model, capsys) -> None:
     identity = Identity.of(model, [A, B])
-    path = cache.save(calibration(24.0, 6.0, draft_model="d"), identity, "m")
+    path = entries.save(calibration(24.0, 6.0, draft_model="d"), identity, "m")
     found = placed(model, layers_of(5, 5))
     assert found.layers == layers_of(2, 8)
     assert found.expected is not None
@@ -393,7 +392,7 @@ def test_a_job_with_a_calibration(place, model, capsys) -> None:
 
 
 def test_a_damaged_calibration_is_one_note(place, model, capsys) -> None:
-    path = cache.save(calibration(24.0, 6.0), Identity.of(model, [A, B]), "m")
+    path = entries.save(calibration(24.0, 6.0), Identity.of(model, [A, B]), "m")
     path.write_bytes(b"\xff\x00")
     assert placed(model, layers_of(5, 5)).layers == layers_of(5, 5)
     note, rest = capsys.readouterr().err.splitlines()

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.config import GenerateConfig, Prompt
-from pipeinfer_cli.emulation.between import PacedDrafter
-from pipeinfer_cli.emulation.lateness import Lateness
-from pipeinfer_cli.emulation.pretence import (
+from pipeinfer_cli.cluster.emulation import (
+    PacedDrafter,
     Pretence,
     check_model,
     count_ranks,
     load_profile,
     rank_emulation,
 )
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import ModelFiles

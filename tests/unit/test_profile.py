@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.profile import Link, StageCurve
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.profile import Link, StageCurve
 from pipeinfer_cli.errors import RunError, UserError
 
 GOOD = """
@@ -56,26 +56,26 @@ def test_link() -> None:
 
 
 def test_a_file_with_unlike_stages(write, tmp_path) -> None:
-    profile = profile_file.load(write(GOOD))
+    profile = profile_toml.load(write(GOOD))
     assert (profile.name, profile.n_stages, profile.draft_ms) == ("some", 3, 2.5)
     assert [stage.ms(2) for stage in profile.stages] == pytest.approx([12, 7, 12])
     assert [link.latency_us for link in profile.links] == [50, 50, 500]
     assert profile.result_link.latency_us == 50
     assert profile.run_bytes(0, 3) == 0
     assert profile.run_bytes(1, 3) == 3 * 4096
-    profile_file.save(profile, tmp_path / "copy.toml")
-    assert profile_file.load(str(tmp_path / "copy.toml")) == replace(profile, name="copy")
+    profile_toml.save(profile, tmp_path / "copy.toml")
+    assert profile_toml.load(str(tmp_path / "copy.toml")) == replace(profile, name="copy")
 
 
 def test_saving_where_nothing_can_be_written(write, tmp_path) -> None:
-    profile = profile_file.load(write(GOOD))
+    profile = profile_toml.load(write(GOOD))
     with pytest.raises(RunError, match="cannot write the profile"):
-        profile_file.save(profile, tmp_path / "no" / "x.toml")
+        profile_toml.save(profile, tmp_path / "no" / "x.toml")
 
 
-@pytest.mark.parametrize("name", profile_file.names())
+@pytest.mark.parametrize("name", profile_toml.names())
 def test_shipped_profiles_are_one_model(name) -> None:
-    profile = profile_file.load(name)
+    profile = profile_toml.load(name)
     assert profile.n_stages == int(name.split("-")[1])
     assert sum(stage.ms(1) for stage in profile.stages) == pytest.approx(200, rel=1e-3)
     assert [profile.slowest_ms(k) / profile.slowest_ms() for k in (2, 4, 8, 16, 32)] == (
@@ -84,14 +84,14 @@ def test_shipped_profiles_are_one_model(name) -> None:
 
 
 def test_names_of_shipped_profiles() -> None:
-    assert sorted(profile_file.names()) == sorted(
+    assert sorted(profile_toml.names()) == sorted(
         f"cpu70b-{n_stages}-{network}" for n_stages in (4, 8, 15, 31) for network in ("ib", "gbe")
     )
 
 
 @pytest.mark.parametrize("n_stages", [1, 4, 512])
 def test_spread_keeps_the_work(write, n_stages) -> None:
-    profile = profile_file.load(write(GOOD))
+    profile = profile_toml.load(write(GOOD))
     spread = profile.spread(n_stages)
     assert spread.n_stages == n_stages
     for n_tokens in (1, 2, 5, 40):
@@ -142,7 +142,7 @@ def test_bad_files(write, change, message) -> None:
     text = GOOD.replace(*change, 1)
     assert text != GOOD
     with pytest.raises(UserError) as error:
-        profile_file.load(path := write(text))
+        profile_toml.load(path := write(text))
     assert message in str(error.value)
     assert path in str(error.value)
 
@@ -156,6 +156,6 @@ def test_bad_files(write, change, message) -> None:
 )
 def test_missing_profiles(name, message) -> None:
     with pytest.raises(UserError) as error:
-        profile_file.load(name)
+        profile_toml.load(name)
     assert message in str(error.value)
     assert "cpu70b-8-ib" in str(error.value)

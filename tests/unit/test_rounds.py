@@ -5,9 +5,9 @@ from statistics import median
 
 import pytest
 
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
-from pipeinfer_cli.emulation.simulator import Simulation
-from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.simulator import Simulation
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length, draft_lengths
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy

@@ -5,11 +5,11 @@ from itertools import count, pairwise
 
 import pytest
 
-from pipeinfer_cli.emulation import profile_file
-from pipeinfer_cli.emulation.bounds import ProfileCosts, bounds_of
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
-from pipeinfer_cli.emulation.simulator import Clock, SimulatedDrafter, Simulation
-from pipeinfer_cli.emulation.synthetic import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster import profile_toml
+from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.bounds import ProfileCosts, bounds_of
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -45,9 +45,9 @@ def gaps_ms(simulation):
     return [1000 * (b - a) for a, b in pairwise(simulation.token_times_s)]
 
 
-@pytest.mark.parametrize("name", profile_file.names())
+@pytest.mark.parametrize("name", profile_toml.names())
 def test_iterative_is_the_sum(name) -> None:
-    profile = profile_file.load(name)
+    profile = profile_toml.load(name)
     expected_ms = 0.050 + sum(stage.ms(1) for stage in profile.stages)
     for link, n_bytes in zip(profile.links, [0] + [32768] * (profile.n_stages - 1), strict=True):
         expected_ms += link.latency_us / 1000 + 8e-6 * n_bytes / link.gbit_per_s
@@ -75,7 +75,7 @@ def test_oracle_reaches_the_draft_bound(n_stages) -> None:
 
 
 def test_larger_runs_raise_the_pipeline_bound() -> None:
-    bounds = bounds_of(profile_file.load("cpu70b-8-ib"), head_us=50, largest=16)
+    bounds = bounds_of(profile_toml.load("cpu70b-8-ib"), head_us=50, largest=16)
     assert bounds.pipeline_tps == pytest.approx(1000 / 25)
     assert bounds.batch == 16
     assert bounds.batched_tps == pytest.approx(16 * 1000 / 79)
@@ -85,7 +85,7 @@ def test_larger_runs_raise_the_pipeline_bound() -> None:
 @pytest.mark.parametrize("name", ["cpu70b-4-gbe", "cpu70b-8-ib"])
 @pytest.mark.parametrize("n_max", [1, 4])
 def test_always_wrong_never_beats_iterative(strategy, name, n_max) -> None:
-    profile = profile_file.load(name)
+    profile = profile_toml.load(name)
     plain = simulate(profile, "iterative", 0.0).token_times_s
     wrong = simulate(profile, strategy, 0.0, n_max).token_times_s
     assert all(a <= b + 1e-9 for a, b in zip(plain, wrong, strict=True))
@@ -113,7 +113,7 @@ def test_misses_cancel_and_free_the_stages() -> None:
 
 
 def test_same_seed_same_times() -> None:
-    profile = profile_file.load("cpu70b-8-gbe")
+    profile = profile_toml.load("cpu70b-8-gbe")
     one, same, other = (
         simulate(profile, "pipeinfer", 0.7, 2, seed=seed).token_times_s for seed in (3, 3, 4)
     )
@@ -133,7 +133,7 @@ def test_strategies_meet_the_same_luck(rate) -> None:
 
 
 def test_512_stages() -> None:
-    profile = profile_file.load("cpu70b-31-ib").spread(512)
+    profile = profile_toml.load("cpu70b-31-ib").spread(512)
     simulation = simulate(profile, "pipeinfer", 0.95, n=64)
     assert len(simulation.token_times_s) >= 64
     assert simulation.pipeline.busy_s(simulation.clock.now_s).shape == (512,)
@@ -177,7 +177,7 @@ def test_chains_without_loss_by_hand() -> None:
     ("rate", "sizes"), [(0.5, (1, 0)), (0.66, (2, 0)), (0.79, (2, 0)), (0.9, (3, 1))]
 )
 def test_best_run_sizes(rate, sizes) -> None:
-    profile = profile_file.load("cpu70b-8-ib")
+    profile = profile_toml.load("cpu70b-8-ib")
     costs = ProfileCosts(profile)
     assert best_run_sizes(costs, acceptance=rate, largest=16) == sizes
     # No scheduler of chains may be faster, but for the luck of 600 tokens.

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from pipeinfer_cli.emulation.synthetic import (
+from pipeinfer_cli.cluster.acceptance import (
     RandomLuck,
     RecordedLuck,
     SyntheticDrafter,

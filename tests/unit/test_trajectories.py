@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_pipeline import EventPipeline
-from pipeinfer_cli.emulation.profile import Link, Profile, StageCurve
-from pipeinfer_cli.emulation.trajectories import SimulatedPipeline
+from pipeinfer_cli.cluster.pipeline_model import SimulatedPipeline
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 LINK = Link(latency_us=1000, gbit_per_s=0.008)  # 1 ms, and 1 ms for 1000 bytes

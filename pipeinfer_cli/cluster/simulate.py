@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeinfer_cli.checks import check_count, check_lists
-from pipeinfer_cli.emulation import profile_file, report
-from pipeinfer_cli.emulation.bounds import Bounds, ProfileCosts, bounds_of
-from pipeinfer_cli.emulation.profile import MAX_STAGES, Profile, check_positive
-from pipeinfer_cli.emulation.simulator import HEAD_US, Simulation
-from pipeinfer_cli.emulation.synthetic import Luck, RandomLuck, RecordedLuck, SyntheticText
+from pipeinfer_cli.cluster import profile_toml, report
+from pipeinfer_cli.cluster.acceptance import Luck, RandomLuck, RecordedLuck, SyntheticText
+from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, bounds_of
+from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
+from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure, ratio
@@ -180,7 +180,7 @@ def _predictions(profile: Profile, config: SimulateConfig) -> list[Prediction]:
 
 def _profiles(config: SimulateConfig) -> Iterator[Profile]:
     for name, n_stages in itertools.product(config.profiles, config.stages or (None,)):
-        profile = profile_file.load(name)
+        profile = profile_toml.load(name)
         if n_stages is not None and n_stages != profile.n_stages:
             profile = profile.spread(n_stages)
         if config.draft_ratio is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli import files
-from pipeinfer_cli.emulation.profile import MAX_STAGES, Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import MAX_STAGES, Link, Profile, StageCurve
 from pipeinfer_cli.errors import RunError, UserError
 
 if sys.version_info >= (3, 11):
@@ -22,7 +22,7 @@ Part = TypeVar("Part", StageCurve, Link)
 
 TOP_KEYS = ("description", "n_stages", "hidden_bytes", "draft_ms")
 TOP_TABLES = ("stage", "link", "result_link", "stage_at", "link_at")
-ABOUT_TABLE = "calibration"  # what was measured, on what; see calibration.entry
+ABOUT_TABLE = "calibration"  # what was measured, on what; see cluster.calibration
 STAGE_KEYS = ("ms", "base_ms", "token_ms")
 LINK_KEYS = ("latency_us", "gbit_per_s")
 

@@ -1,7 +1,7 @@
 """A request on a virtual clock: the real scheduler, and everything around it as events.
 
 The head's loop and the drafter do as head.TokenStream and thread.DraftThread do; the pipeline is
-in trajectories.py.
+in pipeline_model.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from pipeinfer_cli.emulation.profile import Profile
-from pipeinfer_cli.emulation.synthetic import SyntheticDrafter, SyntheticText
-from pipeinfer_cli.emulation.trajectories import SimulatedPipeline, Trajectory
+from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.pipeline_model import SimulatedPipeline, Trajectory
+from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
 from pipeinfer_cli.scheduler.runs import Fate, Result, Run, StageTime

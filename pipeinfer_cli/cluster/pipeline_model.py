@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.runs import Run
 
 Times = npt.NDArray[np.float64]  # [n_stages + 1], s; the last place is the head, for the result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeinfer_cli.emulation.profile import Profile
+from pipeinfer_cli.cluster.profile import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

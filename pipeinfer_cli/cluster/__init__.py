@@ -1,0 +1,1 @@
+"""What a cluster costs: profiles, calibration, emulation on real ranks, simulation."""
