@@ -46,7 +46,7 @@ from pipeinfer_cli.scheduler.policy import (
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.trace.watch import Watch
+from pipeinfer_cli.trace.observe import Watch
 
 LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it
 

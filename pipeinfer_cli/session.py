@@ -29,7 +29,7 @@ from pipeinfer_cli.launch import environment, signals
 from pipeinfer_cli.pipeline import Plan, Work
 from pipeinfer_cli.requests import Drafters, Head, Request, check_room
 from pipeinfer_cli.scheduler.metrics import Stats
-from pipeinfer_cli.trace.watch import watching
+from pipeinfer_cli.trace.observe import watching
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)

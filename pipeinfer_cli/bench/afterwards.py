@@ -15,7 +15,7 @@ from pipeinfer_cli.head import answer_tokens
 from pipeinfer_cli.requests import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
-from pipeinfer_cli.trace.watch import watching
+from pipeinfer_cli.trace.observe import watching
 
 
 def trace(

@@ -47,9 +47,9 @@ class Extras:
         for option, file in self._files():
             check_writable(option, file)
         if self.plot is not None:
-            from pipeinfer_cli.trace import plot
+            from pipeinfer_cli.trace import gantt
 
-            plot.check_installed()
+            gantt.check_installed()
 
 
 NO_EXTRAS = Extras()

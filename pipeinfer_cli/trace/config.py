@@ -65,9 +65,9 @@ class Pictures:
             if file is not None:
                 check_writable(option, file)
         if self.plot is not None:
-            from pipeinfer_cli.trace import plot
+            from pipeinfer_cli.trace import gantt
 
-            plot.check_installed()
+            gantt.check_installed()
 
 
 NO_PICTURES = Pictures()

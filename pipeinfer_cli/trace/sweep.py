@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.trace.plot import FAINT, INK, figure_for
+from pipeinfer_cli.trace.gantt import FAINT, INK, figure_for
 
 Points = list[tuple[float, float]]
 Looks = Mapping[str, tuple[str, str]]  # by strategy: colour and marker

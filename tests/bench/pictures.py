@@ -21,11 +21,11 @@ from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions
 from pipeinfer_cli.requests import Head
 from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.trace.plot import Titled, plot_runs
+from pipeinfer_cli.trace.gantt import Titled, plot_runs
+from pipeinfer_cli.trace.observe import Watch
 from pipeinfer_cli.trace.recorder import Recorder
 from pipeinfer_cli.trace.sweep import plot_sweep
 from pipeinfer_cli.trace.timeline import timeline
-from pipeinfer_cli.trace.watch import Watch
 
 ACCEPTANCE = "0.8"
 SIDE_BY_SIDE = {"speculative": 4, "pipeinfer": 8}  # with these --draft-max

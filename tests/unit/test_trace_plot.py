@@ -3,7 +3,7 @@
 import pytest
 
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.trace.plot import Titled, default_window, plot_runs
+from pipeinfer_cli.trace.gantt import Titled, default_window, plot_runs
 from pipeinfer_cli.trace.sweep import best_by_strategy, plot_sweep
 from pipeinfer_cli.trace.timeline import timeline
 from virtual_cluster import VirtualCluster, generate

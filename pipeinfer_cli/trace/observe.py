@@ -55,10 +55,10 @@ class Watch:
         if pictures.trace is not None:
             chrome.write(drawn, Path(pictures.trace), _about(stats, self._label))
         if pictures.plot is not None:
-            from pipeinfer_cli.trace import plot
+            from pipeinfer_cli.trace import gantt
 
-            run = plot.Titled(title=_title(stats, self._label), timeline=drawn)
-            plot.plot_runs([run], Path(pictures.plot), window_ms=pictures.plot_window_ms)
+            run = gantt.Titled(title=_title(stats, self._label), timeline=drawn)
+            gantt.plot_runs([run], Path(pictures.plot), window_ms=pictures.plot_window_ms)
 
 
 @contextmanager
