@@ -9,10 +9,10 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeinfer_cli import config as cfg
 from pipeinfer_cli.bench import config as bench_cfg
 from pipeinfer_cli.bench.extras import Extras
 from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
+from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 

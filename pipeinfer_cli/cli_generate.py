@@ -11,12 +11,12 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeinfer_cli import config as cfg
 from pipeinfer_cli import options
 from pipeinfer_cli.batch import options as batch_options
 from pipeinfer_cli.chat import options as chat_options
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.options import integer, number
+from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams

@@ -17,11 +17,11 @@ from pipeinfer_cli.calibration.config import CalibrateJob
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.lines import read_line
 from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
-from pipeinfer_cli.config import GenerateConfig, JobConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank
 from pipeinfer_cli.models import resolve, shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
+from pipeinfer_cli.runtime.config import GenerateConfig, JobConfig, Prompt, read_prompt
 
 CONFIG_FILE = "config.json"
 START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too

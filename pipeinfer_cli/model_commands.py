@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli import config as cfg
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.options import integer
+from pipeinfer_cli.runtime import config as cfg
 
 Action = Callable[[], int]
 

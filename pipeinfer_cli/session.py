@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import pipeline
-from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.batch.work import BatchWork
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.group import GroupWork
@@ -20,14 +18,16 @@ from pipeinfer_cli.calibration.measure import CalibrateWork
 from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.cluster.emulation import Pretence
-from pipeinfer_cli.config import GenerateConfig, JobConfig, read_prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import Writer, answer_tokens
 from pipeinfer_cli.launch import environment, signals
-from pipeinfer_cli.pipeline import Plan, Work
-from pipeinfer_cli.requests import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime import pipeline
+from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.config import GenerateConfig, JobConfig, read_prompt
+from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.pipeline import Plan, Work
+from pipeinfer_cli.runtime.token_stream import Writer, answer_tokens
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.observe import watching
 

@@ -7,7 +7,7 @@ stages after a hop, and end what they compute at once.
 import heapq
 from itertools import count, islice
 
-from pipeinfer_cli.head import TokenStream
+from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -95,7 +95,7 @@ class VirtualCluster:
             if current is not None and current[0].run_id in run_ids and not current[4]:
                 self.end(stage, current[0].run_id, Fate.ABORTED)
 
-    # head.Drafts
+    # token_stream.Drafts
 
     def request(self, request):
         self.epoch = request.epoch

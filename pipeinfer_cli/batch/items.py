@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeinfer_cli import json_lines
 from pipeinfer_cli.checks import MAX_COUNT
-from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.config import GenerateConfig
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float

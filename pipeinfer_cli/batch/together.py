@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.answer import Answer, Growing
 from pipeinfer_cli.batch.answers import Result, Task, Tasks
 from pipeinfer_cli.batch.items import BadItem, Item
-from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.many import Many
-from pipeinfer_cli.requests import Drafters, Head
+from pipeinfer_cli.runtime.answer import Answer, Growing
+from pipeinfer_cli.runtime.config import GenerateConfig
+from pipeinfer_cli.runtime.head import Drafters, Head
+from pipeinfer_cli.runtime.token_streams import Many
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.scheduler.scheduler import Scheduler

@@ -20,13 +20,13 @@ from pipeinfer_cli.batch.turns import in_order
 from pipeinfer_cli.chat.template import ChatTemplate
 from pipeinfer_cli.chat.transcript import whole_prompt
 from pipeinfer_cli.cluster.emulation import Pretence
-from pipeinfer_cli.config import GenerateConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.launch import signals
-from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Drafters, Head
+from pipeinfer_cli.runtime.config import GenerateConfig
+from pipeinfer_cli.runtime.head import Drafters, Head
+from pipeinfer_cli.runtime.pipeline import Plan
 
 LINE_S = 30.0  # how often there is a line of progress, where no bar can be drawn
 

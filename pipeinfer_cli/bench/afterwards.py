@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeinfer_cli import files
-from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import answer_tokens
-from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.head import Head, Request
+from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.observe import watching

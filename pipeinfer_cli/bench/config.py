@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, cast
 from pipeinfer_cli.bench.extras import NO_EXTRAS, Extras
 from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.checks import check_count, check_lists
-from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_STRATEGIES,
     DRAFTERS,

@@ -6,7 +6,6 @@ import sys
 import time
 from contextlib import closing
 
-from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.bench import afterwards
 from pipeinfer_cli.bench.config import BenchGroup
 from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
@@ -16,9 +15,10 @@ from pipeinfer_cli.cluster.emulation import Pretence
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.head import answer_tokens
-from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH
 from pipeinfer_cli.scheduler.runs import MAX_SEED
 

@@ -20,11 +20,11 @@ from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.shards import file_digest
-from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Drafters
+from pipeinfer_cli.runtime.head import Drafters
+from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.token_stream import POLL_S
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.policy import N_BATCH
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken

@@ -1,7 +1,7 @@
 """A request on a virtual clock: the real scheduler, and everything around it as events.
 
-The head's loop and the drafter do as head.TokenStream and thread.DraftThread do; the pipeline is
-in pipeline_model.py.
+The head's loop and the drafter do as token_stream.TokenStream and thread.DraftThread do; the
+pipeline is in pipeline_model.py.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Simulation:
             self.clock.at(self._head_free_s, self._head_turn)
 
     def _head_turn(self) -> None:
-        """One turn of head.TokenStream's loop, from a wait to the next."""
+        """One turn of token_stream.TokenStream's loop, from a wait to the next."""
         self._is_head_due = False
         if self._results:
             decided = self._scheduler.on_result(self._results.popleft())

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeinfer_cli import pipeline
 from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
 from pipeinfer_cli.cluster.overruns import Lateness
-from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
-from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.runtime import pipeline
+from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
+from pipeinfer_cli.runtime.head import Head, Request
+from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, parse_strategy
 

@@ -19,7 +19,7 @@ from cluster import PROMPT, run
 
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
-from pipeinfer_cli.requests import Head, Request
+from pipeinfer_cli.runtime.head import Head, Request
 
 TOLERANCE = 0.03
 

@@ -28,7 +28,7 @@ from ranks import N_BATCH, WAIT_S, on_head, start  # noqa: E402
 from pipeinfer_cli.drafters.ngram import NgramDrafter  # noqa: E402
 from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
-from pipeinfer_cli.head import TokenStream  # noqa: E402
+from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.runs import Result, Run  # noqa: E402

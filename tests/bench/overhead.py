@@ -18,9 +18,9 @@ from statistics import median
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.head import POLL_S
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.models.layer_split import split_layers
+from pipeinfer_cli.runtime.token_stream import POLL_S
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 N_CTX = 512

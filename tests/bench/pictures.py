@@ -19,7 +19,7 @@ from cluster import Case, request_of, run
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions
-from pipeinfer_cli.requests import Head
+from pipeinfer_cli.runtime.head import Head
 from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.trace.gantt import Titled, plot_runs
 from pipeinfer_cli.trace.observe import Watch

@@ -27,12 +27,12 @@ from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
 from pipeinfer_cli.engine.config import EngineConfig  # noqa: E402
 from pipeinfer_cli.engine.engine import Engine  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
-from pipeinfer_cli.head import TokenStream  # noqa: E402
 from pipeinfer_cli.launch import (  # noqa: E402
     environment,
     mpi,
 )
 from pipeinfer_cli.models.layer_split import split_layers  # noqa: E402
+from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402

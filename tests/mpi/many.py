@@ -10,7 +10,7 @@ from itertools import count
 from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.ngram import NgramDrafter
-from pipeinfer_cli.many import Many
+from pipeinfer_cli.runtime.token_streams import Many
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool

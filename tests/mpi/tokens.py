@@ -11,7 +11,7 @@ from guessers import make_guesser
 from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.thread import DraftThread
-from pipeinfer_cli.head import TokenStream
+from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy

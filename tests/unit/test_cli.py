@@ -15,10 +15,10 @@ import pytest
 import typer
 
 from pipeinfer_cli import application, cli, generate
-from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
 from pipeinfer_cli.launch import environment, local, signals
+from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 Capture = pytest.CaptureFixture[str]

@@ -6,10 +6,10 @@ from itertools import count, islice
 
 import pytest
 
-from pipeinfer_cli.answer import Answer
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.head import TokenStream, Writer, answer_tokens
-from pipeinfer_cli.requests import Running
+from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.head import Running
+from pipeinfer_cli.runtime.token_stream import TokenStream, Writer, answer_tokens
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli import cli, generate
-from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.models import cache, catalogue, download, download_hub, download_url, resolve
+from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.policy import DraftConfig
 
 GGUF = b"GGUF" + bytes(range(256)) * 400

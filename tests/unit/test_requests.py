@@ -9,8 +9,8 @@ import pytest
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import ModelFiles
-from pipeinfer_cli.pipeline import Plan
-from pipeinfer_cli.requests import Head, Request, check_room
+from pipeinfer_cli.runtime.head import Head, Request, check_room
+from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.answer import Answer
-from pipeinfer_cli.config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.head import answer_tokens
-from pipeinfer_cli.stopping import StopStrings
+from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
+from pipeinfer_cli.runtime.stop_strings import StopStrings
+from pipeinfer_cli.runtime.token_stream import answer_tokens
 
 # few letters, so that strings overlap and repeat; one of them has several bytes
 TEXTS = st.text("abé", max_size=20)

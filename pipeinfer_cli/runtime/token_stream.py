@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
-from pipeinfer_cli.answer import Answer, Growing
-from pipeinfer_cli.config import OutputFormat
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, OutputError, RunError
+from pipeinfer_cli.runtime.answer import Answer, Growing
+from pipeinfer_cli.runtime.config import OutputFormat
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
 from pipeinfer_cli.scheduler.metrics import Stats

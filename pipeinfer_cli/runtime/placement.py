@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeinfer_cli import console, log
-from pipeinfer_cli.config import JobConfig, Threads
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import Seat, format_cpulist, resident_bytes
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
+from pipeinfer_cli.runtime.config import JobConfig, Threads
 
 HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
 

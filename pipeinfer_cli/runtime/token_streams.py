@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pipeinfer_cli.drafters.thread import DraftThread
-from pipeinfer_cli.head import Waiting
+from pipeinfer_cli.runtime.token_stream import Waiting
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd, Member
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline

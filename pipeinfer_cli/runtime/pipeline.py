@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli import log, placement
+from pipeinfer_cli import log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
 from pipeinfer_cli.cluster.predict import Expectation, Placed, consult
 from pipeinfer_cli.cluster.profile import Profile
-from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
@@ -28,7 +27,9 @@ from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
-from pipeinfer_cli.placement import Placement
+from pipeinfer_cli.runtime import placement
+from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.runtime.placement import Placement
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
 from pipeinfer_cli.scheduler.run_size import PriorCosts

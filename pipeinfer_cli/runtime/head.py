@@ -14,7 +14,6 @@ from typing import Any
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import PacedDrafter, SyntheticPipeline, WatchedPipeline
 from pipeinfer_cli.cluster.overruns import Lateness
-from pipeinfer_cli.config import JobConfig
 from pipeinfer_cli.drafters.fallback import FirstThatKnows
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
@@ -25,10 +24,11 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.head import TokenStream
-from pipeinfer_cli.many import Many
 from pipeinfer_cli.models import resolve
-from pipeinfer_cli.pipeline import Plan
+from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.token_stream import TokenStream
+from pipeinfer_cli.runtime.token_streams import Many
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.batcher import Crowd
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.stopping import StopStrings
+from pipeinfer_cli.runtime.stop_strings import StopStrings
 
 
 @dataclass(slots=True)

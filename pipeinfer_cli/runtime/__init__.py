@@ -1,0 +1,1 @@
+"""A loaded pipeline, and the loop that feeds it."""
