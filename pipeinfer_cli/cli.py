@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
     place = local_rank.folder()
     if place is not None:
-        from pipeinfer_cli.generate import run_spawned
+        from pipeinfer_cli.commands.start import run_spawned
 
         return run_rank(place, lambda: run_spawned(place))
     signals.raise_on_signals()
@@ -63,8 +63,8 @@ def _resume(args: list[str]) -> str:
     """How the user can go on with an interrupted command; empty if nothing of it is kept."""
     if args[:1] != ["generate"]:
         return ""
-    from pipeinfer_cli.batch.config import RESUME
     from pipeinfer_cli.batch.options import asks_for_file
+    from pipeinfer_cli.commands.batch.config import RESUME
 
     return RESUME if asks_for_file(args) else ""
 

@@ -9,8 +9,9 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeinfer_cli.bench import config as bench_cfg
-from pipeinfer_cli.bench.extras import Extras
+from pipeinfer_cli.commands import generate_config
+from pipeinfer_cli.commands.bench import config as bench_cfg
+from pipeinfer_cli.commands.bench.outputs import Extras
 from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
@@ -137,7 +138,7 @@ def bench(
         typer.Option(
             "-n", "--n-predict", metavar="N", help="Tokens to generate at most, per prompt."
         ),
-    ] = f"{cfg.DEFAULT_N_PREDICT}",
+    ] = f"{generate_config.DEFAULT_N_PREDICT}",
     repetitions: Annotated[
         str, typer.Option("-r", "--repetitions", metavar="N", help="How often all is measured.")
     ] = f"{bench_cfg.DEFAULT_REPETITIONS}",
@@ -289,8 +290,8 @@ def bench(
 
 
 def _calibrate(config: bench_cfg.BenchConfig, save_to: Path | None) -> int:
-    from pipeinfer_cli.calibration.config import CalibrateConfig
-    from pipeinfer_cli.calibration.run import calibrate as run
+    from pipeinfer_cli.commands.calibrate.config import CalibrateConfig
+    from pipeinfer_cli.commands.calibrate.run import calibrate as run
 
     return run(CalibrateConfig(bench=config, save_to=save_to))
 
@@ -301,6 +302,6 @@ def _absolute(file: str) -> str | None:
 
 
 def _run(config: bench_cfg.BenchConfig) -> int:
-    from pipeinfer_cli.bench.run import bench as run
+    from pipeinfer_cli.commands.bench.run import bench as run
 
     return run(config)

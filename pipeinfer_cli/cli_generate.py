@@ -14,6 +14,7 @@ import typer
 from pipeinfer_cli import options
 from pipeinfer_cli.batch import options as batch_options
 from pipeinfer_cli.chat import options as chat_options
+from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
 from pipeinfer_cli.options import integer, number
 from pipeinfer_cli.runtime import config as cfg
@@ -38,7 +39,7 @@ def generate(
         typer.Option(
             "-n", "--n-predict", parser=integer, metavar="N", help="Tokens to generate at most."
         ),
-    ] = cfg.DEFAULT_N_PREDICT,
+    ] = generate_config.DEFAULT_N_PREDICT,
     ctx_size: Annotated[
         int,
         typer.Option(
@@ -248,9 +249,9 @@ def generate(
     """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
     return partial(
         _run,
-        cfg.GenerateConfig(
+        generate_config.GenerateConfig(
             model=model,
-            prompt=cfg.Prompt.from_options(prompt, file),
+            prompt=generate_config.Prompt.from_options(prompt, file),
             n_predict=n_predict,
             n_ctx=ctx_size,
             ranks=ranks,
@@ -265,7 +266,7 @@ def generate(
             system=system,
             stats=stats,
             verify=verify,
-            format=cfg.parse_format(format_),
+            format=generate_config.parse_format(format_),
             verbose=verbose,
             timeout_s=timeout,
             log_file=log_file,
@@ -301,7 +302,7 @@ def _draft_given(context: typer.Context) -> tuple[str, ...]:
     return tuple(name for name, source in sources.items() if source and source.name != "DEFAULT")
 
 
-def _run(config: cfg.GenerateConfig) -> int:
-    from pipeinfer_cli.generate import generate as run
+def _run(config: generate_config.GenerateConfig) -> int:
+    from pipeinfer_cli.commands.start import generate as run
 
     return run(config)

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from pipeinfer_cli import cli
-from pipeinfer_cli.chat.interrupts import Interrupts
-from pipeinfer_cli.chat.lines import open_lines, read_line
+from pipeinfer_cli.commands.chat.interrupts import Interrupts
+from pipeinfer_cli.commands.chat.lines import open_lines, read_line
 from pipeinfer_cli.launch import environment, local, local_rank
 from pipeinfer_cli.launch.environment import Launcher
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.batch.config import BatchFiles
+from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.options import integer
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.lines import greet
 from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands.chat.lines import greet
 from pipeinfer_cli.options import integer
 
 Chat = Annotated[
@@ -83,7 +83,7 @@ def command(generate: Callable[..., Callable[[], int]]) -> Callable[..., Callabl
 
 
 def _run(config: ChatConfig) -> int:
-    from pipeinfer_cli.generate import generate
+    from pipeinfer_cli.commands.start import generate
 
     greet()
     return generate(config)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import Interrupted, OutputError, RunError
+from pipeinfer_cli.errors import Interrupted, RunError
 from pipeinfer_cli.runtime.answer import Answer, Growing
-from pipeinfer_cli.runtime.config import OutputFormat
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
-from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.scheduler.runs import Result
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
@@ -184,49 +180,3 @@ def answer_tokens(
         raise
     if text := growing.finish():
         yield text
-
-
-class Writer:
-    """Puts the answer on stdout: text as it comes, or one JSON object at the end."""
-
-    def __init__(
-        self, output_format: OutputFormat, stdout: TextIO = sys.stdout, *, seed: int
-    ) -> None:
-        self._is_json = output_format == "json"
-        self._seed = seed
-        self._stdout = stdout
-        self._last = ""
-
-    def write(self, text: str) -> None:
-        """A piece of the text."""
-        if not self._is_json:
-            self._put(text)
-            self._last = text
-
-    def finish(self, answer: Answer, stats: Stats, marks: Mapping[str, Any] | None = None) -> None:
-        """The end, also after an error: whatever was produced is kept. JSON has `marks`, too."""
-        if self._is_json:
-            fields = {**_as_json(answer, stats, self._seed), **(marks or {})}
-            self._put(json.dumps(fields, ensure_ascii=False) + "\n")
-        elif not self._last.endswith("\n"):
-            self._put("\n")
-
-    def _put(self, text: str) -> None:
-        try:
-            self._stdout.buffer.write(text.encode(errors="replace"))
-            self._stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(error) from None
-
-
-def _as_json(answer: Answer, stats: Stats, seed: int) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "n_prompt": stats.n_prompt,
-        "seed": seed,
-        "finish_reason": answer.finish_reason,
-        "stats": stats.as_dict(),
-    }

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
 from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.runtime import pipeline
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.metrics import measure

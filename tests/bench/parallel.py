@@ -24,7 +24,7 @@ SPEED = re.compile(r"([0-9.]+) tokens/s")
 
 def write_items(path: Path, n_items: int) -> None:
     """The prompts of bench, again and again, with a number before each."""
-    source = resources.files("pipeinfer_cli.bench").joinpath("prompts.jsonl")
+    source = resources.files("pipeinfer_cli.commands.bench").joinpath("prompts.jsonl")
     texts = [json.loads(line)["text"] for line in source.read_text("utf-8").splitlines()]
     items = [{"prompt": f"{i}. {texts[i % len(texts)]}"} for i in range(n_items)]
     path.write_text("".join(json.dumps(item) + "\n" for item in items))

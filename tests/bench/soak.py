@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.runtime import pipeline
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.interfaces import Drafter

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from pipeinfer_cli.chat.template import ChatTemplate
-from pipeinfer_cli.chat.transcript import Transcript
+from pipeinfer_cli.commands.chat.template import ChatTemplate
+from pipeinfer_cli.commands.chat.transcript import Transcript
 from pipeinfer_cli.engine.vocab import Vocab
 from support import check_output, mpiexec, pipeinfer, plain_decode, smollm2
 from terminal import Person

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeinfer_cli.chat import work
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.interrupts import Interrupts
 from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.commands.chat import work
+from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands.chat.interrupts import Interrupts
+from pipeinfer_cli.commands.generate_config import Prompt
 from pipeinfer_cli.engine.config import ONE_THREAD
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.launch import local_rank
-from pipeinfer_cli.runtime.config import Prompt
 from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
 from support import smollm2
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.template import ChatTemplate, chat_formatter
-from pipeinfer_cli.chat.transcript import Transcript, message_prompt
+from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands.chat.template import ChatTemplate, chat_formatter
+from pipeinfer_cli.commands.chat.transcript import Transcript, message_prompt
+from pipeinfer_cli.commands.generate_config import Prompt
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import Prompt
 from support import smollm2, tiny_model
 
 pytestmark = pytest.mark.native

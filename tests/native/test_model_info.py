@@ -7,7 +7,7 @@ import pytest
 
 import architectures
 from architectures import N_VOCAB, TINY_MODELS
-from pipeinfer_cli import generate
+from pipeinfer_cli.commands import start
 from pipeinfer_cli.engine.gguf_info import read_model_info, stage_archs
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
@@ -33,9 +33,9 @@ def test_an_architecture_splits_if_and_only_if_a_test_admits_it():
 def test_ranks_that_a_model_cannot_have_are_refused_before_they_start(tmp_path):
     model = str(TINY_MODELS[0].write(tmp_path / "tiny.gguf"))
     n_layer = TINY_MODELS[0].n_layer
-    generate.check_ranks(model, n_layer + 1)
+    start.check_ranks(model, n_layer + 1)
     with pytest.raises(UserError, match=f"3000 stages .* use at most {n_layer} ranks"):
-        generate.check_ranks(model, 3000)
+        start.check_ranks(model, 3000)
 
 
 def test_models_with_another_memory_than_a_kv_cache_are_refused(tmp_path):

@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Fate, Result
 from pipeinfer_cli.scheduler.scheduler import Scheduler

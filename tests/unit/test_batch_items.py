@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.batch.config import BatchFiles
-from pipeinfer_cli.batch.items import BadItem, Item, read_items
 from pipeinfer_cli.batch.options import asks_for_file
+from pipeinfer_cli.commands.batch.config import BatchFiles
+from pipeinfer_cli.commands.batch.items import BadItem, Item, read_items
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 CONFIG = GenerateConfig(

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.batch import results
-from pipeinfer_cli.batch.items import BadItem
-from pipeinfer_cli.batch.progress import Progress
-from pipeinfer_cli.batch.results import FileSink, check_new, to_line
-from pipeinfer_cli.batch.turns import in_order
+from pipeinfer_cli.commands.batch import results
+from pipeinfer_cli.commands.batch.items import BadItem
+from pipeinfer_cli.commands.batch.progress import Progress
+from pipeinfer_cli.commands.batch.results import FileSink, check_new, to_line
+from pipeinfer_cli.commands.batch.turns import in_order
 from pipeinfer_cli.errors import RunError, UserError
 
 IDS = [1, "b", 2.5, "ü\n", "5"]

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from pipeinfer_cli import cli
-from pipeinfer_cli.bench import prompts, record, rows
-from pipeinfer_cli.bench.config import FORMATS, BenchConfig, BenchGroup
-from pipeinfer_cli.bench.prompts import BenchPrompt
-from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, Record, RecordWriter, Sample
-from pipeinfer_cli.bench.report import SQL_TABLE, Report
-from pipeinfer_cli.bench.summary import comparable, median_stats, summarise
-from pipeinfer_cli.bench.turns import first_turns, n_turns, turns
+from pipeinfer_cli.commands.bench import prompts, record, rows
+from pipeinfer_cli.commands.bench.config import FORMATS, BenchConfig, BenchGroup
+from pipeinfer_cli.commands.bench.prompts import BenchPrompt
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, Record, RecordWriter, Sample
+from pipeinfer_cli.commands.bench.report import SQL_TABLE, Report
+from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summarise
+from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from pipeinfer_cli import cli
-from pipeinfer_cli.bench import plots
-from pipeinfer_cli.bench.afterwards import known_tokens, write_acceptance
-from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
-from pipeinfer_cli.bench.extras import Extras
-from pipeinfer_cli.bench.rows import COLUMNS
 from pipeinfer_cli.cluster.acceptance import RecordedLuck
+from pipeinfer_cli.commands.bench import plots
+from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
+from pipeinfer_cli.commands.bench.outputs import Extras
+from pipeinfer_cli.commands.bench.post_run import known_tokens, write_acceptance
+from pipeinfer_cli.commands.bench.rows import COLUMNS
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.errors import RunError
 

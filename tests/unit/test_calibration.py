@@ -9,10 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli import cli
-from pipeinfer_cli.bench.config import BenchConfig
-from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
-from pipeinfer_cli.calibration.estimate import Probe, estimate, rising
-from pipeinfer_cli.calibration.measure import save
 from pipeinfer_cli.cluster import calibration as entries
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
@@ -26,6 +22,10 @@ from pipeinfer_cli.cluster.predict import (
     stages_for,
 )
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.commands.bench.config import BenchConfig
+from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJob
+from pipeinfer_cli.commands.calibrate.estimate import Probe, estimate, rising
+from pipeinfer_cli.commands.calibrate.measure import save
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError

@@ -4,11 +4,11 @@ import signal
 
 import pytest
 
-from pipeinfer_cli import generate
-from pipeinfer_cli.chat import work
-from pipeinfer_cli.chat.config import ChatConfig
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli import main
+from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands.chat import work
+from pipeinfer_cli.commands.chat.config import ChatConfig
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _keep_signals():
 @pytest.fixture
 def configs(monkeypatch):
     seen = []
-    monkeypatch.setattr(generate, "generate", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
     return seen
 
 

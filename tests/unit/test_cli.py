@@ -14,11 +14,12 @@ from types import ModuleType
 import pytest
 import typer
 
-from pipeinfer_cli import application, cli, generate
+from pipeinfer_cli import application, cli
+from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
 from pipeinfer_cli.launch import environment, local, signals
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 Capture = pytest.CaptureFixture[str]
@@ -34,19 +35,19 @@ def _keep_signals() -> Iterator[None]:
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, object]]:
-    """What pipeinfer_cli.session.run was called with; it returns 0."""
+    """What pipeinfer_cli.commands.jobs.run was called with; it returns 0."""
     calls: list[tuple[GenerateConfig, object]] = []
 
     def run(config: GenerateConfig, comm: object) -> int:
         calls.append((config, comm))
         return 0
 
-    stand_in = ModuleType("pipeinfer_cli.session")
+    stand_in = ModuleType("pipeinfer_cli.commands.jobs")
     stand_in.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeinfer_cli.session", stand_in)
-    import pipeinfer_cli
+    monkeypatch.setitem(sys.modules, "pipeinfer_cli.commands.jobs", stand_in)
+    import pipeinfer_cli.commands
 
-    monkeypatch.setattr(pipeinfer_cli, "session", stand_in, raising=False)
+    monkeypatch.setattr(pipeinfer_cli.commands, "jobs", stand_in, raising=False)
     return calls
 
 
@@ -101,16 +102,16 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     launcher = environment.Launcher(mpiexec="mpiexec", family="mpich")
     monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
     monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
-    monkeypatch.setattr(generate, "check_ranks", lambda model, ranks: None)
+    monkeypatch.setattr(start, "check_ranks", lambda model, ranks: None)
     assert cli.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
-    config = GenerateConfig.from_json(jobs[0].files[generate.CONFIG_FILE])
+    config = GenerateConfig.from_json(jobs[0].files[start.CONFIG_FILE])
     assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
     assert ":" not in jobs[0].program  # launchers would take it for their own
 
 
 def test_a_list_of_threads_says_how_many_ranks(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[GenerateConfig] = []
-    monkeypatch.setattr(generate, "alone", lambda config: started.append(config) or 0)
+    monkeypatch.setattr(start, "alone", lambda config: started.append(config) or 0)
     assert cli.main(["generate", "-m", model, "-t", "2,1,1", "hi"]) == 0
     assert (started[0].ranks, started[0].threads) == (3, (2, 1, 1))
 
@@ -118,7 +119,7 @@ def test_a_list_of_threads_says_how_many_ranks(model: str, monkeypatch: pytest.M
 def test_a_job_of_several_tasks_that_runs_alone_is_told(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(generate, "alone", lambda config: 0)
+    monkeypatch.setattr(start, "alone", lambda config: 0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert cli.main(["generate", "-m", model, "--ranks", "4", "hi"]) == 0
@@ -251,7 +252,7 @@ def test_ctrl_c_in_one_process(
     model: str, monkeypatch: pytest.MonkeyPatch, session: object, capsys: Capture
 ) -> None:
     run_session = _raise(KeyboardInterrupt())
-    monkeypatch.setattr(sys.modules["pipeinfer_cli.session"], "run", lambda *_: run_session())
+    monkeypatch.setattr(sys.modules["pipeinfer_cli.commands.jobs"], "run", lambda *_: run_session())
     assert cli.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
     assert capsys.readouterr().err == "pipeinfer: error: interrupted by SIGINT\n"
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt, parse_layer_split, read_prompt
+from pipeinfer_cli.runtime.config import parse_layer_split
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 PROMPT = Prompt(text="hi")

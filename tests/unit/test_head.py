@@ -6,17 +6,17 @@ from itertools import count, islice
 
 import pytest
 
+from pipeinfer_cli.commands.generate import Writer, verify
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.runtime.head import Running
-from pipeinfer_cli.runtime.token_stream import TokenStream, Writer, answer_tokens
+from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
 from pipeinfer_cli.scheduler.auto import Gate
 from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Fate, Result
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
-from pipeinfer_cli.session import verify
 
 END = 99
 

@@ -15,10 +15,10 @@ from pipeinfer_cli.cluster.emulation import (
 )
 from pipeinfer_cli.cluster.overruns import Lateness
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import ModelFiles
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.policy import DraftConfig

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import cli, generate
+from pipeinfer_cli import cli
+from pipeinfer_cli.commands import start as job_start
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.models import cache, catalogue, download, download_hub, download_url, resolve
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.scheduler.policy import DraftConfig
 
 GGUF = b"GGUF" + bytes(range(256)) * 400
@@ -339,7 +340,7 @@ def config(**changes: object) -> GenerateConfig:
 def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> GenerateConfig:
     """What the command line makes of it, after a way through JSON."""
     seen: list[GenerateConfig] = []
-    monkeypatch.setattr(generate, "generate", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(job_start, "generate", lambda config: seen.append(config) or 0)
     assert cli.main(command.split()) == 0
     return type(seen[0]).from_json(seen[0].to_json())
 
@@ -348,7 +349,7 @@ def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own.write_text(
         '[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\np_min = 0.7\nn_max = 3\n'
     )
-    filled = generate.with_default_draft(config(draft_model="auto"))
+    filled = job_start.with_default_draft(config(draft_model="auto"))
     assert (filled.draft_model, filled.draft) == ("xwin-13b", DraftConfig(p_min=0.7, n_max=3))
     for options, expected in (
         ("-pa 0.1", DraftConfig(p_min=0.1, n_max=3)),
@@ -361,15 +362,15 @@ def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         for command in ("generate", "chat"):
             asked = parsed(f"{command} -m goliath-120b -md auto {options}", monkeypatch)
-            assert generate.with_default_draft(asked).draft == expected
+            assert job_start.with_default_draft(asked).draft == expected
     with pytest.raises(UserError, match=r"--draft-min 5: give a number .* --draft-max \(3"):
-        generate.with_default_draft(
+        job_start.with_default_draft(
             parsed("generate -m goliath-120b -md auto --draft-min 5", monkeypatch)
         )
     plain = config(draft_model="d.gguf")
-    assert generate.with_default_draft(plain) is plain
+    assert job_start.with_default_draft(plain) is plain
     with pytest.raises(UserError, match="no draft is known for 'xwin-7b'"):
-        generate.with_default_draft(config(model="xwin-7b", draft_model="auto"))
+        job_start.with_default_draft(config(model="xwin-7b", draft_model="auto"))
 
 
 def entry(line: str) -> str:

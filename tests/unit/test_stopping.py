@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.runtime.stop_strings import StopStrings
 from pipeinfer_cli.runtime.token_stream import answer_tokens
 

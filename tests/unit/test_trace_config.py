@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import GenerateConfig, Prompt
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
 

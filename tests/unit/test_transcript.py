@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeinfer_cli.chat.template import ChatTemplate
-from pipeinfer_cli.chat.transcript import Transcript, continuation, spelled, whole_prompt
+from pipeinfer_cli.commands.chat.template import ChatTemplate
+from pipeinfer_cli.commands.chat.transcript import Transcript, continuation, spelled, whole_prompt
 from pipeinfer_cli.errors import UserError
 
 CHATML = (

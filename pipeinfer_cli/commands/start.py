@@ -11,17 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import console, log
-from pipeinfer_cli.batch.config import BatchFiles
-from pipeinfer_cli.bench.config import BenchGroup
-from pipeinfer_cli.calibration.config import CalibrateJob
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.lines import read_line
 from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
+from pipeinfer_cli.commands.batch.config import BatchFiles
+from pipeinfer_cli.commands.bench.config import BenchGroup
+from pipeinfer_cli.commands.calibrate.config import CalibrateJob
+from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands.chat.lines import read_line
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank
 from pipeinfer_cli.models import resolve, shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
-from pipeinfer_cli.runtime.config import GenerateConfig, JobConfig, Prompt, read_prompt
+from pipeinfer_cli.runtime.config import JobConfig
 
 CONFIG_FILE = "config.json"
 START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
@@ -73,10 +74,10 @@ def start(config: JobConfig) -> int:
 def join(config: JobConfig, world: environment.World) -> int:
     """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
     check_world(config.ranks, world)
-    from pipeinfer_cli import session
+    from pipeinfer_cli.commands import jobs
     from pipeinfer_cli.launch import mpi
 
-    return session.run(config, mpi.start())
+    return jobs.run(config, mpi.start())
 
 
 def check_world(ranks: int | None, world: environment.World) -> None:
@@ -91,9 +92,9 @@ def check_world(ranks: int | None, world: environment.World) -> None:
 def alone(config: JobConfig) -> int:
     """No launcher: this process alone, or the parent of `config.ranks` local ranks."""
     if config.ranks == 1:
-        from pipeinfer_cli import session
+        from pipeinfer_cli.commands import jobs
 
-        return session.run(config, None)
+        return jobs.run(config, None)
     if config.emulate is None:
         check_ranks(config.model, config.ranks or 1)
     return _spawn(config)
@@ -129,7 +130,7 @@ def _spawn(config: JobConfig) -> int:
 
     assert config.ranks is not None
     log.begin(config.log_file, "parent")
-    package_parent = str(Path(__file__).resolve().parent.parent)
+    package_parent = str(Path(__file__).resolve().parents[2])
     return local.spawn(
         local.Job(
             launcher=environment.Launcher.of(build_info.load().mpi),

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.batch.answers import Result, Task, Tasks
-from pipeinfer_cli.batch.items import BadItem, Item
+from pipeinfer_cli.commands.batch.answers import Result, Task, Tasks
+from pipeinfer_cli.commands.batch.items import BadItem, Item
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.answer import Answer, Growing
-from pipeinfer_cli.runtime.config import GenerateConfig
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.token_streams import Many
 from pipeinfer_cli.scheduler.interfaces import Drafter

@@ -1,54 +1,30 @@
-"""The jobs: what the head does with the pipeline that a job has loaded."""
+"""`pipeinfer generate`: the head answers one request and writes its text."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, TextIO
 
-from pipeinfer_cli.batch.work import BatchWork
-from pipeinfer_cli.bench.config import BenchGroup
-from pipeinfer_cli.bench.group import GroupWork
-from pipeinfer_cli.calibration.config import CalibrateJob
-from pipeinfer_cli.calibration.measure import CalibrateWork
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.transcript import message_prompt
 from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.commands.chat.transcript import message_prompt
+from pipeinfer_cli.commands.generate_config import GenerateConfig, OutputFormat, read_prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import OutputError, RunError
 from pipeinfer_cli.launch import environment, signals
-from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.config import GenerateConfig, JobConfig, read_prompt
+from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
-from pipeinfer_cli.runtime.token_stream import Writer, answer_tokens
+from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.observe import watching
-
-if TYPE_CHECKING:
-    from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
-
-
-def run(config: JobConfig, comm: Comm | None) -> int:
-    """Carries out the job on this rank; see pipeline.run."""
-    if isinstance(config, BenchGroup):
-        return pipeline.run(config, comm, partial(GroupWork, config))
-    if isinstance(config, CalibrateJob):
-        return pipeline.run(config, comm, partial(CalibrateWork, config))
-    assert isinstance(config, GenerateConfig)
-    if isinstance(config, ChatConfig):
-        from pipeinfer_cli.chat.work import ChatWork  # which answers as we do
-
-        return pipeline.run(config, comm, partial(ChatWork, config))
-    if config.batch is not None:
-        return pipeline.run(config, comm, partial(BatchWork, config, config.batch))
-    return pipeline.run(config, comm, partial(prepare_generate, config))
 
 
 def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
@@ -156,3 +132,49 @@ def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:
             )
     if index + 1 == len(tokens):  # else interrupted
         print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)
+
+
+class Writer:
+    """Puts the answer on stdout: text as it comes, or one JSON object at the end."""
+
+    def __init__(
+        self, output_format: OutputFormat, stdout: TextIO = sys.stdout, *, seed: int
+    ) -> None:
+        self._is_json = output_format == "json"
+        self._seed = seed
+        self._stdout = stdout
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        """A piece of the text."""
+        if not self._is_json:
+            self._put(text)
+            self._last = text
+
+    def finish(self, answer: Answer, stats: Stats, marks: Mapping[str, Any] | None = None) -> None:
+        """The end, also after an error: whatever was produced is kept. JSON has `marks`, too."""
+        if self._is_json:
+            fields = {**_as_json(answer, stats, self._seed), **(marks or {})}
+            self._put(json.dumps(fields, ensure_ascii=False) + "\n")
+        elif not self._last.endswith("\n"):
+            self._put("\n")
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stdout.buffer.write(text.encode(errors="replace"))
+            self._stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(error) from None
+
+
+def _as_json(answer: Answer, stats: Stats, seed: int) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "n_prompt": stats.n_prompt,
+        "seed": seed,
+        "finish_reason": answer.finish_reason,
+        "stats": stats.as_dict(),
+    }

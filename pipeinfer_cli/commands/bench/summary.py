@@ -8,8 +8,8 @@ from itertools import zip_longest
 from statistics import mean, median, stdev
 from typing import Any
 
-from pipeinfer_cli.bench.config import BenchGroup
-from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, Record, Sample
+from pipeinfer_cli.commands.bench.config import BenchGroup
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, Record, Sample
 from pipeinfer_cli.scheduler.metrics import Setting, Stats, Timing, merge, percentile, pool
 from pipeinfer_cli.scheduler.policy import Variant
 

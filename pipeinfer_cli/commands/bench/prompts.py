@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli import json_lines
+from pipeinfer_cli.commands import json_lines
 from pipeinfer_cli.errors import UserError
 
 PACKAGED = Path(__file__).with_name("prompts.jsonl")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeinfer_cli import files
-from pipeinfer_cli.batch.items import BadItem, Item, ItemId
+from pipeinfer_cli.commands.batch.items import BadItem, Item, ItemId
 from pipeinfer_cli.errors import OutputError, RunError, UserError
 
 # The ranks of a killed job may live so long: what they have begun to write comes first.

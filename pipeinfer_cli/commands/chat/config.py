@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from pipeinfer_cli.runtime.config import GenerateConfig
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from reprlib import repr as short
 from typing import Any
 
-from pipeinfer_cli import json_lines
 from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.commands import json_lines
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import GenerateConfig
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float

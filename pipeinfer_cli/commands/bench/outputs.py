@@ -15,7 +15,7 @@ class Extras:
     """Which of them are wanted. Raises UserError where a name makes no sense."""
 
     plot: str | None = None  # speed over what varies
-    plot_x: str | None = None  # a column; None: see bench.plots.choose_x
+    plot_x: str | None = None  # a column; None: see commands.bench.plots.choose_x
     trace: str | None = None  # a Chrome trace of one request
     trace_of: str | None = None  # a variant's name; None: the last one
     acceptance: str | None = None  # for each token whether the last variant's drafter knew it

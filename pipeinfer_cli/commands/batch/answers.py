@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeinfer_cli.batch.items import BadItem, Item, Messages
-from pipeinfer_cli.batch.results import error_line, to_line
 from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
+from pipeinfer_cli.commands.batch.results import error_line, to_line
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.config import GenerateConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import answer_tokens

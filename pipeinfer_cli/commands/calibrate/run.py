@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from pipeinfer_cli import generate
-from pipeinfer_cli.calibration.config import CalibrateConfig, CalibrateJob
+from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.files import check_writable
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.models import resolve
@@ -20,7 +20,7 @@ def calibrate(config: CalibrateConfig) -> int:
     if config.save_to is not None and world.rank == 0:
         check_writable("--calibrate-to", config.save_to)
     for job in config.jobs():
-        if (code := generate.start(_resolved(job) if world.alone else job)) != 0:
+        if (code := start.start(_resolved(job) if world.alone else job)) != 0:
             return code
     return 0
 

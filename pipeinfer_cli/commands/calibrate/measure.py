@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli.bench import prompts
-from pipeinfer_cli.calibration.config import CalibrateJob
-from pipeinfer_cli.calibration.estimate import Estimate, Probe, estimate
 from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.predict import SIZES
 from pipeinfer_cli.cluster.profile import Profile
+from pipeinfer_cli.commands.bench import prompts
+from pipeinfer_cli.commands.calibrate.config import CalibrateJob
+from pipeinfer_cli.commands.calibrate.estimate import Estimate, Probe, estimate
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError

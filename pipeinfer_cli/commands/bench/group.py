@@ -6,12 +6,12 @@ import sys
 import time
 from contextlib import closing
 
-from pipeinfer_cli.bench import afterwards
-from pipeinfer_cli.bench.config import BenchGroup
-from pipeinfer_cli.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
-from pipeinfer_cli.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.cluster.acceptance import SyntheticText
 from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.commands.bench import post_run
+from pipeinfer_cli.commands.bench.config import BenchGroup
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
+from pipeinfer_cli.commands.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
@@ -118,7 +118,7 @@ class GroupWork:
         if group.trace is not None:
             turn = Turn(repetition=0, variant=group.traced, prompt=0)
             request = self._request(turn)
-            afterwards.trace(
+            post_run.trace(
                 group.trace,
                 head,
                 request,
@@ -132,8 +132,8 @@ class GroupWork:
             for prompt, text in sorted(self._texts.items()):
                 drafter = self._drafters.make(variant.drafter, variant.draft_model)
                 assert drafter is not None, "see BenchConfig"
-                verdicts += afterwards.known_tokens(drafter, self._prompts[prompt], text)
-            afterwards.write_acceptance(group.acceptance, verdicts)
+                verdicts += post_run.known_tokens(drafter, self._prompts[prompt], text)
+            post_run.write_acceptance(group.acceptance, verdicts)
 
     def _text(self, turn: Turn) -> SyntheticText | None:
         return self._pretence(turn).text(self._vocab.n_tokens)

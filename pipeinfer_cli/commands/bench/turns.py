@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.bench.config import BenchGroup
-from pipeinfer_cli.bench.record import PLAIN, WARMUP
+from pipeinfer_cli.commands.bench.config import BenchGroup
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP
 from pipeinfer_cli.scheduler.policy import Variant
 
 

@@ -9,9 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeinfer_cli.bench.config import BenchConfig
-from pipeinfer_cli.bench.extras import NO_EXTRAS
 from pipeinfer_cli.checks import check_count
+from pipeinfer_cli.commands.bench.config import BenchConfig
+from pipeinfer_cli.commands.bench.outputs import NO_EXTRAS
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import DraftConfig

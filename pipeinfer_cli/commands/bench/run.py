@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeinfer_cli import console, generate
-from pipeinfer_cli.bench import plots, prompts, record, rows
-from pipeinfer_cli.bench.config import BenchConfig, BenchGroup
-from pipeinfer_cli.bench.report import Report
-from pipeinfer_cli.bench.summary import summarise
-from pipeinfer_cli.bench.turns import n_turns
+from pipeinfer_cli import console
+from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands.bench import plots, prompts, record, rows
+from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
+from pipeinfer_cli.commands.bench.report import Report
+from pipeinfer_cli.commands.bench.summary import summarise
+from pipeinfer_cli.commands.bench.turns import n_turns
 from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.scheduler.policy import Variant
@@ -29,7 +30,7 @@ def bench(config: BenchConfig) -> int:
     world = environment.detect(os.environ)
     if not world.alone:
         for ranks in config.ranks:
-            generate.check_world(ranks, world)
+            start.check_world(ranks, world)
         mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
     if world.rank > 0:
         return _follow(config)
@@ -53,7 +54,7 @@ def bench(config: BenchConfig) -> int:
 def _follow(config: BenchConfig) -> int:
     """A rank of a launcher's world that is not the head: it serves each pipeline."""
     for group in config.groups((), ""):
-        if (code := generate.start(group)) != 0:
+        if (code := start.start(group)) != 0:
             return code
     return 0
 
@@ -63,7 +64,7 @@ def _lead(group: BenchGroup, report: Report, place: str) -> int:
     print(f"pipeinfer: {place}: {_description(group)}", file=sys.stderr)
     try:
         with _watched(group):
-            return generate.start(group)
+            return start.start(group)
     finally:
         _report(group, report)
 

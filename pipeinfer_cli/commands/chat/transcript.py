@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeinfer_cli.chat.template import ChatTemplate, Message
+from pipeinfer_cli.commands.chat.template import ChatTemplate, Message
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.runtime.config import GenerateConfig
 
 # Some tokenizers put a space before the first word of a text, but not after this.
 ANCHOR = "\n"

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli.bench.config import BenchGroup, draft_option
-from pipeinfer_cli.bench.record import Facts
-from pipeinfer_cli.bench.summary import Summary
+from pipeinfer_cli.commands.bench.config import BenchGroup, draft_option
+from pipeinfer_cli.commands.bench.record import Facts
+from pipeinfer_cli.commands.bench.summary import Summary
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.scheduler.policy import DraftConfig
 

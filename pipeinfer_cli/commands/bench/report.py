@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from pipeinfer_cli.bench.config import OutputFormat
-from pipeinfer_cli.bench.rows import COLUMNS, Row
+from pipeinfer_cli.commands.bench.config import OutputFormat
+from pipeinfer_cli.commands.bench.rows import COLUMNS, Row
 
 SQL_TABLE = "pipeinfer_bench"
 WIDTHS = {"draft_model": -26}  # of columns that md shows where they differ

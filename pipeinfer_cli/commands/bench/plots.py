@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeinfer_cli.bench.rows import COLUMNS, Row
+from pipeinfer_cli.commands.bench.rows import COLUMNS, Row
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.trace.sweep import plot_sweep
 

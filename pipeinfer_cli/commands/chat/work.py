@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pipeinfer_cli.chat.config import ChatConfig
-from pipeinfer_cli.chat.interrupts import Interrupts
-from pipeinfer_cli.chat.lines import note, open_lines
-from pipeinfer_cli.chat.template import ChatTemplate
-from pipeinfer_cli.chat.transcript import Transcript
 from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands.chat.interrupts import Interrupts
+from pipeinfer_cli.commands.chat.lines import note, open_lines
+from pipeinfer_cli.commands.chat.template import ChatTemplate
+from pipeinfer_cli.commands.chat.transcript import Transcript
+from pipeinfer_cli.commands.generate import make_request, write_text
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.session import make_request, write_text
 
 COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
 

@@ -10,21 +10,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.batch.answers import Answers, OneByOne, Result, Tasks
-from pipeinfer_cli.batch.config import RESUME, BatchFiles
-from pipeinfer_cli.batch.items import Messages, read_items
-from pipeinfer_cli.batch.progress import Progress
-from pipeinfer_cli.batch.results import Before, FileSink, Sink, StdoutSink, check_new
-from pipeinfer_cli.batch.together import Together
-from pipeinfer_cli.batch.turns import in_order
-from pipeinfer_cli.chat.template import ChatTemplate
-from pipeinfer_cli.chat.transcript import whole_prompt
 from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.commands.batch.answers import Answers, OneByOne, Result, Tasks
+from pipeinfer_cli.commands.batch.concurrent import Together
+from pipeinfer_cli.commands.batch.config import RESUME, BatchFiles
+from pipeinfer_cli.commands.batch.items import Messages, read_items
+from pipeinfer_cli.commands.batch.progress import Progress
+from pipeinfer_cli.commands.batch.results import Before, FileSink, Sink, StdoutSink, check_new
+from pipeinfer_cli.commands.batch.turns import in_order
+from pipeinfer_cli.commands.chat.template import ChatTemplate
+from pipeinfer_cli.commands.chat.transcript import whole_prompt
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.launch import signals
-from pipeinfer_cli.runtime.config import GenerateConfig
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.pipeline import Plan
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal, cast
 
-from pipeinfer_cli.bench.extras import NO_EXTRAS, Extras
-from pipeinfer_cli.bench.prompts import BenchPrompt
 from pipeinfer_cli.checks import check_count, check_lists
+from pipeinfer_cli.commands.bench.outputs import NO_EXTRAS, Extras
+from pipeinfer_cli.commands.bench.prompts import BenchPrompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import (
@@ -40,7 +40,7 @@ class BenchGroup(JobConfig):
     n_predict: int  # tokens to generate at most, for each prompt
     repetitions: int
     warmup: bool
-    record: str  # a file, for bench.record
+    record: str  # a file, for commands.bench.record
     trace: str | None = None  # a file, for a further request of the variant with this index
     traced: int = -1
     acceptance: str | None = None  # a file, for what the last drafting variant's drafter knows

@@ -1,0 +1,1 @@
+"""`pipeinfer generate --prompts`: many prompts through one pipeline."""

@@ -1,0 +1,1 @@
+"""`pipeinfer bench --calibrate`: measures stages, links and drafter."""

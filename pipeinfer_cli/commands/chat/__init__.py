@@ -1,0 +1,1 @@
+"""`pipeinfer chat`: conversations, in the GGUF's chat template."""

@@ -1,0 +1,223 @@
+"""What `pipeinfer generate` was asked to do, and reading its prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from pipeinfer_cli.checks import check_count
+from pipeinfer_cli.commands.batch.config import BatchFiles
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_DRAFT,
+    DRAFTERS,
+    STRATEGIES,
+    Ablation,
+    DraftConfig,
+    DrafterKind,
+    Strategy,
+    check_ablations,
+)
+from pipeinfer_cli.scheduler.runs import SampleParams
+from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
+
+OutputFormat = Literal["text", "json"]
+FORMATS: tuple[OutputFormat, ...] = ("text", "json")
+DEFAULT_N_PREDICT = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Where the prompt comes from: a text, a file, or (neither given) stdin."""
+
+    text: str | None = None
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None and self.file is not None:
+            raise UserError("a prompt and -f/--file were both given: give one of them")
+
+    @classmethod
+    def from_options(cls, text: str | None, file: Path | None) -> Prompt:
+        """The source that the command line names; `-` stands for stdin."""
+        return cls(
+            text=None if text == "-" else text,
+            file=None if file is not None and str(file) == "-" else file,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateConfig(JobConfig):
+    """One request: `pipeinfer generate`."""
+
+    kind: ClassVar[str] = "generate"
+
+    prompt: Prompt
+    n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
+    stats: bool = False
+    verify: bool = False  # decode the text once more without speculation, and compare
+    format: OutputFormat = "text"
+    strategy: Strategy = "auto"
+    drafter: DrafterKind = "ngram"
+    draft_model: str | None = None  # as `model`
+    draft: DraftConfig = DEFAULT_DRAFT
+    draft_given: tuple[str, ...] = ()  # its fields that were asked for; with `-md auto` they stay
+    pictures: Pictures = NO_PICTURES
+    ablations: tuple[Ablation, ...] = ()
+    stop: tuple[str, ...] = ()  # strings before which the text ends
+    chat: bool = False  # the prompt is a user's message
+    system: str | None = None  # with chat
+    batch: BatchFiles | None = None  # many prompts in place of `prompt`
+
+    def __post_init__(self) -> None:
+        JobConfig.__post_init__(self)  # super() does not know a class with slots
+        check_count("-n/--n-predict", self.n_predict)
+        check_texts(self.stop, self.system, chat=self.chat)
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
+        check_ablations(self.strategy, self.ablations)
+        self._check_drafter()
+        self._check_synthetic()
+        self._check_batch()
+        if self.format not in FORMATS:
+            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
+
+    def _check_drafter(self) -> None:
+        if self.drafter not in DRAFTERS:
+            raise UserError(f"--drafter {self.drafter!r}: give one of {', '.join(DRAFTERS)}")
+        needs_model = self.drafter in ("model", "both")
+        if needs_model and not self.draft_model:
+            raise UserError(f"--drafter {self.drafter} needs a draft model: give one with -md")
+        if self.draft_model and not needs_model:
+            raise UserError(f"-md {self.draft_model}: --drafter {self.drafter} does not use it")
+        if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
+            raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
+
+    def _check_synthetic(self) -> None:
+        if self.synth_acceptance is None:
+            return
+        if self.draft_model:
+            raise UserError(f"-md {self.draft_model}: --synth-acceptance needs none: leave it out")
+        if self.verify:
+            raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
+
+    def _check_batch(self) -> None:
+        if self.batch is None:
+            return
+        if self.prompt != Prompt():
+            raise UserError("a prompt and --prompts were both given: give one of them")
+        if self.verify:
+            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
+        if self.batch.parallel > 1 and (self.emulate or self.synth_acceptance):
+            raise UserError(
+                f"--parallel {self.batch.parallel}: an emulated cluster and a synthetic text are "
+                "for one request at a time: leave --parallel out"
+            )
+        pictures = self.pictures
+        if pictures.trace or pictures.plot or pictures.live:
+            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+
+    @property
+    def uses_draft_model(self) -> bool:
+        """Whether the head's cores are a draft model's."""
+        return self.draft_model is not None and self.strategy != "iterative"
+
+    @property
+    def drafts(self) -> Sequence[DraftConfig]:
+        """How its request drafts."""
+        return [] if self.strategy == "iterative" else [self.draft]
+
+    @property
+    def n_texts(self) -> int:
+        """Those of a batch, and the one that ended last: another may begin like it."""
+        if self.batch is None or self.batch.parallel == 1:
+            return 1
+        return self.batch.parallel + 1
+
+    @classmethod
+    def from_json(cls, text: str) -> GenerateConfig:
+        """Inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        assert fields.pop("kind") == cls.kind
+        prompt = fields.pop("prompt")
+        file = None if prompt["file"] is None else Path(prompt["file"])
+        split = fields.pop("layer_split")
+        draft = DraftConfig(**fields.pop("draft"))
+        batch = fields.pop("batch")
+        return cls(
+            prompt=Prompt(text=prompt["text"], file=file),
+            sample=SampleParams(**fields.pop("sample")),
+            layer_split=None if split is None else tuple(split),
+            draft=draft,
+            draft_given=tuple(fields.pop("draft_given")),
+            pictures=Pictures.from_fields(fields.pop("pictures")),
+            ablations=tuple(fields.pop("ablations")),
+            stop=tuple(fields.pop("stop")),
+            batch=None if batch is None else BatchFiles.from_fields(batch),
+            **fields,
+        )
+
+
+def parse_format(text: str) -> OutputFormat:
+    """`text` or `json`; GenerateConfig refuses anything else."""
+    return cast("OutputFormat", text)
+
+
+def read_prompt(prompt: Prompt) -> str:
+    """The prompt's text. Files and stdin lose one final newline, as in llama.cpp's tools.
+
+    Raises UserError if it cannot be read, is not UTF-8, or nothing was given on a terminal.
+    """
+    if prompt.text is not None:
+        return _decode(prompt.text.encode(errors="surrogateescape"), "the prompt argument")
+    if prompt.file is not None:
+        return _read_file(prompt.file).removesuffix("\n")
+    return _read_stdin().removesuffix("\n")
+
+
+def _read_file(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the prompt file {str(file)!r}: {error.strerror}: check -f/--file"
+        ) from None
+    return _decode(data, f"the prompt file {str(file)!r}")
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise UserError("there is no prompt and no stdin: give a PROMPT argument or -f FILE")
+    if sys.stdin.isatty():
+        raise UserError(
+            "there is no prompt: give it as an argument, with -f FILE, or through a pipe on stdin"
+        )
+    text = _decode(sys.stdin.buffer.read(), "the prompt on stdin")
+    if not text:
+        raise UserError("the prompt on stdin is empty: pipe a text, or give an argument or -f FILE")
+    return text
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source} is not UTF-8 text (byte {error.start}): convert it, for example with iconv"
+        ) from None
+
+
+def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
+    """UserError for stop strings and system texts that make no sense."""
+    for text in stop:
+        if not _decode(text.encode(errors="surrogateescape"), "--stop"):
+            raise UserError("--stop '': every text has it: give some characters")
+    if system is not None:
+        _decode(system.encode(errors="surrogateescape"), "--system")
+        if not chat:
+            raise UserError("--system: give --chat with it, or use pipeinfer chat")
