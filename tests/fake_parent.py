@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.launch import local
 from pipeinfer_cli.launch.environment import Launcher
 
@@ -14,4 +14,4 @@ if __name__ == "__main__":
         ranks=int(ranks),
         program=[sys.executable, str(Path(__file__).with_name("fake_rank.py")), *acts],
     )
-    sys.exit(cli.guard(lambda: local.spawn(job), verbose=False))
+    sys.exit(main.guard(lambda: local.spawn(job), verbose=False))

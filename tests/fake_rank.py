@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, signals
 
@@ -81,4 +81,4 @@ def run(place: Path) -> int:
 if __name__ == "__main__":
     folder = local_rank.folder()
     assert folder is not None
-    sys.exit(cli.run_rank(folder, lambda: run(folder)))
+    sys.exit(main.run_rank(folder, lambda: run(folder)))

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands.chat.interrupts import Interrupts
 from pipeinfer_cli.commands.chat.lines import open_lines, read_line
 from pipeinfer_cli.launch import environment, local, local_rank
@@ -52,7 +52,7 @@ def parent() -> int:
         program=[sys.executable, __file__, mpiexec, folder],
         read_line=read_line,
     )
-    return cli.guard(lambda: local.spawn(job), verbose=False)
+    return main.guard(lambda: local.spawn(job), verbose=False)
 
 
 if __name__ == "__main__":
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     folder = local_rank.folder()
     if folder is None:
         sys.exit(parent())
-    sys.exit(cli.run_rank(folder, lambda: rank(folder)))
+    sys.exit(main.run_rank(folder, lambda: rank(folder)))

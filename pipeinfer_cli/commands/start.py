@@ -30,7 +30,7 @@ START_S = 60.0  # Python and MPI get at least this long to start, on busy machin
 # folder: `-m` would take a source tree lying there for the installed package.
 RANK_PROGRAM = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from pipeinfer_cli.cli import main; sys.exit(main())"
+    "from pipeinfer_cli.cli.main import main; sys.exit(main())"
 )
 
 

@@ -150,9 +150,9 @@ def test_not_from_a_shard_and_not_over_another_file(model, tmp_path):
 def test_a_full_disk(model, tmp_path):
     """llama.cpp does not notice it; we do."""
     program = (
-        "import resource, sys; from pipeinfer_cli import cli\n"
+        "import resource, sys; from pipeinfer_cli.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "sys.exit(main.main(sys.argv[1:]))"
     )
     args = ["models", "derive", str(model), "--type", "F32", "-o", str(tmp_path / "no.gguf")]
     done = subprocess.run(

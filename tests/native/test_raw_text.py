@@ -4,7 +4,7 @@ import gguf
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.models import show
 from random_gguf import copy_field, is_writers_own, write
 
@@ -28,7 +28,7 @@ def test_errors_about_a_gguf_reach_no_terminal_raw(tmp_path, capsys):
         writer = gguf.GGUFWriter(path, arch)
         writer.add_block_count(2)
         write(writer)
-        assert cli.main(["models", "show", str(path)]) == 2
+        assert main.main(["models", "show", str(path)]) == 2
         err = capsys.readouterr().err
         assert not [each for each in err if not each.isprintable() and each != "\n"]
 

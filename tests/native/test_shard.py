@@ -262,7 +262,7 @@ def test_too_little_room(model, tmp_path, monkeypatch):
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path
-from pipeinfer_cli import cli; from pipeinfer_cli.models import make_shards
+from pipeinfer_cli.cli import main; from pipeinfer_cli.models import make_shards
 model, folder, how = sys.argv[1:]
 if how == "full":  # as a full disk: a write ends with an error
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -275,7 +275,7 @@ if how == "slow":
                 time.sleep(60)
             yield chunk
     make_shards._chunks = slow
-sys.exit(cli.main(["shard", model, "--stages", "2", "-o", folder]))
+sys.exit(main.main(["shard", model, "--stages", "2", "-o", folder]))
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands.bench import prompts, record, rows
 from pipeinfer_cli.commands.bench.config import FORMATS, BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
@@ -141,7 +141,7 @@ def test_a_group_survives_its_way_to_another_process() -> None:
 def test_bad_input_is_one_line_before_anything_starts(
     args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bench", *args]) == 2
+    assert main.main(["bench", *args]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("pipeinfer: error: ")
@@ -507,7 +507,7 @@ def test_under_a_launcher_an_error_of_rank_0_ends_all_ranks(
     world, started = environment.World(launcher="srun", rank=0, size=2), []
     monkeypatch.setattr(environment, "detect", lambda _: world)
     monkeypatch.setattr(mpi, "start", lambda: started.append(True))
-    assert cli.main(["bench", "-m", "m", *options]) == 2
+    assert main.main(["bench", "-m", "m", *options]) == 2
     assert said in capsys.readouterr().err
     assert bool(started) == is_started
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.cluster.acceptance import RecordedLuck
 from pipeinfer_cli.commands.bench import plots
 from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
@@ -146,7 +146,7 @@ PLOT_RATES = ("--plot", "x.svg", "--plot-x", "synth_acceptance")
     ],
 )
 def test_bad_options(args, said, capsys) -> None:
-    assert cli.main(["bench", "-m", "m", *args]) == 2
+    assert main.main(["bench", "-m", "m", *args]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

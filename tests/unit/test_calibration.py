@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.cluster import calibration as entries
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
@@ -445,7 +445,7 @@ def test_a_job_for_each_pipeline() -> None:
     ],
 )
 def test_bad_options(args, said, capsys) -> None:
-    assert cli.main(["bench", "-m", "m", *args]) == 2
+    assert main.main(["bench", "-m", "m", *args]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from pipeinfer_cli.checks import MAX_COUNT
-from pipeinfer_cli.cli import main
+from pipeinfer_cli.cli.main import main
 from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.chat import work
 from pipeinfer_cli.commands.chat.config import ChatConfig

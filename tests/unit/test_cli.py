@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from pipeinfer_cli import application, cli
+from pipeinfer_cli.cli import application, main
 from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
@@ -64,7 +64,7 @@ def test_one_rank_runs_in_this_process(
     options = ["--ranks", "1", "-n", "5", "-c", "99", "-t", "2", "--ignore-eos", "--stats"]
     more = ["--format", "json", "-v", "--timeout", "1.5", "--layer-split", "3"]
     sample = ["--temp", "0.8", "--top-k", "9", "--top-p", "0.5", "--min-p", "0.1", "--seed", "3"]
-    assert cli.main(["generate", "-m", model, *options, *more, *sample, "hi"]) == 0
+    assert main.main(["generate", "-m", model, *options, *more, *sample, "hi"]) == 0
     expected = GenerateConfig(
         model=model,
         prompt=Prompt(text="hi"),
@@ -84,7 +84,7 @@ def test_one_rank_runs_in_this_process(
 
 
 def test_a_plan_needs_no_prompt(session: list[tuple[GenerateConfig, object]], model: str) -> None:
-    assert cli.main(["generate", "-m", model, "--plan", "--ranks", "1", "-t", "3"]) == 0
+    assert main.main(["generate", "-m", model, "--plan", "--ranks", "1", "-t", "3"]) == 0
     ((config, _),) = session
     assert (config.plan_only, config.threads, config.prompt) == (True, 3, Prompt())
 
@@ -92,7 +92,7 @@ def test_a_plan_needs_no_prompt(session: list[tuple[GenerateConfig, object]], mo
 def test_prompts_that_look_like_options(
     session: list[tuple[GenerateConfig, object]], model: str
 ) -> None:
-    assert cli.main(["generate", "-m", model, "--ranks", "1", "--", "-n"]) == 0
+    assert main.main(["generate", "-m", model, "--ranks", "1", "--", "-n"]) == 0
     assert session[0][0].prompt.text == "-n"
 
 
@@ -103,7 +103,7 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
     monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
     monkeypatch.setattr(start, "check_ranks", lambda model, ranks: None)
-    assert cli.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
+    assert main.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
     config = GenerateConfig.from_json(jobs[0].files[start.CONFIG_FILE])
     assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
     assert ":" not in jobs[0].program  # launchers would take it for their own
@@ -112,7 +112,7 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_list_of_threads_says_how_many_ranks(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[GenerateConfig] = []
     monkeypatch.setattr(start, "alone", lambda config: started.append(config) or 0)
-    assert cli.main(["generate", "-m", model, "-t", "2,1,1", "hi"]) == 0
+    assert main.main(["generate", "-m", model, "-t", "2,1,1", "hi"]) == 0
     assert (started[0].ranks, started[0].threads) == (3, (2, 1, 1))
 
 
@@ -122,9 +122,9 @@ def test_a_job_of_several_tasks_that_runs_alone_is_told(
     monkeypatch.setattr(start, "alone", lambda config: 0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    assert cli.main(["generate", "-m", model, "--ranks", "4", "hi"]) == 0
+    assert main.main(["generate", "-m", model, "--ranks", "4", "hi"]) == 0
     assert capsys.readouterr().err == ""
-    assert cli.main(["generate", "-m", model, "hi"]) == 0
+    assert main.main(["generate", "-m", model, "hi"]) == 0
     assert "4 tasks" in capsys.readouterr().err
 
 
@@ -140,7 +140,7 @@ def test_under_a_launcher_rank_0_resolves_later(
     monkeypatch.setattr(pipeinfer_cli.launch, "mpi", mpi, raising=False)
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
-    assert cli.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
+    assert main.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
     assert session == [
         (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
     ]
@@ -151,15 +151,15 @@ def test_ranks_must_be_those_of_the_launcher(
 ) -> None:
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
-    assert cli.main(["generate", "-m", "m", "--ranks", "3", "hi"]) == 2
+    assert main.main(["generate", "-m", "m", "--ranks", "3", "hi"]) == 2
     assert "--ranks 3, but a PMI launcher started 2" in capsys.readouterr().err
 
 
 def test_only_rank_0_of_a_launcher_speaks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(cli, "SILENT_RANK_WAIT_S", 0.0)
+    monkeypatch.setattr(main, "SILENT_RANK_WAIT_S", 0.0)
     monkeypatch.setenv("PMI_RANK", "1")
     monkeypatch.setenv("PMI_SIZE", "2")
-    assert cli.main(["generate", "-m", "m", "-n", "0", "hi"]) == 2
+    assert main.main(["generate", "-m", "m", "-n", "0", "hi"]) == 2
     assert capsys.readouterr().err == ""
 
 
@@ -170,7 +170,7 @@ def test_signals_while_an_error_is_said_change_nothing(capsys: Capture) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             return "bad"
 
-    assert cli.guard(_raise(SlowError()), verbose=False) == 2
+    assert main.guard(_raise(SlowError()), verbose=False) == 2
     assert capsys.readouterr().err == "pipeinfer: error: bad\n"
 
 
@@ -205,7 +205,7 @@ def test_signals_while_an_error_is_said_change_nothing(capsys: Capture) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], said: str, capsys: Capture) -> None:
-    assert cli.main(args) == 2
+    assert main.main(args) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("pipeinfer: error: ")
@@ -235,16 +235,16 @@ def _raise(error: BaseException) -> Callable[[], int]:
 def test_errors_become_exit_codes(
     error: BaseException, code: int, said: str, capsys: Capture
 ) -> None:
-    assert cli.guard(_raise(error), verbose=False) == code
+    assert main.guard(_raise(error), verbose=False) == code
     err = capsys.readouterr().err
     assert err.startswith(f"pipeinfer: error: {said}")
     assert err.count("\n") == 1
 
 
 def test_verbose_shows_where_only_what_was_unexpected(capsys: Capture) -> None:
-    cli.guard(_raise(KeyError("x")), verbose=True)
+    main.guard(_raise(KeyError("x")), verbose=True)
     assert "Traceback" in capsys.readouterr().err
-    cli.guard(_raise(UserError("x")), verbose=True)
+    main.guard(_raise(UserError("x")), verbose=True)
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -253,7 +253,7 @@ def test_ctrl_c_in_one_process(
 ) -> None:
     run_session = _raise(KeyboardInterrupt())
     monkeypatch.setattr(sys.modules["pipeinfer_cli.commands.jobs"], "run", lambda *_: run_session())
-    assert cli.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
+    assert main.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
     assert capsys.readouterr().err == "pipeinfer: error: interrupted by SIGINT\n"
 
 
@@ -278,7 +278,9 @@ def test_a_closed_stdout_is_quiet() -> None:
 
 
 def test_help_is_plain_and_light() -> None:
-    code = "import sys; from pipeinfer_cli import cli; cli.main(['--help']); print(*sys.modules)"
+    code = (
+        "import sys; from pipeinfer_cli.cli import main; main.main(['--help']); print(*sys.modules)"
+    )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True)
     *help_lines, loaded = done.stdout.splitlines()
@@ -296,7 +298,7 @@ def test_summaries_are_those_of_the_commands(name: str) -> None:
 
 
 def test_models_list_is_light() -> None:
-    code = "import sys; from pipeinfer_cli import cli; cli.main(['models', 'list'])"
+    code = "import sys; from pipeinfer_cli.cli import main; main.main(['models', 'list'])"
     code += "; print(*sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True)

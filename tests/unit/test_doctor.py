@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeinfer_cli import doctor
-from pipeinfer_cli.doctor import Check
+from pipeinfer_cli.cli import doctor
+from pipeinfer_cli.cli.doctor import Check
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve

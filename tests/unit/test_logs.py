@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from pipeinfer_cli import cli, files, log
+from pipeinfer_cli import files, log
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.printable import printable
@@ -57,9 +58,9 @@ def test_failures_are_logged_with_their_traceback(tmp_path, capsys):
     def fail(error):
         raise error
 
-    assert cli.guard(lambda: fail(ValueError("odd")), verbose=False) == 1
-    assert cli.guard(lambda: fail(RunError("rank 2 is gone")), verbose=False) == 1
-    assert cli.guard(lambda: fail(Interrupted(15)), verbose=False) == 143
+    assert main.guard(lambda: fail(ValueError("odd")), verbose=False) == 1
+    assert main.guard(lambda: fail(RunError("rank 2 is gone")), verbose=False) == 1
+    assert main.guard(lambda: fail(Interrupted(15)), verbose=False) == 143
     text = (tmp_path / "log").read_text()
     assert "ERROR unexpected ValueError: odd" in text
     assert "raise error\nValueError: odd" in text
@@ -126,5 +127,5 @@ def test_errors_are_printable(capsys):
     def fail():
         raise RunError("the name is \x1b[31mred\u202e")
 
-    assert cli.guard(fail, verbose=False) == 1
+    assert main.guard(fail, verbose=False) == 1
     assert capsys.readouterr().err == "pipeinfer: error: the name is \\x1b[31mred\\u202e\n"

@@ -218,9 +218,10 @@ def test_a_cache_that_cannot_be_written(
 
 
 PULL = (
-    "import sys; from pathlib import Path; from pipeinfer_cli import cli; from pipeinfer_cli.models import catalogue; "
+    "import sys; from pathlib import Path; from pipeinfer_cli.cli import main; "
+    "from pipeinfer_cli.models import catalogue; "
     "catalogue.shipped_file = lambda: Path(sys.argv[1]); "
-    "sys.exit(cli.main(['models', 'pull', 'tiny']))"
+    "sys.exit(main.main(['models', 'pull', 'tiny']))"
 )
 
 

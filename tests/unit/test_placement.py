@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pipeinfer_cli.cli.options import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.models.layer_split import LayerRange
-from pipeinfer_cli.options import integers
 from pipeinfer_cli.runtime import placement
 
 MODEL = ModelInfo(

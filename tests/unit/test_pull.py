@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands import start as job_start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
@@ -341,7 +341,7 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> GenerateConfig:
     """What the command line makes of it, after a way through JSON."""
     seen: list[GenerateConfig] = []
     monkeypatch.setattr(job_start, "generate", lambda config: seen.append(config) or 0)
-    assert cli.main(command.split()) == 0
+    assert main.main(command.split()) == 0
     return type(seen[0]).from_json(seen[0].to_json())
 
 

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import local
 from pipeinfer_cli.launch.environment import Launcher
@@ -62,7 +62,7 @@ def test_names_on_the_hub_stay_in_its_cache(file):
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd"])
 def test_pull_refuses_a_path(name, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path))
-    assert cli.main(["models", "pull", name]) == 2
+    assert main.main(["models", "pull", name]) == 2
     assert "no model name" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

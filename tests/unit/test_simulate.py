@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from pipeinfer_cli import cli
+from pipeinfer_cli.cli import main
 
 FAST = ("simulate", "-n", "40", "--draft-max", "1,3")
 
 
 def records(capsys, *options):
-    assert cli.main([*FAST, "-o", "json", *options]) == 0
+    assert main.main([*FAST, "-o", "json", *options]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -116,13 +116,13 @@ def test_same_seed_same_output(capsys) -> None:
 
 
 def test_table_and_csv(capsys) -> None:
-    assert cli.main([*FAST, "--acceptance", "0.5"]) == 0
+    assert main.main([*FAST, "--acceptance", "0.5"]) == 0
     lines = capsys.readouterr().out.splitlines()
     tables = [line for line in lines if line.startswith("|")]
     assert len(tables) == (2 + 1) + (2 + 5)
     assert "oracle drafter" in tables[0]
     assert "| pipeinfer" in tables[-1]
-    assert cli.main([*FAST, "--acceptance", "0.5", "-o", "csv"]) == 0
+    assert main.main([*FAST, "--acceptance", "0.5", "-o", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["draft_max"] for row in rows] == ["0", "1", "3", "1", "3"]
 
@@ -154,7 +154,7 @@ def test_table_and_csv(capsys) -> None:
     ],
 )
 def test_bad_options(capsys, options, message) -> None:
-    assert cli.main([*FAST, *options]) == 2
+    assert main.main([*FAST, *options]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err

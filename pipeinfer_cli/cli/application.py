@@ -26,22 +26,20 @@ class Command:
 
     def load(self) -> Any:
         """Imports the module that defines it."""
-        return getattr(import_module(f"pipeinfer_cli.{self.module}"), self.attribute)
+        return getattr(import_module(f"pipeinfer_cli.cli.{self.module}"), self.attribute)
 
 
 COMMANDS = {
-    "generate": Command("cli_generate", "generate", "Generate text."),
-    "chat": Command("cli_chat", "chat", "Talk with the model: a message per line."),
+    "generate": Command("generate", "generate", "Generate text."),
+    "chat": Command("chat", "chat", "Talk with the model: a message per line."),
     "bench": Command(
-        "cli_bench",
+        "bench",
         "bench",
         "Compare strategies: every variant in turn, on every prompt, through the same pipeline.",
     ),
-    "simulate": Command(
-        "cli_simulate", "simulate", "Predict the speed of strategies on a cluster."
-    ),
+    "simulate": Command("simulate", "simulate", "Predict the speed of strategies on a cluster."),
     "shard": Command(
-        "model_commands",
+        "models",
         "shard",
         "Cut a GGUF into one file per stage, for nodes without shared storage.",
     ),
@@ -51,7 +49,7 @@ COMMANDS = {
         "Check what is installed and how it fits; exit code 1 if generation cannot work.",
     ),
     "models": Command(
-        "model_commands",
+        "models",
         "models_app",
         "Models: list, fetch and find named ones, look into GGUFs, derive others.",
     ),

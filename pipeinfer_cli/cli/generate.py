@@ -11,17 +11,15 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeinfer_cli import options
-from pipeinfer_cli.batch import options as batch_options
-from pipeinfer_cli.chat import options as chat_options
+from pipeinfer_cli.cli import batch_options, options
+from pipeinfer_cli.cli import trace_options as picture_options
+from pipeinfer_cli.cli.emulation_options import EmulateOption, SynthAcceptanceOption
+from pipeinfer_cli.cli.options import integer, number
 from pipeinfer_cli.commands import generate_config
-from pipeinfer_cli.emulation.flags import EmulateOption, SynthAcceptanceOption
-from pipeinfer_cli.options import integer, number
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.policy import ABLATIONS, DraftConfig, DrafterKind, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
-from pipeinfer_cli.trace import options as picture_options
 from pipeinfer_cli.trace.config import Pictures
 
 
@@ -113,9 +111,9 @@ def generate(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")
     ] = False,
-    stop: chat_options.Stop = None,
-    chat: chat_options.Chat = False,
-    system: chat_options.System = None,
+    stop: options.Stop = None,
+    chat: options.Chat = False,
+    system: options.System = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
     verify: Annotated[
         bool,

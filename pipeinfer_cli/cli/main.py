@@ -63,14 +63,14 @@ def _resume(args: list[str]) -> str:
     """How the user can go on with an interrupted command; empty if nothing of it is kept."""
     if args[:1] != ["generate"]:
         return ""
-    from pipeinfer_cli.batch.options import asks_for_file
+    from pipeinfer_cli.cli.batch_options import asks_for_file
     from pipeinfer_cli.commands.batch.config import RESUME
 
     return RESUME if asks_for_file(args) else ""
 
 
 def _command(args: list[str]) -> int:
-    from pipeinfer_cli import application  # not on the ranks that `spawn` starts
+    from pipeinfer_cli.cli import application  # not on the ranks that `spawn` starts
 
     try:
         action = application.run(args)

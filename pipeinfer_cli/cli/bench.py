@@ -9,10 +9,10 @@ from typing import Annotated, cast
 
 import typer
 
+from pipeinfer_cli.cli.options import integer, integer_or_auto, number, one, several, words
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
 from pipeinfer_cli.commands.bench.outputs import Extras
-from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.options import integer, integer_or_auto, number, one, several, words
+from pipeinfer_cli.cli.options import integer, integer_or_auto, number, one, several, words
 
 
 def simulate(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pipeinfer_cli.cli.options import integer
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.options import integer
 
 DEFAULT_PARALLEL = 1
 

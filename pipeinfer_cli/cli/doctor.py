@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeinfer_cli import console, doctor_cluster
+from pipeinfer_cli import console
+from pipeinfer_cli.cli import doctor_cluster
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment

@@ -9,6 +9,19 @@ import typer
 
 from pipeinfer_cli.errors import UserError
 
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The prompt is a user's message, in the model's chat template."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
+]
+
 T = TypeVar("T")
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipeinfer_cli.cli.options import integer
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.options import integer
 from pipeinfer_cli.runtime import config as cfg
 
 Action = Callable[[], int]

@@ -1,4 +1,4 @@
-"""The command line's options for conversations, and the command `chat`."""
+"""The command `pipeinfer chat`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.cli.generate import generate
+from pipeinfer_cli.cli.options import integer
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import greet
-from pipeinfer_cli.options import integer
 
-Chat = Annotated[
-    bool,
-    typer.Option("--chat", help="The prompt is a user's message, in the model's chat template."),
-]
-System = Annotated[
-    str | None,
-    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
-]
 AnswerTokens = Annotated[
     int,
     typer.Option(
@@ -87,3 +76,6 @@ def _run(config: ChatConfig) -> int:
 
     greet()
     return generate(config)
+
+
+chat = command(generate)

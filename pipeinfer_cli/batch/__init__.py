@@ -1,1 +1,0 @@
-"""Many prompts through one pipeline: `pipeinfer generate --prompts`."""

@@ -1,1 +1,0 @@
-"""Conversations: the GGUF's chat template, several turns, lines from people and from pipes."""

@@ -1,1 +1,0 @@
-"""Clusters that are not there: profiles of them, emulated on real ranks or simulated."""
