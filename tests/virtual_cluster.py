@@ -9,7 +9,7 @@ from itertools import count, islice
 
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
 from pipeinfer_cli.trace.recorder import Recorder
@@ -55,10 +55,10 @@ class VirtualCluster:
 
     def arrive(self, stage, run, times):
         if stage == self.n_stages:
-            is_cancelled = any(time.fate is not Fate.COMPLETED for time in times)
+            is_cancelled = any(time.fate is not RunStatus.COMPLETED for time in times)
             # what follows a wrong token is nobody's business: the position in any case
             rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-            fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+            fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
             result = Result(
                 run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=tuple(times), in_bytes=64
             )
@@ -75,14 +75,14 @@ class VirtualCluster:
         is_skipped = run.run_id in self.cancelled
         needed_us = 0 if is_skipped else self.stage_us + self.token_us * len(run.tokens)
         self.current[stage] = (run, times, arrived_us, self.now_us, is_skipped)
-        self.after(needed_us, self.end, stage, run.run_id, Fate.COMPLETED)
+        self.after(needed_us, self.end, stage, run.run_id, RunStatus.COMPLETED)
 
     def end(self, stage, run_id, fate):
         if self.current[stage] is None or self.current[stage][0].run_id != run_id:
             return  # aborted meanwhile
         run, times, arrived_us, began_us, is_skipped = self.current[stage]
         self.current[stage] = None
-        fate = Fate.CANCELLED if is_skipped else fate
+        fate = RunStatus.CANCELLED if is_skipped else fate
         done = StageTime(
             stage, fate, began_us, began_us - arrived_us, self.now_us - began_us, in_bytes=4096
         )
@@ -93,7 +93,7 @@ class VirtualCluster:
         self.cancelled |= run_ids
         for stage, current in enumerate(self.current):
             if current is not None and current[0].run_id in run_ids and not current[4]:
-                self.end(stage, current[0].run_id, Fate.ABORTED)
+                self.end(stage, current[0].run_id, RunStatus.ABORTED)
 
     # token_stream.Drafts
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.interfaces import Candidate
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 _MASK = (1 << 64) - 1
 _SALT_TOKEN, _SALT_RANK, _SALT_SURE = 1, 2, 3
@@ -188,7 +188,7 @@ class SyntheticText:
 
     def with_verdicts(self, result: Result, run: Run) -> Result:
         """The result of this run, as if the target had written this text."""
-        if result.fate is not Fate.COMPLETED:
+        if result.fate is not RunStatus.COMPLETED:
             return result
         rows = tuple(self.token(each.position + 1) for each in run.tokens if each.want)
         return replace(result, rows=rows)

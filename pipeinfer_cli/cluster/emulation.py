@@ -14,7 +14,7 @@ from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter, Pipeline
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 
 def load_profile(
@@ -175,7 +175,7 @@ class SyntheticPipeline:
         if result is None:
             return None
         run = self._runs.pop(result.run_id)
-        if result.fate is Fate.COMPLETED:
+        if result.fate is RunStatus.COMPLETED:
             self._note_decided(run)
         return self._text.with_verdicts(result, run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.runs import Result, RunStatus
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Lateness:
     def count(self, result: Result) -> None:
         """Takes note of a run's times."""
         for part in result.times:
-            self.n_computed += part.fate is Fate.COMPLETED
+            self.n_computed += part.fate is RunStatus.COMPLETED
             if part.late_us > 0:
                 self.n_late[part.stage] = self.n_late.get(part.stage, 0) + 1
                 self.worst_us[part.stage] = max(self.worst_us.get(part.stage, 0), part.late_us)

@@ -14,8 +14,8 @@ from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.auto import Gate
-from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure, ratio
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure, ratio
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DEFAULT_STRATEGIES,
@@ -239,7 +239,7 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
     simulation, counters = _run(cluster, variant, config)
     profile, draft = cluster.profile, variant.draft
     now_s = simulation.clock.now_s
-    setting = Setting(
+    setting = RequestInfo(
         strategy=variant.name,
         n_ranks=profile.n_stages + 1,
         n_stages=profile.n_stages,
@@ -292,7 +292,7 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
         text,
         n_prompt=config.n_prompt,
         head_us=config.head_us,
-        gate=Gate() if variant.strategy == "auto" else None,
+        auto=AutoSpeculation() if variant.strategy == "auto" else None,
     )
     simulation.run(config.n_predict)
     return simulation, scheduler.counters

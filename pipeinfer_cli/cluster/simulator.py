@@ -15,9 +15,9 @@ from functools import partial
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.pipeline_model import SimulatedPipeline, Trajectory
 from pipeinfer_cli.cluster.profile import Profile
-from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run, StageTime
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
@@ -121,7 +121,7 @@ class Simulation:
         *,
         n_prompt: int,
         head_us: float = HEAD_US,
-        gate: Gate | None = None,
+        auto: AutoSpeculation | None = None,
     ) -> None:
         self.token_times_s: list[float] = []
         self.n_cancels = 0  # messages to all stages
@@ -135,9 +135,9 @@ class Simulation:
         self._drafter = drafter
         self._profile = profile
         self._scheduler = scheduler
-        self._gate = gate
-        if gate is not None:
-            scheduler.set_speculating(gate.is_open)
+        self._auto = auto
+        if auto is not None:
+            scheduler.set_speculating(auto.is_open)
         self._text = text
         self._times_by_size: dict[int, tuple[StageTime, ...]] = {}
         self._head_s = head_us * 1e-6
@@ -168,7 +168,7 @@ class Simulation:
         result = Result(
             run_id=trajectory.run.run_id,
             epoch=trajectory.run.epoch,
-            fate=Fate.CANCELLED if is_cancelled else Fate.COMPLETED,
+            fate=RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED,
             rows=(),
             times=_given_up_times(trajectory) if is_cancelled else self._times(trajectory.run),
         )
@@ -201,8 +201,8 @@ class Simulation:
             decided = self._scheduler.on_result(self._results.popleft())
             self.token_times_s += [self.clock.now_s] * len(decided)
             self._drafter.n_decided += len(decided)
-            if self._gate is not None and decided:
-                self._gate.decide(self._scheduler, len(decided), self.clock.now_s)
+            if self._auto is not None and decided:
+                self._auto.decide(self._scheduler, len(decided), self.clock.now_s)
         while self._drafted:
             self._scheduler.on_draft(self._drafted.popleft())
         self._submit()
@@ -226,13 +226,13 @@ class Simulation:
 
 def _completed_times(profile: Profile, n_tokens: int) -> tuple[StageTime, ...]:
     return tuple(
-        StageTime(index, Fate.COMPLETED, 0, 0, round(1000 * stage.ms(n_tokens)))
+        StageTime(index, RunStatus.COMPLETED, 0, 0, round(1000 * stage.ms(n_tokens)))
         for index, stage in enumerate(profile.stages)
     )
 
 
 def _given_up_times(trajectory: Trajectory) -> tuple[StageTime, ...]:
     """The stages' times as those of one stage: nobody needs more of a run that was given up."""
-    fate = Fate.ABORTED if trajectory.is_aborted else Fate.CANCELLED
+    fate = RunStatus.ABORTED if trajectory.is_aborted else RunStatus.CANCELLED
     compute_us = round(1e6 * float((trajectory.end_s - trajectory.start_s).sum()))
     return (StageTime(0, fate, 0, 0, compute_us),)

@@ -19,7 +19,7 @@ from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, STOPPED, TIME
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, exit_code_of
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run, SampleParams, StageTime
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, SampleParams, StageTime
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -136,12 +136,12 @@ class Engine:
         return Result(
             run_id=native.run_id,
             epoch=native.epoch,
-            fate=Fate(native.fate),
+            fate=RunStatus(native.fate),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(
                 StageTime(
                     t.stage,
-                    Fate(t.fate),
+                    RunStatus(t.fate),
                     t.start_us,
                     t.wait_us,
                     t.compute_us,

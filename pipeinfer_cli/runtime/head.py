@@ -29,11 +29,11 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import Many
-from pipeinfer_cli.scheduler.auto import Gate
-from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
-from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool
-from pipeinfer_cli.scheduler.metrics import Counters, Setting, Stats, measure
+from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
+from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     N_BATCH,
@@ -83,7 +83,7 @@ class Running:
 
     tokens: TokenStream
     counters: Counters
-    setting: Setting
+    setting: RequestInfo
 
     def measure(self, start_s: float, times_s: Sequence[float]) -> Stats:
         """The text is long enough: what it has cost. See metrics.measure."""
@@ -112,9 +112,9 @@ class Head:
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
 
-    def setting(self, request: Request, *, n_reused: int = 0) -> Setting:
+    def setting(self, request: Request, *, n_reused: int = 0) -> RequestInfo:
         """What the stats say of a request besides its measurements."""
-        return Setting(
+        return RequestInfo(
             strategy=request.strategy if request.speculates else "iterative",
             n_ranks=len(self._plan.layers),
             n_stages=self._plan.n_stages,
@@ -147,7 +147,7 @@ class Head:
                 scheduler,
                 timeout_s=self._timeout_s,
                 drafts=thread,
-                gate=Gate() if strategy == "auto" else None,
+                auto=AutoSpeculation() if strategy == "auto" else None,
                 observer=watch.observer if watch is not None else None,
                 asked=self._asked,
             )
@@ -163,7 +163,7 @@ class Head:
         """
         self._end_last(may_keep=False)
         n_stages = self._plan.n_stages
-        crowd: Crowd[Any] = Crowd(
+        batcher: Batcher[Any] = Batcher(
             self._pool,
             n_stages=n_stages,
             depth=Policy.depth_of(n_stages, self._plan.prior(None)),
@@ -172,10 +172,10 @@ class Head:
         )
         many = Many(
             self._engine,
-            crowd,
+            batcher,
             timeout_s=self._timeout_s,
             nudge=self._engine.nudge,
-            gate=Gate() if strategy == "auto" else None,
+            auto=AutoSpeculation() if strategy == "auto" else None,
         )
         with closing(many):
             yield many
@@ -209,7 +209,7 @@ class Head:
             sample=request.sample,
         )
 
-    def _end_last(self, *, may_keep: bool) -> Kept | None:
+    def _end_last(self, *, may_keep: bool) -> CachedPrefix | None:
         """The request before is over; the cells of its text stay if they may be of use."""
         if self._last is None:
             return None

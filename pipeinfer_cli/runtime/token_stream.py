@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, RunError
 from pipeinfer_cli.runtime.answer import Answer, Growing
-from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
 from pipeinfer_cli.scheduler.runs import Result
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -83,7 +83,7 @@ class TokenStream:
         *,
         timeout_s: float,
         drafts: Drafts | None = None,
-        gate: Gate | None = None,
+        auto: AutoSpeculation | None = None,
         observer: Observer | None = None,
         asked: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -92,18 +92,18 @@ class TokenStream:
         self._scheduler = scheduler
         self._waiting = Waiting(pipeline, timeout_s)
         self._drafts: Drafts = drafts or NoDrafts()
-        self._gate = gate
+        self._auto = auto
         self._observer = observer
-        if gate is not None:
-            scheduler.set_speculating(gate.is_open)
+        if auto is not None:
+            scheduler.set_speculating(auto.is_open)
 
     def __iter__(self) -> Iterator[int]:
         while not self._asked():
             self._submit()
             if (result := self._wait_for_result()) is not None:
                 tokens = self._take(result)
-                if self._gate is not None and tokens:
-                    self._gate.decide(self._scheduler, len(tokens), time.monotonic())
+                if self._auto is not None and tokens:
+                    self._auto.decide(self._scheduler, len(tokens), time.monotonic())
                 yield from tokens
             for draft in self._drafts.take():
                 self._scheduler.on_draft(draft)

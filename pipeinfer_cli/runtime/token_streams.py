@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.token_stream import Waiting
-from pipeinfer_cli.scheduler.auto import Gate
-from pipeinfer_cli.scheduler.batcher import Crowd, Member
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.batcher import ActiveRequest, Batcher
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -23,7 +23,7 @@ DrafterMaker = Callable[[int], Drafter | None]
 class _Served(Generic[Key]):
     """A request, and what the head has for it."""
 
-    member: Member[Key]
+    member: ActiveRequest[Key]
     make_drafter: DrafterMaker
     slot: int | None = None
     drafts: DraftThread | None = None
@@ -39,46 +39,46 @@ class Many(Generic[Key]):
     def __init__(
         self,
         pipeline: Pipeline,
-        crowd: Crowd[Key],
+        batcher: Batcher[Key],
         *,
         timeout_s: float,
         nudge: Callable[[], None],
-        gate: Gate | None = None,
+        auto: AutoSpeculation | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._crowd = crowd
+        self._batcher = batcher
         self._waiting = Waiting(pipeline, timeout_s)
         self._nudge = nudge
-        self._gate = gate  # for all requests together
+        self._auto = auto  # for all requests together
         self._served: dict[Key, _Served[Key]] = {}
 
     def begin(self, key: Key, scheduler: Scheduler, make_drafter: DrafterMaker) -> None:
         """A request joins; it has a key of its own."""
         assert key not in self._served
-        if self._gate is not None:
-            scheduler.set_speculating(self._gate.is_open)
-        self._served[key] = _Served(self._crowd.admit(key, scheduler), make_drafter)
+        if self._auto is not None:
+            scheduler.set_speculating(self._auto.is_open)
+        self._served[key] = _Served(self._batcher.admit(key, scheduler), make_drafter)
 
     def end(self, key: Key) -> None:
         """The request's text is long enough."""
         served = self._served.pop(key)
         if served.drafts is not None:
             served.drafts.close()
-        self._crowd.end(served.member)
+        self._batcher.end(served.member)
 
     def step(self) -> list[tuple[Key, list[int]]]:
         """Submits, and waits for one result at most: the tokens that it has decided, by request."""
         self._submit()
         decided = self._take()
-        if self._gate is not None and decided:
+        if self._auto is not None and decided:
             schedulers = [served.member.scheduler for served in self._served.values()]
-            self._gate.on_tokens(
+            self._auto.on_tokens(
                 sum(len(tokens) for _, tokens in decided),
                 time.monotonic(),
                 n_drafted=sum(each.n_drafted for each in schedulers),
             )
             for each in schedulers:
-                each.set_speculating(self._gate.is_open)
+                each.set_speculating(self._auto.is_open)
         for served in self._served.values():
             for draft in served.drafts.take() if served.drafts is not None else ():
                 served.member.scheduler.on_draft(draft)
@@ -88,24 +88,24 @@ class Many(Generic[Key]):
         """Ends all requests, and waits for what is in flight."""
         for key in list(self._served):
             self.end(key)
-        self._crowd.close()
+        self._batcher.close()
         self._submit()
-        while not self._crowd.is_idle:
+        while not self._batcher.is_idle:
             self._take()
 
     def _submit(self) -> None:
-        for run_first, run_last in self._crowd.take_cancels():
+        for run_first, run_last in self._batcher.take_cancels():
             self._pipeline.cancel(run_first, run_last)
-        for run in self._crowd.take_runs():
+        for run in self._batcher.take_runs():
             self._pipeline.submit(run)
-        for member in self._crowd.drafting:
+        for member in self._batcher.drafting:
             self._draft(self._served[member.key])
 
     def _take(self) -> list[tuple[Key, list[int]]]:
-        result = self._waiting.result(is_idle=self._crowd.is_idle)
+        result = self._waiting.result(is_idle=self._batcher.is_idle)
         if result is None:
             return []
-        return [(member.key, tokens) for member, tokens in self._crowd.on_result(result)]
+        return [(member.key, tokens) for member, tokens in self._batcher.on_result(result)]
 
     def _draft(self, served: _Served[Key]) -> None:
         scheduler = served.member.scheduler

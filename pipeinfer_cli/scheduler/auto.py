@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeinfer_cli.scheduler.run_size import MEMORY
+from pipeinfer_cli.scheduler.run_size import EWMA_DECAY
 
 ASSUMED_NOISE = 0.1  # of a token's time, before there is more than one window to tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateConfig:
+class AutoSpeculationConfig:
     """Lengths in tokens, unless another unit is given."""
 
     n_settle: int = 2  # after speculation has begun, until the pipeline is full
@@ -55,7 +55,7 @@ class Pace:
 
     def add(self, n_tokens: int, seconds: float) -> None:
         """One more window."""
-        self.fade(MEMORY)
+        self.fade(EWMA_DECAY)
         self._n_tokens += n_tokens
         self._seconds += seconds
         self._n_windows += 1
@@ -96,7 +96,7 @@ class _Phase(enum.Enum):
     HOLD = enum.auto()
 
 
-class Gate:
+class AutoSpeculation:
     """Opens and closes speculation: compares measured times per token, and keeps the better way.
 
     It begins with a few tokens without speculation, then speculates. Each way is tried again once
@@ -107,8 +107,8 @@ class Gate:
     It is told of decided tokens and of the time at which they were decided, and knows no clock.
     """
 
-    def __init__(self, config: GateConfig | None = None) -> None:
-        self._config = config or GateConfig()
+    def __init__(self, config: AutoSpeculationConfig | None = None) -> None:
+        self._config = config or AutoSpeculationConfig()
         self._paces = {False: Pace(), True: Pace()}  # without and with speculation
         self.is_open = False
         self._phase, self._n_left = _Phase.START, self._config.n_start

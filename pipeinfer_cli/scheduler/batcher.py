@@ -21,7 +21,7 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 from pipeinfer_cli.scheduler.in_flight import add_cancel
-from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool
+from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -29,7 +29,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
-class Member(Generic[Key]):
+class ActiveRequest(Generic[Key]):
     """A request of the crowd."""
 
     key: Key
@@ -41,11 +41,11 @@ class Member(Generic[Key]):
 class _Part(Generic[Key]):
     """What a run has of one member."""
 
-    member: Member[Key]
+    member: ActiveRequest[Key]
     run: Run  # as its scheduler has made it
 
 
-class Crowd(Generic[Key]):
+class Batcher(Generic[Key]):
     """Requests that share a pipeline; they come and go while it runs."""
 
     def __init__(
@@ -62,15 +62,17 @@ class Crowd(Generic[Key]):
         self._depth = depth
         self._n_batch = n_batch
         self._run_ids = run_ids  # of the pipeline
-        self._members: list[Member[Key]] = []  # in the order of admission
+        self._members: list[ActiveRequest[Key]] = []  # in the order of admission
         self._in_flight: dict[int, list[_Part[Key]]] = {}  # by run id, in the order of submission
         self._live: set[int] = set()  # of these, not given up
         self._decided: set[int] = set()  # of these, with decided tokens
-        self._drafted: dict[tuple[Member[Key], int], int] = {}  # run ids by those of schedulers
-        self._kept: Kept | None = None  # of the request that ended last
+        self._drafted: dict[
+            tuple[ActiveRequest[Key], int], int
+        ] = {}  # run ids by those of schedulers
+        self._kept: CachedPrefix | None = None  # of the request that ended last
 
     @property
-    def active(self) -> list[Member[Key]]:
+    def active(self) -> list[ActiveRequest[Key]]:
         """The requests whose text is not over, in the order of admission."""
         return [member for member in self._members if not member.is_over]
 
@@ -80,19 +82,19 @@ class Crowd(Generic[Key]):
         return not self._in_flight
 
     @property
-    def drafting(self) -> list[Member[Key]]:
+    def drafting(self) -> list[ActiveRequest[Key]]:
         """The requests that may draft now."""
         members = self.active
         is_full = len(members) >= max(2, self._n_stages)
         return [each for each in members if each.scheduler.policy.is_synchronous or not is_full]
 
-    def admit(self, key: Key, scheduler: Scheduler) -> Member[Key]:
+    def admit(self, key: Key, scheduler: Scheduler) -> ActiveRequest[Key]:
         """A request joins. Its scheduler has run ids of its own, and the pipeline's pool."""
-        member = Member(key, scheduler)
+        member = ActiveRequest(key, scheduler)
         self._members.append(member)
         return member
 
-    def end(self, member: Member[Key]) -> None:
+    def end(self, member: ActiveRequest[Key]) -> None:
         """The request's text is long enough: what is in flight for it is of no use."""
         member.is_over = True
         member.scheduler.finish()
@@ -134,7 +136,7 @@ class Crowd(Generic[Key]):
                 return replace(run, run_id=run_id)
         return None
 
-    def _decided_parts(self, members: Sequence[Member[Key]]) -> list[_Part[Key]]:
+    def _decided_parts(self, members: Sequence[ActiveRequest[Key]]) -> list[_Part[Key]]:
         """Decided tokens of several requests, for one run."""
         parts: list[_Part[Key]] = []
         n_left = self._n_batch
@@ -163,7 +165,7 @@ class Crowd(Generic[Key]):
             kv_ops=tuple(op for part in parts for op in part.run.kv_ops),
         )
 
-    def _share_prefix(self, member: Member[Key]) -> None:
+    def _share_prefix(self, member: ActiveRequest[Key]) -> None:
         """Before a prompt's first run: its beginning may be there, or on its way, already."""
         scheduler = member.scheduler
         if scheduler.has_begun or scheduler.n_reused:
@@ -176,7 +178,7 @@ class Crowd(Generic[Key]):
 
     # results
 
-    def on_result(self, result: Result) -> list[tuple[Member[Key], list[int]]]:
+    def on_result(self, result: Result) -> list[tuple[ActiveRequest[Key], list[int]]]:
         """The token ids that this result has decided, by request."""
         run_id = next(iter(self._in_flight))
         assert result.run_id == run_id, "results come in the order of submission"
@@ -192,7 +194,7 @@ class Crowd(Generic[Key]):
             self._forget(member)
         return decided
 
-    def _forget(self, member: Member[Key]) -> None:
+    def _forget(self, member: ActiveRequest[Key]) -> None:
         """A request that is over, and has nothing in flight, is no concern of ours any more."""
         if member.is_over and member.scheduler.is_idle:
             self._members.remove(member)

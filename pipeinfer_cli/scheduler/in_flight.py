@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.metrics import Counters
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 from pipeinfer_cli.scheduler.token_tree import Node, State
 
 
-class Cause(enum.Enum):
+class CancelReason(enum.Enum):
     """Why a run is given up."""
 
     INVALIDATED = enum.auto()  # it rests on a wrong token
@@ -20,7 +20,7 @@ class Cause(enum.Enum):
 
 
 @dataclass(slots=True)
-class InFlight:
+class InFlightRun:
     """A run that has no result yet."""
 
     run_id: int
@@ -29,13 +29,13 @@ class InFlight:
     is_live: bool = True  # still believed
 
 
-class Flight:
+class InFlightRuns:
     """Runs in the order of submission, which is that of their results."""
 
     def __init__(self, counters: Counters, *, no_cancel: bool) -> None:
         self._counters = counters
         self._no_cancel = no_cancel  # what is given up is computed to its end
-        self._runs: deque[InFlight] = deque()
+        self._runs: deque[InFlightRun] = deque()
         self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
         self.n_live = 0
 
@@ -44,19 +44,19 @@ class Flight:
         """True if no run is in flight."""
         return not self._runs
 
-    def launch(self, run: Run, nodes: Iterable[Node]) -> None:
+    def add(self, run: Run, nodes: Iterable[Node]) -> None:
         """The run is on its way."""
-        self._runs.append(InFlight(run.run_id, len(run.tokens), tuple(nodes)))
+        self._runs.append(InFlightRun(run.run_id, len(run.tokens), tuple(nodes)))
         self.n_live += 1
         self._counters.n_launched += 1
         self._counters.live_sum += self.n_live
 
-    def land(self, result: Result) -> InFlight:
+    def complete(self, result: Result) -> InFlightRun:
         """The run whose result this is; its nodes know now what the target says follows them."""
         run = self._runs.popleft()
         assert result.run_id == run.run_id, "results come in the order of submission"
         if run.is_live:
-            assert result.fate is Fate.COMPLETED, "a live run is never cancelled"
+            assert result.fate is RunStatus.COMPLETED, "a live run is never cancelled"
             self.n_live -= 1
             for node, row in zip(run.nodes, result.rows, strict=True):
                 node.next_token = row
@@ -68,7 +68,7 @@ class Flight:
         A run of several branches may be half dead. It is decoded, so that the cells before its
         dead half have to be there, too.
         """
-        wrong: list[InFlight] = []
+        wrong: list[InFlightRun] = []
         needed: set[Node | None] = set()
         for run in reversed(self._runs):
             is_dead = run.nodes and all(node.state is State.DEAD for node in run.nodes)
@@ -76,25 +76,25 @@ class Flight:
                 wrong.append(run)
             elif run.is_live:
                 needed.update(node.parent for node in run.nodes)
-        self._give_up(wrong, Cause.INVALIDATED)
+        self._give_up(wrong, CancelReason.INVALIDATED)
 
     def give_up_all(self) -> None:
         """Gives up everything."""
-        self._give_up(reversed(self._runs), Cause.SUPERFLUOUS)
+        self._give_up(reversed(self._runs), CancelReason.SUPERFLUOUS)
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
         cancels, self._cancels = self._cancels, []
         return cancels
 
-    def _give_up(self, runs: Iterable[InFlight], cause: Cause) -> None:
+    def _give_up(self, runs: Iterable[InFlightRun], cause: CancelReason) -> None:
         """Cancels runs, the latest first: a run never lives longer than those it rests on."""
         for run in runs:
             if not run.is_live:
                 continue
             run.is_live = False
             self.n_live -= 1
-            if cause is Cause.INVALIDATED:
+            if cause is CancelReason.INVALIDATED:
                 self._counters.n_invalidated += 1
             else:
                 self._counters.n_superfluous += 1

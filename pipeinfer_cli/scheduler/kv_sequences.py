@@ -69,7 +69,7 @@ class SequencePool:
         """The cells from the position `first` on are no longer the sequence's."""
         self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
 
-    def drop(self, kept: Kept | None) -> None:
+    def drop(self, kept: CachedPrefix | None) -> None:
         """A text's cells are not needed any more."""
         if kept is not None:
             self.give_back(kept.sequence)
@@ -90,7 +90,7 @@ class SequencePool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CachedPrefix:
     """A text whose cells are still there."""
 
     tokens: Sequence[int]
@@ -122,7 +122,7 @@ class Sequences:
         """Sequence ids in use."""
         return len(self._tips)
 
-    def begin_with(self, kept: Kept, n_tokens: int) -> None:
+    def begin_with(self, kept: CachedPrefix, n_tokens: int) -> None:
         """The prompt's first tokens are those of a text whose cells are still there."""
         self._pool.copy(kept.sequence, self.first, last=n_tokens)
 
@@ -184,7 +184,7 @@ class Sequences:
             return root.sequence
         return self.first if root.parent is None else root.parent.sequence
 
-    def close(self, tree: TokenTree) -> Kept | None:
+    def close(self, tree: TokenTree) -> CachedPrefix | None:
         """The request is over: all ids go, but for one that keeps the cells of the text's tokens.
 
         What the last decided token, the root, has left is not kept: it may not have been computed
@@ -193,7 +193,9 @@ class Sequences:
         root = tree.root
         kept = None
         if root.parent is not None:
-            kept = Kept(tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root))
+            kept = CachedPrefix(
+                tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root)
+            )
             self._pool.remove(kept.sequence, first=root.position)
         for each in sorted(self._tips):
             if kept is None or each != kept.sequence:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any
 
-from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.runs import Result, RunStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class RequestInfo:
     """What the stats say of the request besides its measurements."""
 
     strategy: str
@@ -105,7 +105,7 @@ class Timing:
 
 
 def measure(
-    setting: Setting, start_s: float, token_times_s: Sequence[float], counters: Counters
+    setting: RequestInfo, start_s: float, token_times_s: Sequence[float], counters: Counters
 ) -> Stats:
     """Stats from the times (s, one clock) of the request's start and of each generated token."""
     return pool(setting, [Timing(start_s=start_s, times_s=token_times_s)], counters)
@@ -125,7 +125,7 @@ def merge(counters: Iterable[Counters]) -> Counters:
     return merged
 
 
-def pool(setting: Setting, timings: Sequence[Timing], counters: Counters) -> Stats:
+def pool(setting: RequestInfo, timings: Sequence[Timing], counters: Counters) -> Stats:
     """Stats of several requests as if they were one: sums, and what follows from sums.
 
     `counters` and `n_prompt` of the setting are sums already. Of the TTFTs it is the median.
@@ -215,9 +215,9 @@ class Counters:
 
     def on_result(self, result: Result, *, n_tokens: int, n_wrong: int) -> None:
         """A run of `n_tokens` is over; so many of them are not in the text."""
-        self.n_completed += result.fate is Fate.COMPLETED
-        self.n_cancelled += result.fate is Fate.CANCELLED
-        self.n_aborted += any(part.fate is Fate.ABORTED for part in result.times)
+        self.n_completed += result.fate is RunStatus.COMPLETED
+        self.n_cancelled += result.fate is RunStatus.CANCELLED
+        self.n_aborted += any(part.fate is RunStatus.ABORTED for part in result.times)
         sizes = [*(part.in_bytes for part in result.times), result.in_bytes]
         self.n_messages += sum(size > 0 for size in sizes)
         self.n_bytes += sum(sizes)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length
-from pipeinfer_cli.scheduler.runs import Fate, StageTime
+from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 from pipeinfer_cli.scheduler.token_tree import Verdict
 
-MEMORY = 0.95  # how much of what was known a new measurement leaves
+EWMA_DECAY = 0.95  # how much of what was known a new measurement leaves
 SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
 LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
 PRIOR_ACCEPTANCE, PRIOR_WEIGHT = 0.7, 4.0  # in tokens
@@ -26,7 +26,7 @@ PRIOR_PERSISTENCE = 0.9  # of drafts, with the same weight
 REVIEW_EVERY = 8  # results
 N_FIRST_REVIEWS = 16  # results, each of which is followed by a review in synchronous rounds
 EXPLORE_EVERY = 16  # rounds: one drafts a token more, so that it is known what that costs
-SCALE_MEMORY = 0.8  # how much of a prior's scale a run leaves
+SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
 
 Times = tuple[float, float]  # in seconds: the slowest stage, all stages
 
@@ -143,7 +143,7 @@ class MeasuredCosts:
         """Every stage has computed a run of so many tokens."""
         new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
         n_seen = self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
-        memory = min(MEMORY, 1 - 1 / n_seen)  # the mean of the first ones: none counts for all
+        memory = min(EWMA_DECAY, 1 - 1 / n_seen)  # the mean of the first ones: none counts for all
         old = self._seen.get(n_tokens, new)
         self._seen[n_tokens] = (_mixed(old[0], new[0], memory), _mixed(old[1], new[1], memory))
         if self._prior:
@@ -156,7 +156,7 @@ class MeasuredCosts:
         expected_s = time_at(self._prior, n_tokens, which)
         if expected_s <= 0:
             return self._scale[which]
-        return _mixed(self._scale[which], new[which] / expected_s, SCALE_MEMORY)
+        return _mixed(self._scale[which], new[which] / expected_s, SCALE_EWMA_DECAY)
 
     def on_draft(self, took_s: float) -> None:
         """A token took the drafter so long."""
@@ -198,8 +198,8 @@ class Frequency:
 
     def count(self, happened: bool) -> None:
         """It could have happened once more."""
-        self._n_yes = MEMORY * self._n_yes + happened
-        self._n_no = MEMORY * self._n_no + (not happened)
+        self._n_yes = EWMA_DECAY * self._n_yes + happened
+        self._n_no = EWMA_DECAY * self._n_no + (not happened)
 
     @property
     def rate(self) -> float:
@@ -207,7 +207,7 @@ class Frequency:
         return self._n_yes / (self._n_yes + self._n_no)
 
 
-class Pacer:
+class RunSizer:
     """Chooses the run sizes of one request while it runs; from the start, if costs are known.
 
     In synchronous rounds, `alone` is the most tokens of a draft.
@@ -249,7 +249,7 @@ class Pacer:
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """A run is over."""
-        if not times or any(each.fate is not Fate.COMPLETED for each in times):
+        if not times or any(each.fate is not RunStatus.COMPLETED for each in times):
             return
         self._costs.on_run(n_tokens, times)
         self._n_results += 1
@@ -297,5 +297,5 @@ class Pacer:
         self.sizes = RunSizes(alone=min(best.n_max + is_exploring, self._largest))
 
 
-def _mixed(old: float, new: float, memory: float = MEMORY) -> float:
+def _mixed(old: float, new: float, memory: float = EWMA_DECAY) -> float:
     return memory * old + (1 - memory) * new

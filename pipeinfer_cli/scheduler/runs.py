@@ -20,7 +20,7 @@ class KvKind(enum.IntEnum):
     COMPACT = 3  # all used cells move over the free ones before them, in their order
 
 
-class Fate(enum.IntEnum):
+class RunStatus(enum.IntEnum):
     """How a run ended."""
 
     COMPLETED = 0
@@ -75,7 +75,7 @@ class StageTime:
     """What one stage did for one run; `start_us` is its host's monotonic clock."""
 
     stage: int
-    fate: Fate
+    fate: RunStatus
     start_us: int
     wait_us: int
     compute_us: int
@@ -89,7 +89,7 @@ class Result:
 
     run_id: int
     epoch: int
-    fate: Fate
+    fate: RunStatus
     rows: tuple[int, ...]  # sampled token ids
     times: tuple[StageTime, ...]  # in the order of the stages
     in_bytes: int = 0  # of the message that brought the result; 0 from within the process

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeinfer_cli.scheduler.in_flight import Flight
-from pipeinfer_cli.scheduler.kv_sequences import Kept, SequencePool, Sequences
+from pipeinfer_cli.scheduler.in_flight import InFlightRuns
+from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import Policy
-from pipeinfer_cli.scheduler.run_size import Pacer
+from pipeinfer_cli.scheduler.run_size import RunSizer
 from pipeinfer_cli.scheduler.runs import Result, Run, RunToken, SampleParams
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest, Speculation
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
@@ -50,14 +50,14 @@ class Scheduler:
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
         self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
-        self._pacer = Pacer(
+        self._run_sizer = RunSizer(
             policy.n_draft_max,
             policy.prior,
             in_rounds=policy.is_synchronous,
             shares_cores=policy.shares_cores,
         )
         self._speculation.n_max = self._run_size
-        self._flight = Flight(self.counters, no_cancel=policy.no_cancel)
+        self._flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
 
     @property
     def n_live(self) -> int:
@@ -70,21 +70,21 @@ class Scheduler:
         return self._tree.n_drafted
 
     @property
-    def prefilled(self) -> Kept:
+    def prefilled(self) -> CachedPrefix:
         """The part of the prompt that was submitted: what is submitted later may use its cells."""
         sequence = self._sequences.of_text(self._tree.root)
-        return Kept(tokens=self._prompt[: self._n_prefilled], sequence=sequence)
+        return CachedPrefix(tokens=self._prompt[: self._n_prefilled], sequence=sequence)
 
     @property
     def has_begun(self) -> bool:
         """True once a part of the prompt was submitted."""
         return self._n_prefilled > self.n_reused
 
-    def n_common(self, kept: Kept) -> int:
+    def n_common(self, kept: CachedPrefix) -> int:
         """With how many tokens of this text the prompt begins."""
         return kept.n_common(self._prompt)
 
-    def reuse(self, kept: Kept) -> None:
+    def reuse(self, kept: CachedPrefix) -> None:
         """What the prompt has in common with this text is not fed again. Before the first run."""
         assert not self.has_begun and not self.n_reused
         self.n_reused = self._n_prefilled = self.n_common(kept)
@@ -111,7 +111,7 @@ class Scheduler:
 
         A result or two say something of costs, and a few more of the acceptance.
         """
-        return self._pacer.gain
+        return self._run_sizer.gain
 
     def finish(self) -> None:
         """Gives up what is in flight: the text is long enough. Results still have to come."""
@@ -119,7 +119,7 @@ class Scheduler:
         self._speculation.switch(False)
         self._flight.give_up_all()
 
-    def close(self) -> Kept | None:
+    def close(self) -> CachedPrefix | None:
         """After `finish`: gives the sequence ids back, but for that of the text, if any."""
         assert self._n_feed_max == 0
         return self._sequences.close(self._tree)
@@ -193,12 +193,12 @@ class Scheduler:
             return 0
         if self.policy.is_synchronous and not self.policy.chooses_length:
             return self.policy.draft.n_max
-        return self.policy.run_size or self._pacer.sizes.alone
+        return self.policy.run_size or self._run_sizer.sizes.alone
 
     @property
     def _n_with_decided(self) -> int:
         """Drafted tokens for which a decided one waits when no run is in flight."""
-        return 0 if self.policy.run_size else self._pacer.sizes.with_decided
+        return 0 if self.policy.run_size else self._run_sizer.sizes.with_decided
 
     def next_prefill(self) -> Run:
         """A part of the prompt: all stages shall have one to work on."""
@@ -256,20 +256,20 @@ class Scheduler:
             ),
             kv_ops=self._pool.take_operations(),
         )
-        self._flight.launch(run, nodes)
+        self._flight.add(run, nodes)
         return run
 
     # results
 
     def on_result(self, result: Result, *, is_shared: bool = False) -> list[int]:
         """The token ids that this result has decided; `is_shared`: the run had others', too."""
-        run = self._flight.land(result)
+        run = self._flight.complete(result)
         decided: list[int] = []
         if run.is_live:
             decided = self._advance()
             # A prompt's run has no output but for its last token: it says little of others.
             if not is_shared and run.n_tokens == len(run.nodes):
-                self._pacer.on_run(run.n_tokens, result.times)
+                self._run_sizer.on_run(run.n_tokens, result.times)
                 self._speculation.n_max = self._run_size
         n_wrong = sum(node.state is not State.DECIDED for node in run.nodes)
         self.counters.on_result(result, n_tokens=run.n_tokens, n_wrong=n_wrong)
@@ -290,7 +290,7 @@ class Scheduler:
         self.counters.n_verified += 1
         self._sequences.release(self._tree.root, dead)
         self._speculation.on_verdicts(verdicts)
-        self._pacer.on_verdicts(verdicts)
+        self._run_sizer.on_verdicts(verdicts)
         if dead:
             self._flight.give_up_wrong()
         return self._tree.text[-len(verdicts) :]
@@ -308,9 +308,9 @@ class Scheduler:
     def on_draft(self, draft: Draft) -> None:
         """A drafted token, or the end of a draft. What is no longer wanted is ignored."""
         if draft.token is not None:
-            self._pacer.on_draft(draft.took_us)
+            self._run_sizer.on_draft(draft.took_us)
         is_wanted = self._speculation.is_wanted(draft)
         n_before = self._tree.n_drafted
         self._speculation.on_draft(draft)
         if is_wanted:
-            self._pacer.on_kept(self._tree.n_drafted > n_before, is_first=n_before == 0)
+            self._run_sizer.on_kept(self._tree.n_drafted > n_before, is_first=n_before == 0)

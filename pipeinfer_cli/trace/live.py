@@ -8,7 +8,7 @@ from statistics import median
 
 from pipeinfer_cli.console import Activity, Panel, Row
 from pipeinfer_cli.scheduler.metrics import ratio
-from pipeinfer_cli.scheduler.runs import Fate
+from pipeinfer_cli.scheduler.runs import RunStatus
 from pipeinfer_cli.trace.recorder import Recorder, Recording, RunRecord
 
 N_RECENT = 300  # runs to look back at
@@ -108,7 +108,7 @@ def stage_costs(recording: Recording) -> list[dict[int, float]]:
     seen: list[dict[int, list[float]]] = [{} for _ in range(recording.n_stages)]
     for record in recording.runs:
         for time in record.result.times if record.result is not None else ():
-            if time.fate is Fate.COMPLETED:
+            if time.fate is RunStatus.COMPLETED:
                 times_s = seen[time.stage].setdefault(len(record.run.tokens), [])
                 times_s.append(time.compute_us / 1e6)
     return [{tokens: median(times_s) for tokens, times_s in each.items()} for each in seen]

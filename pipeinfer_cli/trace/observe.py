@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from pipeinfer_cli import console
 from pipeinfer_cli.scheduler.interfaces import Drafter, Observer
-from pipeinfer_cli.scheduler.metrics import Setting, Stats
+from pipeinfer_cli.scheduler.metrics import RequestInfo, Stats
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.live import LiveView
@@ -62,7 +62,7 @@ class Watch:
 
 
 @contextmanager
-def watching(pictures: Pictures, setting: Setting, label: str = "") -> Iterator[Watch]:
+def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Iterator[Watch]:
     """A watch while the block runs, with its panel on the terminal if that was asked for.
 
     `label` says on all pictures what is not real; see cluster.emulation.Pretence.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime
 from pipeinfer_cli.trace.recorder import DraftRecord, Recording, RunRecord
 
 SAME_CLOCK_S = 1e-4  # a message that seems to arrive earlier by more comes from another clock
@@ -153,10 +153,10 @@ def _part(record: RunRecord, time: StageTime, offset_s: float) -> Part:
     )
 
 
-def _outcome(record: RunRecord, fate: Fate) -> Outcome:
-    if fate is Fate.ABORTED:
+def _outcome(record: RunRecord, fate: RunStatus) -> Outcome:
+    if fate is RunStatus.ABORTED:
         return Outcome.ABORTED
-    if fate is Fate.CANCELLED:
+    if fate is RunStatus.CANCELLED:
         return Outcome.CANCELLED
     if record.n_prefill == len(record.run.tokens):
         return Outcome.PREFILL

@@ -21,7 +21,7 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.models.layer_split import split_layers
 from pipeinfer_cli.scheduler.metrics import percentile
-from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, RunStatus, RunToken
 
 N_TOKENS = 32
 FORGET = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
@@ -76,7 +76,7 @@ def measure(engine: Engine, n_times: int) -> None:
         time.sleep(random.uniform(0.05, 0.9) * median(whole_ms) / 1000)
         cancelled = time.perf_counter()
         engine.cancel(2 * index + 2, 2 * index + 2)
-        if wait(engine).fate is Fate.CANCELLED:
+        if wait(engine).fate is RunStatus.CANCELLED:
             ends_us.append(1e6 * (time.perf_counter() - cancelled))
     print(
         f"{len(ends_us)} of {n_times} runs cancelled in mid-compute; a whole run takes "

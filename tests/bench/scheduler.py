@@ -14,7 +14,7 @@ from collections import deque
 from itertools import count
 
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
@@ -71,7 +71,7 @@ class Play:
         run = self.in_flight.popleft()
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
 

@@ -33,9 +33,9 @@ from pipeinfer_cli.launch import (  # noqa: E402
 )
 from pipeinfer_cli.models.layer_split import split_layers  # noqa: E402
 from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
-from pipeinfer_cli.scheduler.auto import Gate  # noqa: E402
+from pipeinfer_cli.scheduler.auto import AutoSpeculation  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
-from pipeinfer_cli.scheduler.metrics import Setting, measure  # noqa: E402
+from pipeinfer_cli.scheduler.metrics import RequestInfo, measure  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
 from support import PROMPTS  # noqa: E402
@@ -121,8 +121,8 @@ def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type
     policy = Policy.of(strategy, draft_config, n_stages=n_stages, n_batch=N_BATCH)
     run_ids, pool = ids
     scheduler = Scheduler(prompt, n_max=n_predict, policy=policy, run_ids=run_ids, pool=pool)
-    gate = Gate() if strategy == "auto" else None
-    stream = TokenStream(engine, scheduler, timeout_s=60, drafts=drafts, gate=gate)
+    auto = AutoSpeculation() if strategy == "auto" else None
+    stream = TokenStream(engine, scheduler, timeout_s=60, drafts=drafts, auto=auto)
     start_s, times_s, tokens = time.monotonic(), [], []
     for token in islice(stream, n_predict):
         tokens.append(token)
@@ -131,7 +131,9 @@ def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type
     pool.drop(scheduler.close())
     if drafts is not None:
         drafts.close()
-    setting = Setting(strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt))
+    setting = RequestInfo(
+        strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt)
+    )
     return tokens, measure(setting, start_s, times_s, scheduler.counters)
 
 

@@ -11,8 +11,8 @@ from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.runtime.token_streams import Many
-from pipeinfer_cli.scheduler.auto import Gate
-from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Run, SampleParams
@@ -40,9 +40,9 @@ class Counted:
 def play(engine, run_ids, n_stages, case, n_parallel):
     pipeline, pool = Counted(engine), SequencePool()
     depth = Policy.depth_of(n_stages)
-    crowd = Crowd(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
-    gate = Gate() if case["strategy"] == "auto" else None
-    many = Many(pipeline, crowd, timeout_s=WAIT_S, nudge=engine.nudge, gate=gate)
+    batcher = Batcher(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
+    auto = AutoSpeculation() if case["strategy"] == "auto" else None
+    many = Many(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
     todo = list(enumerate(case["items"]))
     texts = [[] for _ in todo]
     active = set()

@@ -12,7 +12,7 @@ from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.token_stream import TokenStream
-from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -37,8 +37,8 @@ class Decoder:
         scheduler = Scheduler(
             prompt, n_max=n_max, policy=policy, run_ids=self.run_ids, pool=self.pool
         )
-        gate = Gate() if strategy == "auto" else None
-        stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, gate=gate)
+        auto = AutoSpeculation() if strategy == "auto" else None
+        stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, auto=auto)
         tokens = list(islice(stream, n_max))
         if drafts is not None:
             drafts.close()

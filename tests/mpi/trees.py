@@ -11,7 +11,7 @@ import time
 from random_tree import RandomTree
 from ranks import N_BATCH, REMOVE_ALL, call, main, open_alone, open_engine, wait
 
-from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
 
 COUNTED = ("completed", "cancelled", "aborted", "compactions", "shared")
 
@@ -54,10 +54,10 @@ class Walk:
 
     def take(self, step, result):
         assert result.run_id == step.run.run_id
-        self.counts["cancelled"] += result.fate is Fate.CANCELLED
-        self.counts["aborted"] += any(part.fate is Fate.ABORTED for part in result.times)
+        self.counts["cancelled"] += result.fate is RunStatus.CANCELLED
+        self.counts["aborted"] += any(part.fate is RunStatus.ABORTED for part in result.times)
         self.counts["compactions"] += sum(op.kind is KvKind.COMPACT for op in step.run.kv_ops)
-        if result.fate is Fate.COMPLETED:
+        if result.fate is RunStatus.COMPLETED:
             self.counts["completed"] += 1
             self.counts["shared"] += any(len(token.seq_ids) > 1 for token in step.run.tokens)
             for node, row in zip(step.wanted, result.rows, strict=True):

@@ -13,12 +13,12 @@ from pipeinfer_cli.commands.generate_config import Prompt
 from pipeinfer_cli.engine.config import ONE_THREAD
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.launch import local_rank
-from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
+from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
 from support import smollm2
 
 pytestmark = pytest.mark.native
 
-SETTING = Setting(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
+SETTING = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
 
 
 class Script:

@@ -8,7 +8,7 @@ from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
 from small_models import N_LAYER, N_VOCAB, random_llama, random_windowed
 
 pytestmark = pytest.mark.native
@@ -41,7 +41,7 @@ class Caller:
             for p in range(first, first + n_tokens)
         )
         self.engine.submit(Run(run_id=next(self.run_ids), tokens=tokens, kv_ops=ops))
-        assert self.engine.wait(WAIT_S).fate is Fate.COMPLETED
+        assert self.engine.wait(WAIT_S).fate is RunStatus.COMPLETED
         return self.engine.last_logits(N_VOCAB).tobytes() if tokens else None
 
 

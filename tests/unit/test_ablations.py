@@ -8,7 +8,7 @@ import pytest
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.runs import Result, RunStatus
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
 
@@ -37,7 +37,7 @@ class Play:
         """The oldest run ends; the tokens that this decides."""
         run = self.in_flight.pop(0)
         return self.scheduler.on_result(
-            Result(run_id=run.run_id, epoch=0, fate=Fate.COMPLETED, rows=rows, times=())
+            Result(run_id=run.run_id, epoch=0, fate=RunStatus.COMPLETED, rows=rows, times=())
         )
 
     def draft(self, request, *tokens, probability=1.0, start=0):

@@ -32,7 +32,7 @@ from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch.environment import Seat
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import file_digest
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken, StageTime
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken, StageTime
 from pipeinfer_cli.trace.recorder import Recording, RunRecord
 
 HIDDEN_BYTES = 4000
@@ -88,7 +88,7 @@ def recording_of(profile: Profile, clocks_s: list[float]) -> tuple[Recording, di
                 compute_ms -= 2
             us = round(1000 * compute_ms)
             begin_us = round(1e6 * (arrival_s + clocks_s[index]))
-            times.append(StageTime(index, Fate.COMPLETED, begin_us, 0, us, n_bytes))
+            times.append(StageTime(index, RunStatus.COMPLETED, begin_us, 0, us, n_bytes))
             at_s = arrival_s + us / 1e6
         end_s = at_s + profile.result_link.delay_s(100)
         now_s = end_s + 0.001
@@ -96,7 +96,7 @@ def recording_of(profile: Profile, clocks_s: list[float]) -> tuple[Recording, di
         result = Result(
             run_id=run_id,
             epoch=0,
-            fate=Fate.COMPLETED,
+            fate=RunStatus.COMPLETED,
             rows=(0,) * probe.n_rows,
             times=tuple(times),
             in_bytes=100,

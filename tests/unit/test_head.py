@@ -11,10 +11,10 @@ from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.runtime.head import Running
 from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
-from pipeinfer_cli.scheduler.auto import Gate
-from pipeinfer_cli.scheduler.metrics import Counters, Setting, measure
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Fate, Result
+from pipeinfer_cli.scheduler.runs import Result, RunStatus
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
 
@@ -95,7 +95,7 @@ class ScriptedPipeline:
         run = self.runs.pop(0)
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
 
@@ -139,13 +139,13 @@ def test_a_silent_pipeline_ends_with_an_error():
         Policy(draft=DraftConfig(n_max=3), is_synchronous=True),
     ],
 )
-@pytest.mark.parametrize("gate", [None, Gate])
-def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy, gate):
-    if gate and policy.is_synchronous:
+@pytest.mark.parametrize("auto", [None, AutoSpeculation])
+def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy, auto):
+    if auto and policy.is_synchronous:
         return
     pipeline, scheduler = ScriptedPipeline(), scheduler_of(policy)
     stream = TokenStream(
-        pipeline, scheduler, timeout_s=1, drafts=EagerDrafts(), gate=gate and gate()
+        pipeline, scheduler, timeout_s=1, drafts=EagerDrafts(), auto=auto and auto()
     )
     assert list(islice(stream, 20)) == list(range(3, 23))
     stream.finish()
@@ -157,7 +157,7 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
     pipeline = ScriptedPipeline()
     scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
-    setting = Setting(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
+    setting = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
     running = Running(tokens=stream, counters=scheduler.counters, setting=setting)
     assert list(islice(stream, 10)) == list(range(3, 13))
     n_live = scheduler.n_live
@@ -192,7 +192,7 @@ def finished(output_format, answer, pieces):
     writer = Writer(output_format, stdout, seed=5)
     for piece in pieces:
         writer.write(piece)
-    setting = Setting(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
+    setting = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
     writer.finish(answer, measure(setting, 0.0, answer.times_s, Counters()))
     return stdout.buffer.getvalue().decode()
 

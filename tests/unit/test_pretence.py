@@ -22,7 +22,7 @@ from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.policy import DraftConfig
-from pipeinfer_cli.scheduler.runs import Fate, Result, StageTime
+from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime
 
 PROFILE = Profile(
     name="test",
@@ -54,7 +54,7 @@ class RealEngine:
             return None
         run = self.in_flight.pop(0)
         is_cancelled = run.run_id in self.cancelled
-        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         rows = () if is_cancelled else tuple(-1 for token in run.tokens if token.want)
         late_us = 1500 if run.run_id == 1 else 0
         times = (StageTime(0, fate, 0, 0, 10), StageTime(1, fate, 0, 0, 10, late_us=late_us))

@@ -11,7 +11,7 @@ from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.runtime.head import Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.scheduler.runs import Fate, KvKind, KvOp, Result
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, RunStatus
 
 
 class ScriptedEngine:
@@ -40,7 +40,7 @@ class ScriptedEngine:
         run = self.in_flight.pop(0)
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        fate = Fate.CANCELLED if is_cancelled else Fate.COMPLETED
+        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
     def nudge(self):

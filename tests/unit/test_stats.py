@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.scheduler.metrics import Counters, Setting, Stats, measure, percentile
+from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure, percentile
 
-SETTING = Setting(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
+SETTING = RequestInfo(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
 
 
 def test_definitions():

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.scheduler.metrics import Setting, measure
-from pipeinfer_cli.scheduler.runs import Fate, Result, Run, RunToken
+from pipeinfer_cli.scheduler.metrics import RequestInfo, measure
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.recorder import Recorder, TimedDrafter
 from pipeinfer_cli.trace.timeline import Outcome, lanes, stage_offsets, timeline
@@ -32,7 +32,7 @@ def recorded(n_stages=3, strategy="pipeinfer", chance=0.2, **costs):
     assert tokens == list(range(3, 3 + N_TOKENS))
     recording = recorder.recording()
     times_s = recording.decided_s[:N_TOKENS]
-    setting = Setting(strategy=strategy, n_ranks=n_stages + 1, n_stages=n_stages, n_prompt=3)
+    setting = RequestInfo(strategy=strategy, n_ranks=n_stages + 1, n_stages=n_stages, n_prompt=3)
     return recording, measure(setting, recording.start_s, times_s, counters)
 
 
@@ -89,7 +89,7 @@ def test_what_is_recorded_of_a_partly_right_run():
     tokens = [(1, 1), (7, 2), (8, 3), (9, 4)]  # the last of the prompt, and three drafted ones
     run = Run(run_id=1, tokens=tuple(RunToken(id=i, position=p, want=True) for i, p in tokens))
     recorder.on_submit(run)
-    result = Result(run_id=1, epoch=0, fate=Fate.COMPLETED, rows=(7, 8, 5, 6), times=())
+    result = Result(run_id=1, epoch=0, fate=RunStatus.COMPLETED, rows=(7, 8, 5, 6), times=())
     recorder.on_result(result, [7, 8, 5])
     (record,) = recorder.recording().runs
     assert (record.n_prefill, record.n_speculative) == (1, 3)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, Record, Sample
-from pipeinfer_cli.scheduler.metrics import Setting, Stats, Timing, merge, percentile, pool
+from pipeinfer_cli.scheduler.metrics import RequestInfo, Stats, Timing, merge, percentile, pool
 from pipeinfer_cli.scheduler.policy import Variant
 
 
@@ -128,7 +128,7 @@ def comparable(
 
 
 def _pooled(variant: Variant, facts: Facts, samples: Sequence[Sample]) -> Stats:
-    setting = Setting(
+    setting = RequestInfo(
         strategy=variant.name,
         n_ranks=facts.n_ranks,
         n_stages=facts.n_stages,

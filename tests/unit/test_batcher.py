@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeinfer_cli.scheduler import kv_sequences
-from pipeinfer_cli.scheduler.batcher import Crowd
+from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -19,8 +19,8 @@ from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
 class Player:
     """The head's loop for a crowd, with every choice of timing and draft drawn."""
 
-    def __init__(self, random, crowd, pool, pipeline, n_parallel):
-        self.random, self.crowd, self.pool, self.pipeline = random, crowd, pool, pipeline
+    def __init__(self, random, batcher, pool, pipeline, n_parallel):
+        self.random, self.batcher, self.pool, self.pipeline = random, batcher, pool, pipeline
         self.n_parallel = n_parallel
         self.members, self.requests, self.texts = {}, {}, {}
         self.n_merged = 0
@@ -37,34 +37,34 @@ class Player:
             else:
                 assert self.pipeline.queue, "nothing is under way: the texts would never end"
                 self.answer()
-        self.crowd.close()
+        self.batcher.close()
         self.exchange()
-        while not self.crowd.is_idle:
+        while not self.batcher.is_idle:
             self.answer()
         return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
 
     def admit(self, key, job):
         prompt, n_max, policy = job
         scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1), pool=self.pool)
-        self.members[key] = self.crowd.admit(key, scheduler)
+        self.members[key] = self.batcher.admit(key, scheduler)
         self.texts[key] = []
 
     def exchange(self):
-        for cancel in self.crowd.take_cancels():
+        for cancel in self.batcher.take_cancels():
             self.pipeline.cancel(*cancel)
-        for run in self.crowd.take_runs():
+        for run in self.batcher.take_runs():
             self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
             self.pipeline.submit(run)
-        for member in self.crowd.drafting:
+        for member in self.batcher.drafting:
             if (request := member.scheduler.take_draft_request()) is not None:
                 self.requests[member.key] = (request, [])
 
     def answer(self):
-        for member, tokens in self.crowd.on_result(self.pipeline.answer()):
+        for member, tokens in self.batcher.on_result(self.pipeline.answer()):
             self.texts[member.key] += tokens
             n_max = member.scheduler.counters.n_decided >= self.wanted(member.key)
             if n_max:
-                self.crowd.end(member)
+                self.batcher.end(member)
                 del self.members[member.key]
                 self.requests.pop(member.key, None)
 
@@ -95,12 +95,14 @@ policies = st.builds(Policy, draft=st.none(), depth=st.just(4)) | st.builds(
 
 def play(random, jobs, *, n_stages, n_batch, n_parallel):
     pool, pipeline = SequencePool(), ScriptedPipeline(hear=random.randint)
-    crowd = Crowd(pool, n_stages=n_stages, depth=n_stages + 1, n_batch=n_batch, run_ids=count(1))
-    player = Player(random, crowd, pool, pipeline, n_parallel)
+    batcher = Batcher(
+        pool, n_stages=n_stages, depth=n_stages + 1, n_batch=n_batch, run_ids=count(1)
+    )
+    player = Player(random, batcher, pool, pipeline, n_parallel)
     player.n_wanted = [n_max for _, n_max, _ in jobs]
     texts = player.play(jobs)
     assert pool.n_used == 0, "a sequence id leaks"
-    assert crowd._members == [], "a request that is over is kept"
+    assert batcher._members == [], "a request that is over is kept"
     return texts, player
 
 

@@ -8,11 +8,11 @@ from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.run_size import (
     REVIEW_EVERY,
     MeasuredCosts,
-    Pacer,
     PriorCosts,
+    RunSizer,
     best_run_sizes,
 )
-from pipeinfer_cli.scheduler.runs import Fate, StageTime
+from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
 
@@ -31,17 +31,17 @@ def prior(token_s, draft_s=0.0):
 FLAT, STEEP = prior(0.0, draft_s=0.001), prior(0.010, draft_s=0.001)
 
 
-def times(stage_s, fate=Fate.COMPLETED):
+def times(stage_s, fate=RunStatus.COMPLETED):
     stage_us = round(1e6 * stage_s)
     return [StageTime(i, fate, 0, 0, stage_us) for i in range(N_STAGES)]
 
 
 def test_a_prior_chooses_the_first_run_size() -> None:
-    assert Pacer(8).sizes.alone == 1
-    assert Pacer(8, FLAT).sizes.alone > 1
-    assert Pacer(8, STEEP).sizes.alone == 1
+    assert RunSizer(8).sizes.alone == 1
+    assert RunSizer(8, FLAT).sizes.alone > 1
+    assert RunSizer(8, STEEP).sizes.alone == 1
     # a drafter of unknown cost is measured first
-    assert Pacer(8, prior(0.0)).sizes.alone == 1
+    assert RunSizer(8, prior(0.0)).sizes.alone == 1
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_sizes_that_were_not_tried_cost_what_the_prior_says() -> None:
     """All that is seen are runs of one token, which are the same in all three cases."""
     found = []
     for each in (FLAT, None, STEEP):
-        pacer = Pacer(8, each)
+        run_sizer = RunSizer(8, each)
         for _ in range(REVIEW_EVERY):
-            pacer.on_draft(1000)
-            pacer.on_run(1, times(0.010))
-        found.append(pacer.sizes.alone)
+            run_sizer.on_draft(1000)
+            run_sizer.on_run(1, times(0.010))
+        found.append(run_sizer.sizes.alone)
     assert found[0] > 1
     assert found[0] >= found[1] > found[2] == 1
 

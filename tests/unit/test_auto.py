@@ -1,24 +1,26 @@
 import pytest
 
-from pipeinfer_cli.scheduler.auto import Gate, GateConfig
+from pipeinfer_cli.scheduler.auto import AutoSpeculation, AutoSpeculationConfig
 
 
 def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):
     """The share of tokens made with speculation, and the whole rate, if the two ways have these."""
-    gate, now_s, n_open = Gate(), 0.0, 0
+    auto, now_s, n_open = AutoSpeculation(), 0.0, 0
     for _ in range(n_tokens // per_result):
-        now_s += per_result / (speculating_tps if gate.is_open else plain_tps)
-        n_open += per_result * gate.is_open
-        gate.on_tokens(per_result, now_s)
+        now_s += per_result / (speculating_tps if auto.is_open else plain_tps)
+        n_open += per_result * auto.is_open
+        auto.on_tokens(per_result, now_s)
     return n_open / n_tokens, n_tokens / now_s
 
 
 def test_it_begins_closed_and_opens_after_a_few_tokens():
-    gate, seen = Gate(), []
+    auto, seen = AutoSpeculation(), []
     for step in range(20):
-        seen.append(gate.is_open)
-        gate.on_tokens(1, float(step))
-    n_closed = GateConfig().n_start + 1  # the clock starts at a token, which does not count
+        seen.append(auto.is_open)
+        auto.on_tokens(1, float(step))
+    n_closed = (
+        AutoSpeculationConfig().n_start + 1
+    )  # the clock starts at a token, which does not count
     assert seen == [False] * n_closed + [True] * (20 - n_closed)
 
 
@@ -38,11 +40,11 @@ def test_speculation_that_does_not_pay_costs_little(speculating):
 
 
 def test_it_notices_a_change():
-    gate, now_s = Gate(GateConfig(n_hold_max=128)), 0.0
+    auto, now_s = AutoSpeculation(AutoSpeculationConfig(n_hold_max=128)), 0.0
     for step in range(3000):
         speculating_tps = 20 if step < 1500 else 200
-        now_s += 1 / (speculating_tps if gate.is_open else 50)
-        gate.on_tokens(1, now_s)
+        now_s += 1 / (speculating_tps if auto.is_open else 50)
+        auto.on_tokens(1, now_s)
         if step == 1499:
-            assert not gate.is_open
-    assert gate.is_open
+            assert not auto.is_open
+    assert auto.is_open

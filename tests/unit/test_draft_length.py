@@ -8,7 +8,7 @@ import pytest
 from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Simulation
-from pipeinfer_cli.scheduler.auto import Gate
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length, draft_lengths
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -76,8 +76,8 @@ def tokens_per_s(profile, strategy, rate, seed, n_max=None):
         policy=Policy.of(strategy, draft, n_stages=1, shares_cores=True),
         run_ids=count(1),
     )
-    gate = Gate() if strategy == "auto" else None
-    simulation = Simulation(profile, scheduler, text, n_prompt=N_PROMPT, gate=gate)
+    auto = AutoSpeculation() if strategy == "auto" else None
+    simulation = Simulation(profile, scheduler, text, n_prompt=N_PROMPT, auto=auto)
     simulation.run(N_TOKENS)
     times_s = simulation.token_times_s
     return (N_TOKENS - 1) / (times_s[N_TOKENS - 1] - times_s[0])
