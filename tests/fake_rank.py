@@ -43,7 +43,7 @@ def perform(act: str, rank: int) -> int:
     elif name == "ready":
         Path(value, f"ready-{rank}").touch()
     elif name == "obey":  # as the head does: ends between two tokens, and what it has is kept
-        with signals.noted() as asked:
+        with signals.deferred_signals() as asked:
             Path(value, f"ready-{rank}").touch()
             while not asked():
                 time.sleep(0.01)

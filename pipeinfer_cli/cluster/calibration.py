@@ -12,7 +12,7 @@ from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
-from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.catalogue import cache_dir
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import digest_of, file_digest
@@ -27,12 +27,12 @@ class Identity:
     """What has to be the same, so that a calibration says something."""
 
     model: str  # see file_digest
-    seats: tuple[Seat, ...]  # by rank
+    seats: tuple[RankResources, ...]  # by rank
     mpi: str
     llama_cpp: str
 
     @classmethod
-    def of(cls, model_path: Path, seats: Sequence[Seat]) -> Identity:
+    def of(cls, model_path: Path, seats: Sequence[RankResources]) -> Identity:
         """Of a job with this package, on these ranks."""
         build = build_info.load()
         return cls(

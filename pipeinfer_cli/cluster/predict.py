@@ -12,7 +12,7 @@ from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.profile import StageCurve
 from pipeinfer_cli.engine.gguf_info import ModelInfo
-from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange, split_by_time
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 
@@ -50,7 +50,7 @@ class Expectation:
 class Ranks:
     """The ranks that a calibration is applied to, and the model."""
 
-    seats: tuple[Seat, ...]  # by rank
+    seats: tuple[RankResources, ...]  # by rank
     layer_bytes: tuple[int, ...]  # by layer, the output head not included
 
 
@@ -113,7 +113,7 @@ def layer_times(
     return times
 
 
-def _source(calibration: Calibration, seats: Sequence[Seat], rank: int) -> int | None:
+def _source(calibration: Calibration, seats: Sequence[RankResources], rank: int) -> int | None:
     """The stage that was measured on this rank, or else on another one of the same kind."""
     measured = [i for i, each in enumerate(calibration.layers) if len(each)]
     alike = [i for i in measured if seats[i] == seats[rank]]
@@ -133,7 +133,7 @@ class Placed:
 def consult(
     model_path: Path,
     model: ModelInfo,
-    seats: Sequence[Seat],
+    seats: Sequence[RankResources],
     layers: tuple[LayerRange, ...],
     *,
     may_move: bool,

@@ -67,7 +67,7 @@ def generate(
     config: GenerateConfig, plan: Plan, request: Request, vocab: Vocab, engine: Engine
 ) -> None:
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
-    with signals.noted() as asked:
+    with signals.deferred_signals() as asked:
         head = Head(plan, engine, timeout_s=config.timeout_s, asked=asked)
         answer = Answer()
         pretence = _pretence(config, plan)

@@ -71,7 +71,7 @@ def start(config: JobConfig) -> int:
     return alone(replace(config, ranks=ranks or environment.default_ranks()))
 
 
-def join(config: JobConfig, world: environment.World) -> int:
+def join(config: JobConfig, world: environment.LaunchEnvironment) -> int:
     """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
     check_world(config.ranks, world)
     from pipeinfer_cli.commands import jobs
@@ -80,7 +80,7 @@ def join(config: JobConfig, world: environment.World) -> int:
     return jobs.run(config, mpi.start())
 
 
-def check_world(ranks: int | None, world: environment.World) -> None:
+def check_world(ranks: int | None, world: environment.LaunchEnvironment) -> None:
     """UserError, on all ranks, if the launcher has started another number of them."""
     if ranks is not None and world.size is not None and ranks != world.size:
         raise UserError(

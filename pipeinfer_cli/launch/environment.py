@@ -19,7 +19,7 @@ SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class LaunchEnvironment:
     """What the launcher's environment says about this process."""
 
     launcher: str | None  # who started it, in words; None: nobody, it is alone
@@ -33,43 +33,53 @@ class World:
         return self.launcher is None
 
 
-ALONE = World(launcher=None, size=1)
+ALONE = LaunchEnvironment(launcher=None, size=1)
 
 
-def detect(env: Mapping[str, str]) -> World:
+def detect(env: Mapping[str, str]) -> LaunchEnvironment:
     """Alone or under a launcher. The innermost launcher wins: mpiexec inside a Slurm job."""
     if (rank := _number(env, "OMPI_COMM_WORLD_RANK")) is not None:
         size = _number(env, "OMPI_COMM_WORLD_SIZE")
-        return World(launcher="Open MPI's mpirun", rank=rank, size=size, family="openmpi")
+        return LaunchEnvironment(
+            launcher="Open MPI's mpirun", rank=rank, size=size, family="openmpi"
+        )
     if (rank := _number(env, "PMI_RANK")) is not None:
         # Slurm's PMI sets PMI_RANK too, and serves any MPI; only hydra sets the local rank.
         hydra = "MPI_LOCALRANKID" in env
-        return World(
+        return LaunchEnvironment(
             launcher="MPICH's mpiexec" if hydra else "a PMI launcher",
             rank=rank,
             size=_number(env, "PMI_SIZE"),
             family="mpich" if hydra else None,
         )
     if (rank := _number(env, "PALS_RANKID")) is not None:
-        return World(launcher="PALS's mpiexec", rank=rank, size=_number(env, "PALS_SIZE"))
+        return LaunchEnvironment(
+            launcher="PALS's mpiexec", rank=rank, size=_number(env, "PALS_SIZE")
+        )
     slurm = _detect_slurm(env)
     if (rank := _number(env, "PMIX_RANK")) is not None:
         size = slurm.size if slurm is not None else None
-        return World(launcher="a PMIx launcher", rank=rank, size=size)
+        return LaunchEnvironment(launcher="a PMIx launcher", rank=rank, size=size)
     if slurm is not None:
         return slurm
     if (rank := _number(env, "MPI_LOCALRANKID")) is not None:
-        return World(launcher="an MPI launcher", rank=rank, size=_number(env, "MPI_LOCALNRANKS"))
+        return LaunchEnvironment(
+            launcher="an MPI launcher", rank=rank, size=_number(env, "MPI_LOCALNRANKS")
+        )
     return ALONE
 
 
-def _detect_slurm(env: Mapping[str, str]) -> World | None:
+def _detect_slurm(env: Mapping[str, str]) -> LaunchEnvironment | None:
     rank, step = _number(env, "SLURM_PROCID"), _number(env, "SLURM_STEP_ID")
     size = _number(env, "SLURM_STEP_NUM_TASKS") or _number(env, "SLURM_NTASKS")
     if rank is None or step is None or step >= SLURM_FIRST_SPECIAL_STEP:
         return None
     # A step of one task is someone's interactive shell more often than a job of one rank.
-    return World(launcher="srun", rank=rank, size=size) if size is not None and size > 1 else None
+    return (
+        LaunchEnvironment(launcher="srun", rank=rank, size=size)
+        if size is not None and size > 1
+        else None
+    )
 
 
 def _number(env: Mapping[str, str], name: str) -> int | None:
@@ -161,7 +171,7 @@ def nodefile_hosts(env: Mapping[str, str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class RankResources:
     """Where a rank runs, and with how many compute threads."""
 
     host: str
@@ -171,7 +181,7 @@ class Seat:
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
 
     @classmethod
-    def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> Seat:
+    def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> RankResources:
         """This process's; `masks` are the cores of each of the job's ranks on this host."""
         cpus = affinity()
         n_sharers = max(1, sum(bool(cpus & each) for each in masks))

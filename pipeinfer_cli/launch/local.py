@@ -18,7 +18,7 @@ from typing import IO, Any
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
 from pipeinfer_cli.launch import local_input, local_output, local_rank
 from pipeinfer_cli.launch.environment import Launcher
-from pipeinfer_cli.launch.local_shutdown import Ending, Phase, sweep
+from pipeinfer_cli.launch.local_shutdown import JobShutdown, Phase, kill_stragglers
 
 POLL_S = 0.2  # how soon a failure is noticed that the launcher does not report
 DRAIN_S = 1.0  # how long the rest of the output may take after an abnormal end
@@ -50,25 +50,25 @@ def spawn(job: Job) -> int:
     try:
         for name, text in job.files.items():
             (place / name).write_text(text, encoding="utf-8")
-        with _Signals() as signals, local_output.Relays(signals.fd) as relays:
+        with _Signals() as signals, local_output.OutputForwarders(signals.fd) as relays:
             return _run(job, place, signals, relays)
     finally:
-        sweep(place)
+        kill_stragglers(place)
         local_rank.remove_shared_memory(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(job: Job, place: Path, signals: _Signals, relays: local_output.Relays) -> int:
+def _run(job: Job, place: Path, signals: _Signals, relays: local_output.OutputForwarders) -> int:
     out = relays.add(local_rank.make_fifo(place / local_rank.STDOUT_FIFO), 1)
     relays.add(local_rank.make_fifo(place / local_rank.STDERR_FIFO), 2)
-    talk = local_input.Talk(place, relays, job.read_line) if job.read_line else None
+    talk = local_input.StdinForwarder(place, relays, job.read_line) if job.read_line else None
     with _start(job, place) as process:
         try:
             noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ending = Ending(process, place, signals.received, out)
+            ending = JobShutdown(process, place, signals.received, out)
             ended = _wait(job, process, place, relays, ending, talk)
         finally:
-            sweep(place)
+            kill_stragglers(place)
         n_signals = len(signals.received)
         is_abnormal = n_signals or not ended or process.returncode
         give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
@@ -87,9 +87,9 @@ def _wait(
     job: Job,
     process: subprocess.Popen[bytes],
     place: Path,
-    relays: local_output.Relays,
-    ending: Ending,
-    talk: local_input.Talk | None,
+    relays: local_output.OutputForwarders,
+    ending: JobShutdown,
+    talk: local_input.StdinForwarder | None,
 ) -> bool:
     """Relays output until the launcher has ended (True) or is not waited for any more."""
     up_s = time.monotonic() + job.start_s

@@ -26,10 +26,12 @@ class _Over(BaseException):
     """The job has ended while a person was typing."""
 
 
-class Talk:
+class StdinForwarder:
     """The parent's side. Make it before the ranks start."""
 
-    def __init__(self, place: Path, relays: local_output.Relays, read_line: ReadLine) -> None:
+    def __init__(
+        self, place: Path, relays: local_output.OutputForwarders, read_line: ReadLine
+    ) -> None:
         self._place = place
         self._relays = relays
         self._read_line = read_line

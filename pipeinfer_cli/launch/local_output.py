@@ -15,7 +15,7 @@ GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 @dataclass(slots=True)
-class Relay:
+class OutputForwarder:
     """One source; its bytes go to the sink, or are kept (the last ones) if there is none."""
 
     source: int
@@ -60,15 +60,15 @@ class Relay:
         self.closed, self.pending = True, b""
 
 
-class Relays:
+class OutputForwarders:
     """All relays of a job, and a file descriptor that wakes the loop (signals)."""
 
     def __init__(self, wake_fd: int) -> None:
         self._wake_fd = wake_fd
-        self._relays: list[Relay] = []
+        self._relays: list[OutputForwarder] = []
         self._owned: list[int] = []
 
-    def __enter__(self) -> Relays:
+    def __enter__(self) -> OutputForwarders:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,15 +80,15 @@ class Relays:
         self._owned.append(fd)
         return fd
 
-    def add(self, source: int, sink: int) -> Relay:
+    def add(self, source: int, sink: int) -> OutputForwarder:
         """Relays `source`, which is ours from now on, to `sink`."""
-        self._relays.append(Relay(self.own(source), sink))
+        self._relays.append(OutputForwarder(self.own(source), sink))
         return self._relays[-1]
 
-    def capture(self, source: int, keep_bytes: int) -> Relay:
+    def capture(self, source: int, keep_bytes: int) -> OutputForwarder:
         """Keeps the last bytes of `source`."""
         os.set_blocking(source, False)
-        self._relays.append(Relay(source, keep_bytes=keep_bytes))
+        self._relays.append(OutputForwarder(source, keep_bytes=keep_bytes))
         return self._relays[-1]
 
     def step(self, timeout_s: float) -> bool:
@@ -114,7 +114,7 @@ class Relays:
             if not self.step(DRAIN_POLL_S if waiting else 0.0) and not waiting:
                 return
 
-    def _move(self, each: Relay, events: dict[int, int]) -> bool:
+    def _move(self, each: OutputForwarder, events: dict[int, int]) -> bool:
         if each.sink is not None and not each.closed and events.get(each.sink, 0) & GONE:
             each.close()
         if each.pending:

@@ -27,7 +27,7 @@ class Phase(Enum):
     GIVEN_UP = auto()  # what is left of them gets SIGKILL
 
 
-class Ending:
+class JobShutdown:
     """Why and how a job ends before its work is done: `step` it, and look at its `phase`.
 
     A signal leads to HEAD_ENDS; a rank that has failed, a reader that went away, or a head that
@@ -39,7 +39,7 @@ class Ending:
         process: subprocess.Popen[bytes],
         place: Path,
         received: list[int],
-        out: local_output.Relay,
+        out: local_output.OutputForwarder,
     ) -> None:
         self.phase = Phase.RUNNING
         self.received = received  # signals, as they come
@@ -78,7 +78,7 @@ def _ask_to_end(
     process.send_signal(received[0] if is_plain else signal.SIGTERM)
 
 
-def sweep(place: Path) -> None:
+def kill_stragglers(place: Path) -> None:
     """Kills every process that carries the job's marker, wherever launchers have put it."""
     _note_shared_memory(place)
     deadline_s = time.monotonic() + SWEEP_S

@@ -45,7 +45,9 @@ def start() -> Comm:
     os.environ.pop("MPI4PY_MPIABI", None)
     os.environ["MPI4PY_LIBMPI"] = mpi.library_path
     try:
-        with signals.deadly():  # a rank that is not there is waited for without end
+        with (
+            signals.default_signal_handlers()
+        ):  # a rank that is not there is waited for without end
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
@@ -77,7 +79,7 @@ def masks_on_this_host(comm: Comm) -> list[frozenset[int]]:
     return masks
 
 
-class Beats:
+class HeartbeatChannel:
     """Small messages between the head and the others, on a communicator of their own.
 
     All ranks make one, at the same time. No call of it blocks.
@@ -117,7 +119,7 @@ class Beats:
         return self._comm.Irecv(self._buffers[rank], rank)
 
 
-_LEFT: list[Beats] = []
+_LEFT: list[HeartbeatChannel] = []
 
 
 def finish() -> None:
@@ -192,7 +194,7 @@ def libraries(mapped: Iterable[str]) -> list[str]:
 
 
 def _check_launcher(
-    world: environment.World, mpi: build_info.MpiInfo, env: Mapping[str, str]
+    world: environment.LaunchEnvironment, mpi: build_info.MpiInfo, env: Mapping[str, str]
 ) -> None:
     """UserError if it is known that this MPI would not see the launcher's other processes.
 
@@ -208,7 +210,7 @@ def _check_launcher(
         raise _mixture(world, mpi)
 
 
-def _mixture(world: environment.World, mpi: build_info.MpiInfo) -> UserError:
+def _mixture(world: environment.LaunchEnvironment, mpi: build_info.MpiInfo) -> UserError:
     way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(

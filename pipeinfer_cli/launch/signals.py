@@ -15,7 +15,7 @@ from pipeinfer_cli.launch import local_rank
 SIGNALS = local_rank.ENDING_SIGNALS
 
 
-class Asked:
+class StopRequest:
     """Whether a signal has asked the job to end. The first one is noted, a second one raises.
 
     One that comes again within local_rank.REPEAT_S is the same one: terminals, launchers and batch
@@ -45,9 +45,9 @@ class Asked:
 
 
 @contextmanager
-def noted() -> Iterator[Asked]:
+def deferred_signals() -> Iterator[StopRequest]:
     """Signals are noted while the block runs: for the head, while it is generating."""
-    asked = Asked()
+    asked = StopRequest()
     with _handled_by(asked.note):
         if (place := local_rank.folder()) is not None:
             local_rank.announce_listening(place)
@@ -68,7 +68,7 @@ def set_handlers(handler: signal.Handlers) -> None:
 
 
 @contextmanager
-def deadly() -> Iterator[None]:
+def default_signal_handlers() -> Iterator[None]:
     """While the block runs, signals kill, as no handler of ours would be called in native code."""
     with _handled_by(signal.SIG_DFL):
         yield

@@ -20,8 +20,8 @@ from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
-from pipeinfer_cli.launch.environment import Seat
-from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES, Phase
+from pipeinfer_cli.launch.environment import RankResources
+from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
@@ -53,7 +53,7 @@ class Plan:
     n_cells: int  # of the KV caches: the branches of token trees take some besides
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
-    seats: tuple[Seat, ...] = ()  # per rank
+    seats: tuple[RankResources, ...] = ()  # per rank
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
     @property
@@ -95,14 +95,14 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
     if (log_fd := log.begin(config.log_file, rank)) is not None:
         log_to_file(log_fd, log.label(rank))
-    beats = mpi.Beats(comm, BEAT_BYTES) if comm and n_ranks > 1 else None
+    beats = mpi.HeartbeatChannel(comm, HEARTBEAT_BYTES) if comm and n_ranks > 1 else None
     with Watchdog(
         beats, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
     ) as watchdog:
         local_rank.note_up(rank)
         code = _run(config, comm, prepare, watchdog)
         if code == 0:
-            watchdog.farewell()
+            watchdog.barrier()
     LOG.info("the job has ended with exit code %d", code)
     return code
 
@@ -112,7 +112,7 @@ def _run(
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     masks = mpi.masks_on_this_host(comm) if comm else [environment.affinity()]
-    seat = Seat.take(config.threads_of(comm.rank if comm else 0), masks)
+    seat = RankResources.take(config.threads_of(comm.rank if comm else 0), masks)
     seats = comm.gather(seat) if comm else [seat]
     work: Work | None = None
     plan = None
@@ -137,7 +137,7 @@ def _run(
         return 0
 
 
-def make_plan(config: JobConfig, seats: Sequence[Seat]) -> Plan:
+def make_plan(config: JobConfig, seats: Sequence[RankResources]) -> Plan:
     """Finds the model and places its layers on the ranks. Raises UserError."""
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
@@ -162,7 +162,7 @@ def _place_layers(
     config: JobConfig,
     files: ModelFiles,
     info: ModelInfo,
-    seats: Sequence[Seat],
+    seats: Sequence[RankResources],
     profile: Profile | None,
 ) -> Placed:
     """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
@@ -192,7 +192,7 @@ def _place_layers(
 
 
 def _draft_cores(
-    config: JobConfig, seats: Sequence[Seat], layers: Sequence[LayerRange]
+    config: JobConfig, seats: Sequence[RankResources], layers: Sequence[LayerRange]
 ) -> DraftCores:
     return seats[0].draft_cores(config.draft_threads, beside_layers=len(layers[0]) > 0)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeinfer_cli import console, log
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch.environment import Seat, format_cpulist, resident_bytes
+from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
 from pipeinfer_cli.runtime.config import JobConfig, Threads
 
@@ -19,7 +19,7 @@ HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
 Row = tuple[str, ...]
 
 
-def check(threads: Threads, seats: Sequence[Seat]) -> None:
+def check(threads: Threads, seats: Sequence[RankResources]) -> None:
     """UserError unless a list of threads fits; a warning where threads have too few cores."""
     if isinstance(threads, Sequence) and len(threads) != len(seats):
         raise UserError(
@@ -30,7 +30,7 @@ def check(threads: Threads, seats: Sequence[Seat]) -> None:
         print(f"pipeinfer: warning: {warning}", file=sys.stderr)
 
 
-def warnings(seats: Sequence[Seat]) -> list[str]:
+def warnings(seats: Sequence[RankResources]) -> list[str]:
     """A sentence for each kind of seat that has more threads than cores, naming its ranks."""
     ranks: dict[tuple[int, int], list[int]] = {}
     for rank, seat in enumerate(seats):
@@ -45,7 +45,10 @@ def warnings(seats: Sequence[Seat]) -> list[str]:
 
 
 def report(
-    model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat], config: JobConfig
+    model: ModelInfo,
+    layers: Sequence[LayerRange],
+    seats: Sequence[RankResources],
+    config: JobConfig,
 ) -> None:
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
     table = rows(model, layers, seats)
@@ -55,7 +58,9 @@ def report(
         log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
-def rows(model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[Seat]) -> list[Row]:
+def rows(
+    model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[RankResources]
+) -> list[Row]:
     """A row for each rank; bytes are those of the tensors that a token's way reads there."""
     return [
         (

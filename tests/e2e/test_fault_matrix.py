@@ -18,7 +18,7 @@ import pytest
 from architectures import TINY_MODELS
 from batches import count_lines, options, write_items
 from jobs import Job
-from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES
+from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES
 from support import TESTS, pipeinfer
 
 pytestmark = pytest.mark.e2e
@@ -101,7 +101,7 @@ def start(cell, model, tmp_path, request, *more):
     if cell.fault == "link":
         env["LD_PRELOAD"] = str(request.getfixturevalue("cut_library"))
         env |= {"CUT_RANK": str(cell.rank), "CUT_FILE": str(tmp_path / "cut")}
-        env["CUT_KEEPS"] = str(BEAT_BYTES)
+        env["CUT_KEEPS"] = str(HEARTBEAT_BYTES)
     n_predict = "8" if cell.phase == "shutdown" else "15000"
     command = pipeinfer(
         *("generate", "-m", str(model), "--ranks", str(RANKS), "-t", "1", "-c", "16000"),

@@ -29,7 +29,7 @@ from pipeinfer_cli.commands.calibrate.measure import save
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken, StageTime
@@ -37,7 +37,7 @@ from pipeinfer_cli.trace.recorder import Recording, RunRecord
 
 HIDDEN_BYTES = 4000
 LINK = Link(latency_us=50, gbit_per_s=2)
-A, B = Seat(host="a", n_threads=4), Seat(host="b", n_threads=4)
+A, B = RankResources(host="a", n_threads=4), RankResources(host="b", n_threads=4)
 
 
 def curve(ms: float) -> StageCurve:

@@ -17,14 +17,16 @@ import pytest
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi
-from pipeinfer_cli.launch.environment import ALONE, Launcher, Seat, World
+from pipeinfer_cli.launch.environment import ALONE, LaunchEnvironment, Launcher, RankResources
 
 TESTS = Path(__file__).parent.parent
 LIMIT_S = 10.0  # within which nothing of a job may be left
 
 
-def world(launcher: str, rank: int, size: int | None, family: str | None = None) -> World:
-    return World(launcher=launcher, rank=rank, size=size, family=family)
+def world(
+    launcher: str, rank: int, size: int | None, family: str | None = None
+) -> LaunchEnvironment:
+    return LaunchEnvironment(launcher=launcher, rank=rank, size=size, family=family)
 
 
 HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "5", "PMI_FD": "9", "MPI_LOCALRANKID": "2"}
@@ -64,7 +66,7 @@ BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}
         pytest.param({"MPI_LOCALRANKID": "1"}, world("an MPI launcher", 1, None), id="local rank"),
     ],
 )
-def test_detect(env: dict[str, str], expected: World) -> None:
+def test_detect(env: dict[str, str], expected: LaunchEnvironment) -> None:
     assert environment.detect(env) == expected
 
 
@@ -118,9 +120,9 @@ def test_threads_share_the_cores_with_those_who_may_use_them(
     masks: list[set[int]], threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "affinity", lambda: frozenset({0, 1, 2, 3}))
-    seat = Seat.take(None, [frozenset(mask) for mask in masks])
+    seat = RankResources.take(None, [frozenset(mask) for mask in masks])
     assert (seat.n_threads, seat.has_own_cores) == (threads, own)
-    assert Seat.take(5, [seat.cpus]).n_threads == 5
+    assert RankResources.take(5, [seat.cpus]).n_threads == 5
 
 
 @pytest.mark.parametrize(
@@ -540,7 +542,7 @@ def test_what_a_failing_launcher_says_is_passed_on(jobs: Jobs, tmp_path: Path) -
     ],
 )
 def test_cores_of_a_draft_model(n_cores, n_sharers, n_threads, asked, beside_layers, expected):
-    seat = environment.Seat(
+    seat = environment.RankResources(
         host="h", n_threads=n_threads, cpus=frozenset(range(n_cores)), n_sharers=n_sharers
     )
     cores = seat.draft_cores(asked, beside_layers=beside_layers)

@@ -8,7 +8,7 @@ from pipeinfer_cli.cli.options import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch.environment import Seat
+from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import placement
 
@@ -26,9 +26,9 @@ MODEL = ModelInfo(
     can_split=True,
 )
 SEATS = (
-    Seat(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
-    Seat(host="b", n_threads=4, cpus=frozenset(range(4))),
-    Seat(host="b", n_threads=4, cpus=frozenset(range(4, 8))),
+    RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
+    RankResources(host="b", n_threads=4, cpus=frozenset(range(4))),
+    RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8))),
 )
 LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
 Capture = pytest.CaptureFixture[str]
@@ -64,7 +64,7 @@ def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
 
 
 def test_more_threads_than_cores_are_warned_of_once_for_all_like_ranks() -> None:
-    seats = [Seat(host="a", n_threads=8, cpus=frozenset({0, 1}))] * 3 + [SEATS[1]]
+    seats = [RankResources(host="a", n_threads=8, cpus=frozenset({0, 1}))] * 3 + [SEATS[1]]
     (warning,) = placement.warnings(seats)
     assert "8 threads on 2 core(s)" in warning
     assert "rank 0-2; cores 0-1" in warning

@@ -9,9 +9,9 @@ import pytest
 from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.launch.watchdog import watchdog as watchdog_
-from pipeinfer_cli.launch.watchdog.failure_detector import SILENCE_S, Judge, silence_s
-from pipeinfer_cli.launch.watchdog.heartbeat import BEAT_BYTES, Beat, Phase
-from pipeinfer_cli.launch.watchdog.shutdown import Farewell
+from pipeinfer_cli.launch.watchdog.failure_detector import SILENCE_S, FailureDetector, silence_s
+from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Heartbeat, Phase
+from pipeinfer_cli.launch.watchdog.shutdown import ShutdownBarrier
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 
 TIMEOUT_S = 100.0
@@ -20,7 +20,7 @@ PLACES = ["stage 0, layers [0, 2)", "stage 1, layers [2, 4)", "stage 2, layers [
 
 
 def test_a_beat_survives_the_wire():
-    beat = Beat(
+    beat = Heartbeat(
         phase=Phase.RUNNING,
         is_due=True,
         run_id=2**40,
@@ -31,9 +31,10 @@ def test_a_beat_survives_the_wire():
         host="n" * 70,
     )
     data = beat.encode()
-    assert len(data) == BEAT_BYTES
-    assert Beat.decode(data) == Beat(
-        **{name: getattr(beat, name) for name in Beat.__slots__ if name != "host"}, host="n" * 64
+    assert len(data) == HEARTBEAT_BYTES
+    assert Heartbeat.decode(data) == Heartbeat(
+        **{name: getattr(beat, name) for name in Heartbeat.__slots__ if name != "host"},
+        host="n" * 64,
     )
 
 
@@ -48,8 +49,8 @@ class Scene:
     """A head of three ranks and what it hears, second by second."""
 
     def __init__(self):
-        self.judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
-        self.judge.place(PLACES, 0)
+        self.detector = FailureDetector(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+        self.detector.place(PLACES, 0)
         self.now_s = 0
 
     def pass_s(self, seconds, beats):
@@ -57,14 +58,14 @@ class Scene:
         for _ in range(seconds):
             self.now_s += 1
             for rank, beat in beats.items():
-                self.judge.hear(rank, beat(self.now_s) if callable(beat) else beat, self.now_s)
-            if verdict := self.judge.verdict(self.now_s):
+                self.detector.hear(rank, beat(self.now_s) if callable(beat) else beat, self.now_s)
+            if verdict := self.detector.verdict(self.now_s):
                 return verdict
         return None
 
 
 def running(**more):
-    return Beat(phase=Phase.RUNNING, host="n", **more)
+    return Heartbeat(phase=Phase.RUNNING, host="n", **more)
 
 
 WAITING = running(is_due=True, awaited_id=7)
@@ -86,16 +87,16 @@ def test_a_silent_rank_is_named():
 
 def test_several_silent_ranks_are_named():
     scene = Scene()
-    scene.pass_s(1, dict.fromkeys(range(3), Beat(phase=Phase.LOADING, host="n")))
+    scene.pass_s(1, dict.fromkeys(range(3), Heartbeat(phase=Phase.LOADING, host="n")))
     verdict = scene.pass_s(LONG, {0: running()})
     assert "rank 1 on n (stage 1, layers [2, 4)) and rank 2" in verdict
     assert "while loading" in verdict
 
 
 def test_a_silent_head_is_named_by_one_after_the_other():
-    judges = {rank: Judge(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
-    for judge in judges.values():
-        judge.hear(0, running(), 1)
+    judges = {rank: FailureDetector(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
+    for detector in judges.values():
+        detector.hear(0, running(), 1)
     at_s = 1 + SILENCE_S + 0.1
     assert "rank 0 on n" in judges[1].verdict(at_s)
     assert judges[2].verdict(at_s) is None
@@ -106,8 +107,8 @@ def test_who_was_stopped_itself_judges_nobody():
     scene = Scene()
     scene.pass_s(1, dict.fromkeys(range(3), running()))
     scene.now_s += 500
-    scene.judge.forgive(scene.now_s)
-    assert scene.judge.verdict(scene.now_s) is None
+    scene.detector.reset_timers(scene.now_s)
+    assert scene.detector.verdict(scene.now_s) is None
 
 
 def test_slow_is_not_dead():
@@ -166,8 +167,8 @@ def test_a_head_that_does_other_things_waits_for_nothing():
 
 
 def test_loading_that_does_not_get_on_is_named():
-    loading = Beat(phase=Phase.LOADING, host="n", moved=5)
-    growing = lambda now_s: Beat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
+    loading = Heartbeat(phase=Phase.LOADING, host="n", moved=5)
+    growing = lambda now_s: Heartbeat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
     scene = Scene()
     assert "rank 1 on n" in scene.pass_s(LONG, {0: growing, 1: loading, 2: running()})
     assert scene.now_s == 1 + TIMEOUT_S + 1
@@ -175,52 +176,52 @@ def test_loading_that_does_not_get_on_is_named():
 
 
 def test_who_does_not_end_is_named():
-    judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+    detector = FailureDetector(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
     for now_s in (99, 101):
-        judge.hear(1, Beat(phase=Phase.ENDING), now_s)
-        judge.hear(2, Beat(phase=Phase.RUNNING), now_s)
-        verdict = judge.not_ending(now_s, since_s=0)
+        detector.hear(1, Heartbeat(phase=Phase.ENDING), now_s)
+        detector.hear(2, Heartbeat(phase=Phase.RUNNING), now_s)
+        verdict = detector.not_ending(now_s, since_s=0)
         assert (verdict is None) == (now_s == 99)
     assert "rank 2" in verdict
 
 
 def test_who_is_silent_is_not_said_to_hang():
     """With a short timeout both would be true at about the same time."""
-    judge = Judge(1, [0], timeout_s=4, now_s=0)
-    judge.hear(0, Beat(phase=Phase.LOADING, moved=1), 1)
-    judge.hear(0, Beat(phase=Phase.LOADING, moved=1), 3)
-    assert judge.verdict(6) is None
-    assert "no sign of life" in judge.verdict(7.1)
+    detector = FailureDetector(1, [0], timeout_s=4, now_s=0)
+    detector.hear(0, Heartbeat(phase=Phase.LOADING, moved=1), 1)
+    detector.hear(0, Heartbeat(phase=Phase.LOADING, moved=1), 3)
+    assert detector.verdict(6) is None
+    assert "no sign of life" in detector.verdict(7.1)
 
 
-ENDING = Beat(phase=Phase.ENDING)
-GONE = Beat(phase=Phase.GONE)
+ENDING = Heartbeat(phase=Phase.ENDING)
+GONE = Heartbeat(phase=Phase.GONE)
 
 
 def test_the_head_goes_when_all_have_ended_and_is_through_when_all_are_gone():
-    judge = Judge(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
-    farewell = Farewell(judge, is_head=True)
-    judge.hear(1, ENDING, 1)
-    assert farewell.message(ENDING) == ENDING
-    judge.hear(2, ENDING, 2)
-    assert farewell.message(running()) == running(), "its own part is not done"
-    assert farewell.message(ENDING) == GONE
-    assert farewell.message(ENDING) is None
+    detector = FailureDetector(0, [1, 2], timeout_s=TIMEOUT_S, now_s=0)
+    barrier = ShutdownBarrier(detector, is_head=True)
+    detector.hear(1, ENDING, 1)
+    assert barrier.message(ENDING) == ENDING
+    detector.hear(2, ENDING, 2)
+    assert barrier.message(running()) == running(), "its own part is not done"
+    assert barrier.message(ENDING) == GONE
+    assert barrier.message(ENDING) is None
     for rank in (1, 2):
-        assert not farewell.is_over
-        judge.hear(rank, GONE, 3)
-    assert farewell.is_over
+        assert not barrier.is_over
+        detector.hear(rank, GONE, 3)
+    assert barrier.is_over
 
 
 def test_others_go_when_the_head_has_gone():
-    judge = Judge(2, [0], timeout_s=TIMEOUT_S, now_s=0)
-    farewell = Farewell(judge, is_head=False)
-    judge.hear(0, ENDING, 1)
-    assert farewell.message(ENDING) == ENDING
-    judge.hear(0, GONE, 2)
-    assert not farewell.is_over, "it has not said so"
-    assert farewell.message(ENDING) == GONE
-    assert farewell.is_over
+    detector = FailureDetector(2, [0], timeout_s=TIMEOUT_S, now_s=0)
+    barrier = ShutdownBarrier(detector, is_head=False)
+    detector.hear(0, ENDING, 1)
+    assert barrier.message(ENDING) == ENDING
+    detector.hear(0, GONE, 2)
+    assert not barrier.is_over, "it has not said so"
+    assert barrier.message(ENDING) == GONE
+    assert barrier.is_over
 
 
 class Mail:
@@ -292,7 +293,7 @@ def test_all_say_farewell_and_leave_no_message():
         with dog:
             with dog.over(FakeEngine()):
                 pass
-            dog.farewell()
+            dog.barrier()
 
     assert in_threads(*(lambda dog=dog: job(dog) for dog in dogs)) == []
     assert [box.qsize() for box in boxes] == [0] * 4
@@ -300,7 +301,7 @@ def test_all_say_farewell_and_leave_no_message():
 
 def test_a_head_alone_needs_no_farewell():
     with Watchdog(None, timeout_s=50, end=print) as dog:
-        dog.farewell()
+        dog.barrier()
 
 
 def test_a_verdict_ends_the_wait_for_the_engine():
@@ -314,7 +315,7 @@ def test_a_verdict_ends_the_wait_for_the_engine():
 def test_a_verdict_ends_a_farewell():
     _, (head, _) = watchdogs(2, timeout_s=0.4)
     with head, pytest.raises(RunError, match="rank 1 has given no sign of life"):
-        head.farewell()
+        head.barrier()
 
 
 def test_where_the_main_thread_is_stuck_the_watchdog_ends_all(monkeypatch):
@@ -356,7 +357,7 @@ class TestALostLink:
 
     def test_ends_a_farewell(self, broken):
         with watchdog_of(broken) as head:
-            (error,) = in_threads(head.farewell)
+            (error,) = in_threads(head.barrier)
         assert isinstance(error, RunError)
         assert re.match(self.words, str(error))
 
@@ -373,6 +374,6 @@ def test_what_cannot_be_closed_after_the_farewell_is_no_failure():
 
     def job(dog):
         with dog:
-            dog.farewell()
+            dog.barrier()
 
     assert in_threads(lambda: job(head), lambda: job(stage)) == []

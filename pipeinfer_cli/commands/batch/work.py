@@ -51,7 +51,11 @@ class BatchWork:
     def __call__(self, engine: Engine) -> None:
         """Answers what is not answered yet. RunError at the end if any item has failed."""
         config, before = self._config, self._before
-        with closing(self._drafters), signals.noted() as asked, closing(self._open()) as sink:
+        with (
+            closing(self._drafters),
+            signals.deferred_signals() as asked,
+            closing(self._open()) as sink,
+        ):
             head = Head(self._plan, engine, timeout_s=config.timeout_s, asked=asked)
             for note in Pretence.of(
                 self._plan.profile, config.synth_acceptance, config.sample.seed
@@ -114,7 +118,7 @@ class BatchWork:
                 progress.add(result.n_tokens, is_failed=result.is_failed)
             show()
 
-    def _end(self, progress: Progress, asked: signals.Asked) -> None:
+    def _end(self, progress: Progress, asked: signals.StopRequest) -> None:
         if self._config.stats:
             print(f"pipeinfer: {progress.summary(time.monotonic())}", file=sys.stderr)
         if progress.n_through < progress.n_items:

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeinfer_cli.launch import local_rank
-from pipeinfer_cli.launch.signals import Asked
+from pipeinfer_cli.launch.signals import StopRequest
 
 
 class Interrupts:
     """Takes note of what asks for an answer's end, while it comes."""
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = StopRequest()
         self._signum = signal.SIGINT
         if local_rank.folder() is not None:
             self._signum = local_rank.ANSWER_SIGNAL
@@ -35,4 +35,4 @@ class Interrupts:
             yield
         finally:
             signal.signal(self._signum, before)
-            self._asked = Asked()
+            self._asked = StopRequest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
+from pipeinfer_cli.launch.watchdog.heartbeat import Heartbeat, Phase
 
 # Who gives no sign of life for so long is lost. Less than the 10 s in which a job is to notice that
 # a rank was killed; a process that is alive answers within a second, also while it computes.
@@ -13,7 +13,7 @@ SILENCE_S = 8.0
 # Patience grows with --timeout, so that there is a way out where nodes freeze for longer.
 PATIENCE = 40
 
-NO_BEAT = Beat()
+NO_HEARTBEAT = Heartbeat()
 
 
 def silence_s(timeout_s: float) -> float:
@@ -22,13 +22,13 @@ def silence_s(timeout_s: float) -> float:
 
 
 @dataclass(slots=True)
-class Patient:
+class RankState:
     """What is known of one rank."""
 
     rank: int
     heard_s: float  # when it last gave a sign of life
     moved_s: float  # when it last got on
-    beat: Beat = NO_BEAT
+    beat: Heartbeat = NO_HEARTBEAT
     place: str = ""  # what it holds
 
     @property
@@ -38,7 +38,7 @@ class Patient:
         return f"rank {self.rank}{host}" + (f" ({self.place})" if self.place else "")
 
 
-class Judge:
+class FailureDetector:
     """Judges the other ranks that it hears of, and its own rank's work.
 
     The head hears of all ranks, the others only of the head. `stages` are the ranks with layers.
@@ -49,30 +49,30 @@ class Judge:
         self._timeout_s = timeout_s
         # In turn, so that one of the survivors speaks of a silent head.
         self._silence_s = silence_s(timeout_s) + min(max(own - 1, 0), 4) * 0.4
-        self.ranks = {rank: Patient(rank, now_s, now_s) for rank in (own, *others)}
+        self.ranks = {rank: RankState(rank, now_s, now_s) for rank in (own, *others)}
         self._stages: Sequence[int] = ()
         self._due_s = now_s  # when the head began to wait, or something last moved
 
     def place(self, places: Sequence[str], first_stage: int) -> None:
         """What each rank of the job holds, in words, and the rank of the first stage."""
-        for rank, patient in self.ranks.items():
-            patient.place = places[rank]
+        for rank, state in self.ranks.items():
+            state.place = places[rank]
         self._stages = range(first_stage, len(places))
 
-    def hear(self, rank: int, beat: Beat, now_s: float) -> None:
+    def hear(self, rank: int, beat: Heartbeat, now_s: float) -> None:
         """A sign of life has come."""
-        patient = self.ranks[rank]
-        before, patient.beat, patient.heard_s = patient.beat, beat, now_s
+        state = self.ranks[rank]
+        before, state.beat, state.heard_s = state.beat, beat, now_s
         if (before.moved, before.phase, before.run_id) != (beat.moved, beat.phase, beat.run_id):
-            patient.moved_s = self._due_s = now_s
+            state.moved_s = self._due_s = now_s
         if rank == self._own and not beat.is_due:
             self._due_s = now_s
 
-    def forgive(self, now_s: float) -> None:
+    def reset_timers(self, now_s: float) -> None:
         """This process itself was stopped or held up: nobody could be heard."""
         self._due_s = now_s
-        for patient in self.ranks.values():
-            patient.heard_s = patient.moved_s = now_s
+        for state in self.ranks.values():
+            state.heard_s = state.moved_s = now_s
 
     def verdict(self, now_s: float) -> str | None:
         """Why the job cannot go on, in one line; None if all is well."""
@@ -82,10 +82,10 @@ class Judge:
 
     def everybody_in(self, *phases: Phase) -> bool:
         """Whether all others are in one of these phases."""
-        return all(patient.beat.phase in phases for patient in self._others())
+        return all(state.beat.phase in phases for state in self._others())
 
-    def _others(self) -> list[Patient]:
-        return [patient for rank, patient in self.ranks.items() if rank != self._own]
+    def _others(self) -> list[RankState]:
+        return [state for rank, state in self.ranks.items() if rank != self._own]
 
     def _quiet(self, now_s: float) -> bool:
         """Whether somebody may be about to be lost: then that is what there is to say."""
@@ -126,7 +126,7 @@ class Judge:
         if stuck_s <= self._timeout_s:
             return None
         if own.beat.is_due:
-            return f"{self._culprit(own.beat.awaited_id, stuck_s)} (--timeout)"
+            return f"{self._blame(own.beat.awaited_id, stuck_s)} (--timeout)"
         return None
 
     def not_ending(self, now_s: float, since_s: float) -> str | None:
@@ -136,7 +136,7 @@ class Judge:
         late = [each for each in self._others() if each.beat.phase < Phase.ENDING]
         return f"{late[0].name} does not end, though the work is done (--timeout)" if late else None
 
-    def _culprit(self, run_id: int, stuck_s: float) -> str:
+    def _blame(self, run_id: int, stuck_s: float) -> str:
         """Who holds the run: stages take runs in order, and tell what they are at."""
         stages = [self.ranks[rank] for rank in self._stages if rank in self.ranks]
         for stage in stages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 LAYOUT = struct.Struct("<B?QQQQQ64s")
-BEAT_BYTES = LAYOUT.size
+HEARTBEAT_BYTES = LAYOUT.size
 
 
 class Phase(IntEnum):
@@ -21,7 +21,7 @@ class Phase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class Heartbeat:
     """One sign of life."""
 
     phase: Phase = Phase.STARTING
@@ -34,7 +34,7 @@ class Beat:
     host: str = ""
 
     def encode(self) -> bytes:
-        """As BEAT_BYTES bytes."""
+        """As HEARTBEAT_BYTES bytes."""
         return LAYOUT.pack(
             self.phase,
             self.is_due,
@@ -47,7 +47,7 @@ class Beat:
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> Beat:
+    def decode(cls, data: bytes) -> Heartbeat:
         """Inverse of `encode`."""
         phase, is_due, run_id, computing_us, done_id, awaited_id, moved, host = LAYOUT.unpack(data)
         return cls(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeinfer_cli.launch.watchdog.failure_detector import Judge
-from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
+from pipeinfer_cli.launch.watchdog.failure_detector import FailureDetector
+from pipeinfer_cli.launch.watchdog.heartbeat import Heartbeat, Phase
 
 
-class Farewell:
+class ShutdownBarrier:
     """Nobody leaves while another rank still judges it by its silence, or sends it anything.
 
     1. A rank whose part is done says ENDING with each sign of life.
@@ -17,19 +17,19 @@ class Farewell:
     4. Who has said GONE, and heard it of all that it listens to, is through.
     """
 
-    def __init__(self, judge: Judge, *, is_head: bool) -> None:
-        self._judge = judge  # knows what was heard
+    def __init__(self, detector: FailureDetector, *, is_head: bool) -> None:
+        self._detector = detector  # knows what was heard
         self._awaited = (Phase.ENDING, Phase.GONE) if is_head else (Phase.GONE,)
         self._has_gone = False
 
-    def message(self, beat: Beat) -> Beat | None:
+    def message(self, beat: Heartbeat) -> Heartbeat | None:
         """What to tell the others, if this is the sign of life; None: the last was said before.
 
         It is the last one, which must not be lost, if its phase is GONE.
         """
         if self._has_gone:
             return None
-        if beat.phase == Phase.ENDING and self._judge.everybody_in(*self._awaited):
+        if beat.phase == Phase.ENDING and self._detector.everybody_in(*self._awaited):
             self._has_gone = True
             return replace(beat, phase=Phase.GONE)
         return beat
@@ -37,4 +37,4 @@ class Farewell:
     @property
     def is_over(self) -> bool:
         """Whether this rank is through."""
-        return self._has_gone and self._judge.everybody_in(Phase.GONE)
+        return self._has_gone and self._detector.everybody_in(Phase.GONE)

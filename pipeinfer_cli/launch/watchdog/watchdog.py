@@ -18,11 +18,11 @@ from typing import Protocol
 from pipeinfer_cli.engine.engine import Activity
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.launch.environment import resident_bytes
-from pipeinfer_cli.launch.watchdog.failure_detector import Judge, silence_s
-from pipeinfer_cli.launch.watchdog.heartbeat import Beat, Phase
-from pipeinfer_cli.launch.watchdog.shutdown import Farewell
+from pipeinfer_cli.launch.watchdog.failure_detector import FailureDetector, silence_s
+from pipeinfer_cli.launch.watchdog.heartbeat import Heartbeat, Phase
+from pipeinfer_cli.launch.watchdog.shutdown import ShutdownBarrier
 
-BEATS_PER_SILENCE = 8
+HEARTBEATS_PER_SILENCE = 8
 MAX_TICK_S = 1.0
 ENDING_TICK_S = 0.005
 HELD_UP_TICKS = 3  # later than so many: this process was stopped, and judges nobody by that
@@ -30,7 +30,7 @@ HELD_UP_TICKS = 3  # later than so many: this process was stopped, and judges no
 GRACE_S = 2.0
 
 
-class Beats(Protocol):
+class HeartbeatChannel(Protocol):
     """What the watchdog needs of mpi.Beats."""
 
     def send(self, rank: int, data: bytes, *, must: bool = False) -> None:
@@ -60,7 +60,7 @@ class Watchdog:
 
     def __init__(
         self,
-        beats: Beats | None,
+        beats: HeartbeatChannel | None,
         *,
         rank: int = 0,
         n_ranks: int = 1,
@@ -70,9 +70,11 @@ class Watchdog:
         self._beats = beats
         self._rank = rank
         self._others = list(range(1, n_ranks)) if rank == 0 else [0]
-        self._judge = Judge(rank, self._others, timeout_s=timeout_s, now_s=time.monotonic())
-        self._farewell = Farewell(self._judge, is_head=rank == 0)
-        self._tick_s = min(MAX_TICK_S, silence_s(timeout_s) / BEATS_PER_SILENCE)
+        self._detector = FailureDetector(
+            rank, self._others, timeout_s=timeout_s, now_s=time.monotonic()
+        )
+        self._barrier = ShutdownBarrier(self._detector, is_head=rank == 0)
+        self._tick_s = min(MAX_TICK_S, silence_s(timeout_s) / HEARTBEATS_PER_SILENCE)
         self._end = end
         self._host = socket.gethostname()
         self._lock = threading.Lock()  # over what both threads touch
@@ -95,9 +97,9 @@ class Watchdog:
         self._thread.join(timeout=GRACE_S)
 
     def place(self, places: Sequence[str], first_stage: int) -> None:
-        """What each rank holds, in words: see Judge.place."""
+        """What each rank holds, in words: see FailureDetector.place."""
         with self._lock:
-            self._judge.place(places, first_stage)
+            self._detector.place(places, first_stage)
 
     def enter(self, phase: Phase) -> None:
         """This rank's job comes to another phase."""
@@ -118,7 +120,7 @@ class Watchdog:
             with self._lock:
                 self._engine = None
 
-    def farewell(self) -> None:
+    def barrier(self) -> None:
         """This rank's part is done: waits for the others. RunError if one does not end."""
         if self._beats is None:
             return
@@ -149,18 +151,18 @@ class Watchdog:
             now_s = time.monotonic()
             if now_s - turned_s > HELD_UP_TICKS * self._tick_s:
                 with self._lock:
-                    self._judge.forgive(now_s)
+                    self._detector.reset_timers(now_s)
             turned_s = now_s
             self._turn(now_s)
 
     def _turn(self, now_s: float) -> None:
         with self._lock:
             beat = self._beat()
-            self._judge.hear(self._rank, beat, now_s)
+            self._detector.hear(self._rank, beat, now_s)
             self._exchange(beat, now_s)
-            verdict = self._judge.verdict(now_s)
+            verdict = self._detector.verdict(now_s)
             if self._phase == Phase.ENDING:
-                verdict = verdict or self._judge.not_ending(now_s, self._ending_s)
+                verdict = verdict or self._detector.not_ending(now_s, self._ending_s)
         if verdict is not None:
             self._decide(verdict)
 
@@ -174,21 +176,21 @@ class Watchdog:
             if self._engine is not None:
                 self._engine.give_up(verdict)
 
-    def _beat(self) -> Beat:
+    def _beat(self) -> Heartbeat:
         if self._engine is not None:
-            return Beat(phase=self._phase, host=self._host, **asdict(self._engine.activity()))
+            return Heartbeat(phase=self._phase, host=self._host, **asdict(self._engine.activity()))
         moved = resident_bytes() if self._phase == Phase.LOADING else 0
-        return Beat(phase=self._phase, moved=moved, host=self._host)
+        return Heartbeat(phase=self._phase, moved=moved, host=self._host)
 
-    def _exchange(self, beat: Beat, now_s: float) -> None:
+    def _exchange(self, beat: Heartbeat, now_s: float) -> None:
         if self._beats is None:
             return
         for rank, data in self._beats.receive():
-            self._judge.hear(rank, Beat.decode(data), now_s)
-        if (message := self._farewell.message(beat)) is not None:
+            self._detector.hear(rank, Heartbeat.decode(data), now_s)
+        if (message := self._barrier.message(beat)) is not None:
             for rank in self._others:
                 self._beats.send(rank, message.encode(), must=message.phase == Phase.GONE)
-        if self._farewell.is_over:
+        if self._barrier.is_over:
             self._over.set()
 
 

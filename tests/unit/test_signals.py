@@ -28,7 +28,7 @@ def receive(signum: signal.Signals) -> None:
 
 @pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
-    with signals.noted() as asked:
+    with signals.deferred_signals() as asked:
         assert not asked()
         asked.check()
         os.kill(os.getpid(), signum)
@@ -40,7 +40,7 @@ def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
 
 
 def test_a_second_signal_raises_at_once() -> None:
-    with signals.noted() as asked:
+    with signals.deferred_signals() as asked:
         os.kill(os.getpid(), signal.SIGUSR1)
         asked._since_s -= local_rank.REPEAT_S  # that long ago
         with pytest.raises(Interrupted):
@@ -50,7 +50,7 @@ def test_a_second_signal_raises_at_once() -> None:
 def test_handlers_are_as_before_afterwards_and_ignored_signals_stay_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = [signal.getsignal(signum) for signum in signals.SIGNALS]
-    with signals.noted() as asked:
+    with signals.deferred_signals() as asked:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not asked()
     signals.raise_on_signals()
@@ -70,7 +70,7 @@ def test_at_other_times_a_signal_raises() -> None:
 def test_in_native_code_signals_kill() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = [signal.getsignal(signum) for signum in signals.SIGNALS]
-    with signals.deadly():
+    with signals.default_signal_handlers():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     assert [signal.getsignal(signum) for signum in signals.SIGNALS] == before

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from pipeinfer_cli.launch import local_rank, local_shutdown
-from pipeinfer_cli.launch.local_output import Relay
-from pipeinfer_cli.launch.local_shutdown import GRACE_S, HEAD_GRACE_S, Ending, Phase
+from pipeinfer_cli.launch.local_output import OutputForwarder
+from pipeinfer_cli.launch.local_shutdown import GRACE_S, HEAD_GRACE_S, JobShutdown, Phase
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -22,9 +22,9 @@ class Launcher:
 
 class Scene:
     def __init__(self, place, monkeypatch):
-        self.place, self.launcher, self.out = place, Launcher(), Relay(-1, 1)
+        self.place, self.launcher, self.out = place, Launcher(), OutputForwarder(-1, 1)
         self.told, self.received = [], []
-        self.ending = Ending(self.launcher, place, self.received, self.out)
+        self.ending = JobShutdown(self.launcher, place, self.received, self.out)
         monkeypatch.setattr(local_rank, "kill", lambda _pid, signum: self.told.append(signum))
         monkeypatch.setattr(local_shutdown, "marked_processes", lambda _place: [])
 
