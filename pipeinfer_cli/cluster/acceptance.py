@@ -31,7 +31,7 @@ def draw(seed: int, position: int, salt: int) -> float:
     return (x >> 11) / (1 << 53)
 
 
-class Luck(Protocol):
+class AcceptanceModel(Protocol):
     """How good the drafter is."""
 
     @property
@@ -46,7 +46,7 @@ class Luck(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomLuck:
+class RandomAcceptance:
     """The first proposal is right with the rate of its distance from the text; see `parse`.
 
     A rate counts only cases where the tokens before are right. Of the first proposals that are
@@ -71,7 +71,7 @@ class RandomLuck:
                 raise UserError(f"acceptance {rate:g}: give a rate from 0 to 1")
 
     @classmethod
-    def parse(cls, text: str, seed: int = 0) -> RandomLuck:
+    def parse(cls, text: str, seed: int = 0) -> RandomAcceptance:
         """`0.8`, or one rate for each token ahead of the text: `0.8/0.7/0.6`. Raises UserError.
 
         `0.8:informed` is of a drafter that knows how sure it may be.
@@ -87,7 +87,7 @@ class RandomLuck:
 
     @property
     def rate(self) -> float | None:
-        """See Luck."""
+        """See AcceptanceModel."""
         return self.rates[0] if len(self.rates) == 1 else None
 
     def __str__(self) -> str:
@@ -103,14 +103,14 @@ class RandomLuck:
         return float(draw(self.seed, position, _SALT_SURE) ** (1 / rate - 1))
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:
-        """See Luck."""
+        """See AcceptanceModel."""
         first = self._chance(position, ahead)
         share = self.second_rate
         others = [(1 - first) * share * (1 - share) ** i for i in range(n - 1)]
         return [first if n > 1 or self.is_informed else 1.0, *others]
 
     def rank(self, position: int, ahead: int) -> int:
-        """See Luck."""
+        """See AcceptanceModel."""
         number = draw(self.seed, position, _SALT_RANK)
         missed = 1 - self._chance(position, ahead)
         rank = 0
@@ -121,7 +121,7 @@ class RandomLuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedLuck:
+class RecordedAcceptance:
     """What happened in a real run: for each generated token whether the drafter knew it.
 
     The file is a JSON list of booleans, one per generated token in order; a longer text starts
@@ -132,7 +132,7 @@ class RecordedLuck:
     n_prompt: int
 
     @classmethod
-    def read(cls, path: Path, n_prompt: int) -> RecordedLuck:
+    def read(cls, path: Path, n_prompt: int) -> RecordedAcceptance:
         """The file's verdicts, for a text after a prompt of `n_prompt` tokens. UserError."""
         try:
             verdicts = json.loads(path.read_text(encoding="utf-8"))
@@ -155,15 +155,15 @@ class RecordedLuck:
 
     @property
     def rate(self) -> float | None:
-        """See Luck."""
+        """See AcceptanceModel."""
         return sum(self.verdicts) / len(self.verdicts)
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:  # noqa: ARG002
-        """See Luck."""
+        """See AcceptanceModel."""
         return [1.0] + [0.0] * (n - 1)
 
     def rank(self, position: int, ahead: int) -> int:  # noqa: ARG002
-        """See Luck. Nothing is known of a second proposal."""
+        """See AcceptanceModel. Nothing is known of a second proposal."""
         return 0 if self.verdicts[(position - self.n_prompt) % len(self.verdicts)] else _MASK
 
 
@@ -171,7 +171,7 @@ class RecordedLuck:
 class SyntheticText:
     """The text that the target is said to write, and a drafter's proposals for it."""
 
-    luck: Luck
+    luck: AcceptanceModel
     seed: int = 0
     n_vocab: int = 32000  # token ids are below
 

@@ -105,7 +105,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class CacheLookup:
     """What the cache has for an identity."""
 
     calibrations: tuple[tuple[Path, Calibration], ...] = ()  # the latest first
@@ -137,19 +137,19 @@ def write(calibration: Calibration, identity: Identity, path: Path) -> None:
     profile_toml.save(calibration.profile, path, about)
 
 
-def find(identity: Identity) -> Found:
+def find(identity: Identity) -> CacheLookup:
     """All that can be used; never an error."""
     calibrations, problems = [], []
     try:
         folder = folder_of(identity)
     except UserError:
-        return Found()  # there is no cache
+        return CacheLookup()  # there is no cache
     for path in sorted(folder.glob("*.toml"), key=_age_s):
         try:
             calibrations.append((path, _read(path, identity)))
         except (PipeinferError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"calibration {path} is not used: {_line(error)}")
-    return Found(calibrations=tuple(calibrations), problems=tuple(problems))
+    return CacheLookup(calibrations=tuple(calibrations), problems=tuple(problems))
 
 
 def _age_s(path: Path) -> float:

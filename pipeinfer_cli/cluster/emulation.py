@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticDrafter, SyntheticText
-from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation
 from pipeinfer_cli.errors import UserError
@@ -52,23 +52,23 @@ def check_model(profile: Profile, n_layer: int, weights: tuple[float, ...] | Non
         )
 
 
-def parse_acceptance(text: str, seed: int = 0) -> RandomLuck:
-    """See RandomLuck.parse; commas do as well as slashes. Raises UserError."""
+def parse_acceptance(text: str, seed: int = 0) -> RandomAcceptance:
+    """See RandomAcceptance.parse; commas do as well as slashes. Raises UserError."""
     try:
-        return RandomLuck.parse(text.replace(",", "/"), seed)
+        return RandomAcceptance.parse(text.replace(",", "/"), seed)
     except UserError as error:
         raise UserError(f"--synth-acceptance {text!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pretence:
+class EmulationSettings:
     """What is not real about a request: said wherever its figures or its text are."""
 
     profile: Profile | None = None
-    luck: RandomLuck | None = None
+    luck: RandomAcceptance | None = None
 
     @classmethod
-    def of(cls, profile: Profile | None, acceptance: str | None, seed: int) -> Pretence:
+    def of(cls, profile: Profile | None, acceptance: str | None, seed: int) -> EmulationSettings:
         """From the options' values; the seed is the one of sampling."""
         luck = None if acceptance is None else parse_acceptance(acceptance, seed)
         return cls(profile=profile, luck=luck)
@@ -92,11 +92,11 @@ class Pretence:
         drawn = f"acceptance {self.luck}, verdicts drawn with --seed {self.luck.seed}"
         return [f"synthetic: {drawn}: the text is not the model's"]
 
-    def as_dict(self, lateness: Lateness) -> dict[str, Any]:
+    def as_dict(self, overruns: Overruns) -> dict[str, Any]:
         """For --format json: `emulation` and `synthetic`, those that apply."""
         parts: dict[str, Any] = {}
         if self.profile:
-            parts["emulation"] = {"profile": self.profile.name, **lateness.as_dict()}
+            parts["emulation"] = {"profile": self.profile.name, **overruns.as_dict()}
         if self.luck:
             parts["synthetic"] = {
                 "acceptance": list(self.luck.rates),
@@ -124,9 +124,9 @@ def rank_emulation(profile: Profile, rank: int, n_batch: int) -> RankEmulation:
 class WatchedPipeline:
     """An emulated pipeline: takes note of what was late."""
 
-    def __init__(self, pipeline: Pipeline, lateness: Lateness) -> None:
+    def __init__(self, pipeline: Pipeline, overruns: Overruns) -> None:
         self._pipeline = pipeline
-        self._lateness = lateness
+        self._overruns = overruns
 
     def submit(self, run: Run) -> None:
         """See interfaces.Pipeline."""
@@ -140,7 +140,7 @@ class WatchedPipeline:
         """See interfaces.Pipeline."""
         result = self._pipeline.wait(timeout_s)
         if result is not None:
-            self._lateness.count(result)
+            self._overruns.count(result)
         return result
 
 
@@ -199,14 +199,14 @@ class PacedDrafter:
         self,
         drafter: Drafter,
         token_s: float,
-        lateness: Lateness,
+        overruns: Overruns,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._drafter = drafter
         self._token_s = token_s
-        self._lateness = lateness
+        self._overruns = overruns
         self._clock = clock
         self._sleep = sleep
 
@@ -221,7 +221,7 @@ class PacedDrafter:
                 continue
             due_s += self._token_s
             now_s = self._clock()
-            self._lateness.count_drafted(max(0, round(1e6 * (now_s - due_s))))
+            self._overruns.count_drafted(max(0, round(1e6 * (now_s - due_s))))
             if now_s < due_s:
                 self._sleep(due_s - now_s)
             else:

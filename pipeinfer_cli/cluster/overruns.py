@@ -9,7 +9,7 @@ from pipeinfer_cli.scheduler.runs import Result, RunStatus
 
 
 @dataclass(slots=True)
-class Lateness:
+class Overruns:
     """Counts what was computed, and what of it took longer than the profile asks.
 
     Delays of this machine before the compute, such as other processes on its cores, count with it.

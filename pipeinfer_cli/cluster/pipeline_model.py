@@ -20,7 +20,7 @@ Times = npt.NDArray[np.float64]  # [n_stages + 1], s; the last place is the head
 
 
 @dataclass(slots=True)
-class Trajectory:
+class RunTiming:
     """One run. `end_s[i]` is when stage i is through with it; `end_s[-1]` when its result comes."""
 
     run: Run
@@ -58,13 +58,13 @@ class SimulatedPipeline:
         self._byte_s = np.array([link.busy_s(1) for link in links])
         self._costs: dict[int, _Cost] = {}  # by tokens; 0: a run that was given up
         start = np.zeros(len(links))
-        self._before = Trajectory(Run(run_id=0), 0.0, None, start, start, start)
-        self._in_flight: list[Trajectory] = []
+        self._before = RunTiming(Run(run_id=0), 0.0, None, start, start, start)
+        self._in_flight: list[RunTiming] = []
         self._busy_s = np.zeros(profile.n_stages)
 
     def submit(self, run: Run, sent_s: float) -> None:
         """A run leaves the head."""
-        trajectory = Trajectory(run, sent_s)
+        trajectory = RunTiming(run, sent_s)
         self._compute(trajectory, self._in_flight[-1] if self._in_flight else self._before)
         self._in_flight.append(trajectory)
 
@@ -84,7 +84,7 @@ class SimulatedPipeline:
         """When the oldest run's result comes, as far as is known; None if nothing is under way."""
         return float(self._in_flight[0].end_s[-1]) if self._in_flight else None
 
-    def take_first(self) -> Trajectory:
+    def take_first(self) -> RunTiming:
         """The oldest run, whose result has come."""
         self._before = self._in_flight.pop(0)
         self._busy_s += _busy_s([self._before], np.inf)
@@ -94,7 +94,7 @@ class SimulatedPipeline:
         """`[n_stages]` compute until now."""
         return np.asarray(self._busy_s + _busy_s(self._in_flight, now_s))
 
-    def _compute(self, job: Trajectory, before: Trajectory) -> None:
+    def _compute(self, job: RunTiming, before: RunTiming) -> None:
         """The times of a run from those of the one before it."""
         cost = self._cost(len(job.run.tokens))
         job.end_s, job.departure_s = self._pass(job.sent_s, cost, before, slice(None))
@@ -114,7 +114,7 @@ class SimulatedPipeline:
         job.start_s[rest] = job.end_s[rest]
 
     def _pass(
-        self, sent_s: float, cost: _Cost, before: Trajectory, stages: slice
+        self, sent_s: float, cost: _Cost, before: RunTiming, stages: slice
     ) -> tuple[Times, Times]:
         """When a run that leaves at `sent_s` is through with these stages, and off their links.
 
@@ -143,7 +143,7 @@ class SimulatedPipeline:
         return self._costs[n_tokens]
 
 
-def _busy_s(runs: Iterable[Trajectory], until_s: float) -> Times:
+def _busy_s(runs: Iterable[RunTiming], until_s: float) -> Times:
     parts = [
         np.minimum(each.end_s, until_s)[:-1] - np.minimum(each.start_s, until_s)[:-1]
         for each in runs

@@ -123,7 +123,7 @@ def _source(calibration: Calibration, seats: Sequence[RankResources], rank: int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class PlacementResult:
     """Layers by rank, and what there is to expect of them."""
 
     layers: tuple[LayerRange, ...]
@@ -139,7 +139,7 @@ def consult(
     may_move: bool,
     draft_threads: int,
     verbose: bool,
-) -> Placed:
+) -> PlacementResult:
     """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known."""
     found = calibrations.find(Identity.of(model_path, seats))
     ranks = Ranks(seats=tuple(seats), layer_bytes=model.layer_bytes)
@@ -157,7 +157,7 @@ def consult(
     for each in notes:
         log.note(each, verbose=verbose)
     if expected is None:
-        return Placed(layers=layers)
+        return PlacementResult(layers=layers)
     draft_ms = {
         each.draft_model: each.profile.draft_ms
         for _, each in reversed(found.calibrations)  # the latest one counts
@@ -165,7 +165,7 @@ def consult(
     }
     link_ms = 1000 * calibration.profile.links_s()
     expectation = Expectation(stages=stages, draft_ms=draft_ms, link_ms=link_ms)
-    return Placed(layers=layers, expected=expectation)
+    return PlacementResult(layers=layers, expected=expectation)
 
 
 def _by_time(kept: Kept, ranks: Ranks, n_idle: int) -> tuple[tuple[LayerRange, ...], Path] | None:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.cluster import profile_toml, report
-from pipeinfer_cli.cluster.acceptance import Luck, RandomLuck, RecordedLuck, SyntheticText
+from pipeinfer_cli.cluster.acceptance import (
+    AcceptanceModel,
+    RandomAcceptance,
+    RecordedAcceptance,
+    SyntheticText,
+)
 from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
@@ -188,10 +193,10 @@ def _profiles(config: SimulateConfig) -> Iterator[Profile]:
         yield replace(profile, draft_ms=config.draft_ms or profile.draft_ms)
 
 
-def _luck(acceptance: str, config: SimulateConfig) -> Luck:
+def _luck(acceptance: str, config: SimulateConfig) -> AcceptanceModel:
     if acceptance.endswith(".json"):
-        return RecordedLuck.read(Path(acceptance), config.n_prompt)
-    return RandomLuck.parse(acceptance, config.seed)
+        return RecordedAcceptance.read(Path(acceptance), config.n_prompt)
+    return RandomAcceptance.parse(acceptance, config.seed)
 
 
 def _limits(profile: Profile, config: SimulateConfig) -> Limits:
@@ -207,7 +212,7 @@ def _limits(profile: Profile, config: SimulateConfig) -> Limits:
 
 def _oracle_tps(profile: Profile, draft_max: int | None, config: SimulateConfig) -> float:
     """Over the second half of the tokens: the first ones were drafted while the prompt went in."""
-    text = SyntheticText(luck=RandomLuck(rates=(1.0,)), seed=config.seed)
+    text = SyntheticText(luck=RandomAcceptance(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
     draft = DraftConfig.of(draft_max)
     simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
-from pipeinfer_cli.cluster.pipeline_model import SimulatedPipeline, Trajectory
+from pipeinfer_cli.cluster.pipeline_model import RunTiming, SimulatedPipeline
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
@@ -231,7 +231,7 @@ def _completed_times(profile: Profile, n_tokens: int) -> tuple[StageTime, ...]:
     )
 
 
-def _given_up_times(trajectory: Trajectory) -> tuple[StageTime, ...]:
+def _given_up_times(trajectory: RunTiming) -> tuple[StageTime, ...]:
     """The stages' times as those of one stage: nobody needs more of a run that was given up."""
     fate = RunStatus.ABORTED if trajectory.is_aborted else RunStatus.CANCELLED
     compute_us = round(1e6 * float((trajectory.end_s - trajectory.start_s).sum()))

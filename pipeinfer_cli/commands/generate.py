@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO
 
-from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.transcript import message_prompt
 from pipeinfer_cli.commands.generate_config import GenerateConfig, OutputFormat, read_prompt
 from pipeinfer_cli.engine.engine import Engine
@@ -74,7 +74,7 @@ def generate(
         for note in pretence.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
         stats = write_text(config, head, request, vocab, answer, pretence)
-        for note in head.lateness.notes():
+        for note in head.overruns.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
         if config.stats:
             print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
@@ -85,8 +85,8 @@ def generate(
         asked.check()
 
 
-def _pretence(config: JobConfig, plan: Plan) -> Pretence:
-    return Pretence.of(plan.profile, config.synth_acceptance, config.sample.seed)
+def _pretence(config: JobConfig, plan: Plan) -> EmulationSettings:
+    return EmulationSettings.of(plan.profile, config.synth_acceptance, config.sample.seed)
 
 
 def write_text(
@@ -95,7 +95,7 @@ def write_text(
     request: Request,
     vocab: Vocab,
     answer: Answer,
-    pretence: Pretence,
+    pretence: EmulationSettings,
 ) -> Stats:
     """Writes the answer to stdout while it comes."""
     with watching(config.pictures, head.setting(request), pretence.label) as watch:
@@ -115,7 +115,7 @@ def write_text(
             finally:
                 stats = running.measure(start_s, answer.times_s)
                 watch.finish()
-                marks = {**pretence.as_dict(head.lateness), **environment.job_mark(os.environ)}
+                marks = {**pretence.as_dict(head.overruns), **environment.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)
     watch.write_files(config.pictures, stats)
     return stats

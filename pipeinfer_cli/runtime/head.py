@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import PacedDrafter, SyntheticPipeline, WatchedPipeline
-from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.drafters.fallback import FirstThatKnows
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
@@ -104,7 +104,7 @@ class Head:
     ) -> None:
         self._plan = plan
         self._engine = engine
-        self.lateness = Lateness()  # of an emulated cluster, over all requests
+        self.overruns = Overruns()  # of an emulated cluster, over all requests
         # A watchdog knows better when waiting is in vain: slow is not dead.
         self._timeout_s = math.inf if engine.watched else timeout_s
         self._asked = asked
@@ -228,13 +228,13 @@ class Head:
         drafter = request.drafter
         profile, text = self._plan.profile, request.synthetic
         if profile is not None:
-            pipeline = WatchedPipeline(pipeline, self.lateness)
+            pipeline = WatchedPipeline(pipeline, self.overruns)
         if text is not None:
             knowing = SyntheticDrafter(text)
             pipeline = SyntheticPipeline(pipeline, text, knowing, len(request.prompt))
             drafter = knowing if request.speculates else None
         if profile is not None and drafter is not None:
-            drafter = PacedDrafter(drafter, profile.draft_ms / 1000, self.lateness)
+            drafter = PacedDrafter(drafter, profile.draft_ms / 1000, self.overruns)
         return pipeline, drafter
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeinfer_cli import log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
-from pipeinfer_cli.cluster.predict import Expectation, Placed, consult
+from pipeinfer_cli.cluster.predict import Expectation, PlacementResult, consult
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
 from pipeinfer_cli.engine.engine import Engine
@@ -164,7 +164,7 @@ def _place_layers(
     info: ModelInfo,
     seats: Sequence[RankResources],
     profile: Profile | None,
-) -> Placed:
+) -> PlacementResult:
     """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
 
     Raises UserError if it cannot be done.
@@ -177,7 +177,7 @@ def _place_layers(
         # the head's cores are the draft model's; the stages share the layers evenly by bytes
         stages = split_layers(info, n_ranks - 1, None)
         weights = (0.0, *(float(len(each)) for each in stages))
-    placed = Placed(layers=sharded or split_layers(info, n_ranks, weights))
+    placed = PlacementResult(layers=sharded or split_layers(info, n_ranks, weights))
     if profile:  # which tells the times, instead of a calibration
         return placed
     return consult(

@@ -65,7 +65,7 @@ class Watch:
 def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Iterator[Watch]:
     """A watch while the block runs, with its panel on the terminal if that was asked for.
 
-    `label` says on all pictures what is not real; see cluster.emulation.Pretence.
+    `label` says on all pictures what is not real; see cluster.emulation.EmulationSettings.
     """
     is_wanted = pictures.trace or pictures.plot or pictures.live
     if not is_wanted:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
-from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
@@ -77,7 +77,7 @@ def run(model: Path, profile: str, work: Callable[[Head], int]) -> int:
 def request_of(case: Case) -> Request:
     """As `pipeinfer bench` would make it."""
     strategy, ablations = parse_strategy(case.strategy)
-    luck = RandomLuck.parse(case.acceptance, case.seed)
+    luck = RandomAcceptance.parse(case.acceptance, case.seed)
     return Request(
         prompt=PROMPT,
         n_max=case.n_predict,
@@ -90,7 +90,7 @@ def request_of(case: Case) -> Request:
 
 def measured(head: Head, case: Case) -> Outcome:
     """Carries out one request."""
-    late = head.lateness = Lateness()  # of this request alone
+    late = head.overruns = Overruns()  # of this request alone
     with head.begin(request_of(case)) as running:
         start_s = time.monotonic()
         times_s = [time.monotonic() for _ in islice(running.tokens, case.n_predict)]

@@ -57,7 +57,7 @@ def compare(head: Head, profile: Profile, n_tokens: int, n_rounds: int) -> int:
             f"round {index + 1}: median {median(gaps_ms):.3f} ms, ratio {ratios[-1]:.4f} "
             f"(of the mean {mean_ratio:.4f}, of the slowest {max(gaps_ms) / right_ms:.4f})"
         )
-    for note in head.lateness.notes():
+    for note in head.overruns.notes():
         print(note)
     is_honest = abs(median(ratios) - 1) <= TOLERANCE
     print(

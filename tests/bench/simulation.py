@@ -27,7 +27,7 @@ from typing import IO, NamedTuple
 from cluster import PROMPT, Case, Outcome
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import Cluster, Prediction, SimulateConfig, compare
 
@@ -87,7 +87,7 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 
 def simulated(profile: Profile, case: Case) -> Prediction:
     """As `pipeinfer simulate` does it."""
-    luck = RandomLuck.parse(case.acceptance, case.seed)
+    luck = RandomAcceptance.parse(case.acceptance, case.seed)
     text = SyntheticText(luck=luck, seed=case.seed)
     config = SimulateConfig(
         profiles=(profile.name,),

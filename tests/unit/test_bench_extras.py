@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeinfer_cli.cli import main
-from pipeinfer_cli.cluster.acceptance import RecordedLuck
+from pipeinfer_cli.cluster.acceptance import RecordedAcceptance
 from pipeinfer_cli.commands.bench import plots
 from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.outputs import Extras
@@ -170,11 +170,11 @@ def test_what_the_drafter_knows_is_asked_position_by_position(tmp_path) -> None:
     verdicts = list(known_tokens(Plus(), range(3), range(3, 11)))
     #            3     4     5      6      7     8     9      10
     assert verdicts == [True, True, False, False, True, True, False, True]
-    write_acceptance(str(tmp_path / "luck.json"), verdicts)
-    luck = RecordedLuck.read(tmp_path / "luck.json", 3)
+    write_acceptance(str(tmp_path / "acceptance.json"), verdicts)
+    luck = RecordedAcceptance.read(tmp_path / "acceptance.json", 3)
     assert [luck.rank(position, 1) == 0 for position in range(3, 11)] == verdicts
     with pytest.raises(RunError, match="cannot write the acceptance recording"):
-        write_acceptance(str(tmp_path / "no" / "luck.json"), verdicts)
+        write_acceptance(str(tmp_path / "no" / "acceptance.json"), verdicts)
 
 
 def test_a_repeated_text_is_known_from_its_second_time_on() -> None:

@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Simulation
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
@@ -68,7 +68,7 @@ def cluster(slope, draft_ratio):
 
 
 def tokens_per_s(profile, strategy, rate, seed, n_max=None):
-    text = SyntheticText(luck=RandomLuck(rates=(rate,), seed=seed), seed=seed)
+    text = SyntheticText(luck=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
     draft = None if strategy == "iterative" else DraftConfig.of(n_max)
     scheduler = Scheduler(
         [text.token(position) for position in range(N_PROMPT)],

@@ -6,7 +6,7 @@ from itertools import count, pairwise
 import pytest
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomLuck, SyntheticText
+from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.bounds import ProfileCosts, bounds_of
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
@@ -31,7 +31,7 @@ def flat(n_stages, ms=10.0, draft_ms=2.0, link=None):
 
 
 def simulate(profile, strategy, rate, n_max=1, n=60, seed=1, head_us=50.0):
-    text = SyntheticText(luck=RandomLuck(rates=(rate,), seed=seed), seed=seed)
+    text = SyntheticText(luck=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
     prompt = [text.token(position) for position in range(N_PROMPT)]
     draft = None if strategy == "iterative" else DraftConfig(n_max=n_max)
     policy = Policy.of(strategy, draft, n_stages=profile.n_stages, n_batch=32)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
 from pipeinfer_cli.commands.batch.results import error_line, to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
@@ -96,7 +96,9 @@ class Tasks:
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
-        pretence = Pretence.of(self._plan.profile, config.synth_acceptance, item.sample.seed)
+        pretence = EmulationSettings.of(
+            self._plan.profile, config.synth_acceptance, item.sample.seed
+        )
         return Request(
             prompt=prompt,
             n_max=min(item.n_predict, room),

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, OneByOne, Result, Tasks
 from pipeinfer_cli.commands.batch.concurrent import Together
 from pipeinfer_cli.commands.batch.config import RESUME, BatchFiles
@@ -57,7 +57,7 @@ class BatchWork:
             closing(self._open()) as sink,
         ):
             head = Head(self._plan, engine, timeout_s=config.timeout_s, asked=asked)
-            for note in Pretence.of(
+            for note in EmulationSettings.of(
                 self._plan.profile, config.synth_acceptance, config.sample.seed
             ).notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
@@ -74,7 +74,7 @@ class BatchWork:
             results = in_order(answers(todo, self._batch.parallel), before.n_items)
             with self._shown(progress) as show:
                 self._write(results, sink, progress, show)
-            for note in head.lateness.notes():
+            for note in head.overruns.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
             self._end(progress, asked)
 

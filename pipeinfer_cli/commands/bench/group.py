@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 
 from pipeinfer_cli.cluster.acceptance import SyntheticText
-from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.bench import post_run
 from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
@@ -55,7 +55,7 @@ class GroupWork:
             ):
                 record.write(self._measure(turn, head))
             self._write_extras(head)
-            for note in head.lateness.notes():
+            for note in head.overruns.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
 
     def _check_room(self) -> None:
@@ -70,7 +70,7 @@ class GroupWork:
 
     def _measure(self, turn: Turn, head: Head) -> Sample:
         request, answer = self._request(turn), Answer()
-        n_late_before = head.lateness.n_late_in_all
+        n_late_before = head.overruns.n_late_in_all
         with head.begin(request) as running:
             start_s = time.monotonic()
             for _ in answer_tokens(
@@ -93,7 +93,7 @@ class GroupWork:
                 start_s=start_s,
                 times_s=tuple(answer.times_s),
                 counters=running.counters,
-                n_late=head.lateness.n_late_in_all - n_late_before,
+                n_late=head.overruns.n_late_in_all - n_late_before,
             )
 
     def _request(self, turn: Turn) -> Request:
@@ -138,11 +138,11 @@ class GroupWork:
     def _text(self, turn: Turn) -> SyntheticText | None:
         return self._pretence(turn).text(self._vocab.n_tokens)
 
-    def _pretence(self, turn: Turn) -> Pretence:
+    def _pretence(self, turn: Turn) -> EmulationSettings:
         """Each prompt has a luck of its own, the same for all variants and repetitions."""
         group = self._group
         seed = (group.sample.seed + turn.prompt) % (MAX_SEED + 1)
-        return Pretence.of(self._plan.profile, group.synth_acceptance, seed)
+        return EmulationSettings.of(self._plan.profile, group.synth_acceptance, seed)
 
 
 def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:

@@ -50,7 +50,7 @@ def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -
 
 
 def write_acceptance(file: str, verdicts: Sequence[bool]) -> None:
-    """See cluster.acceptance.RecordedLuck. RunError if it cannot be written."""
+    """See cluster.acceptance.RecordedAcceptance. RunError if it cannot be written."""
     try:
         files.write_text(Path(file), json.dumps(list(verdicts)) + "\n")
     except OSError as error:

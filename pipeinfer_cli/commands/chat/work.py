@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pipeinfer_cli.cluster.emulation import Pretence
+from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.interrupts import Interrupts
 from pipeinfer_cli.commands.chat.lines import note, open_lines
@@ -71,7 +71,7 @@ class ChatWork:
         )
         answer = Answer()
         with self._interrupts.answering():
-            stats = write_text(config, head, request, self._vocab, answer, Pretence())
+            stats = write_text(config, head, request, self._vocab, answer, EmulationSettings())
         if config.stats:
             note(stats.line())
         if answer.finish_reason == "length" and request.n_max == room:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.cluster.emulation import (
+    EmulationSettings,
     PacedDrafter,
-    Pretence,
     check_model,
     count_ranks,
     load_profile,
     rank_emulation,
 )
-from pipeinfer_cli.cluster.overruns import Lateness
+from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
@@ -74,7 +74,7 @@ def decode(acceptance, strategy, *, n_tokens=60, seed=3, n_prompt=4, profile=Non
         n_cells=256,
         profile=profile,
     )
-    text = Pretence.of(profile, acceptance, seed).text(n_vocab=500)
+    text = EmulationSettings.of(profile, acceptance, seed).text(n_vocab=500)
     head = Head(plan, RealEngine(), timeout_s=5)
     request = Request(
         prompt=range(n_prompt),
@@ -116,14 +116,14 @@ def test_another_seed_writes_another_text():
 
 def test_what_is_late_is_counted_and_said():
     *_, head = decode("0.5", "iterative", profile=PROFILE)
-    lateness = head.lateness
-    assert lateness.n_late == {1: 1}
-    assert lateness.n_computed >= 2 * 59
-    (note,) = lateness.notes()
+    overruns = head.overruns
+    assert overruns.n_late == {1: 1}
+    assert overruns.n_computed >= 2 * 59
+    (note,) = overruns.notes()
     assert "1 of " in note
     assert "up to 1.5 ms (stages 1)" in note
-    assert lateness.as_dict()["worst_late_ms"] == 1.5
-    assert Lateness().notes() == []
+    assert overruns.as_dict()["worst_late_ms"] == 1.5
+    assert Overruns().notes() == []
 
 
 def test_a_paced_drafter_takes_its_time_for_each_token():
@@ -140,14 +140,14 @@ def test_a_paced_drafter_takes_its_time_for_each_token():
                 now[0] += cost_s
                 yield [(token, 1.0)]
 
-    lateness = Lateness()
-    paced = PacedDrafter(Drafter(), 4.0, lateness, clock=lambda: now[0], sleep=sleep)
+    overruns = Overruns()
+    paced = PacedDrafter(Drafter(), 4.0, overruns, clock=lambda: now[0], sleep=sleep)
     times = [now[0] for candidates in paced.propose([1, 2], 2) if candidates]
     assert times == [104, 108, 115, 119]
     assert waits == [3, 2, 3]
-    assert (lateness.n_drafted, lateness.n_drafted_late) == (4, 1)
-    assert lateness.worst_draft_us == 3_000_000
-    assert "drafted tokens" in lateness.notes()[0]
+    assert (overruns.n_drafted, overruns.n_drafted_late) == (4, 1)
+    assert overruns.worst_draft_us == 3_000_000
+    assert "drafted tokens" in overruns.notes()[0]
 
 
 def test_what_a_rank_is_told_of_the_profile():
@@ -160,12 +160,12 @@ def test_what_a_rank_is_told_of_the_profile():
 
 
 def test_labels_and_marks():
-    real = Pretence.of(None, None, 0)
-    assert (real.label, real.notes(), real.as_dict(Lateness())) == ("", [], {})
-    both = Pretence.of(PROFILE, "0.8,0.5", 7)
+    real = EmulationSettings.of(None, None, 0)
+    assert (real.label, real.notes(), real.as_dict(Overruns())) == ("", [], {})
+    both = EmulationSettings.of(PROFILE, "0.8,0.5", 7)
     assert both.label == ", emulated test, synthetic acceptance 0.8/0.5"
     assert "the text is not the model's" in both.notes()[0]
-    marks = both.as_dict(Lateness())
+    marks = both.as_dict(Overruns())
     assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "informed": False, "seed": 7}
     assert marks["emulation"]["profile"] == "test"
 

@@ -6,8 +6,8 @@ from itertools import islice
 import pytest
 
 from pipeinfer_cli.cluster.acceptance import (
-    RandomLuck,
-    RecordedLuck,
+    RandomAcceptance,
+    RecordedAcceptance,
     SyntheticDrafter,
     SyntheticText,
 )
@@ -19,7 +19,7 @@ TOLERANCE = 4 * (0.25 / N) ** 0.5  # four standard deviations of a rate, at most
 
 
 def text_of(rate, seed=5, **kwargs):
-    return SyntheticText(luck=RandomLuck.parse(str(rate), seed), seed=seed, **kwargs)
+    return SyntheticText(luck=RandomAcceptance.parse(str(rate), seed), seed=seed, **kwargs)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.66, 0.95, 1.0])
@@ -63,7 +63,7 @@ def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
 
 
 def test_neighbours_and_seeds_are_independent() -> None:
-    luck, other = RandomLuck(rates=(0.5,), seed=1), RandomLuck(rates=(0.5,), seed=2)
+    luck, other = RandomAcceptance(rates=(0.5,), seed=1), RandomAcceptance(rates=(0.5,), seed=2)
     right = [luck.rank(p, 1) == 0 for p in range(N)]
     shifted = sum(a and b for a, b in zip(right, right[1:], strict=False)) / N
     across = sum(a and other.rank(p, 1) == 0 for p, a in enumerate(right)) / N
@@ -79,7 +79,7 @@ def test_tokens_are_ids_of_the_vocabulary() -> None:
 
 
 def test_rates_by_distance_from_the_text() -> None:
-    luck = RandomLuck.parse("1/0.5/0", seed=0)
+    luck = RandomAcceptance.parse("1/0.5/0", seed=0)
     assert all(luck.rank(p, 1) == 0 for p in range(100))
     assert {luck.rank(p, 2) == 0 for p in range(100)} == {True, False}
     assert not any(luck.rank(p, ahead) == 0 for p in range(100) for ahead in (3, 9))
@@ -112,7 +112,7 @@ def test_results_say_what_the_text_says() -> None:
 def test_recorded_luck(tmp_path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps([True, False, True]))
-    luck = RecordedLuck.read(path, n_prompt=10)
+    luck = RecordedAcceptance.read(path, n_prompt=10)
     assert [luck.rank(p, 1) == 0 for p in range(10, 16)] == [True, False, True, True, False, True]
     text = SyntheticText(luck=luck)
     assert [text.proposals(p, 1)[0] == text.token(p) for p in (10, 11)] == [True, False]
@@ -126,12 +126,12 @@ def test_bad_recordings(tmp_path, content) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
     with pytest.raises(UserError, match="the acceptance trace"):
-        RecordedLuck.read(path, n_prompt=1)
+        RecordedAcceptance.read(path, n_prompt=1)
     with pytest.raises(UserError, match="cannot read the acceptance trace"):
-        RecordedLuck.read(tmp_path / "none.json", n_prompt=1)
+        RecordedAcceptance.read(tmp_path / "none.json", n_prompt=1)
 
 
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:sure"])
 def test_bad_rates(rate) -> None:
     with pytest.raises(UserError, match="acceptance"):
-        RandomLuck.parse(rate)
+        RandomAcceptance.parse(rate)
