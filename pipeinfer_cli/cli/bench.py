@@ -12,7 +12,7 @@ import typer
 from pipeinfer_cli.cli.options import integer, integer_or_auto, number, one, several, words
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
-from pipeinfer_cli.commands.bench.outputs import Extras
+from pipeinfer_cli.commands.bench.outputs import Outputs
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
@@ -258,7 +258,7 @@ def bench(
         repetitions=one("-r/--repetitions", repetitions, integer),
         warmup=not no_warmup,
         output=cast("bench_cfg.OutputFormat", output),
-        extras=Extras(
+        outputs=Outputs(
             plot=plot or None,
             plot_x=plot_x or None,
             trace=_absolute(trace),

@@ -100,11 +100,11 @@ def write_text(
     """Writes the answer to stdout while it comes."""
     with watching(config.pictures, head.setting(request), pretence.label) as watch:
         writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
-        with head.begin(request, watch) as running:
+        with head.begin(request, watch) as active:
             start_s = time.monotonic()
             try:
                 for text in answer_tokens(
-                    running.tokens,
+                    active.tokens,
                     vocab,
                     request.n_max,
                     ignore_eos=request.ignores_eos(config.ignore_eos),
@@ -113,7 +113,7 @@ def write_text(
                 ):
                     writer.write(text)
             finally:
-                stats = running.measure(start_s, answer.times_s)
+                stats = active.measure(start_s, answer.times_s)
                 watch.finish()
                 marks = {**pretence.as_dict(head.overruns), **environment.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)

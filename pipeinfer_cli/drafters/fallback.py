@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
 
 
-class FirstThatKnows:
+class FallbackDrafter:
     """The first of several drafters that has something to propose."""
 
     def __init__(self, *drafters: Drafter) -> None:

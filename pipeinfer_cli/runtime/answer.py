@@ -24,7 +24,7 @@ class Answer:
     finish_reason: str = "error"
 
 
-class Growing:
+class AnswerBuilder:
     """An answer that grows by tokens as they come."""
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import PacedDrafter, SyntheticPipeline, WatchedPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
-from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.drafters.thread import DraftThread
@@ -28,7 +28,7 @@ from pipeinfer_cli.models import resolve
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
-from pipeinfer_cli.runtime.token_streams import Many
+from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
@@ -78,7 +78,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class ActiveRequest:
     """A request that has begun: iterate over its tokens."""
 
     tokens: TokenStream
@@ -123,7 +123,7 @@ class Head:
         )
 
     @contextmanager
-    def begin(self, request: Request, watch: Watch | None = None) -> Iterator[Running]:
+    def begin(self, request: Request, watch: Watch | None = None) -> Iterator[ActiveRequest]:
         """The request while the block runs; its drafter is at rest after it."""
         kept = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._parts(request)
@@ -153,10 +153,10 @@ class Head:
             )
             self._last = stream, scheduler
             setting = self.setting(request, n_reused=scheduler.n_reused)
-            yield Running(tokens=stream, counters=scheduler.counters, setting=setting)
+            yield ActiveRequest(tokens=stream, counters=scheduler.counters, setting=setting)
 
     @contextmanager
-    def many(self, strategy: Strategy) -> Iterator[Many[Any]]:
+    def many(self, strategy: Strategy) -> Iterator[TokenStreams[Any]]:
         """For several requests at a time, all of one strategy, while the block runs.
 
         Whoever begins them chooses their keys.
@@ -170,7 +170,7 @@ class Head:
             n_batch=N_BATCH,
             run_ids=self._run_ids,
         )
-        many = Many(
+        many = TokenStreams(
             self._engine,
             batcher,
             timeout_s=self._timeout_s,
@@ -269,7 +269,7 @@ class Drafters:
         assert draft_model is not None
         model = self._load(resolve.resolve(draft_model), slot)
         model.forget(sample or self._config.sample)
-        return model if kind == "model" else FirstThatKnows(NgramDrafter(), model)
+        return model if kind == "model" else FallbackDrafter(NgramDrafter(), model)
 
     def close(self) -> None:
         """Frees the draft models."""
@@ -296,7 +296,7 @@ class Drafters:
 
 def uses_model(drafter: Drafter | None) -> bool:
     """Whether a draft model computes for it on the head's cores."""
-    if isinstance(drafter, FirstThatKnows):
+    if isinstance(drafter, FallbackDrafter):
         return any(map(uses_model, drafter.drafters))
     return isinstance(drafter, ModelDrafter)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, RunError
-from pipeinfer_cli.runtime.answer import Answer, Growing
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
 from pipeinfer_cli.scheduler.runs import Result
@@ -161,7 +161,7 @@ def answer_tokens(
     the first of the strings `stop`; the tokens then end with the one that completes it. Tokens that
     end before the answer does have been interrupted. An error comes after the text before it.
     """
-    growing = Growing(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
+    growing = AnswerBuilder(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
     try:
         for token in tokens:
             if text := growing.feed(token):

@@ -29,7 +29,7 @@ class _Served(Generic[Key]):
     drafts: DraftThread | None = None
 
 
-class Many(Generic[Key]):
+class TokenStreams(Generic[Key]):
     """Serves a crowd: `begin` requests, `step` until their texts are long enough, `end` them.
 
     Close it, and all drafters are at rest. RunError if a stage fails or no result comes for

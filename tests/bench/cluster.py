@@ -91,10 +91,10 @@ def request_of(case: Case) -> Request:
 def measured(head: Head, case: Case) -> Outcome:
     """Carries out one request."""
     late = head.overruns = Overruns()  # of this request alone
-    with head.begin(request_of(case)) as running:
+    with head.begin(request_of(case)) as active:
         start_s = time.monotonic()
-        times_s = [time.monotonic() for _ in islice(running.tokens, case.n_predict)]
-        stats = measure(running.setting, start_s, times_s, running.counters)
+        times_s = [time.monotonic() for _ in islice(active.tokens, case.n_predict)]
+        stats = measure(active.setting, start_s, times_s, active.counters)
     return Outcome(
         tokens_per_s=stats.tokens_per_s,
         n_late=late.n_late_in_all,

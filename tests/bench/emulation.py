@@ -33,8 +33,8 @@ def expected_ms(profile: Profile) -> float:
 
 def decode(head: Head, n_tokens: int) -> list[float]:
     """Milliseconds from token to token."""
-    with head.begin(Request(prompt=PROMPT, n_max=n_tokens)) as running:
-        times_s = [time.monotonic() for _ in islice(running.tokens, n_tokens)]
+    with head.begin(Request(prompt=PROMPT, n_max=n_tokens)) as active:
+        times_s = [time.monotonic() for _ in islice(active.tokens, n_tokens)]
     return [1000 * (b - a) for a, b in zip(times_s, times_s[1:], strict=False)]
 
 

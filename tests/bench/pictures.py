@@ -44,11 +44,11 @@ def recorded(head: Head, profile: Profile, strategy: str) -> Titled:
     request = request_of(case)
     setting = head.setting(request)
     recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
-    with head.begin(request, Watch(recorder, sys.stdout)) as running:
+    with head.begin(request, Watch(recorder, sys.stdout)) as active:
         start_s = time.monotonic()
-        times_s = [time.monotonic() for _ in islice(running.tokens, N_PREDICT)]
+        times_s = [time.monotonic() for _ in islice(active.tokens, N_PREDICT)]
         recording = recorder.recording()
-    stats = measure(setting, start_s, times_s, running.counters)
+    stats = measure(setting, start_s, times_s, active.counters)
     title = (
         f"{strategy}, emulated {profile.name}, synthetic acceptance {ACCEPTANCE}: "
         f"{stats.tokens_per_s:.1f} tokens/s"

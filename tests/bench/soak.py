@@ -99,10 +99,10 @@ class Soak:
         n_max = self._random.randint(1, MAX_TEXT)
         # the rest of the time it is given up somewhere, with runs in flight
         n_taken = n_max if self._random.random() < 0.6 else self._random.randint(0, n_max)
-        with head.begin(self._request(prompt, text, n_max)) as running:
-            found = list(islice(running.tokens, n_taken))
-            self.n_runs += running.counters.n_launched
-            self.n_cancelled += running.counters.n_cancelled
+        with head.begin(self._request(prompt, text, n_max)) as active:
+            found = list(islice(active.tokens, n_taken))
+            self.n_runs += active.counters.n_launched
+            self.n_cancelled += active.counters.n_cancelled
         if found != text[:n_taken]:
             self.faults.append(f"request {self.n_requests}: another text than before")
         self.n_requests += 1

@@ -4,7 +4,7 @@ import random
 from functools import cache
 from pathlib import Path
 
-from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.scheduler.runs import SampleParams
@@ -46,4 +46,4 @@ def make_guesser(name, request, prompt, truth):
         return NgramDrafter()
     sample = SampleParams(**request.get("sample", {}))
     model = load(Path(request["draft_model"]), request["n_ctx"], sample)
-    return FirstThatKnows(NgramDrafter(), model) if name == "both" else model
+    return FallbackDrafter(NgramDrafter(), model) if name == "both" else model

@@ -10,7 +10,7 @@ from itertools import count
 from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.ngram import NgramDrafter
-from pipeinfer_cli.runtime.token_streams import Many
+from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
@@ -42,7 +42,7 @@ def play(engine, run_ids, n_stages, case, n_parallel):
     depth = Policy.depth_of(n_stages)
     batcher = Batcher(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
     auto = AutoSpeculation() if case["strategy"] == "auto" else None
-    many = Many(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
+    many = TokenStreams(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
     todo = list(enumerate(case["items"]))
     texts = [[] for _ in todo]
     active = set()

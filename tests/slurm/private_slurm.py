@@ -132,7 +132,7 @@ def find(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, hosts: Hosts | None = None) -> Iterator[Slurm]:
+def active(folder: Path, hosts: Hosts | None = None) -> Iterator[Slurm]:
     """Starts the daemons in the folder; the value takes jobs while the block runs."""
     folder.chmod(0o755)
     (folder / "state").mkdir()

@@ -35,7 +35,7 @@ HERE = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     lacks = private_slurm.missing()
     assert not lacks, f"this machine lacks: {', '.join(lacks)} (see tests/slurm/private_slurm.py)"
-    with private_slurm.running(tmp_path_factory.mktemp("slurm")) as started:
+    with private_slurm.active(tmp_path_factory.mktemp("slurm")) as started:
         yield started
 
 
@@ -70,7 +70,7 @@ def test_the_example_on_two_nodes(tmp_path: Path) -> None:
     """Just as it is, but for the cores: nodes with addresses of their own, and slow links."""
     lacks = netns.missing()
     assert not lacks, f"this machine lacks: {', '.join(lacks)}"
-    with netns.hosts(2, netns.Network()) as hosts, private_slurm.running(tmp_path, hosts) as slurm:
+    with netns.hosts(2, netns.Network()) as hosts, private_slurm.active(tmp_path, hosts) as slurm:
         job = run_example(slurm, build_info.load().mpi.srun_type, "--cpus-per-task=1")
         sent = hosts.sent_bytes(1)
     print(job.err)

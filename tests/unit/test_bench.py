@@ -18,7 +18,14 @@ from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands.bench import prompts, record, rows
 from pipeinfer_cli.commands.bench.config import FORMATS, BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
-from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, Record, RecordWriter, Sample
+from pipeinfer_cli.commands.bench.record import (
+    PLAIN,
+    WARMUP,
+    PipelineInfo,
+    Record,
+    RecordWriter,
+    Sample,
+)
 from pipeinfer_cli.commands.bench.report import SQL_TABLE, Report
 from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
@@ -29,7 +36,7 @@ from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Counters
 
 PROMPTS = tuple(BenchPrompt(id=str(i), category="", text=f"text {i}") for i in range(3))
-FACTS = Facts(
+FACTS = PipelineInfo(
     n_ranks=2,
     n_stages=2,
     n_batch=32,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeinfer_cli.drafters import model as draft_model
-from pipeinfer_cli.drafters.fallback import FirstThatKnows
+from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import N_BATCH, ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
 from pipeinfer_cli.drafters.thread import DraftThread
@@ -78,8 +78,8 @@ class Fixed:
 
 
 def test_the_first_drafter_that_knows_something_proposes():
-    assert proposed(FirstThatKnows(Fixed(), Fixed(1, 2), Fixed(3)), [0]) == [1, 2]
-    assert proposed(FirstThatKnows(Fixed(), Fixed()), [0]) == []
+    assert proposed(FallbackDrafter(Fixed(), Fixed(1, 2), Fixed(3)), [0]) == [1, 2]
+    assert proposed(FallbackDrafter(Fixed(), Fixed()), [0]) == []
 
 
 def test_a_drafter_that_reads_is_one_that_knows_something():
@@ -87,7 +87,7 @@ def test_a_drafter_that_reads_is_one_that_knows_something():
         def propose(self, context, n_candidates=1):
             return iter([[], [], [(4, 1.0)]])
 
-    proposals = list(FirstThatKnows(Fixed(), Reading(), Fixed(3)).propose([0]))
+    proposals = list(FallbackDrafter(Fixed(), Reading(), Fixed(3)).propose([0]))
     assert proposals == [[], [], [(4, 1.0)]]
 
 

@@ -83,10 +83,10 @@ def decode(acceptance, strategy, *, n_tokens=60, seed=3, n_prompt=4, profile=Non
         synthetic=text,
         draft=DraftConfig(n_max=n_max),
     )
-    with head.begin(request) as running:
-        tokens = list(islice(running.tokens, n_tokens))
+    with head.begin(request) as active:
+        tokens = list(islice(active.tokens, n_tokens))
     expected = [text.token(position) for position in range(n_prompt, n_prompt + n_tokens)]
-    return tokens, expected, running.counters, head
+    return tokens, expected, active.counters, head
 
 
 @pytest.mark.parametrize("acceptance", ["0", "0.7", "1"])

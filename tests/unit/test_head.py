@@ -9,7 +9,7 @@ import pytest
 from pipeinfer_cli.commands.generate import Writer, verify
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.head import Running
+from pipeinfer_cli.runtime.head import ActiveRequest
 from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
@@ -158,12 +158,12 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
     scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
     setting = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
-    running = Running(tokens=stream, counters=scheduler.counters, setting=setting)
+    active = ActiveRequest(tokens=stream, counters=scheduler.counters, setting=setting)
     assert list(islice(stream, 10)) == list(range(3, 13))
     n_live = scheduler.n_live
     assert n_live > 0
     for _ in range(2):  # measuring once more changes nothing
-        assert running.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
+        assert active.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
     stream.finish()
     assert scheduler.is_idle
     assert scheduler.counters.n_superfluous == n_live

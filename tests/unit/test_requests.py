@@ -78,12 +78,12 @@ def test_requests_follow_one_another_on_one_pipeline(strategy):
         request = Request(
             prompt=range(n_prompt), n_max=40, strategy=strategy, drafter=CountingDrafter()
         )
-        with head.begin(request) as running:
+        with head.begin(request) as active:
             assert not engine.in_flight, "the request before has left something in flight"
             expected = list(range(n_prompt, n_prompt + 12))
-            assert list(islice(running.tokens, 12)) == expected
-        assert running.setting.n_prompt == n_prompt
-        assert running.setting.strategy == strategy
+            assert list(islice(active.tokens, 12)) == expected
+        assert active.setting.n_prompt == n_prompt
+        assert active.setting.strategy == strategy
         assert n_drafter_threads() <= n_before + 1, "the same for all requests"
     assert engine.run_ids == list(range(1, len(engine.run_ids) + 1))
     first, *others = engine.first_runs
@@ -107,9 +107,9 @@ def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strate
             drafter=CountingDrafter(),
             reuse=True,
         )
-        with head.begin(request) as running:
-            assert list(islice(running.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
-            n_reused.append(running.setting.n_reused)
+        with head.begin(request) as active:
+            assert list(islice(active.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
+            n_reused.append(active.setting.n_reused)
     assert n_reused[0] == 0
     assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
     assert n_reused[2] == 11
@@ -145,10 +145,10 @@ def test_many_requests_share_a_pipeline():
 def test_without_a_drafter_a_request_is_iterative():
     with Head(plan(), ScriptedEngine(), timeout_s=5).begin(
         Request(prompt=[0], n_max=4, strategy="pipeinfer")
-    ) as running:
-        assert list(islice(running.tokens, 4)) == [1, 2, 3, 4]
-        assert running.setting.strategy == "iterative"
-        assert running.counters.n_drafted == 0
+    ) as active:
+        assert list(islice(active.tokens, 4)) == [1, 2, 3, 4]
+        assert active.setting.strategy == "iterative"
+        assert active.counters.n_drafted == 0
 
 
 def test_a_prompt_needs_room():

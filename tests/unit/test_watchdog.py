@@ -64,23 +64,23 @@ class Scene:
         return None
 
 
-def running(**more):
+def active(**more):
     return Heartbeat(phase=Phase.RUNNING, host="n", **more)
 
 
-WAITING = running(is_due=True, awaited_id=7)
+WAITING = active(is_due=True, awaited_id=7)
 LONG = int(TIMEOUT_S) + 20
 
 
 def test_all_is_well_while_all_beat():
-    idle = running(done_id=6)
-    assert Scene().pass_s(LONG, {0: running(), 1: idle, 2: idle}) is None
+    idle = active(done_id=6)
+    assert Scene().pass_s(LONG, {0: active(), 1: idle, 2: idle}) is None
 
 
 def test_a_silent_rank_is_named():
     scene = Scene()
-    scene.pass_s(5, dict.fromkeys(range(3), running()))
-    verdict = scene.pass_s(LONG, {0: running(), 1: running()})
+    scene.pass_s(5, dict.fromkeys(range(3), active()))
+    verdict = scene.pass_s(LONG, {0: active(), 1: active()})
     assert scene.now_s == 5 + SILENCE_S + 1
     assert verdict.startswith("rank 2 on n (stage 2, layers [4, 6)) has given no sign of life")
 
@@ -88,7 +88,7 @@ def test_a_silent_rank_is_named():
 def test_several_silent_ranks_are_named():
     scene = Scene()
     scene.pass_s(1, dict.fromkeys(range(3), Heartbeat(phase=Phase.LOADING, host="n")))
-    verdict = scene.pass_s(LONG, {0: running()})
+    verdict = scene.pass_s(LONG, {0: active()})
     assert "rank 1 on n (stage 1, layers [2, 4)) and rank 2" in verdict
     assert "while loading" in verdict
 
@@ -96,7 +96,7 @@ def test_several_silent_ranks_are_named():
 def test_a_silent_head_is_named_by_one_after_the_other():
     judges = {rank: FailureDetector(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
     for detector in judges.values():
-        detector.hear(0, running(), 1)
+        detector.hear(0, active(), 1)
     at_s = 1 + SILENCE_S + 0.1
     assert "rank 0 on n" in judges[1].verdict(at_s)
     assert judges[2].verdict(at_s) is None
@@ -105,7 +105,7 @@ def test_a_silent_head_is_named_by_one_after_the_other():
 
 def test_who_was_stopped_itself_judges_nobody():
     scene = Scene()
-    scene.pass_s(1, dict.fromkeys(range(3), running()))
+    scene.pass_s(1, dict.fromkeys(range(3), active()))
     scene.now_s += 500
     scene.detector.reset_timers(scene.now_s)
     assert scene.detector.verdict(scene.now_s) is None
@@ -113,36 +113,36 @@ def test_who_was_stopped_itself_judges_nobody():
 
 def test_slow_is_not_dead():
     """A stage computes one run for longer than the timeout, and gets on with it."""
-    slow = lambda now_s: running(run_id=7, computing_us=now_s * 10**6, moved=now_s // 50)  # noqa: E731
-    assert Scene().pass_s(5 * LONG, {0: WAITING, 1: slow, 2: running(done_id=6)}) is None
+    slow = lambda now_s: active(run_id=7, computing_us=now_s * 10**6, moved=now_s // 50)  # noqa: E731
+    assert Scene().pass_s(5 * LONG, {0: WAITING, 1: slow, 2: active(done_id=6)}) is None
 
 
 @pytest.mark.parametrize(
     ("first", "last", "words"),
     [
         (
-            running(run_id=7, computing_us=9 * 10**6),
-            running(done_id=6),
+            active(run_id=7, computing_us=9 * 10**6),
+            active(done_id=6),
             ["rank 1 on n (stage 1, layers [2, 4)) has been computing run 7 for 9 s"],
         ),
         (
-            running(done_id=7),
-            running(run_id=7),
+            active(done_id=7),
+            active(run_id=7),
             ["rank 2 on n", "has been computing run 7"],
         ),
         (
-            running(done_id=6),
-            running(done_id=6),
+            active(done_id=6),
+            active(done_id=6),
             ["run 7 has not come to rank 1 on n", "rank 0 on n", "has sent it", "link"],
         ),
         (
-            running(done_id=8),
-            running(done_id=6),
+            active(done_id=8),
+            active(done_id=6),
             ["run 7 has not come to rank 2 on n", "rank 1 on n", "has sent it", "link"],
         ),
         (
-            running(done_id=8),
-            running(done_id=8),
+            active(done_id=8),
+            active(done_id=8),
             ["the result of run 7 has not come back from rank 2 on n", "link"],
         ),
     ],
@@ -150,7 +150,7 @@ def test_slow_is_not_dead():
 )
 def test_who_holds_a_missing_result_is_named(first, last, words):
     scene = Scene()
-    head = running(is_due=True, awaited_id=7, done_id=9)
+    head = active(is_due=True, awaited_id=7, done_id=9)
     verdict = scene.pass_s(LONG, {0: head, 1: first, 2: last})
     assert scene.now_s == 1 + TIMEOUT_S + 1
     for word in words:
@@ -160,19 +160,19 @@ def test_who_holds_a_missing_result_is_named(first, last, words):
 
 def test_a_head_that_does_other_things_waits_for_nothing():
     """Its reader is slow, say: results may lie there for as long as they like."""
-    busy = running(is_due=False, awaited_id=7)
+    busy = active(is_due=False, awaited_id=7)
     scene = Scene()
-    assert scene.pass_s(LONG, {0: busy, 1: running(done_id=9), 2: running(done_id=9)}) is None
-    assert scene.pass_s(int(TIMEOUT_S), dict.fromkeys(range(3), running(is_due=True))) is None
+    assert scene.pass_s(LONG, {0: busy, 1: active(done_id=9), 2: active(done_id=9)}) is None
+    assert scene.pass_s(int(TIMEOUT_S), dict.fromkeys(range(3), active(is_due=True))) is None
 
 
 def test_loading_that_does_not_get_on_is_named():
     loading = Heartbeat(phase=Phase.LOADING, host="n", moved=5)
     growing = lambda now_s: Heartbeat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
     scene = Scene()
-    assert "rank 1 on n" in scene.pass_s(LONG, {0: growing, 1: loading, 2: running()})
+    assert "rank 1 on n" in scene.pass_s(LONG, {0: growing, 1: loading, 2: active()})
     assert scene.now_s == 1 + TIMEOUT_S + 1
-    assert Scene().pass_s(5 * LONG, {0: growing, 1: growing, 2: running()}) is None
+    assert Scene().pass_s(5 * LONG, {0: growing, 1: growing, 2: active()}) is None
 
 
 def test_who_does_not_end_is_named():
@@ -204,7 +204,7 @@ def test_the_head_goes_when_all_have_ended_and_is_through_when_all_are_gone():
     detector.hear(1, ENDING, 1)
     assert barrier.message(ENDING) == ENDING
     detector.hear(2, ENDING, 2)
-    assert barrier.message(running()) == running(), "its own part is not done"
+    assert barrier.message(active()) == active(), "its own part is not done"
     assert barrier.message(ENDING) == GONE
     assert barrier.message(ENDING) is None
     for rank in (1, 2):

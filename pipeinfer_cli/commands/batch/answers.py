@@ -119,7 +119,7 @@ class Tasks:
         return self._drafters.make(config.drafter, config.draft_model, item.sample)
 
 
-class OneByOne:
+class SequentialAnswers:
     """Answers with one request in the pipeline at a time."""
 
     def __init__(
@@ -137,10 +137,10 @@ class OneByOne:
 
     def _answer(self, task: Task) -> Result:
         item, request, answer = task.item, task.request, Answer()
-        with self._head.begin(request) as running:
+        with self._head.begin(request) as active:
             start_s = time.monotonic()
             for _ in answer_tokens(
-                running.tokens,
+                active.tokens,
                 self._vocab,
                 request.n_max,
                 ignore_eos=request.ignores_eos(item.ignore_eos),
@@ -148,7 +148,7 @@ class OneByOne:
                 stop=item.stop,
             ):
                 pass
-            stats = running.measure(start_s, answer.times_s)
+            stats = active.measure(start_s, answer.times_s)
         return Result(
             index=item.index,
             line=self._tasks.line(item, answer, stats),

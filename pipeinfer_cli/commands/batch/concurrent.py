@@ -10,9 +10,9 @@ from pipeinfer_cli.commands.batch.answers import Result, Task, Tasks
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.runtime.answer import Answer, Growing
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder
 from pipeinfer_cli.runtime.head import Drafters, Head
-from pipeinfer_cli.runtime.token_streams import Many
+from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import measure
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -23,12 +23,12 @@ class _Begun:
     """An item whose answer is growing."""
 
     task: Task
-    growing: Growing
+    growing: AnswerBuilder
     scheduler: Scheduler
     start_s: float
 
 
-class Together:
+class ConcurrentAnswers:
     """Answers with several requests in the pipeline; see batcher.py."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Together:
         """In the order of their ends. A signal ends them early, with what has come of each."""
         todo = iter(items)
         is_through = False
-        many: Many[int]
+        many: TokenStreams[int]
         with self._head.many(self._config.strategy) as many:
             while not self._asked():
                 while not is_through and len(self._begun) < n_parallel:
@@ -66,14 +66,14 @@ class Together:
             self._begun[index].growing.answer.finish_reason = "interrupted"
             yield self._end(index)
 
-    def _begin(self, item: Item | BadItem, many: Many[int]) -> Result | None:
+    def _begin(self, item: Item | BadItem, many: TokenStreams[int]) -> Result | None:
         task = self._tasks.task(item)
         if isinstance(task, Result):
             return task
         request = task.request
         scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
         item = task.item
-        growing = Growing(
+        growing = AnswerBuilder(
             Answer(), self._vocab, request.n_max, ignore_eos=item.ignore_eos, stop=item.stop
         )
         self._begun[item.index] = _Begun(task, growing, scheduler, time.monotonic())

@@ -63,7 +63,7 @@ class StdoutSink:
 
 
 @dataclass(slots=True)
-class Before:
+class ResumePoint:
     """What a file has already."""
 
     n_items: int = 0
@@ -88,7 +88,7 @@ class FileSink:
         return sink
 
     @classmethod
-    def resume(cls, path: Path, items: Sequence[Item | BadItem]) -> tuple[FileSink, Before]:
+    def resume(cls, path: Path, items: Sequence[Item | BadItem]) -> tuple[FileSink, ResumePoint]:
         """Goes on with a file after its last whole line; what follows that is cut off.
 
         UserError, and the file as it was, unless it was written for the same items.
@@ -133,9 +133,9 @@ class FileSink:
             pass  # `resume` does it later
 
 
-def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> Before:
+def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> ResumePoint:
     """What the file has of the results of these items. UserError if it is another's."""
-    before = Before()
+    before = ResumePoint()
     for line in file:
         if before.n_items == len(items):
             raise _foreign(path, f"it has more lines than the {len(items)} items")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.answers import Answers, OneByOne, Result, Tasks
-from pipeinfer_cli.commands.batch.concurrent import Together
+from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
+from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
 from pipeinfer_cli.commands.batch.config import RESUME, BatchFiles
 from pipeinfer_cli.commands.batch.items import Messages, read_items
 from pipeinfer_cli.commands.batch.progress import Progress
-from pipeinfer_cli.commands.batch.results import Before, FileSink, Sink, StdoutSink, check_new
+from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, StdoutSink, check_new
 from pipeinfer_cli.commands.batch.turns import in_order
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
@@ -80,18 +80,18 @@ class BatchWork:
 
     def _answers(self, tasks: Tasks, head: Head, asked: Callable[[], bool]) -> Answers:
         if self._batch.parallel == 1:
-            return OneByOne(tasks, head, self._vocab, asked)
-        return Together(self._config, tasks, head, self._vocab, self._drafters, asked)
+            return SequentialAnswers(tasks, head, self._vocab, asked)
+        return ConcurrentAnswers(self._config, tasks, head, self._vocab, self._drafters, asked)
 
-    def _begun(self) -> tuple[Sink | None, Before]:
+    def _begun(self) -> tuple[Sink | None, ResumePoint]:
         """The file to go on with; None if it is to be made when the pipeline is loaded."""
         if self._batch.output is None:
-            return StdoutSink(), Before()
+            return StdoutSink(), ResumePoint()
         path = Path(self._batch.output)
         if self._batch.resume and os.path.lexists(path):
             return FileSink.resume(path, self._items)
         check_new(path)
-        return None, Before()
+        return None, ResumePoint()
 
     def _open(self) -> Sink:
         if self._sink is not None:

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, ClassVar, Literal, cast
 
 from pipeinfer_cli.checks import check_count, check_lists
-from pipeinfer_cli.commands.bench.outputs import NO_EXTRAS, Extras
+from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS, Outputs
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
@@ -89,7 +89,7 @@ class BenchConfig:
     repetitions: int = DEFAULT_REPETITIONS
     warmup: bool = True
     output: OutputFormat = "md"
-    extras: Extras = NO_EXTRAS
+    outputs: Outputs = NO_OUTPUTS
     job: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JobConfig's other fields."""
 
@@ -106,7 +106,7 @@ class BenchConfig:
             raise UserError(
                 f"-md {self.draft_models[0]}: --synth-acceptance needs none: leave it out"
             )
-        self._check_extras()
+        self._check_outputs()
         tuple(self.groups((), ""))  # what is wrong is said before anything starts
 
     def groups(self, prompts: Sequence[BenchPrompt], record: str) -> Iterator[BenchGroup]:
@@ -116,7 +116,7 @@ class BenchConfig:
             product(self.models, self.emulate, self.ranks, self.threads, self.synth_acceptance)
         )
         for index, (model, emulate, ranks, threads, acceptance) in enumerate(products):
-            extras = self._of_group(variants) if index == len(products) - 1 else {}
+            outputs = self._of_group(variants) if index == len(products) - 1 else {}
             yield BenchGroup(
                 model=model,
                 ranks=ranks,
@@ -129,18 +129,18 @@ class BenchConfig:
                 repetitions=self.repetitions,
                 warmup=self.warmup,
                 record=record,
-                **extras,
+                **outputs,
                 **self.job,
             )
 
-    def _check_extras(self) -> None:
+    def _check_outputs(self) -> None:
         """UserError unless there is what a trace and a recording are about."""
         variants = list(self._variants())
-        if self.extras.trace_of not in (None, *(variant.name for variant in variants)):
+        if self.outputs.trace_of not in (None, *(variant.name for variant in variants)):
             raise UserError(
-                f"--trace-of {self.extras.trace_of}: give one of those that --strategy has"
+                f"--trace-of {self.outputs.trace_of}: give one of those that --strategy has"
             )
-        if self.extras.acceptance is None:
+        if self.outputs.acceptance is None:
             return
         if self.synth_acceptance != (None,):
             raise UserError("--record-acceptance: --synth-acceptance says it all: leave it out")
@@ -149,11 +149,11 @@ class BenchConfig:
 
     def _of_group(self, variants: Sequence[Variant]) -> dict[str, Any]:
         """BenchGroup's fields for the extras; it is the last group that makes them."""
-        name = self.extras.trace_of or variants[-1].name
+        name = self.outputs.trace_of or variants[-1].name
         return {
-            "trace": self.extras.trace,
+            "trace": self.outputs.trace,
             "traced": max(index for index, each in enumerate(variants) if each.name == name),
-            "acceptance": self.extras.acceptance,
+            "acceptance": self.outputs.acceptance,
         }
 
     def _variants(self) -> Iterator[Variant]:

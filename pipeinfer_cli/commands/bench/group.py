@@ -10,7 +10,7 @@ from pipeinfer_cli.cluster.acceptance import SyntheticText
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.bench import post_run
 from pipeinfer_cli.commands.bench.config import BenchGroup
-from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, RecordWriter, Sample
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, PipelineInfo, RecordWriter, Sample
 from pipeinfer_cli.commands.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
@@ -71,17 +71,17 @@ class GroupWork:
     def _measure(self, turn: Turn, head: Head) -> Sample:
         request, answer = self._request(turn), Answer()
         n_late_before = head.overruns.n_late_in_all
-        with head.begin(request) as running:
+        with head.begin(request) as active:
             start_s = time.monotonic()
             for _ in answer_tokens(
-                running.tokens,
+                active.tokens,
                 self._vocab,
                 request.n_max,
                 ignore_eos=request.ignores_eos(self._group.ignore_eos),
                 answer=answer,
             ):
                 pass
-            running.tokens.end()
+            active.tokens.end()
             if turn.repetition != WARMUP or turn.variant == PLAIN:
                 self._texts[turn.prompt] = tuple(answer.tokens)
             return Sample(
@@ -92,7 +92,7 @@ class GroupWork:
                 tokens=tuple(answer.tokens),
                 start_s=start_s,
                 times_s=tuple(answer.times_s),
-                counters=running.counters,
+                counters=active.counters,
                 n_late=head.overruns.n_late_in_all - n_late_before,
             )
 
@@ -145,10 +145,10 @@ class GroupWork:
         return EmulationSettings.of(self._plan.profile, group.synth_acceptance, seed)
 
 
-def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> Facts:
+def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> PipelineInfo:
     """What there is to say of the loaded pipeline."""
     model = vocab.model_facts()
-    return Facts(
+    return PipelineInfo(
         n_ranks=len(plan.layers),
         n_stages=plan.n_stages,
         n_batch=N_BATCH,

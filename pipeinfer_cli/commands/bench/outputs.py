@@ -11,7 +11,7 @@ from pipeinfer_cli.files import check_writable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extras:
+class Outputs:
     """Which of them are wanted. Raises UserError where a name makes no sense."""
 
     plot: str | None = None  # speed over what varies
@@ -52,4 +52,4 @@ class Extras:
             gantt.check_installed()
 
 
-NO_EXTRAS = Extras()
+NO_OUTPUTS = Outputs()

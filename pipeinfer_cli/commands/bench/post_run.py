@@ -25,14 +25,14 @@ def trace(
     pictures, answer = Pictures(trace=file), Answer()
     with (
         watching(pictures, head.setting(request), label) as watch,
-        head.begin(request, watch) as running,
+        head.begin(request, watch) as active,
     ):
         start_s = time.monotonic()
         for _ in answer_tokens(
-            running.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
+            active.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
         ):
             pass
-        stats = running.measure(start_s, answer.times_s)
+        stats = active.measure(start_s, answer.times_s)
         watch.finish()
     watch.write_files(pictures, stats)
 

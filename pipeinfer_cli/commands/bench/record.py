@@ -17,7 +17,7 @@ WARMUP = -1  # in place of a repetition: not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class PipelineInfo:
     """The loaded pipeline."""
 
     n_ranks: int
@@ -49,7 +49,7 @@ class Sample:
 class Record:
     """What there is so far."""
 
-    facts: Facts | None = None  # None: the pipeline has not been loaded
+    facts: PipelineInfo | None = None  # None: the pipeline has not been loaded
     samples: tuple[Sample, ...] = ()
 
 
@@ -70,7 +70,7 @@ class RecordWriter:
     ) -> None:
         self._file.close()
 
-    def write(self, item: Facts | Sample) -> None:
+    def write(self, item: PipelineInfo | Sample) -> None:
         """One more line."""
         self._file.write(json.dumps(dataclasses.asdict(item)) + "\n")
         self._file.flush()
@@ -85,7 +85,7 @@ def read(path: str) -> Record:
         if "counters" in fields:
             samples.append(_sample(fields))
         else:
-            facts = Facts(**fields)
+            facts = PipelineInfo(**fields)
     return Record(facts=facts, samples=tuple(samples))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.commands.bench.config import BenchGroup, draft_option
-from pipeinfer_cli.commands.bench.record import Facts
+from pipeinfer_cli.commands.bench.record import PipelineInfo
 from pipeinfer_cli.commands.bench.summary import Summary
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.scheduler.policy import DraftConfig
@@ -19,12 +19,12 @@ Row = dict[str, Any]
 FIXED: Row = {"type_k": "f16", "type_v": "f16", "flash_attn": True, "n_depth": 0}
 
 
-def row(group: BenchGroup, facts: Facts, summary: Summary, machine: Row) -> Row:
+def row(group: BenchGroup, facts: PipelineInfo, summary: Summary, machine: Row) -> Row:
     """One variant as plain values by column, in the columns' order."""
     variant, stats = summary.variant, summary.stats.as_dict()
     values: Row = {
         **machine,
-        **{name: getattr(facts, name) for name in _names(Facts)},
+        **{name: getattr(facts, name) for name in _names(PipelineInfo)},
         "n_ubatch": facts.n_batch,
         **FIXED,
         "n_gen": group.n_predict,

@@ -34,8 +34,8 @@ def bench(config: BenchConfig) -> int:
         mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
     if world.rank > 0:
         return _follow(config)
-    config.extras.check()
-    plots.check_x(config.extras.plot_x, config.synth_acceptance)
+    config.outputs.check()
+    plots.check_x(config.outputs.plot_x, config.synth_acceptance)
     texts = prompts.load(config.prompts)
     with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
         groups = list(config.groups(texts, str(Path(folder) / "record")))
@@ -46,8 +46,8 @@ def bench(config: BenchConfig) -> int:
                 place = f"group {index + 1} of {len(groups)}"
                 if (code := _lead(group, report, place)) != 0:
                     return code
-        if config.extras.plot is not None:
-            plots.draw(report.rows, Path(config.extras.plot), config.extras.plot_x)
+        if config.outputs.plot is not None:
+            plots.draw(report.rows, Path(config.outputs.plot), config.outputs.plot_x)
     return 0
 
 

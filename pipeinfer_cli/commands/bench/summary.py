@@ -9,7 +9,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from pipeinfer_cli.commands.bench.config import BenchGroup
-from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, Facts, Record, Sample
+from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, PipelineInfo, Record, Sample
 from pipeinfer_cli.scheduler.metrics import RequestInfo, Stats, Timing, merge, percentile, pool
 from pipeinfer_cli.scheduler.policy import Variant
 
@@ -127,7 +127,7 @@ def comparable(
     return {variant: repetitions for variant, repetitions in found.items() if repetitions[0]}
 
 
-def _pooled(variant: Variant, facts: Facts, samples: Sequence[Sample]) -> Stats:
+def _pooled(variant: Variant, facts: PipelineInfo, samples: Sequence[Sample]) -> Stats:
     setting = RequestInfo(
         strategy=variant.name,
         n_ranks=facts.n_ranks,

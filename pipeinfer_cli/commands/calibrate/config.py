@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.commands.bench.config import BenchConfig
-from pipeinfer_cli.commands.bench.outputs import NO_EXTRAS
+from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import DraftConfig
@@ -64,7 +64,7 @@ class CalibrateConfig:
 
     def __post_init__(self) -> None:
         bench = self.bench
-        if bench.extras != NO_EXTRAS:
+        if bench.outputs != NO_OUTPUTS:
             raise UserError(
                 "--plot, --trace and --record-acceptance: --calibrate compares nothing: leave them "
                 "out"

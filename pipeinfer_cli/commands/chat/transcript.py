@@ -13,7 +13,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 ANCHOR = "\n"
 
 
-class Speller(Protocol):
+class Tokenizer(Protocol):
     """What is needed of vocab.Vocab."""
 
     @property
@@ -41,7 +41,7 @@ class Transcript:
     chat template repeats their text: they are in the KV cache. Only what follows is tokenized.
     """
 
-    def __init__(self, vocab: Speller, template: ChatTemplate) -> None:
+    def __init__(self, vocab: Tokenizer, template: ChatTemplate) -> None:
         self._vocab = vocab
         self._template = template
         self.reset()
@@ -85,7 +85,7 @@ class Transcript:
         return whole_prompt(self._vocab, text)
 
 
-def spelled(vocab: Speller, tokens: Sequence[int], text: str) -> tuple[list[int], int]:
+def spelled(vocab: Tokenizer, tokens: Sequence[int], text: str) -> tuple[list[int], int]:
     """The tokens that spell the text, or a beginning of it in whole characters; and its bytes."""
     data, n_bytes = text.encode(), 0
     n_ids = n_whole = 0
@@ -99,7 +99,7 @@ def spelled(vocab: Speller, tokens: Sequence[int], text: str) -> tuple[list[int]
     return list(tokens[:n_ids]), n_whole
 
 
-def continuation(vocab: Speller, text: str) -> list[int] | None:
+def continuation(vocab: Tokenizer, text: str) -> list[int] | None:
     """The ids of a text that does not begin a prompt; None if the tokenizer will not say."""
     ids = vocab.tokenize(text, is_whole=False)
     if not ids or text.encode().startswith(vocab.piece(ids[0], is_special=True)):
@@ -109,7 +109,7 @@ def continuation(vocab: Speller, text: str) -> list[int] | None:
     return ids[len(anchor) :] if ids[: len(anchor)] == anchor else None
 
 
-def whole_prompt(vocab: Speller, text: str) -> list[int]:
+def whole_prompt(vocab: Tokenizer, text: str) -> list[int]:
     """The ids of a rendered conversation. Where template or model want a BOS there is one."""
     if vocab.bos is None:
         return vocab.tokenize(text, is_whole=False)

@@ -10,7 +10,7 @@ from pipeinfer_cli.cli import main
 from pipeinfer_cli.cluster.acceptance import RecordedAcceptance
 from pipeinfer_cli.commands.bench import plots
 from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
-from pipeinfer_cli.commands.bench.outputs import Extras
+from pipeinfer_cli.commands.bench.outputs import Outputs
 from pipeinfer_cli.commands.bench.post_run import known_tokens, write_acceptance
 from pipeinfer_cli.commands.bench.rows import COLUMNS
 from pipeinfer_cli.drafters.ngram import NgramDrafter
@@ -110,14 +110,14 @@ def config(**changes: Any) -> BenchConfig:
 
 
 def test_the_last_group_traces_the_last_variant_or_the_named_one() -> None:
-    extras = Extras(trace="/t.json", acceptance="/a.json")
-    first, last = config(ranks=(1, 2), extras=extras).groups((), "")
+    outputs = Outputs(trace="/t.json", acceptance="/a.json")
+    first, last = config(ranks=(1, 2), outputs=outputs).groups((), "")
     assert (first.trace, first.acceptance) == (None, None)
     assert (last.trace, last.acceptance) == ("/t.json", "/a.json")
     assert last.variants[last.traced] is last.variants[-1]
     assert BenchGroup.from_json(last.to_json()) == last
-    named = Extras(trace="/t.json", trace_of="speculative")
-    (group,) = config(extras=named).groups((), "")
+    named = Outputs(trace="/t.json", trace_of="speculative")
+    (group,) = config(outputs=named).groups((), "")
     traced = group.variants[group.traced]
     assert traced.draft is not None
     assert (traced.name, traced.draft.n_max) == ("speculative", 4)
