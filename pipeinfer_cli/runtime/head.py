@@ -46,7 +46,7 @@ from pipeinfer_cli.scheduler.policy import (
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.trace.observe import Watch
+from pipeinfer_cli.trace.observe import RequestTracer
 
 LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it
 
@@ -123,7 +123,9 @@ class Head:
         )
 
     @contextmanager
-    def begin(self, request: Request, watch: Watch | None = None) -> Iterator[ActiveRequest]:
+    def begin(
+        self, request: Request, watch: RequestTracer | None = None
+    ) -> Iterator[ActiveRequest]:
         """The request while the block runs; its drafter is at rest after it."""
         kept = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._parts(request)

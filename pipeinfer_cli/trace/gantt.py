@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeinfer_cli import files
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.trace.timeline import Outcome, Part, Timeline
+from pipeinfer_cli.trace.timeline import Outcome, StageSpan, Timeline
 
 INSTALL = "pip install 'matplotlib>=3.8'"
 WINDOW_S = 1.5  # shown of a long run, from its first token on
@@ -49,7 +49,7 @@ def check_installed() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Titled:
+class Chart:
     """A timeline and what is said above it."""
 
     title: str
@@ -62,7 +62,7 @@ class Titled:
 
 
 def plot_runs(
-    runs: Sequence[Titled], path: Path, *, window_ms: tuple[float, float] | None = None
+    runs: Sequence[Chart], path: Path, *, window_ms: tuple[float, float] | None = None
 ) -> None:
     """Writes a Gantt chart for each of the runs, one below the other, on the same time axis.
 
@@ -82,7 +82,7 @@ def plot_runs(
         _legend(figure, charts)
 
 
-def default_window(runs: Sequence[Titled]) -> tuple[float, float]:
+def default_window(runs: Sequence[Chart]) -> tuple[float, float]:
     """Seconds from the requests' start: all of it, or from the first token on."""
     length_s = max(each.timeline.recording.end_s - each.zero_s for each in runs)
     if length_s <= LONG_S:
@@ -99,7 +99,7 @@ def default_window(runs: Sequence[Titled]) -> tuple[float, float]:
 class _Gantt:
     """One chart: rows for the text, the drafter and the stages, from the top down."""
 
-    def __init__(self, axes: Any, run: Titled, window_s: tuple[float, float]) -> None:
+    def __init__(self, axes: Any, run: Chart, window_s: tuple[float, float]) -> None:
         self._axes = axes
         self._run = run
         self._window_s = window_s
@@ -190,7 +190,7 @@ class _Gantt:
             zorder=4,
         )
 
-    def _outcome(self, row: int, bars: Sequence[Part], colour: str) -> None:
+    def _outcome(self, row: int, bars: Sequence[StageSpan], colour: str) -> None:
         spans = [(part.begin_s, part.end_s) for part in bars]
         right = [part.n_right / max(part.n_tokens, 1) for part in bars]
         if bars and bars[0].outcome is Outcome.ACCEPTED:

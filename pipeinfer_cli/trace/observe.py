@@ -22,7 +22,7 @@ from pipeinfer_cli.trace.recorder import Recorder, Recording, TimedDrafter
 from pipeinfer_cli.trace.timeline import timeline
 
 
-class Watch:
+class RequestTracer:
     """What goes between a request and the rest, so that pictures can be made of it."""
 
     def __init__(self, recorder: Recorder | None, stdout: TextIO, label: str = "") -> None:
@@ -57,19 +57,19 @@ class Watch:
         if pictures.plot is not None:
             from pipeinfer_cli.trace import gantt
 
-            run = gantt.Titled(title=_title(stats, self._label), timeline=drawn)
+            run = gantt.Chart(title=_title(stats, self._label), timeline=drawn)
             gantt.plot_runs([run], Path(pictures.plot), window_ms=pictures.plot_window_ms)
 
 
 @contextmanager
-def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Iterator[Watch]:
+def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Iterator[RequestTracer]:
     """A watch while the block runs, with its panel on the terminal if that was asked for.
 
     `label` says on all pictures what is not real; see cluster.emulation.EmulationSettings.
     """
     is_wanted = pictures.trace or pictures.plot or pictures.live
     if not is_wanted:
-        yield Watch(None, sys.stdout)
+        yield RequestTracer(None, sys.stdout)
         return
     recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Itera
                 stdout = _text_to(put)
         elif pictures.live:
             print("pipeinfer: note: no --live panel, since stderr is no terminal", file=sys.stderr)
-        yield Watch(recorder, stdout, label)
+        yield RequestTracer(recorder, stdout, label)
 
 
 def _now(view: LiveView) -> Any:

@@ -29,7 +29,7 @@ class Outcome(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StageSpan:
     """A stage's work on a run."""
 
     run_id: int
@@ -55,11 +55,11 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class CancelEffect:
     """A cancel that met a stage in mid-compute."""
 
     sent_s: float
-    part: Part
+    part: StageSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +67,9 @@ class Timeline:
     """All of a recording, in the head's time."""
 
     recording: Recording
-    parts: tuple[Part, ...]  # by run, then by stage
+    parts: tuple[StageSpan, ...]  # by run, then by stage
     transfers: tuple[Transfer, ...]
-    hits: tuple[Hit, ...]
+    hits: tuple[CancelEffect, ...]
     offsets_s: tuple[float, ...]  # by stage: added to its times; 0 on the head's host
 
     @property
@@ -86,7 +86,7 @@ class Timeline:
 def timeline(recording: Recording) -> Timeline:
     """The recording on one clock."""
     offsets_s = stage_offsets(recording)
-    parts: list[Part] = []
+    parts: list[StageSpan] = []
     transfers: list[Transfer] = []
     for record, result in _answered(recording):
         of_run = [_part(record, time, offsets_s[time.stage]) for time in result.times]
@@ -138,10 +138,10 @@ def _end_s(time: StageTime) -> float:
     return (time.start_us + time.compute_us) / 1e6
 
 
-def _part(record: RunRecord, time: StageTime, offset_s: float) -> Part:
+def _part(record: RunRecord, time: StageTime, offset_s: float) -> StageSpan:
     n_tokens = len(record.run.tokens)
     outcome = _outcome(record, time.fate)
-    return Part(
+    return StageSpan(
         run_id=record.run.run_id,
         stage=time.stage,
         begin_s=time.start_us / 1e6 + offset_s,
@@ -163,7 +163,7 @@ def _outcome(record: RunRecord, fate: RunStatus) -> Outcome:
     return Outcome.ACCEPTED if record.decided else Outcome.WRONG
 
 
-def _transfers(record: RunRecord, result: Result, parts: list[Part]) -> Iterator[Transfer]:
+def _transfers(record: RunRecord, result: Result, parts: list[StageSpan]) -> Iterator[Transfer]:
     left_s = [record.submit_s, *(part.end_s for part in parts)]
     arrived_s = [
         *(p.begin_s - t.wait_us / 1e6 for p, t in zip(parts, result.times, strict=True)),
@@ -183,12 +183,12 @@ def _transfers(record: RunRecord, result: Result, parts: list[Part]) -> Iterator
             )
 
 
-def _hits(recording: Recording, parts: list[Part]) -> Iterator[Hit]:
+def _hits(recording: Recording, parts: list[StageSpan]) -> Iterator[CancelEffect]:
     for part in parts:
         if part.outcome is Outcome.ABORTED:
             sent = (c for c in recording.cancels if c.run_first <= part.run_id <= c.run_last)
             if (cancel := next(sent, None)) is not None:
-                yield Hit(sent_s=cancel.time_s, part=part)
+                yield CancelEffect(sent_s=cancel.time_s, part=part)
 
 
 def lanes(spans: list[tuple[float, float]]) -> list[int]:

@@ -21,8 +21,8 @@ from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions
 from pipeinfer_cli.runtime.head import Head
 from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.trace.gantt import Titled, plot_runs
-from pipeinfer_cli.trace.observe import Watch
+from pipeinfer_cli.trace.gantt import Chart, plot_runs
+from pipeinfer_cli.trace.observe import RequestTracer
 from pipeinfer_cli.trace.recorder import Recorder
 from pipeinfer_cli.trace.sweep import plot_sweep
 from pipeinfer_cli.trace.timeline import timeline
@@ -32,7 +32,7 @@ SIDE_BY_SIDE = {"speculative": 4, "pipeinfer": 8}  # with these --draft-max
 N_PREDICT = 48
 
 
-def recorded(head: Head, profile: Profile, strategy: str) -> Titled:
+def recorded(head: Head, profile: Profile, strategy: str) -> Chart:
     """One text, and when what happened."""
     case = Case(
         strategy=strategy,
@@ -44,7 +44,7 @@ def recorded(head: Head, profile: Profile, strategy: str) -> Titled:
     request = request_of(case)
     setting = head.setting(request)
     recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
-    with head.begin(request, Watch(recorder, sys.stdout)) as active:
+    with head.begin(request, RequestTracer(recorder, sys.stdout)) as active:
         start_s = time.monotonic()
         times_s = [time.monotonic() for _ in islice(active.tokens, N_PREDICT)]
         recording = recorder.recording()
@@ -53,7 +53,7 @@ def recorded(head: Head, profile: Profile, strategy: str) -> Titled:
         f"{strategy}, emulated {profile.name}, synthetic acceptance {ACCEPTANCE}: "
         f"{stats.tokens_per_s:.1f} tokens/s"
     )
-    return Titled(title=title, timeline=timeline(recording))
+    return Chart(title=title, timeline=timeline(recording))
 
 
 def sweep(folder: Path, x: str, title: str, **lists: Any) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.trace.gantt import Titled, default_window, plot_runs
+from pipeinfer_cli.trace.gantt import Chart, default_window, plot_runs
 from pipeinfer_cli.trace.sweep import best_by_strategy, plot_sweep
 from pipeinfer_cli.trace.timeline import timeline
 from virtual_cluster import VirtualCluster, generate
@@ -15,7 +15,7 @@ def titled(strategy="pipeinfer", n_tokens=30, **costs):
     wrong = range(5, 500, 4)
     cluster = VirtualCluster(3, **costs)
     _, _, recorder = generate(cluster, n_tokens=n_tokens, strategy=strategy, wrong=wrong)
-    return Titled(title=f"the {strategy} one", timeline=timeline(recorder.recording()))
+    return Chart(title=f"the {strategy} one", timeline=timeline(recorder.recording()))
 
 
 def test_a_gantt_chart_names_rows_colours_and_runs(tmp_path):
