@@ -1,224 +1,159 @@
-"""The head's loop with scripted tokens: text in whole characters, ends, silence."""
+"""Several requests to one pipeline, one after the other: each finds it as if it were new."""
 
-import io
-import json
-from itertools import count, islice
+import threading
+from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.commands.generate import Writer, verify
-from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.head import ActiveRequest
-from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Result, RunStatus
-from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft
-
-END = 99
+from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.models.shards import ModelFiles
+from pipeinfer_cli.runtime.head import Head, Request, check_room
+from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, RunStatus
 
 
-class ScriptedVocab:
-    """Tokens are indices of byte pieces."""
+class ScriptedEngine:
+    """Answers each run's wanted rows with position + 1; notes what is in flight."""
 
-    def __init__(self, *pieces):
-        self.pieces = pieces
+    watched = False
 
-    def piece(self, token):
-        return b"" if token == END else self.pieces[token]
-
-    def ends_generation(self, token):
-        return token == END
-
-
-def answer_of(tokens, vocab, n_max=100, *, ignore_eos=False):
-    answer = Answer()
-    pieces = list(answer_tokens(iter(tokens), vocab, n_max, ignore_eos=ignore_eos, answer=answer))
-    return answer, pieces
-
-
-def test_characters_come_whole():
-    flower = "🌸".encode()
-    vocab = ScriptedVocab(b"a", flower[:1], flower[1:3], flower[3:] + b"b")
-    answer, pieces = answer_of([0, 1, 2, 3], vocab, n_max=4)
-    assert pieces == ["a", "🌸b"]
-    assert answer.text == "a🌸b"
-
-
-def test_half_a_character_at_the_end_becomes_a_replacement_character():
-    answer, _ = answer_of([0, 1], ScriptedVocab(b"a", "é".encode()[:1]), n_max=2)
-    assert answer.text == "a\N{REPLACEMENT CHARACTER}"
-
-
-@pytest.mark.parametrize(
-    ("tokens", "n_max", "ignore_eos", "text", "n_tokens", "reason"),
-    [
-        ([0, 1, END, 0], 10, False, "ab", 3, "stop"),
-        ([0, 1, 0, 1], 3, False, "aba", 3, "length"),
-        ([0, END, 1, 0], 4, True, "aba", 4, "length"),
-        ([0, END], 2, False, "a", 2, "stop"),
-        ([END], 1, True, "", 1, "length"),
-    ],
-)
-def test_ends(tokens, n_max, ignore_eos, text, n_tokens, reason):
-    answer, pieces = answer_of(tokens, ScriptedVocab(b"a", b"b"), n_max, ignore_eos=ignore_eos)
-    assert "".join(pieces) == answer.text == text
-    assert len(answer.tokens) == n_tokens == len(answer.times_s)
-    assert answer.finish_reason == reason
-
-
-def test_tokens_that_end_before_the_text_does_have_been_interrupted():
-    answer, pieces = answer_of([0, 1], ScriptedVocab(b"a", b"b"), n_max=5)
-    assert (answer.finish_reason, "".join(pieces)) == ("interrupted", "ab")
-
-
-class ScriptedPipeline:
-    """Answers each run's wanted rows with position + 1, or never."""
-
-    def __init__(self, *, is_silent=False):
-        self.is_silent = is_silent
-        self.runs = []
+    def __init__(self):
+        self.in_flight = []
+        self.run_ids = []
+        self.first_runs = []  # of each request
         self.cancelled = set()
 
     def submit(self, run):
-        self.runs.append(run)
+        self.run_ids.append(run.run_id)
+        if run.tokens[0].position == 0:
+            self.first_runs.append(run)
+        self.in_flight.append(run)
 
     def cancel(self, run_first, run_last):
         self.cancelled.update(range(run_first, run_last + 1))
 
     def wait(self, timeout_s):
-        if self.is_silent or not self.runs:
+        if not self.in_flight:
             return None
-        run = self.runs.pop(0)
+        run = self.in_flight.pop(0)
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
         fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
 
-
-class EagerDrafts:
-    """Drafts at once: position + 1 like the pipeline, but every fifth token is wrong."""
-
-    def __init__(self):
-        self.drafts = []
-
-    def request(self, request):
-        start = len(request.context)
-        for position in range(start, start + request.n_max):
-            token = position + (position % 5 == 0)
-            self.drafts.append(Draft(request.epoch, position, token))
-        self.drafts.append(Draft(request.epoch, start + request.n_max, None))
-
-    def set_epoch(self, epoch):
-        self.drafts = [draft for draft in self.drafts if draft.epoch >= epoch]
-
-    def take(self):
-        drafts, self.drafts = self.drafts, []
-        return drafts
+    def nudge(self):
+        pass
 
 
-def scheduler_of(policy, n_max=30):
-    return Scheduler([0, 1, 2], n_max=n_max, policy=policy, run_ids=count(1))
+class CountingDrafter:
+    """Right but for every fifth token."""
+
+    def propose(self, context, n_candidates=1):
+        for position in range(len(context), 1000):
+            yield [(position + (position % 5 == 0), 1.0)]
 
 
-def test_a_silent_pipeline_ends_with_an_error():
-    pipeline = ScriptedPipeline(is_silent=True)
-    stream = TokenStream(pipeline, scheduler_of(Policy()), timeout_s=0.01)
-    with pytest.raises(RunError, match=r"no result for 0.01 s"):
-        next(iter(stream))
+def n_drafter_threads():
+    return sum(each.name == "drafter" for each in threading.enumerate())
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        Policy(),
-        Policy(draft=DraftConfig(n_max=3), depth=4),
-        Policy(draft=DraftConfig(n_max=3), is_synchronous=True),
-    ],
-)
-@pytest.mark.parametrize("auto", [None, AutoSpeculation])
-def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy, auto):
-    if auto and policy.is_synchronous:
-        return
-    pipeline, scheduler = ScriptedPipeline(), scheduler_of(policy)
-    stream = TokenStream(
-        pipeline, scheduler, timeout_s=1, drafts=EagerDrafts(), auto=auto and auto()
+def plan():
+    return Plan(
+        files=ModelFiles(name=Path("m"), head_path=Path("m"), split=None),
+        model=None,
+        layers=(LayerRange(0, 3),) * 3,
+        n_ctx=64,
+        n_cells=64,
     )
-    assert list(islice(stream, 20)) == list(range(3, 23))
-    stream.finish()
-    assert scheduler.is_idle
-    assert pipeline.runs == []
 
 
-def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
-    pipeline = ScriptedPipeline()
-    scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
-    stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
-    setting = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
-    active = ActiveRequest(tokens=stream, counters=scheduler.counters, setting=setting)
-    assert list(islice(stream, 10)) == list(range(3, 13))
-    n_live = scheduler.n_live
-    assert n_live > 0
-    for _ in range(2):  # measuring once more changes nothing
-        assert active.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
-    stream.finish()
-    assert scheduler.is_idle
-    assert scheduler.counters.n_superfluous == n_live
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_requests_follow_one_another_on_one_pipeline(strategy):
+    n_before = n_drafter_threads()
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    for n_prompt in (3, 5, 2):
+        request = Request(
+            prompt=range(n_prompt), n_max=40, strategy=strategy, drafter=CountingDrafter()
+        )
+        with head.begin(request) as active:
+            assert not engine.in_flight, "the request before has left something in flight"
+            expected = list(range(n_prompt, n_prompt + 12))
+            assert list(islice(active.tokens, 12)) == expected
+        assert active.setting.n_prompt == n_prompt
+        assert active.setting.strategy == strategy
+        assert n_drafter_threads() <= n_before + 1, "the same for all requests"
+    assert engine.run_ids == list(range(1, len(engine.run_ids) + 1))
+    first, *others = engine.first_runs
+    assert first.kv_ops == ()
+    assert len(others) == 2
+    for run in others:  # what the one before has left goes before anything else
+        assert {op.kind for op in run.kv_ops} == {KvKind.REMOVE}
+        assert run.kv_ops[-1] == KvOp(kind=KvKind.REMOVE, seq_src=0)
 
 
-def test_the_stream_ends_when_it_is_asked_to():
-    asked = []
-    stream = TokenStream(
-        ScriptedPipeline(), scheduler_of(Policy()), timeout_s=1, asked=lambda: bool(asked)
-    )
-    tokens = iter(stream)
-    assert [next(tokens), next(tokens)] == [3, 4]
-    asked.append("now")
-    assert list(tokens) == []
-    stream.finish()
+@pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
+def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strategy):
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    n_reused = []
+    for n_prompt in (3, 15, 12, 40):
+        request = Request(
+            prompt=range(n_prompt),
+            n_max=20,
+            strategy=strategy,
+            drafter=CountingDrafter(),
+            reuse=True,
+        )
+        with head.begin(request) as active:
+            assert list(islice(active.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
+            n_reused.append(active.setting.n_reused)
+    assert n_reused[0] == 0
+    assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
+    assert n_reused[2] == 11
+    assert 21 <= n_reused[3] <= 39
 
 
-class Stdout(io.StringIO):
-    def __init__(self):
-        super().__init__()
-        self.buffer = io.BytesIO()
+def test_many_requests_share_a_pipeline():
+    n_before = n_drafter_threads()
+    engine = ScriptedEngine()
+    head = Head(plan(), engine, timeout_s=5)
+    texts = {key: [] for key in range(5)}
+    with head.many("pipeinfer") as many:
+        todo, active = list(texts), set()
+        while todo or active:
+            while todo and len(active) < 3:
+                key = todo.pop(0)
+                active.add(key)
+                request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
+                scheduler = head.scheduler(request, has_drafter=True)
+                many.begin(key, scheduler, lambda slot: CountingDrafter())
+            for key, tokens in many.step():
+                texts[key] += tokens
+                if len(texts[key]) >= 10:
+                    many.end(key)
+                    active.remove(key)
+    assert {key: text[:10] for key, text in texts.items()} == {
+        key: list(range(key + 2, key + 12)) for key in texts
+    }
+    assert not engine.in_flight
+    assert n_drafter_threads() <= n_before + 3, "one for each request at a time"
 
 
-def finished(output_format, answer, pieces):
-    stdout = Stdout()
-    writer = Writer(output_format, stdout, seed=5)
-    for piece in pieces:
-        writer.write(piece)
-    setting = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
-    writer.finish(answer, measure(setting, 0.0, answer.times_s, Counters()))
-    return stdout.buffer.getvalue().decode()
+def test_without_a_drafter_a_request_is_iterative():
+    with Head(plan(), ScriptedEngine(), timeout_s=5).begin(
+        Request(prompt=[0], n_max=4, strategy="pipeinfer")
+    ) as active:
+        assert list(islice(active.tokens, 4)) == [1, 2, 3, 4]
+        assert active.setting.strategy == "iterative"
+        assert active.counters.n_drafted == 0
 
 
-def test_text_ends_with_one_newline():
-    answer, pieces = answer_of([0, 1], ScriptedVocab(b"a", b"b"), 2)
-    assert finished("text", answer, pieces) == "ab\n"
-    answer, pieces = answer_of([0, 1], ScriptedVocab(b"a", b"\n"), 2)
-    assert finished("text", answer, pieces) == "a\n"
-
-
-def test_json_is_one_object_also_after_an_error():
-    answer = Answer(tokens=[0, 1], times_s=[1.0, 2.0], text="ab")
-    shown = json.loads(finished("json", answer, ["a", "b"]))
-    assert shown["text"] == "ab"
-    assert shown["tokens"] == [0, 1]
-    assert shown["n_prompt"] == 3
-    assert shown["seed"] == 5
-    assert shown["finish_reason"] == "error"
-    assert shown["stats"]["n_generated"] == 2
-
-
-def test_verify_names_the_first_difference(capsys):
-    verify([1, 2, 3], iter([1, 2, 3, 4]))
-    assert "verified: 3 tokens" in capsys.readouterr().err
-    verify([1, 2, 3], iter([1, 2]))  # interrupted
-    assert capsys.readouterr().err == ""
-    with pytest.raises(RunError, match="token 2 of 3 is 2, without speculation 9"):
-        verify([1, 2, 3], iter([1, 9, 3]))
+def test_a_prompt_needs_room():
+    assert check_room([1] * 9, n_ctx=10, n_predict=5) == 2
+    with pytest.raises(UserError, match=r"10 tokens, the context 10 .* -c 15"):
+        check_room([1] * 10, n_ctx=10, n_predict=5)
+    with pytest.raises(UserError, match="the prompt is empty"):
+        check_room([], n_ctx=10, n_predict=5)
