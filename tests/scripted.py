@@ -85,16 +85,16 @@ class ScriptedPipeline:
 
     def answer(self):
         run = self.queue.popleft()
-        rows, fate = (), RunStatus.COMPLETED
+        rows, status = (), RunStatus.COMPLETED
         for index, stage in enumerate(self.stages):
             for op in run.kv_ops:
                 stage.apply(op)
             self.n_heard[index] = n_heard = self.hear(self.n_heard[index], len(self.cancels))
             if any(first <= run.run_id <= last for first, last in self.cancels[:n_heard]):
-                fate = RunStatus.CANCELLED
-            if fate is RunStatus.COMPLETED:
+                status = RunStatus.CANCELLED
+            if status is RunStatus.COMPLETED:
                 texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
                 rows = tuple(next_token(text) for text, token in texts if token.want)
                 self.most_cells = max(self.most_cells, len(stage.cells))
-        rows = rows if fate is RunStatus.COMPLETED else ()
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
+        rows = rows if status is RunStatus.COMPLETED else ()
+        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=())

@@ -92,12 +92,12 @@ def check_agrees(trace: dict[str, Any], stats: dict[str, Any]) -> None:
     head = [e for e in trace["traceEvents"] if e["ph"] == "i"]
     submitted = [e["args"] for e in head if e["name"].startswith("submit ")]
     answered = [e["args"] for e in head if e["name"].startswith("result ")]
-    fates = [each["fate"] for each in answered]
+    statuses = [each["fate"] for each in answered]
     computed = slices(trace, "stage")
     aborted = {e["args"]["run"] for e in computed if e["args"]["outcome"] == "aborted"}
     assert len(submitted) == stats["n_runs"]
-    assert fates.count("completed") == stats["n_completed"]
-    assert fates.count("cancelled") == stats["n_cancelled"]
+    assert statuses.count("completed") == stats["n_completed"]
+    assert statuses.count("cancelled") == stats["n_cancelled"]
     assert len(aborted) == stats["n_aborted"]
     assert sum(each["speculative"] for each in submitted) == stats["n_drafted"]
     assert sum(each["accepted"] for each in answered) == stats["n_accepted"]

@@ -55,12 +55,17 @@ class VirtualCluster:
 
     def arrive(self, stage, run, times):
         if stage == self.n_stages:
-            is_cancelled = any(time.fate is not RunStatus.COMPLETED for time in times)
+            is_cancelled = any(time.status is not RunStatus.COMPLETED for time in times)
             # what follows a wrong token is nobody's business: the position in any case
             rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-            fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
+            status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
             result = Result(
-                run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=tuple(times), in_bytes=64
+                run_id=run.run_id,
+                epoch=0,
+                status=status,
+                rows=rows,
+                times=tuple(times),
+                in_bytes=64,
             )
             self.results.append(result)
             return
@@ -77,14 +82,14 @@ class VirtualCluster:
         self.current[stage] = (run, times, arrived_us, self.now_us, is_skipped)
         self.after(needed_us, self.end, stage, run.run_id, RunStatus.COMPLETED)
 
-    def end(self, stage, run_id, fate):
+    def end(self, stage, run_id, status):
         if self.current[stage] is None or self.current[stage][0].run_id != run_id:
             return  # aborted meanwhile
         run, times, arrived_us, began_us, is_skipped = self.current[stage]
         self.current[stage] = None
-        fate = RunStatus.CANCELLED if is_skipped else fate
+        status = RunStatus.CANCELLED if is_skipped else status
         done = StageTime(
-            stage, fate, began_us, began_us - arrived_us, self.now_us - began_us, in_bytes=4096
+            stage, status, began_us, began_us - arrived_us, self.now_us - began_us, in_bytes=4096
         )
         self.after(self.hop_us, self.arrive, stage + 1, run, [*times, done])
         self.begin(stage)

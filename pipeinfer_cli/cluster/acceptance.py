@@ -188,7 +188,7 @@ class SyntheticText:
 
     def with_verdicts(self, result: Result, run: Run) -> Result:
         """The result of this run, as if the target had written this text."""
-        if result.fate is not RunStatus.COMPLETED:
+        if result.status is not RunStatus.COMPLETED:
             return result
         rows = tuple(self.token(each.position + 1) for each in run.tokens if each.want)
         return replace(result, rows=rows)

@@ -175,7 +175,7 @@ class SyntheticPipeline:
         if result is None:
             return None
         run = self._runs.pop(result.run_id)
-        if result.fate is RunStatus.COMPLETED:
+        if result.status is RunStatus.COMPLETED:
             self._note_decided(run)
         return self._text.with_verdicts(result, run)
 

@@ -25,7 +25,7 @@ class Overruns:
     def count(self, result: Result) -> None:
         """Takes note of a run's times."""
         for part in result.times:
-            self.n_computed += part.fate is RunStatus.COMPLETED
+            self.n_computed += part.status is RunStatus.COMPLETED
             if part.late_us > 0:
                 self.n_late[part.stage] = self.n_late.get(part.stage, 0) + 1
                 self.worst_us[part.stage] = max(self.worst_us.get(part.stage, 0), part.late_us)

@@ -168,7 +168,7 @@ class Simulation:
         result = Result(
             run_id=trajectory.run.run_id,
             epoch=trajectory.run.epoch,
-            fate=RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED,
+            status=RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED,
             rows=(),
             times=_given_up_times(trajectory) if is_cancelled else self._times(trajectory.run),
         )
@@ -233,6 +233,6 @@ def _completed_times(profile: Profile, n_tokens: int) -> tuple[StageTime, ...]:
 
 def _given_up_times(trajectory: RunTiming) -> tuple[StageTime, ...]:
     """The stages' times as those of one stage: nobody needs more of a run that was given up."""
-    fate = RunStatus.ABORTED if trajectory.is_aborted else RunStatus.CANCELLED
+    status = RunStatus.ABORTED if trajectory.is_aborted else RunStatus.CANCELLED
     compute_us = round(1e6 * float((trajectory.end_s - trajectory.start_s).sum()))
-    return (StageTime(0, fate, 0, 0, compute_us),)
+    return (StageTime(0, status, 0, 0, compute_us),)

@@ -136,7 +136,7 @@ class Engine:
         return Result(
             run_id=native.run_id,
             epoch=native.epoch,
-            fate=RunStatus(native.fate),
+            status=RunStatus(native.fate),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(
                 StageTime(

@@ -127,7 +127,7 @@ class Head:
         self, request: Request, watch: RequestTracer | None = None
     ) -> Iterator[ActiveRequest]:
         """The request while the block runs; its drafter is at rest after it."""
-        kept = self._end_last(may_keep=request.reuse)
+        cached = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._parts(request)
         strategy = request.strategy if request.speculates else "iterative"
         has_model = uses_model(drafter)
@@ -141,9 +141,9 @@ class Head:
                 has_drafter=request.speculates,
                 shares_cores=has_model and self._plan.draft_cores.shares_cores,
             )
-            if kept is not None:
-                scheduler.reuse(kept)
-                self._pool.drop(kept)
+            if cached is not None:
+                scheduler.reuse(cached)
+                self._pool.drop(cached)
             stream = TokenStream(
                 pipeline,
                 scheduler,
@@ -218,10 +218,10 @@ class Head:
         stream, scheduler = self._last
         self._last = None
         stream.finish()
-        kept = scheduler.close()
+        cached = scheduler.close()
         if may_keep:
-            return kept
-        self._pool.drop(kept)
+            return cached
+        self._pool.drop(cached)
         return None
 
     def _parts(self, request: Request) -> tuple[Pipeline, Drafter | None]:

@@ -23,14 +23,14 @@ DrafterMaker = Callable[[int], Drafter | None]
 class _Served(Generic[Key]):
     """A request, and what the head has for it."""
 
-    member: ActiveRequest[Key]
+    request: ActiveRequest[Key]
     make_drafter: DrafterMaker
     slot: int | None = None
     drafts: DraftThread | None = None
 
 
 class TokenStreams(Generic[Key]):
-    """Serves a crowd: `begin` requests, `step` until their texts are long enough, `end` them.
+    """Serves several requests: `begin` them, `step` until their texts are long enough, `end` them.
 
     Close it, and all drafters are at rest. RunError if a stage fails or no result comes for
     `timeout_s`.
@@ -64,14 +64,14 @@ class TokenStreams(Generic[Key]):
         served = self._served.pop(key)
         if served.drafts is not None:
             served.drafts.close()
-        self._batcher.end(served.member)
+        self._batcher.end(served.request)
 
     def step(self) -> list[tuple[Key, list[int]]]:
         """Submits, and waits for one result at most: the tokens that it has decided, by request."""
         self._submit()
         decided = self._take()
         if self._auto is not None and decided:
-            schedulers = [served.member.scheduler for served in self._served.values()]
+            schedulers = [served.request.scheduler for served in self._served.values()]
             self._auto.on_tokens(
                 sum(len(tokens) for _, tokens in decided),
                 time.monotonic(),
@@ -81,7 +81,7 @@ class TokenStreams(Generic[Key]):
                 each.set_speculating(self._auto.is_open)
         for served in self._served.values():
             for draft in served.drafts.take() if served.drafts is not None else ():
-                served.member.scheduler.on_draft(draft)
+                served.request.scheduler.on_draft(draft)
         return decided
 
     def close(self) -> None:
@@ -98,17 +98,17 @@ class TokenStreams(Generic[Key]):
             self._pipeline.cancel(run_first, run_last)
         for run in self._batcher.take_runs():
             self._pipeline.submit(run)
-        for member in self._batcher.drafting:
-            self._draft(self._served[member.key])
+        for request in self._batcher.drafting:
+            self._draft(self._served[request.key])
 
     def _take(self) -> list[tuple[Key, list[int]]]:
         result = self._waiting.result(is_idle=self._batcher.is_idle)
         if result is None:
             return []
-        return [(member.key, tokens) for member, tokens in self._batcher.on_result(result)]
+        return [(request.key, tokens) for request, tokens in self._batcher.on_result(result)]
 
     def _draft(self, served: _Served[Key]) -> None:
-        scheduler = served.member.scheduler
+        scheduler = served.request.scheduler
         if scheduler.policy.draft is None:
             return
         if served.slot is None:
@@ -119,5 +119,5 @@ class TokenStreams(Generic[Key]):
             served.drafts = DraftThread(drafter, self._nudge)
         assert served.drafts is not None
         served.drafts.set_epoch(scheduler.epoch)
-        if (request := scheduler.take_draft_request()) is not None:
-            served.drafts.request(request)
+        if (draft_request := scheduler.take_draft_request()) is not None:
+            served.drafts.request(draft_request)

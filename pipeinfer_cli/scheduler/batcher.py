@@ -1,6 +1,6 @@
 """Several requests in one pipeline: pure decisions, as the scheduler's.
 
-Each request has a scheduler of its own; the crowd lets their runs take turns, so that the stages
+Each request has a scheduler of its own; the batcher lets their runs take turns, so that the stages
 are filled by requests first, and by speculation with what is left:
 
 - Decided tokens of different requests share a run: a stage reads its weights once for all of them.
@@ -30,7 +30,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(slots=True, eq=False)
 class ActiveRequest(Generic[Key]):
-    """A request of the crowd."""
+    """A request in the pipeline."""
 
     key: Key
     scheduler: Scheduler
@@ -39,9 +39,9 @@ class ActiveRequest(Generic[Key]):
 
 @dataclass(frozen=True, slots=True)
 class _Part(Generic[Key]):
-    """What a run has of one member."""
+    """What a run has of one request."""
 
-    member: ActiveRequest[Key]
+    request: ActiveRequest[Key]
     run: Run  # as its scheduler has made it
 
 
@@ -62,19 +62,19 @@ class Batcher(Generic[Key]):
         self._depth = depth
         self._n_batch = n_batch
         self._run_ids = run_ids  # of the pipeline
-        self._members: list[ActiveRequest[Key]] = []  # in the order of admission
+        self._requests: list[ActiveRequest[Key]] = []  # in the order of admission
         self._in_flight: dict[int, list[_Part[Key]]] = {}  # by run id, in the order of submission
         self._live: set[int] = set()  # of these, not given up
         self._decided: set[int] = set()  # of these, with decided tokens
         self._drafted: dict[
             tuple[ActiveRequest[Key], int], int
         ] = {}  # run ids by those of schedulers
-        self._kept: CachedPrefix | None = None  # of the request that ended last
+        self._cached: CachedPrefix | None = None  # of the request that ended last
 
     @property
     def active(self) -> list[ActiveRequest[Key]]:
         """The requests whose text is not over, in the order of admission."""
-        return [member for member in self._members if not member.is_over]
+        return [request for request in self._requests if not request.is_over]
 
     @property
     def is_idle(self) -> bool:
@@ -84,31 +84,31 @@ class Batcher(Generic[Key]):
     @property
     def drafting(self) -> list[ActiveRequest[Key]]:
         """The requests that may draft now."""
-        members = self.active
-        is_full = len(members) >= max(2, self._n_stages)
-        return [each for each in members if each.scheduler.policy.is_synchronous or not is_full]
+        requests = self.active
+        is_full = len(requests) >= max(2, self._n_stages)
+        return [each for each in requests if each.scheduler.policy.is_synchronous or not is_full]
 
     def admit(self, key: Key, scheduler: Scheduler) -> ActiveRequest[Key]:
         """A request joins. Its scheduler has run ids of its own, and the pipeline's pool."""
-        member = ActiveRequest(key, scheduler)
-        self._members.append(member)
-        return member
+        request = ActiveRequest(key, scheduler)
+        self._requests.append(request)
+        return request
 
-    def end(self, member: ActiveRequest[Key]) -> None:
+    def end(self, request: ActiveRequest[Key]) -> None:
         """The request's text is long enough: what is in flight for it is of no use."""
-        member.is_over = True
-        member.scheduler.finish()
-        kept = member.scheduler.close()
-        if kept is not None:
-            self._pool.drop(self._kept)
-            self._kept = kept
-        self._forget(member)
+        request.is_over = True
+        request.scheduler.finish()
+        cached = request.scheduler.close()
+        if cached is not None:
+            self._pool.drop(self._cached)
+            self._cached = cached
+        self._forget(request)
 
     def close(self) -> None:
         """All requests have ended: no text is kept for another."""
         assert not self.active
-        self._pool.drop(self._kept)
-        self._kept = None
+        self._pool.drop(self._cached)
+        self._cached = None
 
     # runs
 
@@ -117,36 +117,36 @@ class Batcher(Generic[Key]):
         return list(iter(self._next_run, None))
 
     def _next_run(self) -> Run | None:
-        members = self.active
-        if len(self._decided) < self._n_stages and (parts := self._decided_parts(members)):
+        requests = self.active
+        if len(self._decided) < self._n_stages and (parts := self._decided_parts(requests)):
             run_id = self._submit(parts)
             self._decided.add(run_id)
             return self._merged(run_id, parts)
         if len(self._live) >= self._depth:
             return None
-        for member in members:
-            if member.scheduler.is_prefilling:
-                self._share_prefix(member)
-                part = _Part(member, member.scheduler.next_prefill())
+        for request in requests:
+            if request.scheduler.is_prefilling:
+                self._share_prefix(request)
+                part = _Part(request, request.scheduler.next_prefill())
                 return self._merged(self._submit([part]), [part])
-        for member in members:
-            if (run := member.scheduler.next_drafted()) is not None:
-                run_id = self._submit([_Part(member, run)])
-                self._drafted[member, run.run_id] = run_id
+        for request in requests:
+            if (run := request.scheduler.next_drafted()) is not None:
+                run_id = self._submit([_Part(request, run)])
+                self._drafted[request, run.run_id] = run_id
                 return replace(run, run_id=run_id)
         return None
 
-    def _decided_parts(self, members: Sequence[ActiveRequest[Key]]) -> list[_Part[Key]]:
+    def _decided_parts(self, requests: Sequence[ActiveRequest[Key]]) -> list[_Part[Key]]:
         """Decided tokens of several requests, for one run."""
         parts: list[_Part[Key]] = []
         n_left = self._n_batch
-        for member in members:
-            if len(parts) == math.ceil(len(members) / self._n_stages):
+        for request in requests:
+            if len(parts) == math.ceil(len(requests) / self._n_stages):
                 break
-            if member.scheduler.n_decided_max > n_left:
+            if request.scheduler.n_decided_max > n_left:
                 break
-            if (run := member.scheduler.next_decided(may_wait=False)) is not None:
-                parts.append(_Part(member, run))
+            if (run := request.scheduler.next_decided(may_wait=False)) is not None:
+                parts.append(_Part(request, run))
                 n_left -= len(run.tokens)
         return parts
 
@@ -165,14 +165,14 @@ class Batcher(Generic[Key]):
             kv_ops=tuple(op for part in parts for op in part.run.kv_ops),
         )
 
-    def _share_prefix(self, member: ActiveRequest[Key]) -> None:
+    def _share_prefix(self, request: ActiveRequest[Key]) -> None:
         """Before a prompt's first run: its beginning may be there, or on its way, already."""
-        scheduler = member.scheduler
+        scheduler = request.scheduler
         if scheduler.has_begun or scheduler.n_reused:
             return
-        texts = [each.scheduler.prefilled for each in self.active if each is not member]
-        if self._kept is not None:
-            texts.append(self._kept)
+        texts = [each.scheduler.prefilled for each in self.active if each is not request]
+        if self._cached is not None:
+            texts.append(self._cached)
         if texts:
             scheduler.reuse(max(texts, key=scheduler.n_common))
 
@@ -187,17 +187,17 @@ class Batcher(Generic[Key]):
         self._decided.discard(run_id)
         decided = []
         for part, share in zip(parts, _shares(result, parts), strict=True):
-            member = part.member
-            self._drafted.pop((member, part.run.run_id), None)
-            if tokens := member.scheduler.on_result(share, is_shared=len(parts) > 1):
-                decided.append((member, tokens))
-            self._forget(member)
+            request = part.request
+            self._drafted.pop((request, part.run.run_id), None)
+            if tokens := request.scheduler.on_result(share, is_shared=len(parts) > 1):
+                decided.append((request, tokens))
+            self._forget(request)
         return decided
 
-    def _forget(self, member: ActiveRequest[Key]) -> None:
+    def _forget(self, request: ActiveRequest[Key]) -> None:
         """A request that is over, and has nothing in flight, is no concern of ours any more."""
-        if member.is_over and member.scheduler.is_idle:
-            self._members.remove(member)
+        if request.is_over and request.scheduler.is_idle:
+            self._requests.remove(request)
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order: drafted tokens only.
@@ -205,10 +205,10 @@ class Batcher(Generic[Key]):
         A prompt's run may be what another request builds upon.
         """
         cancels: list[tuple[int, int]] = []
-        for member in self._members:
-            for first, last in member.scheduler.take_cancels():
+        for request in self._requests:
+            for first, last in request.scheduler.take_cancels():
                 for own_id in range(last, first - 1, -1):
-                    run_id = self._drafted.get((member, own_id))
+                    run_id = self._drafted.get((request, own_id))
                     if run_id is None:
                         continue
                     self._live.discard(run_id)

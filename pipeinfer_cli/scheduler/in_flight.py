@@ -56,7 +56,7 @@ class InFlightRuns:
         run = self._runs.popleft()
         assert result.run_id == run.run_id, "results come in the order of submission"
         if run.is_live:
-            assert result.fate is RunStatus.COMPLETED, "a live run is never cancelled"
+            assert result.status is RunStatus.COMPLETED, "a live run is never cancelled"
             self.n_live -= 1
             for node, row in zip(run.nodes, result.rows, strict=True):
                 node.next_token = row
@@ -87,14 +87,14 @@ class InFlightRuns:
         cancels, self._cancels = self._cancels, []
         return cancels
 
-    def _give_up(self, runs: Iterable[InFlightRun], cause: CancelReason) -> None:
+    def _give_up(self, runs: Iterable[InFlightRun], reason: CancelReason) -> None:
         """Cancels runs, the latest first: a run never lives longer than those it rests on."""
         for run in runs:
             if not run.is_live:
                 continue
             run.is_live = False
             self.n_live -= 1
-            if cause is CancelReason.INVALIDATED:
+            if reason is CancelReason.INVALIDATED:
                 self._counters.n_invalidated += 1
             else:
                 self._counters.n_superfluous += 1

@@ -69,11 +69,11 @@ class SequencePool:
         """The cells from the position `first` on are no longer the sequence's."""
         self._operations.append(KvOp(kind=KvKind.REMOVE, seq_src=sequence, pos_first=first))
 
-    def drop(self, kept: CachedPrefix | None) -> None:
+    def drop(self, cached: CachedPrefix | None) -> None:
         """A text's cells are not needed any more."""
-        if kept is not None:
-            self.give_back(kept.sequence)
-            self.note_holes(len(kept.tokens))
+        if cached is not None:
+            self.give_back(cached.sequence)
+            self.note_holes(len(cached.tokens))
 
     def note_holes(self, n_cells: int) -> None:
         """So many cells are nobody's any more."""
@@ -122,9 +122,9 @@ class Sequences:
         """Sequence ids in use."""
         return len(self._tips)
 
-    def begin_with(self, kept: CachedPrefix, n_tokens: int) -> None:
+    def begin_with(self, cached: CachedPrefix, n_tokens: int) -> None:
         """The prompt's first tokens are those of a text whose cells are still there."""
-        self._pool.copy(kept.sequence, self.first, last=n_tokens)
+        self._pool.copy(cached.sequence, self.first, last=n_tokens)
 
     def feed(self, node: Node, run: dict[Node, list[int]]) -> bool:
         """Adds the node to a run, that holds the sequence ids of each of its nodes, own id first.
@@ -191,19 +191,19 @@ class Sequences:
         everywhere. None, and no id stays, if nothing was decided after the prompt.
         """
         root = tree.root
-        kept = None
+        cached = None
         if root.parent is not None:
-            kept = CachedPrefix(
+            cached = CachedPrefix(
                 tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root)
             )
-            self._pool.remove(kept.sequence, first=root.position)
+            self._pool.remove(cached.sequence, first=root.position)
         for each in sorted(self._tips):
-            if kept is None or each != kept.sequence:
+            if cached is None or each != cached.sequence:
                 self._pool.give_back(each)
         self._tips.clear()
-        n_rest = len(tree.text) if kept is None else 1
+        n_rest = len(tree.text) if cached is None else 1
         self._pool.note_holes(n_rest + tree.n_drafted - tree.n_unfed)
-        return kept
+        return cached
 
 
 def spare_cells(draft: DraftConfig | None, depth: int, *, n_texts: int = 1) -> int:

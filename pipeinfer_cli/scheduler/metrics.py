@@ -215,9 +215,9 @@ class Counters:
 
     def on_result(self, result: Result, *, n_tokens: int, n_wrong: int) -> None:
         """A run of `n_tokens` is over; so many of them are not in the text."""
-        self.n_completed += result.fate is RunStatus.COMPLETED
-        self.n_cancelled += result.fate is RunStatus.CANCELLED
-        self.n_aborted += any(part.fate is RunStatus.ABORTED for part in result.times)
+        self.n_completed += result.status is RunStatus.COMPLETED
+        self.n_cancelled += result.status is RunStatus.CANCELLED
+        self.n_aborted += any(part.status is RunStatus.ABORTED for part in result.times)
         sizes = [*(part.in_bytes for part in result.times), result.in_bytes]
         self.n_messages += sum(size > 0 for size in sizes)
         self.n_bytes += sum(sizes)

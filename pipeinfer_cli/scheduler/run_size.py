@@ -249,7 +249,7 @@ class RunSizer:
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """A run is over."""
-        if not times or any(each.fate is not RunStatus.COMPLETED for each in times):
+        if not times or any(each.status is not RunStatus.COMPLETED for each in times):
             return
         self._costs.on_run(n_tokens, times)
         self._n_results += 1

@@ -75,7 +75,7 @@ class StageTime:
     """What one stage did for one run; `start_us` is its host's monotonic clock."""
 
     stage: int
-    fate: RunStatus
+    status: RunStatus
     start_us: int
     wait_us: int
     compute_us: int
@@ -89,7 +89,7 @@ class Result:
 
     run_id: int
     epoch: int
-    fate: RunStatus
+    status: RunStatus
     rows: tuple[int, ...]  # sampled token ids
     times: tuple[StageTime, ...]  # in the order of the stages
     in_bytes: int = 0  # of the message that brought the result; 0 from within the process

@@ -57,12 +57,12 @@ class Scheduler:
             shares_cores=policy.shares_cores,
         )
         self._speculation.n_max = self._run_size
-        self._flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
+        self._in_flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
 
     @property
     def n_live(self) -> int:
         """Runs in flight that are still believed."""
-        return self._flight.n_live
+        return self._in_flight.n_live
 
     @property
     def n_drafted(self) -> int:
@@ -80,16 +80,16 @@ class Scheduler:
         """True once a part of the prompt was submitted."""
         return self._n_prefilled > self.n_reused
 
-    def n_common(self, kept: CachedPrefix) -> int:
+    def n_common(self, cached: CachedPrefix) -> int:
         """With how many tokens of this text the prompt begins."""
-        return kept.n_common(self._prompt)
+        return cached.n_common(self._prompt)
 
-    def reuse(self, kept: CachedPrefix) -> None:
+    def reuse(self, cached: CachedPrefix) -> None:
         """What the prompt has in common with this text is not fed again. Before the first run."""
         assert not self.has_begun and not self.n_reused
-        self.n_reused = self._n_prefilled = self.n_common(kept)
+        self.n_reused = self._n_prefilled = self.n_common(cached)
         if self.n_reused:
-            self._sequences.begin_with(kept, self.n_reused)
+            self._sequences.begin_with(cached, self.n_reused)
 
     @property
     def epoch(self) -> int:
@@ -99,7 +99,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """True if no run is in flight."""
-        return self._flight.is_idle
+        return self._in_flight.is_idle
 
     def set_speculating(self, is_on: bool) -> None:
         """Switches the policy to plain decoding, or back. What is in flight stays."""
@@ -117,7 +117,7 @@ class Scheduler:
         """Gives up what is in flight: the text is long enough. Results still have to come."""
         self._n_feed_max = 0
         self._speculation.switch(False)
-        self._flight.give_up_all()
+        self._in_flight.give_up_all()
 
     def close(self) -> CachedPrefix | None:
         """After `finish`: gives the sequence ids back, but for that of the text, if any."""
@@ -132,14 +132,14 @@ class Scheduler:
 
     def _next_run(self) -> Run | None:
         if self.is_prefilling:
-            return self.next_prefill() if self._flight.n_live < 2 * self.policy.depth else None
+            return self.next_prefill() if self._in_flight.n_live < 2 * self.policy.depth else None
         if (run := self.next_decided()) is not None:
             return run
-        return self.next_drafted() if self._flight.n_live < self.policy.depth else None
+        return self.next_drafted() if self._in_flight.n_live < self.policy.depth else None
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
-        return self._flight.take_cancels()
+        return self._in_flight.take_cancels()
 
     @property
     def is_prefilling(self) -> bool:
@@ -160,10 +160,10 @@ class Scheduler:
         if self.is_prefilling or self._n_feed_max == 0:
             return None
         if self.policy.is_synchronous:
-            if self._flight.is_idle and not self._speculation.is_waiting:
+            if self._in_flight.is_idle and not self._speculation.is_waiting:
                 self._feed_root(nodes)
                 self._feed_drafts(nodes, self._run_size)
-        elif not may_wait or self._flight.n_live > 0:
+        elif not may_wait or self._in_flight.n_live > 0:
             self._feed_root(nodes)
         elif not self._speculation.is_waiting or self._tree.n_unfed >= self._n_with_decided:
             self._feed_root(nodes)
@@ -184,7 +184,7 @@ class Scheduler:
     def _is_run_full(self) -> bool:
         """True if it does not pay to wait for more drafted tokens before the next run."""
         is_full = self._tree.n_unfed >= self._run_size
-        return is_full or self._flight.n_live == 0 or not self._speculation.is_waiting
+        return is_full or self._in_flight.n_live == 0 or not self._speculation.is_waiting
 
     @property
     def _run_size(self) -> int:
@@ -256,14 +256,14 @@ class Scheduler:
             ),
             kv_ops=self._pool.take_operations(),
         )
-        self._flight.add(run, nodes)
+        self._in_flight.add(run, nodes)
         return run
 
     # results
 
     def on_result(self, result: Result, *, is_shared: bool = False) -> list[int]:
         """The token ids that this result has decided; `is_shared`: the run had others', too."""
-        run = self._flight.complete(result)
+        run = self._in_flight.complete(result)
         decided: list[int] = []
         if run.is_live:
             decided = self._advance()
@@ -292,7 +292,7 @@ class Scheduler:
         self._speculation.on_verdicts(verdicts)
         self._run_sizer.on_verdicts(verdicts)
         if dead:
-            self._flight.give_up_wrong()
+            self._in_flight.give_up_wrong()
         return self._tree.text[-len(verdicts) :]
 
     # drafting
@@ -301,7 +301,7 @@ class Scheduler:
         """What to draft now; None if the drafter is at work or nothing more is wanted."""
         if self._n_prefilled < len(self._prompt) or self._n_feed_max == 0:
             return None
-        if self.policy.is_synchronous and not self._flight.is_idle:
+        if self.policy.is_synchronous and not self._in_flight.is_idle:
             return None
         return self._speculation.take_request()
 

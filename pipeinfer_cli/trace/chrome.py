@@ -144,7 +144,7 @@ class _Events:
                 yield self._instant(f"result {run.run_id}", record.result_s) | {
                     "args": {
                         "run": run.run_id,
-                        "fate": result.fate.name.lower(),
+                        "fate": result.status.name.lower(),
                         "decided": list(record.decided),
                         "accepted": record.n_accepted,
                     },

@@ -108,7 +108,7 @@ def stage_costs(recording: Recording) -> list[dict[int, float]]:
     seen: list[dict[int, list[float]]] = [{} for _ in range(recording.n_stages)]
     for record in recording.runs:
         for time in record.result.times if record.result is not None else ():
-            if time.fate is RunStatus.COMPLETED:
+            if time.status is RunStatus.COMPLETED:
                 times_s = seen[time.stage].setdefault(len(record.run.tokens), [])
                 times_s.append(time.compute_us / 1e6)
     return [{tokens: median(times_s) for tokens, times_s in each.items()} for each in seen]

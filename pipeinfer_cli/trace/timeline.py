@@ -140,7 +140,7 @@ def _end_s(time: StageTime) -> float:
 
 def _part(record: RunRecord, time: StageTime, offset_s: float) -> StageSpan:
     n_tokens = len(record.run.tokens)
-    outcome = _outcome(record, time.fate)
+    outcome = _outcome(record, time.status)
     return StageSpan(
         run_id=record.run.run_id,
         stage=time.stage,
@@ -153,10 +153,10 @@ def _part(record: RunRecord, time: StageTime, offset_s: float) -> StageSpan:
     )
 
 
-def _outcome(record: RunRecord, fate: RunStatus) -> Outcome:
-    if fate is RunStatus.ABORTED:
+def _outcome(record: RunRecord, status: RunStatus) -> Outcome:
+    if status is RunStatus.ABORTED:
         return Outcome.ABORTED
-    if fate is RunStatus.CANCELLED:
+    if status is RunStatus.CANCELLED:
         return Outcome.CANCELLED
     if record.n_prefill == len(record.run.tokens):
         return Outcome.PREFILL

@@ -76,7 +76,7 @@ def measure(engine: Engine, n_times: int) -> None:
         time.sleep(random.uniform(0.05, 0.9) * median(whole_ms) / 1000)
         cancelled = time.perf_counter()
         engine.cancel(2 * index + 2, 2 * index + 2)
-        if wait(engine).fate is RunStatus.CANCELLED:
+        if wait(engine).status is RunStatus.CANCELLED:
             ends_us.append(1e6 * (time.perf_counter() - cancelled))
     print(
         f"{len(ends_us)} of {n_times} runs cancelled in mid-compute; a whole run takes "

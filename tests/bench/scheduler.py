@@ -71,8 +71,8 @@ class Play:
         run = self.in_flight.popleft()
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
+        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
+        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=())
 
 
 def main() -> None:

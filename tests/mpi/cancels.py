@@ -48,7 +48,7 @@ class Adversary:
             tokens = self.truth[self.n_right : self.n_right + take]
             run = self.make_run(self.n_right, tokens, self.forget_the_rest())
             result = call(self.engine, run)
-            assert result.fate is RunStatus.COMPLETED
+            assert result.status is RunStatus.COMPLETED
             self.check(run, result)
             self.n_right += take
             n_tokens -= take
@@ -74,7 +74,7 @@ class Adversary:
         for index, run in enumerate(runs):
             result = wait(self.engine)
             assert result.run_id == run.run_id
-            if result.fate is RunStatus.CANCELLED:
+            if result.status is RunStatus.CANCELLED:
                 assert first <= run.run_id <= last and not result.rows
                 self.count_cancelled(result)
                 intact = False
@@ -85,7 +85,7 @@ class Adversary:
 
     def count_cancelled(self, result):
         self.counts["cancelled"] += 1
-        self.counts["aborted"] += any(part.fate is RunStatus.ABORTED for part in result.times)
+        self.counts["aborted"] += any(part.status is RunStatus.ABORTED for part in result.times)
 
 
 def body(comm, request):

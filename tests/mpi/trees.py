@@ -54,10 +54,10 @@ class Walk:
 
     def take(self, step, result):
         assert result.run_id == step.run.run_id
-        self.counts["cancelled"] += result.fate is RunStatus.CANCELLED
-        self.counts["aborted"] += any(part.fate is RunStatus.ABORTED for part in result.times)
+        self.counts["cancelled"] += result.status is RunStatus.CANCELLED
+        self.counts["aborted"] += any(part.status is RunStatus.ABORTED for part in result.times)
         self.counts["compactions"] += sum(op.kind is KvKind.COMPACT for op in step.run.kv_ops)
-        if result.fate is RunStatus.COMPLETED:
+        if result.status is RunStatus.COMPLETED:
             self.counts["completed"] += 1
             self.counts["shared"] += any(len(token.seq_ids) > 1 for token in step.run.tokens)
             for node, row in zip(step.wanted, result.rows, strict=True):

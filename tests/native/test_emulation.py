@@ -58,7 +58,7 @@ def test_a_run_takes_the_time_for_its_tokens_and_says_what_was_late():
             engine.submit(run(run_id, n_tokens, (REMOVE_ALL,)))
         parts = [wait(engine).times[0] for _ in range(5)]
     for part, n_tokens in zip(parts, (1, 2, 3, 4, 3), strict=True):
-        assert part.fate is RunStatus.COMPLETED
+        assert part.status is RunStatus.COMPLETED
         assert part.compute_us == stage_us[n_tokens - 1] + part.late_us
     assert parts[0].late_us > 0
     assert parts[3].late_us > 0
@@ -88,8 +88,8 @@ def test_a_cancel_ends_the_wait_and_leaves_no_cells():
             time.sleep(pause_s)
             engine.cancel(run_id, run_id)
             result = wait(engine)
-            assert (result.fate, result.rows) == (RunStatus.CANCELLED, ())
-            if result.times[0].fate is RunStatus.ABORTED:
+            assert (result.status, result.rows) == (RunStatus.CANCELLED, ())
+            if result.times[0].status is RunStatus.ABORTED:
                 waited_us = result.times[0].compute_us
             pause_s *= 2
             assert engine.kv_positions() == 2
@@ -102,8 +102,8 @@ def test_a_run_that_waits_behind_a_cancelled_one_has_its_turn_at_once():
         engine.submit(run(1, 1))
         engine.submit(run(2, 2, (REMOVE_ALL,)))
         engine.cancel(1, 1)
-        assert wait(engine).fate is RunStatus.CANCELLED
-        assert wait(engine).fate is RunStatus.COMPLETED
+        assert wait(engine).status is RunStatus.CANCELLED
+        assert wait(engine).status is RunStatus.COMPLETED
 
 
 def test_closing_ends_the_wait():

@@ -80,7 +80,7 @@ def test_model_info():
 def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
     with pytest.raises(ValueError, match=words):
         engine.submit(run)
-    assert call(engine, Run(run_id=1, tokens=chain([504]))).fate is RunStatus.COMPLETED
+    assert call(engine, Run(run_id=1, tokens=chain([504]))).status is RunStatus.COMPLETED
 
 
 def test_a_run_without_tokens_carries_its_kv_operations(engine):
@@ -97,9 +97,9 @@ def test_kv_operations_of_a_cancelled_run_are_applied(engine):
     engine.submit(Run(run_id=2, tokens=chain(range(N_BATCH), start=3)))  # keeps the stage busy
     engine.submit(Run(run_id=3, tokens=chain([7], start=1), kv_ops=(remove,)))
     engine.cancel(3, 3)
-    assert engine.wait(WAIT_S).fate is RunStatus.COMPLETED
+    assert engine.wait(WAIT_S).status is RunStatus.COMPLETED
     result = engine.wait(WAIT_S)
-    assert (result.fate, result.rows) == (RunStatus.CANCELLED, ())
+    assert (result.status, result.rows) == (RunStatus.CANCELLED, ())
     assert engine.kv_positions() == 1
 
 

@@ -41,7 +41,7 @@ class Caller:
             for p in range(first, first + n_tokens)
         )
         self.engine.submit(Run(run_id=next(self.run_ids), tokens=tokens, kv_ops=ops))
-        assert self.engine.wait(WAIT_S).fate is RunStatus.COMPLETED
+        assert self.engine.wait(WAIT_S).status is RunStatus.COMPLETED
         return self.engine.last_logits(N_VOCAB).tobytes() if tokens else None
 
 

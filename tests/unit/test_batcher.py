@@ -22,18 +22,18 @@ class Player:
     def __init__(self, random, batcher, pool, pipeline, n_parallel):
         self.random, self.batcher, self.pool, self.pipeline = random, batcher, pool, pipeline
         self.n_parallel = n_parallel
-        self.members, self.requests, self.texts = {}, {}, {}
+        self.requests, self.draft_requests, self.texts = {}, {}, {}
         self.n_merged = 0
 
     def play(self, jobs):
         """Jobs: [(prompt, n_max, policy)]; the texts in their order."""
         todo = list(enumerate(jobs))
-        while todo or self.members:
-            while todo and len(self.members) < self.n_parallel:
+        while todo or self.requests:
+            while todo and len(self.requests) < self.n_parallel:
                 self.admit(*todo.pop(0))
             self.exchange()
-            if self.requests and (not self.pipeline.queue or self.random.random() < 0.5):
-                self.draft(self.random.choice(sorted(self.requests)))
+            if self.draft_requests and (not self.pipeline.queue or self.random.random() < 0.5):
+                self.draft(self.random.choice(sorted(self.draft_requests)))
             else:
                 assert self.pipeline.queue, "nothing is under way: the texts would never end"
                 self.answer()
@@ -46,7 +46,7 @@ class Player:
     def admit(self, key, job):
         prompt, n_max, policy = job
         scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1), pool=self.pool)
-        self.members[key] = self.batcher.admit(key, scheduler)
+        self.requests[key] = self.batcher.admit(key, scheduler)
         self.texts[key] = []
 
     def exchange(self):
@@ -55,34 +55,34 @@ class Player:
         for run in self.batcher.take_runs():
             self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
             self.pipeline.submit(run)
-        for member in self.batcher.drafting:
-            if (request := member.scheduler.take_draft_request()) is not None:
-                self.requests[member.key] = (request, [])
+        for request in self.batcher.drafting:
+            if (draft_request := request.scheduler.take_draft_request()) is not None:
+                self.draft_requests[request.key] = (draft_request, [])
 
     def answer(self):
-        for member, tokens in self.batcher.on_result(self.pipeline.answer()):
-            self.texts[member.key] += tokens
-            n_max = member.scheduler.counters.n_decided >= self.wanted(member.key)
+        for request, tokens in self.batcher.on_result(self.pipeline.answer()):
+            self.texts[request.key] += tokens
+            n_max = request.scheduler.counters.n_decided >= self.wanted(request.key)
             if n_max:
-                self.batcher.end(member)
-                del self.members[member.key]
-                self.requests.pop(member.key, None)
+                self.batcher.end(request)
+                del self.requests[request.key]
+                self.draft_requests.pop(request.key, None)
 
     def wanted(self, key):
         return self.n_wanted[key]
 
     def draft(self, key):
-        request, drafted = self.requests[key]
-        context = [*request.context, *drafted]
-        scheduler = self.members[key].scheduler
-        if len(drafted) == request.n_max or self.random.randrange(8) == 0:
-            del self.requests[key]
-            scheduler.on_draft(Draft(request.epoch, len(context), None))
+        draft_request, drafted = self.draft_requests[key]
+        context = [*draft_request.context, *drafted]
+        scheduler = self.requests[key].scheduler
+        if len(drafted) == draft_request.n_max or self.random.randrange(8) == 0:
+            del self.draft_requests[key]
+            scheduler.on_draft(Draft(draft_request.epoch, len(context), None))
             return
         right = next_token(context)
         token = self.random.choice([right, right, (right + 1) % N_VOCAB])
         drafted.append(token)
-        scheduler.on_draft(Draft(request.epoch, len(context), token))
+        scheduler.on_draft(Draft(draft_request.epoch, len(context), token))
 
 
 heads = st.sampled_from([[], [3, 1, 4], [3, 1, 4, 1, 5, 9, 2, 6]])  # prompts have these in common
@@ -102,7 +102,7 @@ def play(random, jobs, *, n_stages, n_batch, n_parallel):
     player.n_wanted = [n_max for _, n_max, _ in jobs]
     texts = player.play(jobs)
     assert pool.n_used == 0, "a sequence id leaks"
-    assert batcher._members == [], "a request that is over is kept"
+    assert batcher._requests == [], "a request that is over is kept"
     return texts, player
 
 

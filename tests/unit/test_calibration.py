@@ -96,7 +96,7 @@ def recording_of(profile: Profile, clocks_s: list[float]) -> tuple[Recording, di
         result = Result(
             run_id=run_id,
             epoch=0,
-            fate=RunStatus.COMPLETED,
+            status=RunStatus.COMPLETED,
             rows=(0,) * probe.n_rows,
             times=tuple(times),
             in_bytes=100,

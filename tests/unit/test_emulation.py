@@ -54,11 +54,11 @@ class RealEngine:
             return None
         run = self.in_flight.pop(0)
         is_cancelled = run.run_id in self.cancelled
-        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
+        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
         rows = () if is_cancelled else tuple(-1 for token in run.tokens if token.want)
         late_us = 1500 if run.run_id == 1 else 0
-        times = (StageTime(0, fate, 0, 0, 10), StageTime(1, fate, 0, 0, 10, late_us=late_us))
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=times)
+        times = (StageTime(0, status, 0, 0, 10), StageTime(1, status, 0, 0, 10, late_us=late_us))
+        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=times)
 
     def nudge(self):
         pass

@@ -31,9 +31,9 @@ def prior(token_s, draft_s=0.0):
 FLAT, STEEP = prior(0.0, draft_s=0.001), prior(0.010, draft_s=0.001)
 
 
-def times(stage_s, fate=RunStatus.COMPLETED):
+def times(stage_s, status=RunStatus.COMPLETED):
     stage_us = round(1e6 * stage_s)
-    return [StageTime(i, fate, 0, 0, stage_us) for i in range(N_STAGES)]
+    return [StageTime(i, status, 0, 0, stage_us) for i in range(N_STAGES)]
 
 
 def test_a_prior_chooses_the_first_run_size() -> None:

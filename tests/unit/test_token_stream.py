@@ -95,8 +95,8 @@ class ScriptedPipeline:
         run = self.runs.pop(0)
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        fate = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        return Result(run_id=run.run_id, epoch=0, fate=fate, rows=rows, times=())
+        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
+        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=())
 
 
 class EagerDrafts:
