@@ -43,12 +43,12 @@ def perform(act: str, rank: int) -> int:
     elif name == "ready":
         Path(value, f"ready-{rank}").touch()
     elif name == "obey":  # as the head does: ends between two tokens, and what it has is kept
-        with signals.deferred_signals() as asked:
+        with signals.deferred_signals() as stop_request:
             Path(value, f"ready-{rank}").touch()
-            while not asked():
+            while not stop_request():
                 time.sleep(0.01)
             print("kept", flush=True)
-            asked.check(resume="go on")
+            stop_request.check(resume="go on")
     elif name == "mpi":
         os.environ["MPI4PY_LIBMPI"] = value
         from mpi4py import MPI

@@ -1,4 +1,4 @@
-"""Two ranks without model and MPI whose parent talks with rank 0, for tests of spawn_talk.
+"""Two ranks without model and MPI whose parent talks with rank 0, for tests of local_input.
 
 `talking.py MPIEXEC FOLDER`: rank 0 shows each line in JSON. At the line "answer" it goes on until
 its parent says that it is enough. Rank 1 ends with code 3 once FOLDER has a file `die`.

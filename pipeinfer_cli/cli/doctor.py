@@ -138,7 +138,7 @@ def _bindings(info: build_info.BuildInfo) -> Check:
 
 def _mpi_library(mpi: build_info.MpiInfo) -> Check:
     text = f"{mpi.family} {mpi.version} ({mpi.kind}), {mpi.library_path}"
-    # Alone, whatever started doctor: MPI must not try to join a launcher's world.
+    # Alone, whatever started doctor: MPI must not try to join a launcher's job.
     failed = _probe("from pipeinfer_cli.launch import mpi; mpi.start()", alone=True)
     if failed:
         todo = "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"

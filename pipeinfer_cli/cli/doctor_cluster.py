@@ -29,10 +29,10 @@ def job(env: Mapping[str, str]) -> Iterator[str]:
         yield f"PBS job {job_id}: {len(environment.nodefile_hosts(env)) or '?'} host(s)"
     elif job_id is not None:
         yield f"batch job {job_id}"
-    world = environment.detect(env)
-    if not world.alone:
+    launch_env = environment.detect(env)
+    if not launch_env.alone:
         ways = {way for name, way in PMI_VARIABLES.items() if name in env}
-        yield f"rank {world.rank} of {world.size or '?'} of {world.launcher}" + (
+        yield f"rank {launch_env.rank} of {launch_env.size or '?'} of {launch_env.launcher}" + (
             f", which speaks {' and '.join(sorted(ways))}" if ways else ""
         )
 

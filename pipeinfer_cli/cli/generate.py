@@ -244,7 +244,7 @@ def generate(
     log_file: options.LogFile = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
 ) -> Callable[[], int]:
-    """Generate text. Joins the world of mpirun or srun; alone it starts --ranks local ranks."""
+    """Generate text. Joins the job of mpirun or srun; alone it starts --ranks local ranks."""
     return partial(
         _run,
         generate_config.GenerateConfig(

@@ -27,17 +27,17 @@ class Identity:
     """What has to be the same, so that a calibration says something."""
 
     model: str  # see file_digest
-    seats: tuple[RankResources, ...]  # by rank
+    all_resources: tuple[RankResources, ...]  # by rank
     mpi: str
     llama_cpp: str
 
     @classmethod
-    def of(cls, model_path: Path, seats: Sequence[RankResources]) -> Identity:
+    def of(cls, model_path: Path, all_resources: Sequence[RankResources]) -> Identity:
         """Of a job with this package, on these ranks."""
         build = build_info.load()
         return cls(
             model=file_digest(model_path),
-            seats=tuple(seats),
+            all_resources=tuple(all_resources),
             mpi=f"{build.mpi.family} {build.mpi.version}",
             llama_cpp=f"{build.upstream_package} {build.upstream_version}",
         )
@@ -51,8 +51,8 @@ class Identity:
         """As a table's entries."""
         return {
             "model_digest": self.model,
-            "hosts": [seat.host for seat in self.seats],
-            "threads": [seat.n_threads for seat in self.seats],
+            "hosts": [resources.host for resources in self.all_resources],
+            "threads": [resources.n_threads for resources in self.all_resources],
             "mpi": self.mpi,
             "llama_cpp": self.llama_cpp,
         }
@@ -165,8 +165,8 @@ def _read(path: Path, identity: Identity) -> Calibration:
         if fields[key] != value:
             raise ValueError(f"{key} is {fields[key]}, not {value}")
     calibration = Calibration.from_fields(profile_toml.load(str(path)), fields)
-    if len(calibration.layers) != len(identity.seats):
-        raise ValueError(f"{len(calibration.layers)} ranks, not {len(identity.seats)}")
+    if len(calibration.layers) != len(identity.all_resources):
+        raise ValueError(f"{len(calibration.layers)} ranks, not {len(identity.all_resources)}")
     return calibration
 
 

@@ -50,7 +50,7 @@ class Expectation:
 class Ranks:
     """The ranks that a calibration is applied to, and the model."""
 
-    seats: tuple[RankResources, ...]  # by rank
+    all_resources: tuple[RankResources, ...]  # by rank
     layer_bytes: tuple[int, ...]  # by layer, the output head not included
 
 
@@ -61,7 +61,7 @@ def layers_by_time(
 
     None if the calibration does not say how fast all of the others are.
     """
-    times = layer_times(calibration, ranks, range(n_idle, len(ranks.seats)))
+    times = layer_times(calibration, ranks, range(n_idle, len(ranks.all_resources)))
     if times is None:
         return None
     return (LayerRange(0, 0),) * n_idle + split_by_time(times)
@@ -79,7 +79,7 @@ def stages_for(
         return None
     curves = []
     for of_layer, rank in zip(times, holders, strict=True):
-        source = _source(calibration, ranks.seats, rank)
+        source = _source(calibration, ranks.all_resources, rank)
         assert source is not None, "layer_times has found one"
         curve = calibration.profile.stages[source]
         held = layers[rank]
@@ -102,7 +102,7 @@ def layer_times(
     held = [each for each in calibration.layers if len(each)]
     rows = []
     for rank in holders:
-        if (source := _source(calibration, ranks.seats, rank)) is None:
+        if (source := _source(calibration, ranks.all_resources, rank)) is None:
             return None
         time_ms = calibration.profile.stages[source].ms(1)
         if source == len(held) - 1:
@@ -113,10 +113,12 @@ def layer_times(
     return times
 
 
-def _source(calibration: Calibration, seats: Sequence[RankResources], rank: int) -> int | None:
+def _source(
+    calibration: Calibration, all_resources: Sequence[RankResources], rank: int
+) -> int | None:
     """The stage that was measured on this rank, or else on another one of the same kind."""
     measured = [i for i, each in enumerate(calibration.layers) if len(each)]
-    alike = [i for i in measured if seats[i] == seats[rank]]
+    alike = [i for i in measured if all_resources[i] == all_resources[rank]]
     if rank in measured:
         return measured.index(rank)
     return measured.index(alike[0]) if alike else None
@@ -133,7 +135,7 @@ class PlacementResult:
 def consult(
     model_path: Path,
     model: ModelInfo,
-    seats: Sequence[RankResources],
+    all_resources: Sequence[RankResources],
     layers: tuple[LayerRange, ...],
     *,
     may_move: bool,
@@ -141,8 +143,8 @@ def consult(
     verbose: bool,
 ) -> PlacementResult:
     """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known."""
-    found = calibrations.find(Identity.of(model_path, seats))
-    ranks = Ranks(seats=tuple(seats), layer_bytes=model.layer_bytes)
+    found = calibrations.find(Identity.of(model_path, all_resources))
+    ranks = Ranks(all_resources=tuple(all_resources), layer_bytes=model.layer_bytes)
     notes = [f"note: {found.problems[0]}"] if found.problems else []
     may_move = may_move and sum(len(each) > 0 for each in layers) > 1
     if may_move:

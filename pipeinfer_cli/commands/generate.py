@@ -67,8 +67,8 @@ def generate(
     config: GenerateConfig, plan: Plan, request: Request, vocab: Vocab, engine: Engine
 ) -> None:
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
-    with signals.deferred_signals() as asked:
-        head = Head(plan, engine, timeout_s=config.timeout_s, asked=asked)
+    with signals.deferred_signals() as stop_request:
+        head = Head(plan, engine, timeout_s=config.timeout_s, stop_requested=stop_request)
         answer = Answer()
         pretence = _pretence(config, plan)
         for note in pretence.notes():
@@ -78,11 +78,11 @@ def generate(
             print(f"pipeinfer: note: {note}", file=sys.stderr)
         if config.stats:
             print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
-        asked.check()
+        stop_request.check()
         if config.verify:
             with head.begin(replace(request, strategy="iterative")) as plain:
                 verify(answer.tokens, plain.tokens)
-        asked.check()
+        stop_request.check()
 
 
 def _pretence(config: JobConfig, plan: Plan) -> EmulationSettings:

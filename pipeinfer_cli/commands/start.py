@@ -1,4 +1,4 @@
-"""The three ways to start a job: in a launcher's world, alone, or as our own local ranks."""
+"""The three ways to start a job: in a launcher's job, alone, or as our own local ranks."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _start_resolved(config: GenerateConfig) -> int:
 
 def start(config: JobConfig) -> int:
     """Runs a job and returns its exit code. Without a launcher, its files were looked up."""
-    world = environment.detect(os.environ)
-    if not world.alone:
-        return join(config, world)
+    launch_env = environment.detect(os.environ)
+    if not launch_env.alone:
+        return join(config, launch_env)
     profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
     if isinstance(config.threads, Sequence):
@@ -71,20 +71,20 @@ def start(config: JobConfig) -> int:
     return alone(replace(config, ranks=ranks or environment.default_ranks()))
 
 
-def join(config: JobConfig, world: environment.LaunchEnvironment) -> int:
-    """One rank of a launcher's world. Only rank 0 of it looks at the model and the prompt."""
-    check_world(config.ranks, world)
+def join(config: JobConfig, launch_env: environment.LaunchEnvironment) -> int:
+    """One rank of a launcher's job. Only rank 0 of it looks at the model and the prompt."""
+    check_launched_ranks(config.ranks, launch_env)
     from pipeinfer_cli.commands import jobs
     from pipeinfer_cli.launch import mpi
 
     return jobs.run(config, mpi.start())
 
 
-def check_world(ranks: int | None, world: environment.LaunchEnvironment) -> None:
+def check_launched_ranks(ranks: int | None, launch_env: environment.LaunchEnvironment) -> None:
     """UserError, on all ranks, if the launcher has started another number of them."""
-    if ranks is not None and world.size is not None and ranks != world.size:
+    if ranks is not None and launch_env.size is not None and ranks != launch_env.size:
         raise UserError(
-            f"--ranks {ranks}, but {world.launcher} started {world.size}: "
+            f"--ranks {ranks}, but {launch_env.launcher} started {launch_env.size}: "
             "leave --ranks out, the launcher decides"
         )
 
@@ -147,9 +147,9 @@ def _spawn(config: JobConfig) -> int:
 
 def run_spawned(place: Path) -> int:
     """The life of a rank that `_spawn` started."""
-    world = environment.detect(os.environ)
-    local_rank.enter(place, world.rank)
-    return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), world)
+    launch_env = environment.detect(os.environ)
+    local_rank.enter(place, launch_env.rank)
+    return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), launch_env)
 
 
 def _read_config(text: str) -> JobConfig:

@@ -176,7 +176,7 @@ class RankResources:
 
     host: str
     n_threads: int
-    # Seats are alike if host and threads are.
+    # Resources are alike if host and threads are.
     cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
 

@@ -50,29 +50,33 @@ def spawn(job: Job) -> int:
     try:
         for name, text in job.files.items():
             (place / name).write_text(text, encoding="utf-8")
-        with _Signals() as signals, local_output.OutputForwarders(signals.fd) as relays:
-            return _run(job, place, signals, relays)
+        with _Signals() as signals, local_output.OutputForwarders(signals.fd) as forwarders:
+            return _run(job, place, signals, forwarders)
     finally:
         kill_stragglers(place)
         local_rank.remove_shared_memory(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(job: Job, place: Path, signals: _Signals, relays: local_output.OutputForwarders) -> int:
-    out = relays.add(local_rank.make_fifo(place / local_rank.STDOUT_FIFO), 1)
-    relays.add(local_rank.make_fifo(place / local_rank.STDERR_FIFO), 2)
-    talk = local_input.StdinForwarder(place, relays, job.read_line) if job.read_line else None
+def _run(
+    job: Job, place: Path, signals: _Signals, forwarders: local_output.OutputForwarders
+) -> int:
+    out = forwarders.add(local_rank.make_fifo(place / local_rank.STDOUT_FIFO), 1)
+    forwarders.add(local_rank.make_fifo(place / local_rank.STDERR_FIFO), 2)
+    stdin_forwarder = (
+        local_input.StdinForwarder(place, forwarders, job.read_line) if job.read_line else None
+    )
     with _start(job, place) as process:
         try:
-            noise = [relays.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            ending = JobShutdown(process, place, signals.received, out)
-            ended = _wait(job, process, place, relays, ending, talk)
+            noise = [forwarders.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
+            shutdown = JobShutdown(process, place, signals.received, out)
+            ended = _wait(job, process, place, forwarders, shutdown, stdin_forwarder)
         finally:
             kill_stragglers(place)
         n_signals = len(signals.received)
         is_abnormal = n_signals or not ended or process.returncode
         give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
-        relays.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
+        forwarders.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
     if signals.received and not _has_spoken(place):
         raise Interrupted(signals.received[0])
     if out.error is not None:
@@ -87,24 +91,25 @@ def _wait(
     job: Job,
     process: subprocess.Popen[bytes],
     place: Path,
-    relays: local_output.OutputForwarders,
-    ending: JobShutdown,
-    talk: local_input.StdinForwarder | None,
+    forwarders: local_output.OutputForwarders,
+    shutdown: JobShutdown,
+    stdin_forwarder: local_input.StdinForwarder | None,
 ) -> bool:
-    """Relays output until the launcher has ended (True) or is not waited for any more."""
+    """Forwards output until the launcher has ended (True) or is not waited for any more."""
     up_s = time.monotonic() + job.start_s
     while process.poll() is None:
-        relays.step(POLL_S)
-        if talk is not None and ending.phase is not Phase.ALL_END:
-            talk.step(
-                ending.received, lambda: process.poll() is not None or local_rank.has_failed(place)
+        forwarders.step(POLL_S)
+        if stdin_forwarder is not None and shutdown.phase is not Phase.ALL_END:
+            stdin_forwarder.step(
+                shutdown.received,
+                lambda: process.poll() is not None or local_rank.has_failed(place),
             )
         now_s = time.monotonic()
         if now_s > up_s:
             _check_up(job, place)
             up_s = math.inf
-        ending.step(now_s)
-        if ending.phase is Phase.GIVEN_UP:
+        shutdown.step(now_s)
+        if shutdown.phase is Phase.GIVEN_UP:
             return False
     return True
 
@@ -172,7 +177,7 @@ def _last_line(texts: list[str]) -> str:
 
 
 class _Signals:
-    """Collects the signals that ask us to end, and wakes the relays for them and for SIGCHLD."""
+    """Collects signals that ask us to end; they and SIGCHLD wake the forwarders."""
 
     def __init__(self) -> None:
         self.received: list[int] = []  # the first, and those that are no echo of it

@@ -30,14 +30,14 @@ class StdinForwarder:
     """The parent's side. Make it before the ranks start."""
 
     def __init__(
-        self, place: Path, relays: local_output.OutputForwarders, read_line: ReadLine
+        self, place: Path, forwarders: local_output.OutputForwarders, read_line: ReadLine
     ) -> None:
         self._place = place
-        self._relays = relays
+        self._forwarders = forwarders
         self._read_line = read_line
-        asked_fd = relays.own(local_rank.make_fifo(place / local_rank.ASK_FIFO))
-        self._asked = relays.capture(asked_fd, keep_bytes=1)
-        self._lines_fd = relays.own(local_rank.make_fifo(place / local_rank.STDIN_FIFO))
+        request_fd = forwarders.own(local_rank.make_fifo(place / local_rank.ASK_FIFO))
+        self._requests = forwarders.capture(request_fd, keep_bytes=1)
+        self._lines_fd = forwarders.own(local_rank.make_fifo(place / local_rank.STDIN_FIFO))
         self._unsent = b""
         self._is_answering = False  # and has not been interrupted
 
@@ -51,9 +51,9 @@ class StdinForwarder:
             self._is_answering = False
             pid = int((self._place / "rank-0.pid").read_text())
             local_rank.kill(pid, local_rank.ANSWER_SIGNAL)
-        if self._asked.kept and not received:
-            self._asked.kept.clear()
-            self._relays.drain(lambda: bool(received))  # the answer stands before the prompt
+        if self._requests.kept and not received:
+            self._requests.kept.clear()
+            self._forwarders.drain(lambda: bool(received))  # the answer stands before the prompt
             self._read(received, is_over)
         self._send()
 

@@ -61,11 +61,11 @@ class OutputForwarder:
 
 
 class OutputForwarders:
-    """All relays of a job, and a file descriptor that wakes the loop (signals)."""
+    """All forwarders of a job, and a file descriptor that wakes the loop (signals)."""
 
     def __init__(self, wake_fd: int) -> None:
         self._wake_fd = wake_fd
-        self._relays: list[OutputForwarder] = []
+        self._forwarders: list[OutputForwarder] = []
         self._owned: list[int] = []
 
     def __enter__(self) -> OutputForwarders:
@@ -81,21 +81,21 @@ class OutputForwarders:
         return fd
 
     def add(self, source: int, sink: int) -> OutputForwarder:
-        """Relays `source`, which is ours from now on, to `sink`."""
-        self._relays.append(OutputForwarder(self.own(source), sink))
-        return self._relays[-1]
+        """Forwards `source`, which is ours from now on, to `sink`."""
+        self._forwarders.append(OutputForwarder(self.own(source), sink))
+        return self._forwarders[-1]
 
     def capture(self, source: int, keep_bytes: int) -> OutputForwarder:
         """Keeps the last bytes of `source`."""
         os.set_blocking(source, False)
-        self._relays.append(OutputForwarder(source, keep_bytes=keep_bytes))
-        return self._relays[-1]
+        self._forwarders.append(OutputForwarder(source, keep_bytes=keep_bytes))
+        return self._forwarders[-1]
 
     def step(self, timeout_s: float) -> bool:
         """Waits until something can be moved and moves it; False if nothing could be."""
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
-        for each in self._relays:
+        for each in self._forwarders:
             if not each.pending and not each.ended:
                 poller.register(each.source, select.POLLIN)
             if each.sink is not None and not each.closed:
@@ -104,13 +104,15 @@ class OutputForwarders:
         events = dict(poller.poll(timeout_s * 1000))
         if self._wake_fd in events:
             os.read(self._wake_fd, CHUNK_BYTES)
-        moved = [self._move(each, events) for each in self._relays]  # all of them, in every step
+        moved = [
+            self._move(each, events) for each in self._forwarders
+        ]  # all of them, in every step
         return any(moved)
 
     def drain(self, enough: Callable[[], bool]) -> None:
         """Moves what is left in the pipes, to slow readers too, until `enough()`."""
         while not enough():
-            waiting = any(each.pending for each in self._relays)
+            waiting = any(each.pending for each in self._forwarders)
             if not self.step(DRAIN_POLL_S if waiting else 0.0) and not waiting:
                 return
 

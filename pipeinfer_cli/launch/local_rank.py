@@ -23,7 +23,7 @@ from typing import NoReturn
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
-STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see spawn_talk
+STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see local_input
 ASK_FIFO = "ask"
 ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
 FAILURE_FILE = "failure.json"

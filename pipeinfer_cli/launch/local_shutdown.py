@@ -15,7 +15,7 @@ from pipeinfer_cli.launch import local_output, local_rank
 
 HEAD_GRACE_S = 5.0  # what rank 0 gets after a signal, to end between two tokens
 GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
-SWEEP_S = 4.0  # how long we insist on SIGKILL
+KILL_S = 4.0  # how long we insist on SIGKILL
 
 
 class Phase(Enum):
@@ -81,7 +81,7 @@ def _ask_to_end(
 def kill_stragglers(place: Path) -> None:
     """Kills every process that carries the job's marker, wherever launchers have put it."""
     _note_shared_memory(place)
-    deadline_s = time.monotonic() + SWEEP_S
+    deadline_s = time.monotonic() + KILL_S
     while (pids := marked_processes(place)) and time.monotonic() < deadline_s:
         for pid in pids:
             with contextlib.suppress(OSError):  # it ended meanwhile

@@ -35,11 +35,11 @@ def start() -> Comm:
     if the MPI cannot serve several threads.
     """
     mpi = build_info.load().mpi
-    world = environment.detect(os.environ)
-    _check_launcher(world, mpi, os.environ)
+    launch_env = environment.detect(os.environ)
+    _check_launcher(launch_env, mpi, os.environ)
     notes = None
-    if not world.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
-        notes = supervisor.enter(world.rank)
+    if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
+        notes = supervisor.enter(launch_env.rank)
     # A variable of the user's own could name another MPI; with the library's path alone mpi4py
     # loads it and finds out the ABI itself (told the ABI, it would not load the library).
     os.environ.pop("MPI4PY_MPIABI", None)
@@ -57,10 +57,10 @@ def start() -> Comm:
         supervisor.note(notes, local_rank.shared_memory_of(os.getpid()))
     check_one_library()
     comm = MPI.COMM_WORLD
-    if world.size is not None and comm.size != world.size:
+    if launch_env.size is not None and comm.size != launch_env.size:
         # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.
         MPI.Finalize()
-        raise _mixture(world, mpi)
+        raise _mixture(launch_env, mpi)
     if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
         raise UserError(
             f"{mpi.family} {mpi.version} does not give THREAD_MULTIPLE, which pipeinfer needs: "
@@ -194,28 +194,28 @@ def libraries(mapped: Iterable[str]) -> list[str]:
 
 
 def _check_launcher(
-    world: environment.LaunchEnvironment, mpi: build_info.MpiInfo, env: Mapping[str, str]
+    launch_env: environment.LaunchEnvironment, mpi: build_info.MpiInfo, env: Mapping[str, str]
 ) -> None:
     """UserError if it is known that this MPI would not see the launcher's other processes.
 
     Some MPIs would end the process with a page of text, others make it a world of its own.
     """
     ours = "mpich" if mpi.family in HYDRA_FAMILIES else mpi.family
-    is_foreign = world.family is not None and world.family != ours
+    is_foreign = launch_env.family is not None and launch_env.family != ours
     has_pmix, has_pmi = "PMIX_RANK" in env, "PMI_RANK" in env
     wants_pmix = ours == "openmpi" and not mpi.version.startswith(("1.", "2.", "3.", "4."))
     wants_pmi = ours == "mpich" and mpi.kind == "wheel"
     is_deaf = (wants_pmix and not has_pmix) or (wants_pmi and has_pmix and not has_pmi)
-    if is_foreign or (is_deaf and not world.alone):
-        raise _mixture(world, mpi)
+    if is_foreign or (is_deaf and not launch_env.alone):
+        raise _mixture(launch_env, mpi)
 
 
-def _mixture(world: environment.LaunchEnvironment, mpi: build_info.MpiInfo) -> UserError:
+def _mixture(launch_env: environment.LaunchEnvironment, mpi: build_info.MpiInfo) -> UserError:
     way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
     mpiexec = mpi.mpiexec_path or "its own launcher"
     return UserError(
-        f"started as one of {world.size or 'several'} tasks by {world.launcher}, but this "
-        f"pipeinfer is built for {mpi.family} {mpi.version}, which does not see them: "
+        f"started as one of {launch_env.size or 'several'} tasks by {launch_env.launcher}, but "
+        f"this pipeinfer is built for {mpi.family} {mpi.version}, which does not see them: "
         f"use {way}{mpiexec}, or install pipeinfer again with PIPEINFER_MPI=system"
     )
 

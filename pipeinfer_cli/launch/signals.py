@@ -47,11 +47,11 @@ class StopRequest:
 @contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
     """Signals are noted while the block runs: for the head, while it is generating."""
-    asked = StopRequest()
-    with _handled_by(asked.note):
+    stop_request = StopRequest()
+    with _handled_by(stop_request.note):
         if (place := local_rank.folder()) is not None:
             local_rank.announce_listening(place)
-        yield asked
+        yield stop_request
 
 
 def raise_on_signals() -> None:

@@ -1,4 +1,4 @@
-"""A rank's guardian under an MPI launcher: says how its rank ended, if that was killed.
+"""A rank's supervisor under an MPI launcher: reports how its rank ended, if that was killed.
 
 Launchers end the other ranks when one was killed, but few say which one it was. So a rank forks
 before MPI starts: the process that the launcher knows waits, and speaks for the one that works. To
@@ -38,17 +38,17 @@ def enter(rank: int) -> int:
         os.close(writer)
         _guard(rank, pid, notes)
     os.close(notes)
-    guardian = os.getppid()
+    supervisor_pid = os.getppid()
     # A session of its own: a signal to the launcher's process group would come twice.
     os.setsid()
     die_with_parent()
-    if os.getppid() != guardian:
+    if os.getppid() != supervisor_pid:
         os._exit(1)
     return writer
 
 
 def note(writer: int, segments: Iterable[str]) -> None:
-    """Tells the guardian which shared memory MPI has made: a killed rank leaves it behind."""
+    """Tells the supervisor which shared memory MPI has made: a killed rank leaves it behind."""
     os.write(writer, os.fsencode("".join(f"{path}\n" for path in segments)))
     os.close(writer)
 
@@ -65,7 +65,7 @@ def _guard(rank: int, pid: int, notes: int) -> NoReturn:
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if -code in received:
-        raise Interrupted(-code)  # ours to say and to end with, as in a rank without a guardian
+        raise Interrupted(-code)  # ours to say and to end with, as in a rank without a supervisor
     if code < 0:
         name = signal.Signals(-code).name
         print(

@@ -46,7 +46,7 @@ class JobConfig:
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
     log_file: str | None = None  # {rank} in it is the rank's
-    draft_threads: int | None = None  # None: see environment.Seat.draft_cores
+    draft_threads: int | None = None  # None: see environment.RankResources.draft_cores
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance

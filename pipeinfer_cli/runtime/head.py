@@ -100,14 +100,14 @@ class Head:
         engine: Engine,
         *,
         timeout_s: float,
-        asked: Callable[[], bool] = lambda: False,  # to end: see TokenStream
+        stop_requested: Callable[[], bool] = lambda: False,  # to end: see TokenStream
     ) -> None:
         self._plan = plan
         self._engine = engine
         self.overruns = Overruns()  # of an emulated cluster, over all requests
         # A watchdog knows better when waiting is in vain: slow is not dead.
         self._timeout_s = math.inf if engine.watched else timeout_s
-        self._asked = asked
+        self._stop_requested = stop_requested
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
@@ -151,7 +151,7 @@ class Head:
                 drafts=thread,
                 auto=AutoSpeculation() if strategy == "auto" else None,
                 observer=watch.observer if watch is not None else None,
-                asked=self._asked,
+                stop_requested=self._stop_requested,
             )
             self._last = stream, scheduler
             setting = self.setting(request, n_reused=scheduler.n_reused)

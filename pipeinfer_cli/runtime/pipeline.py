@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
 
 # After a signal a rank waits this long for the head to end the job.
-FAREWELL_S = 5.0
+SHUTDOWN_S = 5.0
 HEAD_FIRST_S = 3.0  # of these, before it says so itself
 
 
@@ -53,7 +53,7 @@ class Plan:
     n_cells: int  # of the KV caches: the branches of token trees take some besides
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
-    seats: tuple[RankResources, ...] = ()  # per rank
+    all_resources: tuple[RankResources, ...] = ()  # per rank
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
     @property
@@ -95,9 +95,9 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
     rank, n_ranks = (comm.rank, comm.size) if comm else (0, 1)
     if (log_fd := log.begin(config.log_file, rank)) is not None:
         log_to_file(log_fd, log.label(rank))
-    beats = mpi.HeartbeatChannel(comm, HEARTBEAT_BYTES) if comm and n_ranks > 1 else None
+    channel = mpi.HeartbeatChannel(comm, HEARTBEAT_BYTES) if comm and n_ranks > 1 else None
     with Watchdog(
-        beats, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
+        channel, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
     ) as watchdog:
         local_rank.note_up(rank)
         code = _run(config, comm, prepare, watchdog)
@@ -112,14 +112,14 @@ def _run(
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     masks = mpi.masks_on_this_host(comm) if comm else [environment.affinity()]
-    seat = RankResources.take(config.threads_of(comm.rank if comm else 0), masks)
-    seats = comm.gather(seat) if comm else [seat]
+    resources = RankResources.take(config.threads_of(comm.rank if comm else 0), masks)
+    all_resources = comm.gather(resources) if comm else [resources]
     work: Work | None = None
     plan = None
-    if seats is not None:  # on the head
-        placement.check(config.threads, seats)
-        plan = make_plan(config, seats)
-        placement.report(plan.model, plan.layers, seats, config)
+    if all_resources is not None:  # on the head
+        placement.check(config.threads, all_resources)
+        plan = make_plan(config, all_resources)
+        placement.report(plan.model, plan.layers, all_resources, config)
         work = None if config.plan_only else prepare(plan)
     if comm:
         plan = comm.bcast(plan)
@@ -137,12 +137,12 @@ def _run(
         return 0
 
 
-def make_plan(config: JobConfig, seats: Sequence[RankResources]) -> Plan:
+def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan:
     """Finds the model and places its layers on the ranks. Raises UserError."""
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
-    profile = load_profile(config.emulate, len(seats), config.draft_ratio)
-    placed = _place_layers(config, files, info, seats, profile)
+    profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
+    placed = _place_layers(config, files, info, all_resources, profile)
     prior = placed.expected.prior(None) if placed.expected else None
     depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers), prior)
     return Plan(
@@ -150,10 +150,10 @@ def make_plan(config: JobConfig, seats: Sequence[RankResources]) -> Plan:
         model=info,
         layers=placed.layers,
         n_ctx=config.n_ctx,
-        draft_cores=_draft_cores(config, seats, placed.layers),
+        draft_cores=_draft_cores(config, all_resources, placed.layers),
         n_cells=max(N_BATCH, config.n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
-        seats=tuple(seats),
+        all_resources=tuple(all_resources),
         expected=placed.expected,
     )
 
@@ -162,14 +162,14 @@ def _place_layers(
     config: JobConfig,
     files: ModelFiles,
     info: ModelInfo,
-    seats: Sequence[RankResources],
+    all_resources: Sequence[RankResources],
     profile: Profile | None,
 ) -> PlacementResult:
     """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
 
     Raises UserError if it cannot be done.
     """
-    n_ranks, weights = len(seats), config.layer_split
+    n_ranks, weights = len(all_resources), config.layer_split
     if profile:
         check_model(profile, info.n_layer, weights)
     sharded = files.layers(n_ranks, weights)
@@ -183,18 +183,18 @@ def _place_layers(
     return consult(
         files.head_path,
         info,
-        seats,
+        all_resources,
         placed.layers,
         may_move=config.layer_split is None and sharded is None,
-        draft_threads=_draft_cores(config, seats, placed.layers).n_threads,
+        draft_threads=_draft_cores(config, all_resources, placed.layers).n_threads,
         verbose=config.verbose,
     )
 
 
 def _draft_cores(
-    config: JobConfig, seats: Sequence[RankResources], layers: Sequence[LayerRange]
+    config: JobConfig, all_resources: Sequence[RankResources], layers: Sequence[LayerRange]
 ) -> DraftCores:
-    return seats[0].draft_cores(config.draft_threads, beside_layers=len(layers[0]) > 0)
+    return all_resources[0].draft_cores(config.draft_threads, beside_layers=len(layers[0]) > 0)
 
 
 def _spare_cells(config: JobConfig, depth: int) -> int:
@@ -230,7 +230,7 @@ def open_engine(
     placements = comm.gather(Placement.of(plan.model, plan.layers, comm.rank, resident_before))
     if errors:
         if comm.rank > 0:
-            time.sleep(FAREWELL_S)  # rank 0 says it and ends all
+            time.sleep(SHUTDOWN_S)  # rank 0 says it and ends all
         raise (UserError if codes == {UserError.exit_code} else RunError)("; ".join(errors))
     placement.note(placements or [], config.verbose)
     assert opened is not None
@@ -246,7 +246,7 @@ def _engine_config(
     comms: tuple[int, int] = (0, 0),
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
-    seat = plan.seats[rank]
+    resources = plan.all_resources[rank]
     profile = plan.profile
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
@@ -259,8 +259,8 @@ def _engine_config(
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_cells,
         n_batch=N_BATCH,
-        n_threads=seat.n_threads,
-        has_own_cores=not profile and seat.has_own_cores,
+        n_threads=resources.n_threads,
+        has_own_cores=not profile and resources.has_own_cores,
         shares_cores=rank == 0 and plan.draft_cores.shares_cores,
         comm_data=comms[0],
         comm_control=comms[1],
@@ -282,7 +282,7 @@ def serve(engine: Engine) -> int:
         code = engine.serve(timeout_s=HEAD_FIRST_S)
         if code is None:
             engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
-            code = engine.serve(timeout_s=FAREWELL_S)
+            code = engine.serve(timeout_s=SHUTDOWN_S)
         if code is None:
             raise
         return code or interrupted.exit_code

@@ -19,26 +19,26 @@ HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
 Row = tuple[str, ...]
 
 
-def check(threads: Threads, seats: Sequence[RankResources]) -> None:
+def check(threads: Threads, all_resources: Sequence[RankResources]) -> None:
     """UserError unless a list of threads fits; a warning where threads have too few cores."""
-    if isinstance(threads, Sequence) and len(threads) != len(seats):
+    if isinstance(threads, Sequence) and len(threads) != len(all_resources):
         raise UserError(
-            f"-t/--threads has {len(threads)} numbers for {len(seats)} ranks: "
+            f"-t/--threads has {len(threads)} numbers for {len(all_resources)} ranks: "
             "give one per rank, or one for all"
         )
-    for warning in warnings(seats):
+    for warning in warnings(all_resources):
         print(f"pipeinfer: warning: {warning}", file=sys.stderr)
 
 
-def warnings(seats: Sequence[RankResources]) -> list[str]:
-    """A sentence for each kind of seat that has more threads than cores, naming its ranks."""
+def warnings(all_resources: Sequence[RankResources]) -> list[str]:
+    """A sentence for each kind of rank that has more threads than cores, naming its ranks."""
     ranks: dict[tuple[int, int], list[int]] = {}
-    for rank, seat in enumerate(seats):
-        if seat.n_threads > len(seat.cpus):
-            ranks.setdefault((seat.n_threads, len(seat.cpus)), []).append(rank)
+    for rank, resources in enumerate(all_resources):
+        if resources.n_threads > len(resources.cpus):
+            ranks.setdefault((resources.n_threads, len(resources.cpus)), []).append(rank)
     return [
         f"{n_threads} threads on {n_cores} core(s) of the affinity mask (rank "
-        f"{format_cpulist(who)}; cores {format_cpulist(seats[who[0]].cpus)}): "
+        f"{format_cpulist(who)}; cores {format_cpulist(all_resources[who[0]].cpus)}): "
         "give fewer with --threads, or bind the rank to more"
         for (n_threads, n_cores), who in ranks.items()
     ]
@@ -47,11 +47,11 @@ def warnings(seats: Sequence[RankResources]) -> list[str]:
 def report(
     model: ModelInfo,
     layers: Sequence[LayerRange],
-    seats: Sequence[RankResources],
+    all_resources: Sequence[RankResources],
     config: JobConfig,
 ) -> None:
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
-    table = rows(model, layers, seats)
+    table = rows(model, layers, all_resources)
     if config.plan_only:
         console.table(HEADER, table)
     for line in aligned((HEADER, *table)):
@@ -59,19 +59,19 @@ def report(
 
 
 def rows(
-    model: ModelInfo, layers: Sequence[LayerRange], seats: Sequence[RankResources]
+    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
 ) -> list[Row]:
     """A row for each rank; bytes are those of the tensors that a token's way reads there."""
     return [
         (
             str(rank),
-            seat.host,
-            format_cpulist(seat.cpus),
-            str(seat.n_threads),
+            resources.host,
+            format_cpulist(resources.cpus),
+            str(resources.n_threads),
             str(held) if len(held) else "none",
             console.size(stage_bytes(model, held)),
         )
-        for rank, (seat, held) in enumerate(zip(seats, layers, strict=True))
+        for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
     ]
 
 

@@ -85,9 +85,9 @@ class TokenStream:
         drafts: Drafts | None = None,
         auto: AutoSpeculation | None = None,
         observer: Observer | None = None,
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._asked = asked
+        self._stop_requested = stop_requested
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._waiting = Waiting(pipeline, timeout_s)
@@ -98,7 +98,7 @@ class TokenStream:
             scheduler.set_speculating(auto.is_open)
 
     def __iter__(self) -> Iterator[int]:
-        while not self._asked():
+        while not self._stop_requested():
             self._submit()
             if (result := self._wait_for_result()) is not None:
                 tokens = self._take(result)

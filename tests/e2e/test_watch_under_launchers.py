@@ -29,7 +29,7 @@ def start(tmp_path, model, *options):
 
 
 def rank_pids(job):
-    """By rank, of the processes that work: their guardians are their parents."""
+    """By rank, of the processes that work: their supervisors are their parents."""
     found = {}
     for pid in orphans(job.tmp):
         try:

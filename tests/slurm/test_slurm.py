@@ -61,9 +61,9 @@ def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
     assert answer["stats"]["n_ranks"] == 2
     rows = [line.split() for line in job.err.splitlines() if line.startswith("pipeinfer: ")]
     # rank, host, cores, threads: Slurm binds each rank to a core of its own
-    seats = [row[1:5] for row in rows if row[1] in ("0", "1")]
-    assert [seat[3] for seat in seats] == ["1", "1"]
-    assert len({seat[2] for seat in seats}) == 2
+    all_resources = [row[1:5] for row in rows if row[1] in ("0", "1")]
+    assert [resources[3] for resources in all_resources] == ["1", "1"]
+    assert len({resources[2] for resources in all_resources}) == 2
 
 
 def test_the_example_on_two_nodes(tmp_path: Path) -> None:

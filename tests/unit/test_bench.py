@@ -511,8 +511,8 @@ def test_under_a_launcher_an_error_of_rank_0_ends_all_ranks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """MPI is running by then, so that the command's end is an abort."""
-    world, started = environment.LaunchEnvironment(launcher="srun", rank=0, size=2), []
-    monkeypatch.setattr(environment, "detect", lambda _: world)
+    launch_env, started = environment.LaunchEnvironment(launcher="srun", rank=0, size=2), []
+    monkeypatch.setattr(environment, "detect", lambda _: launch_env)
     monkeypatch.setattr(mpi, "start", lambda: started.append(True))
     assert main.main(["bench", "-m", "m", *options]) == 2
     assert said in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_rising(values, expected) -> None:
 
 
 def test_a_stage_s_time_is_divided_among_its_layers() -> None:
-    ranks = Ranks(seats=(A, B), layer_bytes=(10,) * 10)
+    ranks = Ranks(all_resources=(A, B), layer_bytes=(10,) * 10)
     times = layer_times(calibration(12.0, 10.0), ranks, [0, 1])
     assert times is not None
     assert times[0].tolist() == [2.0] * 9 + [2.0 + 2.0]  # the output head, wherever it would be
@@ -165,14 +165,14 @@ def test_a_stage_s_time_is_divided_among_its_layers() -> None:
 
 
 def test_heavier_layers_take_longer() -> None:
-    ranks = Ranks(seats=(A, B), layer_bytes=(20, 10, 10, 10, 10, 10, 10, 10, 10, 10))
+    ranks = Ranks(all_resources=(A, B), layer_bytes=(20, 10, 10, 10, 10, 10, 10, 10, 10, 10))
     times = layer_times(calibration(14.0, 10.0), ranks, [0, 1])
     assert times is not None
     assert times[0].tolist() == [4.0] + [2.0] * 8 + [4.0]
 
 
 def test_equal_times_are_not_equal_bytes() -> None:
-    ranks = Ranks(seats=(A, B), layer_bytes=(10,) * 10)
+    ranks = Ranks(all_resources=(A, B), layer_bytes=(10,) * 10)
     # a layer takes 4 ms on the first rank and 1 ms on the second
     slow_first = calibration(24.0, 6.0)
     assert layers_by_time(slow_first, ranks, 0) == layers_of(2, 8)
@@ -182,17 +182,17 @@ def test_equal_times_are_not_equal_bytes() -> None:
 
 def test_a_rank_that_was_idle_is_like_its_neighbour_on_the_same_host_or_unknown() -> None:
     idle_head = calibration(12.0, 10.0, counts=(0, 6, 4))
-    alike = Ranks(seats=(A, A, B), layer_bytes=(10,) * 10)
+    alike = Ranks(all_resources=(A, A, B), layer_bytes=(10,) * 10)
     found = layers_by_time(idle_head, alike, 0)
     assert found is not None
     assert [len(each) for each in found] == [3, 4, 3]
-    unknown = Ranks(seats=(B, A, A), layer_bytes=(10,) * 10)
+    unknown = Ranks(all_resources=(B, A, A), layer_bytes=(10,) * 10)
     assert layers_by_time(idle_head, unknown, 0) is None
     assert stages_for(idle_head, unknown, layers_of(4, 3, 3)) is None
 
 
 def test_curves_follow_the_layers() -> None:
-    ranks = Ranks(seats=(A, B), layer_bytes=(10,) * 10)
+    ranks = Ranks(all_resources=(A, B), layer_bytes=(10,) * 10)
     found = calibration(12.0, 10.0)
     assert stages_for(found, ranks, found.layers) == found.profile.stages
     moved = stages_for(found, ranks, layers_of(3, 7))

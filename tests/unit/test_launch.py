@@ -23,7 +23,7 @@ TESTS = Path(__file__).parent.parent
 LIMIT_S = 10.0  # within which nothing of a job may be left
 
 
-def world(
+def launch_env(
     launcher: str, rank: int, size: int | None, family: str | None = None
 ) -> LaunchEnvironment:
     return LaunchEnvironment(launcher=launcher, rank=rank, size=size, family=family)
@@ -41,29 +41,35 @@ BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}
         pytest.param({}, ALONE, id="alone"),
         pytest.param({"PMI_RANK": ""}, ALONE, id="empty"),
         pytest.param({"PMI_RANK": "x", "PMI_SIZE": "2"}, ALONE, id="no number"),
-        pytest.param(HYDRA, world("MPICH's mpiexec", 2, 5, "mpich"), id="hydra"),
-        pytest.param(OPENMPI, world("Open MPI's mpirun", 1, 4, "openmpi"), id="Open MPI"),
-        pytest.param(STEP, world("srun", 3, 4), id="srun without PMI"),
+        pytest.param(HYDRA, launch_env("MPICH's mpiexec", 2, 5, "mpich"), id="hydra"),
+        pytest.param(OPENMPI, launch_env("Open MPI's mpirun", 1, 4, "openmpi"), id="Open MPI"),
+        pytest.param(STEP, launch_env("srun", 3, 4), id="srun without PMI"),
         pytest.param(
-            {**STEP, "SLURM_STEP_NUM_TASKS": "2"}, world("srun", 3, 2), id="a step of a larger job"
+            {**STEP, "SLURM_STEP_NUM_TASKS": "2"},
+            launch_env("srun", 3, 2),
+            id="a step of a larger job",
         ),
         pytest.param(
             {**STEP, "PMI_RANK": "3", "PMI_SIZE": "4"},
-            world("a PMI launcher", 3, 4),
+            launch_env("a PMI launcher", 3, 4),
             id="srun PMI2",
         ),
-        pytest.param({**STEP, "PMIX_RANK": "3"}, world("a PMIx launcher", 3, 4), id="srun PMIx"),
+        pytest.param(
+            {**STEP, "PMIX_RANK": "3"}, launch_env("a PMIx launcher", 3, 4), id="srun PMIx"
+        ),
         pytest.param({**STEP, "SLURM_NTASKS": "1"}, ALONE, id="srun --pty shell"),
         pytest.param({**STEP, "SLURM_STEP_ID": "4294967290"}, ALONE, id="salloc's shell"),
         pytest.param(BATCH, ALONE, id="sbatch script"),
         pytest.param(
-            {**BATCH, **HYDRA}, world("MPICH's mpiexec", 2, 5, "mpich"), id="mpiexec in sbatch"
+            {**BATCH, **HYDRA}, launch_env("MPICH's mpiexec", 2, 5, "mpich"), id="mpiexec in sbatch"
         ),
         pytest.param(
-            {"PALS_RANKID": "1", "PALS_SIZE": "2"}, world("PALS's mpiexec", 1, 2), id="PALS"
+            {"PALS_RANKID": "1", "PALS_SIZE": "2"}, launch_env("PALS's mpiexec", 1, 2), id="PALS"
         ),
-        pytest.param({"PMIX_RANK": "1"}, world("a PMIx launcher", 1, None), id="PMIx alone"),
-        pytest.param({"MPI_LOCALRANKID": "1"}, world("an MPI launcher", 1, None), id="local rank"),
+        pytest.param({"PMIX_RANK": "1"}, launch_env("a PMIx launcher", 1, None), id="PMIx alone"),
+        pytest.param(
+            {"MPI_LOCALRANKID": "1"}, launch_env("an MPI launcher", 1, None), id="local rank"
+        ),
     ],
 )
 def test_detect(env: dict[str, str], expected: LaunchEnvironment) -> None:
@@ -120,9 +126,9 @@ def test_threads_share_the_cores_with_those_who_may_use_them(
     masks: list[set[int]], threads: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "affinity", lambda: frozenset({0, 1, 2, 3}))
-    seat = RankResources.take(None, [frozenset(mask) for mask in masks])
-    assert (seat.n_threads, seat.has_own_cores) == (threads, own)
-    assert RankResources.take(5, [seat.cpus]).n_threads == 5
+    resources = RankResources.take(None, [frozenset(mask) for mask in masks])
+    assert (resources.n_threads, resources.has_own_cores) == (threads, own)
+    assert RankResources.take(5, [resources.cpus]).n_threads == 5
 
 
 @pytest.mark.parametrize(
@@ -542,8 +548,8 @@ def test_what_a_failing_launcher_says_is_passed_on(jobs: Jobs, tmp_path: Path) -
     ],
 )
 def test_cores_of_a_draft_model(n_cores, n_sharers, n_threads, asked, beside_layers, expected):
-    seat = environment.RankResources(
+    resources = environment.RankResources(
         host="h", n_threads=n_threads, cpus=frozenset(range(n_cores)), n_sharers=n_sharers
     )
-    cores = seat.draft_cores(asked, beside_layers=beside_layers)
+    cores = resources.draft_cores(asked, beside_layers=beside_layers)
     assert (cores.n_threads, cores.shares_cores) == expected

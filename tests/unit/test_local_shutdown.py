@@ -24,7 +24,7 @@ class Scene:
     def __init__(self, place, monkeypatch):
         self.place, self.launcher, self.out = place, Launcher(), OutputForwarder(-1, 1)
         self.told, self.received = [], []
-        self.ending = JobShutdown(self.launcher, place, self.received, self.out)
+        self.shutdown = JobShutdown(self.launcher, place, self.received, self.out)
         monkeypatch.setattr(local_rank, "kill", lambda _pid, signum: self.told.append(signum))
         monkeypatch.setattr(local_shutdown, "marked_processes", lambda _place: [])
 
@@ -38,8 +38,8 @@ class Scene:
         )
 
     def phase_at(self, now_s):
-        self.ending.step(now_s)
-        return self.ending.phase
+        self.shutdown.step(now_s)
+        return self.shutdown.phase
 
 
 @pytest.fixture

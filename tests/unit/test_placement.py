@@ -25,7 +25,7 @@ MODEL = ModelInfo(
     tied_output=False,
     can_split=True,
 )
-SEATS = (
+RESOURCES = (
     RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
     RankResources(host="b", n_threads=4, cpus=frozenset(range(4))),
     RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8))),
@@ -39,7 +39,7 @@ def config(**more: bool) -> GenerateConfig:
 
 
 def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
-    placement.report(MODEL, LAYERS, SEATS, config(plan_only=True))
+    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True))
     said = capsys.readouterr()
     assert (said.out.splitlines(), said.err) == (
         [
@@ -53,22 +53,24 @@ def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
 
 
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
-    placement.report(MODEL, LAYERS, SEATS, config(report_binding=True))
+    placement.report(MODEL, LAYERS, RESOURCES, config(report_binding=True))
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()[2]) == (
         "",
         "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB",
     )
-    placement.report(MODEL, LAYERS, SEATS, config())
+    placement.report(MODEL, LAYERS, RESOURCES, config())
     assert capsys.readouterr() == ("", "")
 
 
 def test_more_threads_than_cores_are_warned_of_once_for_all_like_ranks() -> None:
-    seats = [RankResources(host="a", n_threads=8, cpus=frozenset({0, 1}))] * 3 + [SEATS[1]]
-    (warning,) = placement.warnings(seats)
+    all_resources = [RankResources(host="a", n_threads=8, cpus=frozenset({0, 1}))] * 3 + [
+        RESOURCES[1]
+    ]
+    (warning,) = placement.warnings(all_resources)
     assert "8 threads on 2 core(s)" in warning
     assert "rank 0-2; cores 0-1" in warning
-    assert placement.warnings(SEATS) == []
+    assert placement.warnings(RESOURCES) == []
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,10 @@ def test_more_threads_than_cores_are_warned_of_once_for_all_like_ranks() -> None
 )
 def test_a_list_of_threads_has_one_for_each_rank(threads: object, fits: bool) -> None:
     if fits:
-        placement.check(threads, SEATS)
+        placement.check(threads, RESOURCES)
     else:
         with pytest.raises(UserError, match="2 numbers for 3 ranks"):
-            placement.check(threads, SEATS)
+            placement.check(threads, RESOURCES)
 
 
 def test_threads_of_a_rank() -> None:

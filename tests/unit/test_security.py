@@ -72,7 +72,7 @@ def test_the_private_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setattr(local.tempfile, "tempdir", None)
     seen = []
 
-    def look(job, place, signals, relays):
+    def look(job, place, signals, forwarders):
         seen.append(stat.S_IMODE(place.stat().st_mode))
         return 0
 

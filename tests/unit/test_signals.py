@@ -28,21 +28,21 @@ def receive(signum: signal.Signals) -> None:
 
 @pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_signal_is_noted_and_its_echo_is_none(signum: signal.Signals) -> None:
-    with signals.deferred_signals() as asked:
-        assert not asked()
-        asked.check()
+    with signals.deferred_signals() as stop_request:
+        assert not stop_request()
+        stop_request.check()
         os.kill(os.getpid(), signum)
         os.kill(os.getpid(), signum)
-        assert asked()
+        assert stop_request()
         with pytest.raises(Interrupted) as raised:
-            asked.check()
+            stop_request.check()
     assert (raised.value.signum, raised.value.exit_code) == (signum, 128 + signum)
 
 
 def test_a_second_signal_raises_at_once() -> None:
-    with signals.deferred_signals() as asked:
+    with signals.deferred_signals() as stop_request:
         os.kill(os.getpid(), signal.SIGUSR1)
-        asked._since_s -= local_rank.REPEAT_S  # that long ago
+        stop_request._since_s -= local_rank.REPEAT_S  # that long ago
         with pytest.raises(Interrupted):
             receive(signal.SIGTERM)
 
@@ -50,9 +50,9 @@ def test_a_second_signal_raises_at_once() -> None:
 def test_handlers_are_as_before_afterwards_and_ignored_signals_stay_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = [signal.getsignal(signum) for signum in signals.SIGNALS]
-    with signals.deferred_signals() as asked:
+    with signals.deferred_signals() as stop_request:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert not asked()
+        assert not stop_request()
     signals.raise_on_signals()
     os.kill(os.getpid(), signal.SIGHUP)
     signal.signal(signal.SIGTERM, before[1])

@@ -170,13 +170,13 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
 
 
 def test_the_stream_ends_when_it_is_asked_to():
-    asked = []
+    stops = []
     stream = TokenStream(
-        ScriptedPipeline(), scheduler_of(Policy()), timeout_s=1, asked=lambda: bool(asked)
+        ScriptedPipeline(), scheduler_of(Policy()), timeout_s=1, stop_requested=lambda: bool(stops)
     )
     tokens = iter(stream)
     assert [next(tokens), next(tokens)] == [3, 4]
-    asked.append("now")
+    stops.append("now")
     assert list(tokens) == []
     stream.finish()
 

@@ -19,8 +19,8 @@ WAIT_S = 20.0
 PLACES = ["stage 0, layers [0, 2)", "stage 1, layers [2, 4)", "stage 2, layers [4, 6)"]
 
 
-def test_a_beat_survives_the_wire():
-    beat = Heartbeat(
+def test_a_heartbeat_survives_the_wire():
+    heartbeat = Heartbeat(
         phase=Phase.RUNNING,
         is_due=True,
         run_id=2**40,
@@ -30,10 +30,10 @@ def test_a_beat_survives_the_wire():
         moved=6,
         host="n" * 70,
     )
-    data = beat.encode()
+    data = heartbeat.encode()
     assert len(data) == HEARTBEAT_BYTES
     assert Heartbeat.decode(data) == Heartbeat(
-        **{name: getattr(beat, name) for name in Heartbeat.__slots__ if name != "host"},
+        **{name: getattr(heartbeat, name) for name in Heartbeat.__slots__ if name != "host"},
         host="n" * 64,
     )
 
@@ -53,12 +53,14 @@ class Scene:
         self.detector.place(PLACES, 0)
         self.now_s = 0
 
-    def pass_s(self, seconds, beats):
-        """Everybody repeats its beat each second; a callable makes one of the time."""
+    def pass_s(self, seconds, channel):
+        """Everybody repeats its heartbeat each second; a callable makes one of the time."""
         for _ in range(seconds):
             self.now_s += 1
-            for rank, beat in beats.items():
-                self.detector.hear(rank, beat(self.now_s) if callable(beat) else beat, self.now_s)
+            for rank, heartbeat in channel.items():
+                self.detector.hear(
+                    rank, heartbeat(self.now_s) if callable(heartbeat) else heartbeat, self.now_s
+                )
             if verdict := self.detector.verdict(self.now_s):
                 return verdict
         return None
@@ -94,16 +96,16 @@ def test_several_silent_ranks_are_named():
 
 
 def test_a_silent_head_is_named_by_one_after_the_other():
-    judges = {rank: FailureDetector(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
-    for detector in judges.values():
+    detectors = {rank: FailureDetector(rank, [0], timeout_s=TIMEOUT_S, now_s=0) for rank in (1, 2)}
+    for detector in detectors.values():
         detector.hear(0, active(), 1)
     at_s = 1 + SILENCE_S + 0.1
-    assert "rank 0 on n" in judges[1].verdict(at_s)
-    assert judges[2].verdict(at_s) is None
-    assert "rank 0 on n" in judges[2].verdict(at_s + 1)
+    assert "rank 0 on n" in detectors[1].verdict(at_s)
+    assert detectors[2].verdict(at_s) is None
+    assert "rank 0 on n" in detectors[2].verdict(at_s + 1)
 
 
-def test_who_was_stopped_itself_judges_nobody():
+def test_who_was_stopped_itself_blames_nobody():
     scene = Scene()
     scene.pass_s(1, dict.fromkeys(range(3), active()))
     scene.now_s += 500
@@ -225,7 +227,7 @@ def test_others_go_when_the_head_has_gone():
 
 
 class Mail:
-    """Beats between Watchdogs of one process."""
+    """Heartbeats between Watchdogs of one process."""
 
     def __init__(self, rank, boxes):
         self.rank, self.boxes = rank, boxes
@@ -286,7 +288,7 @@ def in_threads(*bodies):
     return errors
 
 
-def test_all_say_farewell_and_leave_no_message():
+def test_all_pass_the_barrier_and_leave_no_message():
     boxes, dogs = watchdogs(4, timeout_s=50)
 
     def job(dog):
@@ -299,7 +301,7 @@ def test_all_say_farewell_and_leave_no_message():
     assert [box.qsize() for box in boxes] == [0] * 4
 
 
-def test_a_head_alone_needs_no_farewell():
+def test_a_head_alone_needs_no_barrier():
     with Watchdog(None, timeout_s=50, end=print) as dog:
         dog.barrier()
 
@@ -312,7 +314,7 @@ def test_a_verdict_ends_the_wait_for_the_engine():
         assert "rank 1 has given no sign of life" in engine.given_up.get(timeout=WAIT_S)
 
 
-def test_a_verdict_ends_a_farewell():
+def test_a_verdict_ends_the_barrier():
     _, (head, _) = watchdogs(2, timeout_s=0.4)
     with head, pytest.raises(RunError, match="rank 1 has given no sign of life"):
         head.barrier()
@@ -327,7 +329,7 @@ def test_where_the_main_thread_is_stuck_the_watchdog_ends_all(monkeypatch):
 
 
 class BrokenMail(Mail):
-    """Beats whose calls raise, as MPI's do when a link is lost."""
+    """Heartbeats whose calls raise, as MPI's do when a link is lost."""
 
     def __init__(self, rank, boxes, broken):
         super().__init__(rank, boxes)
@@ -355,7 +357,7 @@ class TestALostLink:
         with watchdog_of(broken) as head, head.over(engine):
             assert re.match(self.words, engine.given_up.get(timeout=WAIT_S))
 
-    def test_ends_a_farewell(self, broken):
+    def test_ends_the_barrier(self, broken):
         with watchdog_of(broken) as head:
             (error,) = in_threads(head.barrier)
         assert isinstance(error, RunError)
@@ -368,7 +370,7 @@ class TestALostLink:
             assert re.match(self.words, said.get(timeout=WAIT_S))
 
 
-def test_what_cannot_be_closed_after_the_farewell_is_no_failure():
+def test_what_cannot_be_closed_after_the_barrier_is_no_failure():
     boxes, (_, stage) = watchdogs(2, timeout_s=50)
     head = Watchdog(BrokenMail(0, boxes, ["close"]), n_ranks=2, timeout_s=50, end=print)
 

@@ -123,14 +123,23 @@ class SequentialAnswers:
     """Answers with one request in the pipeline at a time."""
 
     def __init__(
-        self, tasks: Tasks, head: Head, vocab: Vocab, asked: Callable[[], bool] = lambda: False
+        self,
+        tasks: Tasks,
+        head: Head,
+        vocab: Vocab,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._tasks, self._head, self._vocab, self._asked = tasks, head, vocab, asked
+        self._tasks, self._head, self._vocab, self._stop_requested = (
+            tasks,
+            head,
+            vocab,
+            stop_requested,
+        )
 
     def __call__(self, items: Iterable[Item | BadItem], _n_parallel: int) -> Iterator[Result]:
         """Ends early if a signal asks for it, with what has come of the last answer."""
         for item in items:
-            if self._asked():
+            if self._stop_requested():
                 return
             task = self._tasks.task(item)
             yield task if isinstance(task, Result) else self._answer(task)

@@ -38,10 +38,10 @@ class ConcurrentAnswers:
         head: Head,
         vocab: Vocab,
         drafters: Drafters,
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config, self._tasks, self._head, self._vocab = config, tasks, head, vocab
-        self._drafters, self._asked = drafters, asked
+        self._drafters, self._stop_requested = drafters, stop_requested
         self._begun: dict[int, _Begun] = {}  # by item
 
     def __call__(self, items: Iterable[Item | BadItem], n_parallel: int) -> Iterator[Result]:
@@ -50,7 +50,7 @@ class ConcurrentAnswers:
         is_through = False
         many: TokenStreams[int]
         with self._head.many(self._config.strategy) as many:
-            while not self._asked():
+            while not self._stop_requested():
                 while not is_through and len(self._begun) < n_parallel:
                     if (item := next(todo, None)) is None:
                         is_through = True

@@ -53,10 +53,10 @@ class BatchWork:
         config, before = self._config, self._before
         with (
             closing(self._drafters),
-            signals.deferred_signals() as asked,
+            signals.deferred_signals() as stop_request,
             closing(self._open()) as sink,
         ):
-            head = Head(self._plan, engine, timeout_s=config.timeout_s, asked=asked)
+            head = Head(self._plan, engine, timeout_s=config.timeout_s, stop_requested=stop_request)
             for note in EmulationSettings.of(
                 self._plan.profile, config.synth_acceptance, config.sample.seed
             ).notes():
@@ -69,19 +69,21 @@ class BatchWork:
                 n_failed=before.n_failed,
                 start_s=time.monotonic(),
             )
-            answers = self._answers(tasks, head, asked)
+            answers = self._answers(tasks, head, stop_request)
             todo = self._items[before.n_items :]
             results = in_order(answers(todo, self._batch.parallel), before.n_items)
             with self._shown(progress) as show:
                 self._write(results, sink, progress, show)
             for note in head.overruns.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
-            self._end(progress, asked)
+            self._end(progress, stop_request)
 
-    def _answers(self, tasks: Tasks, head: Head, asked: Callable[[], bool]) -> Answers:
+    def _answers(self, tasks: Tasks, head: Head, stop_requested: Callable[[], bool]) -> Answers:
         if self._batch.parallel == 1:
-            return SequentialAnswers(tasks, head, self._vocab, asked)
-        return ConcurrentAnswers(self._config, tasks, head, self._vocab, self._drafters, asked)
+            return SequentialAnswers(tasks, head, self._vocab, stop_requested)
+        return ConcurrentAnswers(
+            self._config, tasks, head, self._vocab, self._drafters, stop_requested
+        )
 
     def _begun(self) -> tuple[Sink | None, ResumePoint]:
         """The file to go on with; None if it is to be made when the pipeline is loaded."""
@@ -118,12 +120,12 @@ class BatchWork:
                 progress.add(result.n_tokens, is_failed=result.is_failed)
             show()
 
-    def _end(self, progress: Progress, asked: signals.StopRequest) -> None:
+    def _end(self, progress: Progress, stop_request: signals.StopRequest) -> None:
         if self._config.stats:
             print(f"pipeinfer: {progress.summary(time.monotonic())}", file=sys.stderr)
         if progress.n_through < progress.n_items:
             where = f"{progress.n_through} of {progress.n_items} items are in {self._batch.output}"
-            asked.check(f"{where}: {RESUME}" if self._batch.is_resumable else "")
+            stop_request.check(f"{where}: {RESUME}" if self._batch.is_resumable else "")
         if progress.n_failed:
             raise RunError(
                 f"{progress.n_failed} of {progress.n_items} items failed: their lines in "

@@ -26,20 +26,20 @@ WATCH_S = 0.3  # how often the progress bar looks
 
 
 def bench(config: BenchConfig) -> int:
-    """Measures everything and returns the exit code. In a launcher's world, on every rank."""
-    world = environment.detect(os.environ)
-    if not world.alone:
+    """Measures everything and returns the exit code. In a launcher's job, on every rank."""
+    launch_env = environment.detect(os.environ)
+    if not launch_env.alone:
         for ranks in config.ranks:
-            start.check_world(ranks, world)
+            start.check_launched_ranks(ranks, launch_env)
         mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
-    if world.rank > 0:
+    if launch_env.rank > 0:
         return _follow(config)
     config.outputs.check()
     plots.check_x(config.outputs.plot_x, config.synth_acceptance)
     texts = prompts.load(config.prompts)
     with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
         groups = list(config.groups(texts, str(Path(folder) / "record")))
-        if world.alone:
+        if launch_env.alone:
             groups = [_resolved(group) for group in groups]
         with Report(config.output, optional=_differing(config)) as report:
             for index, group in enumerate(groups):
@@ -52,7 +52,7 @@ def bench(config: BenchConfig) -> int:
 
 
 def _follow(config: BenchConfig) -> int:
-    """A rank of a launcher's world that is not the head: it serves each pipeline."""
+    """A rank of a launcher's job that is not the head: it serves each pipeline."""
     for group in config.groups((), ""):
         if (code := start.start(group)) != 0:
             return code

@@ -86,7 +86,7 @@ class CalibrateWork:
             print(f"pipeinfer: {line}", file=sys.stderr)
         name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
         chosen = None if job.save_to is None else Path(job.save_to)
-        identity = Identity.of(plan.files.head_path, plan.seats)
+        identity = Identity.of(plan.files.head_path, plan.all_resources)
         print(save(calibration, identity, name, chosen), flush=True)
 
     def _measure(self, engine: Pipeline) -> tuple[Estimate, float]:
@@ -111,7 +111,7 @@ class CalibrateWork:
 
     def _description(self) -> str:
         plan, job = self._plan, self._job
-        hosts = list(dict.fromkeys(seat.host for seat in plan.seats))
+        hosts = list(dict.fromkeys(resources.host for resources in plan.all_resources))
         drafter = Path(job.draft_model).name if job.draft_model else "n-gram lookup"
         day = time.strftime("%Y-%m-%d", time.gmtime())
         text = (

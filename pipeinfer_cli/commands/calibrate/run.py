@@ -14,13 +14,13 @@ from pipeinfer_cli.models import resolve
 
 def calibrate(config: CalibrateConfig) -> int:
     """Measures, one pipeline after the other, and returns the exit code. On every rank."""
-    world = environment.detect(os.environ)
-    if not world.alone:
+    launch_env = environment.detect(os.environ)
+    if not launch_env.alone:
         mpi.start()  # first: what only rank 0 finds wrong then ends all ranks
-    if config.save_to is not None and world.rank == 0:
+    if config.save_to is not None and launch_env.rank == 0:
         check_writable("--calibrate-to", config.save_to)
     for job in config.jobs():
-        if (code := start.start(_resolved(job) if world.alone else job)) != 0:
+        if (code := start.start(_resolved(job) if launch_env.alone else job)) != 0:
             return code
     return 0
 

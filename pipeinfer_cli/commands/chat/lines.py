@@ -33,7 +33,7 @@ class OwnLines:
 
 
 class ParentLines:
-    """Those that the process with the terminal reads for us: see local_input.Talk."""
+    """Those that the process with the terminal reads for us: see local_input.StdinForwarder."""
 
     def __init__(self) -> None:
         place = local_rank.folder()

@@ -58,17 +58,17 @@ class Transcript:
 
         Raises UserError if the chat template refuses the message.
         """
-        asked: Message = {"role": "user", "content": message}
-        messages = [*self._messages, asked]
+        question: Message = {"role": "user", "content": message}
+        messages = [*self._messages, question]
         text = self._template.text(messages)
         ids = self._known(text)
-        self._asked, self._asked_text, self._asked_ids = messages, text, ids
+        self._pending, self._pending_text, self._pending_ids = messages, text, ids
         return ids
 
     def keep(self, tokens: Sequence[int], text: str) -> None:
         """Keeps the message and this answer to it. The tokens may go on after the text."""
-        self._messages = [*self._asked, {"role": "assistant", "content": text}]
-        self._prompt_text, self._prompt_ids = self._asked_text, self._asked_ids
+        self._messages = [*self._pending, {"role": "assistant", "content": text}]
+        self._prompt_text, self._prompt_ids = self._pending_text, self._pending_ids
         self._answer = tokens
 
     def _known(self, text: str) -> list[int]:

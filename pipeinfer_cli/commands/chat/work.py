@@ -38,7 +38,9 @@ class ChatWork:
 
     def __call__(self, engine: Engine) -> None:
         """Answers lines until they end, or one says /quit."""
-        head = Head(self._plan, engine, timeout_s=self._config.timeout_s, asked=self._interrupts)
+        head = Head(
+            self._plan, engine, timeout_s=self._config.timeout_s, stop_requested=self._interrupts
+        )
         lines = open_lines()
         while (line := lines.read()) is not None:
             command = line.strip() if COMMAND.fullmatch(line) else ""

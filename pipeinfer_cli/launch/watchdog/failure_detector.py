@@ -28,18 +28,18 @@ class RankState:
     rank: int
     heard_s: float  # when it last gave a sign of life
     moved_s: float  # when it last got on
-    beat: Heartbeat = NO_HEARTBEAT
+    heartbeat: Heartbeat = NO_HEARTBEAT
     place: str = ""  # what it holds
 
     @property
     def name(self) -> str:
         """For people: `rank 2 on nodeb (stage 2, layers 20-29)`."""
-        host = f" on {self.beat.host}" if self.beat.host else ""
+        host = f" on {self.heartbeat.host}" if self.heartbeat.host else ""
         return f"rank {self.rank}{host}" + (f" ({self.place})" if self.place else "")
 
 
 class FailureDetector:
-    """Judges the other ranks that it hears of, and its own rank's work.
+    """Watches the other ranks that it hears of, and its own rank's work.
 
     The head hears of all ranks, the others only of the head. `stages` are the ranks with layers.
     """
@@ -59,13 +59,17 @@ class FailureDetector:
             state.place = places[rank]
         self._stages = range(first_stage, len(places))
 
-    def hear(self, rank: int, beat: Heartbeat, now_s: float) -> None:
+    def hear(self, rank: int, heartbeat: Heartbeat, now_s: float) -> None:
         """A sign of life has come."""
         state = self.ranks[rank]
-        before, state.beat, state.heard_s = state.beat, beat, now_s
-        if (before.moved, before.phase, before.run_id) != (beat.moved, beat.phase, beat.run_id):
+        before, state.heartbeat, state.heard_s = state.heartbeat, heartbeat, now_s
+        if (before.moved, before.phase, before.run_id) != (
+            heartbeat.moved,
+            heartbeat.phase,
+            heartbeat.run_id,
+        ):
             state.moved_s = self._due_s = now_s
-        if rank == self._own and not beat.is_due:
+        if rank == self._own and not heartbeat.is_due:
             self._due_s = now_s
 
     def reset_timers(self, now_s: float) -> None:
@@ -82,7 +86,7 @@ class FailureDetector:
 
     def everybody_in(self, *phases: Phase) -> bool:
         """Whether all others are in one of these phases."""
-        return all(state.beat.phase in phases for state in self._others())
+        return all(state.heartbeat.phase in phases for state in self._others())
 
     def _others(self) -> list[RankState]:
         return [state for rank, state in self.ranks.items() if rank != self._own]
@@ -91,7 +95,7 @@ class FailureDetector:
         """Whether somebody may be about to be lost: then that is what there is to say."""
         limit_s = self._silence_s / 4
         return any(
-            now_s - each.heard_s > limit_s and each.beat.phase != Phase.GONE
+            now_s - each.heard_s > limit_s and each.heartbeat.phase != Phase.GONE
             for each in self._others()
         )
 
@@ -99,21 +103,22 @@ class FailureDetector:
         silent = [
             each
             for each in self._others()
-            if now_s - each.heard_s > self._silence_s and each.beat.phase != Phase.GONE
+            if now_s - each.heard_s > self._silence_s and each.heartbeat.phase != Phase.GONE
         ]
         if not silent:
             return None
         names = " and ".join(each.name for each in silent)
+        phase = silent[0].heartbeat.phase
         verb = "have" if len(silent) > 1 else "has"
         return (
             f"{names} {verb} given no sign of life for {now_s - silent[0].heard_s:.0f} s"
-            f"{_phase_words(silent[0].beat.phase)}: killed, stopped, or cut off from the network"
+            f"{_phase_words(phase)}: killed, stopped, or cut off from the network"
         )
 
     def _loading(self, now_s: float) -> str | None:
         for each in self.ranks.values():
             stuck_s = now_s - each.moved_s
-            if each.beat.phase == Phase.LOADING and stuck_s > self._timeout_s:
+            if each.heartbeat.phase == Phase.LOADING and stuck_s > self._timeout_s:
                 return (
                     f"{each.name} has not got on with loading for {stuck_s:.0f} s: "
                     "does the model's file system answer? (--timeout)"
@@ -125,29 +130,29 @@ class FailureDetector:
         own, stuck_s = self.ranks[self._own], now_s - self._due_s
         if stuck_s <= self._timeout_s:
             return None
-        if own.beat.is_due:
-            return f"{self._blame(own.beat.awaited_id, stuck_s)} (--timeout)"
+        if own.heartbeat.is_due:
+            return f"{self._blame(own.heartbeat.awaited_id, stuck_s)} (--timeout)"
         return None
 
     def not_ending(self, now_s: float, since_s: float) -> str | None:
         """For a head that has come to the end at `since_s`: who has not, after --timeout."""
         if now_s - since_s <= self._timeout_s or self._quiet(now_s):
             return None
-        late = [each for each in self._others() if each.beat.phase < Phase.ENDING]
+        late = [each for each in self._others() if each.heartbeat.phase < Phase.ENDING]
         return f"{late[0].name} does not end, though the work is done (--timeout)" if late else None
 
     def _blame(self, run_id: int, stuck_s: float) -> str:
         """Who holds the run: stages take runs in order, and tell what they are at."""
         stages = [self.ranks[rank] for rank in self._stages if rank in self.ranks]
         for stage in stages:
-            if stage.beat.run_id:
+            if stage.heartbeat.run_id:
                 return (
-                    f"{stage.name} has been computing run {stage.beat.run_id} for "
-                    f"{stage.beat.computing_us / 1e6:.0f} s and does not get on"
+                    f"{stage.name} has been computing run {stage.heartbeat.run_id} for "
+                    f"{stage.heartbeat.computing_us / 1e6:.0f} s and does not get on"
                 )
         before = self.ranks[self._own].name
         for stage in stages:
-            if stage.beat.done_id < run_id:
+            if stage.heartbeat.done_id < run_id:
                 return (
                     f"run {run_id} has not come to {stage.name} within {stuck_s:.0f} s, though "
                     f"{before} has sent it: the link between them does not carry it"

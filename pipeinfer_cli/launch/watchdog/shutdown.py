@@ -9,7 +9,7 @@ from pipeinfer_cli.launch.watchdog.heartbeat import Heartbeat, Phase
 
 
 class ShutdownBarrier:
-    """Nobody leaves while another rank still judges it by its silence, or sends it anything.
+    """No rank leaves while another one would report it as silent, or sends it anything.
 
     1. A rank whose part is done says ENDING with each sign of life.
     2. The head, when it has heard that of all others, says GONE: its last message.
@@ -22,17 +22,17 @@ class ShutdownBarrier:
         self._awaited = (Phase.ENDING, Phase.GONE) if is_head else (Phase.GONE,)
         self._has_gone = False
 
-    def message(self, beat: Heartbeat) -> Heartbeat | None:
+    def message(self, heartbeat: Heartbeat) -> Heartbeat | None:
         """What to tell the others, if this is the sign of life; None: the last was said before.
 
         It is the last one, which must not be lost, if its phase is GONE.
         """
         if self._has_gone:
             return None
-        if beat.phase == Phase.ENDING and self._detector.everybody_in(*self._awaited):
+        if heartbeat.phase == Phase.ENDING and self._detector.everybody_in(*self._awaited):
             self._has_gone = True
-            return replace(beat, phase=Phase.GONE)
-        return beat
+            return replace(heartbeat, phase=Phase.GONE)
+        return heartbeat
 
     @property
     def is_over(self) -> bool:

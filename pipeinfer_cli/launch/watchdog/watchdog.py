@@ -25,13 +25,13 @@ from pipeinfer_cli.launch.watchdog.shutdown import ShutdownBarrier
 HEARTBEATS_PER_SILENCE = 8
 MAX_TICK_S = 1.0
 ENDING_TICK_S = 0.005
-HELD_UP_TICKS = 3  # later than so many: this process was stopped, and judges nobody by that
+HELD_UP_TICKS = 3  # later than so many: this process was stopped, and blames nobody for that
 # What the main thread gets to react to a verdict.
 GRACE_S = 2.0
 
 
 class HeartbeatChannel(Protocol):
-    """What the watchdog needs of mpi.Beats."""
+    """What the watchdog needs of mpi.HeartbeatChannel."""
 
     def send(self, rank: int, data: bytes, *, must: bool = False) -> None:
         """Sends it, unless the one before is still under way (and it need not be)."""
@@ -56,18 +56,18 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """One rank's. Use it as a context manager around a job, `beats` None for a rank alone."""
+    """One rank's. Use it as a context manager around a job, `channel` None for a rank alone."""
 
     def __init__(
         self,
-        beats: HeartbeatChannel | None,
+        channel: HeartbeatChannel | None,
         *,
         rank: int = 0,
         n_ranks: int = 1,
         timeout_s: float,
         end: Callable[[str], object],
     ) -> None:
-        self._beats = beats
+        self._channel = channel
         self._rank = rank
         self._others = list(range(1, n_ranks)) if rank == 0 else [0]
         self._detector = FailureDetector(
@@ -83,7 +83,7 @@ class Watchdog:
         self._verdict: str | None = None
         self._ending_s = 0.0
         self._wake = threading.Event()
-        self._over = threading.Event()  # the farewell is over, or there is a verdict
+        self._over = threading.Event()  # the shutdown barrier is passed, or there is a verdict
         self._left = threading.Event()  # the main thread has left the job
         self._thread = threading.Thread(target=self._loop, name="watchdog", daemon=True)
 
@@ -122,7 +122,7 @@ class Watchdog:
 
     def barrier(self) -> None:
         """This rank's part is done: waits for the others. RunError if one does not end."""
-        if self._beats is None:
+        if self._channel is None:
             return
         self._ending_s = time.monotonic()
         self.enter(Phase.ENDING)
@@ -136,9 +136,9 @@ class Watchdog:
         except Exception as error:  # noqa: BLE001 (MPI's, of a lost link: nobody is heard any more)
             name = f"rank {self._rank} on {self._host}"
             self._decide(f"{name} can no longer exchange signs of life: {_one_line(error)}")
-        if self._beats is not None:
+        if self._channel is not None:
             with suppress(Exception):  # of a lost link, too, or of a job that is over anyway
-                self._beats.close()
+                self._channel.close()
         if self._verdict is not None and not self._left.wait(GRACE_S):
             self._end(self._verdict)
 
@@ -157,9 +157,9 @@ class Watchdog:
 
     def _turn(self, now_s: float) -> None:
         with self._lock:
-            beat = self._beat()
-            self._detector.hear(self._rank, beat, now_s)
-            self._exchange(beat, now_s)
+            heartbeat = self._heartbeat()
+            self._detector.hear(self._rank, heartbeat, now_s)
+            self._exchange(heartbeat, now_s)
             verdict = self._detector.verdict(now_s)
             if self._phase == Phase.ENDING:
                 verdict = verdict or self._detector.not_ending(now_s, self._ending_s)
@@ -176,20 +176,20 @@ class Watchdog:
             if self._engine is not None:
                 self._engine.give_up(verdict)
 
-    def _beat(self) -> Heartbeat:
+    def _heartbeat(self) -> Heartbeat:
         if self._engine is not None:
             return Heartbeat(phase=self._phase, host=self._host, **asdict(self._engine.activity()))
         moved = resident_bytes() if self._phase == Phase.LOADING else 0
         return Heartbeat(phase=self._phase, moved=moved, host=self._host)
 
-    def _exchange(self, beat: Heartbeat, now_s: float) -> None:
-        if self._beats is None:
+    def _exchange(self, heartbeat: Heartbeat, now_s: float) -> None:
+        if self._channel is None:
             return
-        for rank, data in self._beats.receive():
+        for rank, data in self._channel.receive():
             self._detector.hear(rank, Heartbeat.decode(data), now_s)
-        if (message := self._barrier.message(beat)) is not None:
+        if (message := self._barrier.message(heartbeat)) is not None:
             for rank in self._others:
-                self._beats.send(rank, message.encode(), must=message.phase == Phase.GONE)
+                self._channel.send(rank, message.encode(), must=message.phase == Phase.GONE)
         if self._barrier.is_over:
             self._over.set()
 
