@@ -69,7 +69,7 @@ def simulate(
         str, typer.Option("-n", "--n-predict", metavar="N", help="Tokens to generate.")
     ] = "512",
     seed: Annotated[
-        str, typer.Option("--seed", metavar="N", help="Another seed, another luck.")
+        str, typer.Option("--seed", metavar="N", help="Seed of the drawn verdicts.")
     ] = "1",
     draft_ms: Annotated[
         str | None,

@@ -1,7 +1,7 @@
 """A text without a model: what the target would say, and whether the drafter knows it.
 
 Everything is a pure function of a seed and the position in the text, so that all strategies meet
-the same luck: where one drafter misses, all of them do.
+the same verdicts: where one drafter misses, all of them do.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class RecordedAcceptance:
 class SyntheticText:
     """The text that the target is said to write, and a drafter's proposals for it."""
 
-    luck: AcceptanceModel
+    acceptance: AcceptanceModel
     seed: int = 0
     n_vocab: int = 32000  # token ids are below
 
@@ -181,7 +181,7 @@ class SyntheticText:
 
     def proposals(self, position: int, ahead: int, n: int = 1) -> list[int]:
         """The drafter's `n` best tokens for a position, all different, the best one first."""
-        rank = self.luck.rank(position, ahead)
+        rank = self.acceptance.rank(position, ahead)
         token = self.token(position)
         wrong = iter(range(token + 1, token + 1 + n))
         return [token if i == rank else next(wrong) % self.n_vocab for i in range(n)]
@@ -195,9 +195,9 @@ class SyntheticText:
 
 
 class SyntheticDrafter:
-    """A drafter that knows as much of the text as its luck says.
+    """A drafter that knows as much of the text as its acceptance model tells.
 
-    It is as sure of them as its luck says.
+    It is as sure of them as the model tells.
     """
 
     def __init__(self, text: SyntheticText) -> None:
@@ -213,6 +213,6 @@ class SyntheticDrafter:
             start = self.n_decided or len(context)
             ahead = max(position - start, 0) + 1
             tokens = self._text.proposals(position, ahead, n_candidates)
-            chances = self._text.luck.chances(position, ahead, n_candidates)
+            chances = self._text.acceptance.chances(position, ahead, n_candidates)
             yield list(zip(tokens, chances, strict=True))
             position += 1

@@ -65,31 +65,31 @@ class EmulationSettings:
     """What is not real about a request: said wherever its figures or its text are."""
 
     profile: Profile | None = None
-    luck: RandomAcceptance | None = None
+    acceptance: RandomAcceptance | None = None
 
     @classmethod
     def of(cls, profile: Profile | None, acceptance: str | None, seed: int) -> EmulationSettings:
         """From the options' values; the seed is the one of sampling."""
-        luck = None if acceptance is None else parse_acceptance(acceptance, seed)
-        return cls(profile=profile, luck=luck)
+        drawn = None if acceptance is None else parse_acceptance(acceptance, seed)
+        return cls(profile=profile, acceptance=drawn)
 
     def text(self, n_vocab: int) -> SyntheticText | None:
         """The synthetic text, if there is one; its token ids are below `n_vocab`."""
-        if self.luck is None:
+        if self.acceptance is None:
             return None
-        return SyntheticText(luck=self.luck, seed=self.luck.seed, n_vocab=n_vocab)
+        return SyntheticText(acceptance=self.acceptance, seed=self.acceptance.seed, n_vocab=n_vocab)
 
     @property
     def label(self) -> str:
         """For a stats line: begins with a comma; empty if all is real."""
         label = f", emulated {self.profile.name}" if self.profile else ""
-        return label + (f", synthetic acceptance {self.luck}" if self.luck else "")
+        return label + (f", synthetic acceptance {self.acceptance}" if self.acceptance else "")
 
     def notes(self) -> list[str]:
         """Lines to say before the text comes."""
-        if self.luck is None:
+        if self.acceptance is None:
             return []
-        drawn = f"acceptance {self.luck}, verdicts drawn with --seed {self.luck.seed}"
+        drawn = f"acceptance {self.acceptance}, verdicts drawn with --seed {self.acceptance.seed}"
         return [f"synthetic: {drawn}: the text is not the model's"]
 
     def as_dict(self, overruns: Overruns) -> dict[str, Any]:
@@ -97,11 +97,11 @@ class EmulationSettings:
         parts: dict[str, Any] = {}
         if self.profile:
             parts["emulation"] = {"profile": self.profile.name, **overruns.as_dict()}
-        if self.luck:
+        if self.acceptance:
             parts["synthetic"] = {
-                "acceptance": list(self.luck.rates),
-                "informed": self.luck.is_informed,
-                "seed": self.luck.seed,
+                "acceptance": list(self.acceptance.rates),
+                "informed": self.acceptance.is_informed,
+                "seed": self.acceptance.seed,
             }
         return parts
 
@@ -121,7 +121,7 @@ def rank_emulation(profile: Profile, rank: int, n_batch: int) -> RankEmulation:
     )
 
 
-class WatchedPipeline:
+class ObservedPipeline:
     """An emulated pipeline: takes note of what was late."""
 
     def __init__(self, pipeline: Pipeline, overruns: Overruns) -> None:

@@ -64,9 +64,9 @@ class SimulatedPipeline:
 
     def submit(self, run: Run, sent_s: float) -> None:
         """A run leaves the head."""
-        trajectory = RunTiming(run, sent_s)
-        self._compute(trajectory, self._in_flight[-1] if self._in_flight else self._before)
-        self._in_flight.append(trajectory)
+        timing = RunTiming(run, sent_s)
+        self._compute(timing, self._in_flight[-1] if self._in_flight else self._before)
+        self._in_flight.append(timing)
 
     def cancel(self, first: int, last: int, sent_s: float) -> None:
         """Gives up the runs `[first, last]`."""

@@ -16,7 +16,7 @@ from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange, split_by_time
 from pipeinfer_cli.scheduler.run_size import PriorCosts
 
-Kept = Sequence[tuple[Path, Calibration]]  # the latest first
+Calibrations = Sequence[tuple[Path, Calibration]]  # the latest first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,18 +170,20 @@ def consult(
     return PlacementResult(layers=layers, expected=expectation)
 
 
-def _by_time(kept: Kept, ranks: Ranks, n_idle: int) -> tuple[tuple[LayerRange, ...], Path] | None:
-    for path, calibration in kept:
+def _by_time(
+    candidates: Calibrations, ranks: Ranks, n_idle: int
+) -> tuple[tuple[LayerRange, ...], Path] | None:
+    for path, calibration in candidates:
         if (layers := layers_by_time(calibration, ranks, n_idle)) is not None:
             return layers, path
     return None
 
 
 def _expected(
-    kept: Kept, ranks: Ranks, layers: tuple[LayerRange, ...]
+    candidates: Calibrations, ranks: Ranks, layers: tuple[LayerRange, ...]
 ) -> tuple[tuple[StageCurve, ...], Calibration, Path] | None:
     """From a calibration with these very layers if there is one."""
-    for path, calibration in sorted(kept, key=lambda each: each[1].layers != layers):
+    for path, calibration in sorted(candidates, key=lambda each: each[1].layers != layers):
         if (stages := stages_for(calibration, ranks, layers)) is not None:
             return stages, calibration, path
     return None

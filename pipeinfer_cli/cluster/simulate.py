@@ -177,7 +177,7 @@ def predictions(config: SimulateConfig) -> list[Prediction]:
 def _predictions(profile: Profile, config: SimulateConfig) -> list[Prediction]:
     found = []
     for acceptance in config.acceptance:
-        text = SyntheticText(luck=_luck(acceptance, config), seed=config.seed)
+        text = SyntheticText(acceptance=_acceptance_model(acceptance, config), seed=config.seed)
         cluster = Cluster(profile=profile, acceptance=acceptance, text=text)
         found += compare(cluster, config)
     return found
@@ -193,7 +193,7 @@ def _profiles(config: SimulateConfig) -> Iterator[Profile]:
         yield replace(profile, draft_ms=config.draft_ms or profile.draft_ms)
 
 
-def _luck(acceptance: str, config: SimulateConfig) -> AcceptanceModel:
+def _acceptance_model(acceptance: str, config: SimulateConfig) -> AcceptanceModel:
     if acceptance.endswith(".json"):
         return RecordedAcceptance.read(Path(acceptance), config.n_prompt)
     return RandomAcceptance.parse(acceptance, config.seed)
@@ -212,7 +212,7 @@ def _limits(profile: Profile, config: SimulateConfig) -> Limits:
 
 def _oracle_tps(profile: Profile, draft_max: int | None, config: SimulateConfig) -> float:
     """Over the second half of the tokens: the first ones were drafted while the prompt went in."""
-    text = SyntheticText(luck=RandomAcceptance(rates=(1.0,)), seed=config.seed)
+    text = SyntheticText(acceptance=RandomAcceptance(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
     draft = DraftConfig.of(draft_max)
     simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)
@@ -310,7 +310,7 @@ def _draft_max(draft: DraftConfig | None) -> int | None:
 
 
 def _chain_tps(cluster: Cluster, largest: int) -> float:
-    rate = cluster.text.luck.rate
+    rate = cluster.text.acceptance.rate
     if rate is None:
         return 0.0
     costs = ProfileCosts(cluster.profile)

@@ -163,16 +163,16 @@ class Simulation:
     def _on_result(self, number: int) -> None:
         if number != self._n_expected:
             return  # it comes at another time
-        trajectory = self.pipeline.take_first()
-        is_cancelled = trajectory.given_up_at is not None
+        timing = self.pipeline.take_first()
+        is_cancelled = timing.given_up_at is not None
         result = Result(
-            run_id=trajectory.run.run_id,
-            epoch=trajectory.run.epoch,
+            run_id=timing.run.run_id,
+            epoch=timing.run.epoch,
             status=RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED,
             rows=(),
-            times=_given_up_times(trajectory) if is_cancelled else self._times(trajectory.run),
+            times=_given_up_times(timing) if is_cancelled else self._times(timing.run),
         )
-        self._results.append(self._text.with_verdicts(result, trajectory.run))
+        self._results.append(self._text.with_verdicts(result, timing.run))
         self._wake_head()
         self._expect_result()
 
@@ -231,8 +231,8 @@ def _completed_times(profile: Profile, n_tokens: int) -> tuple[StageTime, ...]:
     )
 
 
-def _given_up_times(trajectory: RunTiming) -> tuple[StageTime, ...]:
+def _given_up_times(timing: RunTiming) -> tuple[StageTime, ...]:
     """The stages' times as those of one stage: nobody needs more of a run that was given up."""
-    status = RunStatus.ABORTED if trajectory.is_aborted else RunStatus.CANCELLED
-    compute_us = round(1e6 * float((trajectory.end_s - trajectory.start_s).sum()))
+    status = RunStatus.ABORTED if timing.is_aborted else RunStatus.CANCELLED
+    compute_us = round(1e6 * float((timing.end_s - timing.start_s).sum()))
     return (StageTime(0, status, 0, 0, compute_us),)

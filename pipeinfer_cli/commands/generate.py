@@ -59,7 +59,7 @@ def make_request(
             "none" if is_plain else config.drafter, config.draft_model
         ),
         prior=plan.prior(config.draft_model),
-        synthetic=_pretence(config, plan).text(vocab.n_tokens),
+        synthetic=_emulation(config, plan).text(vocab.n_tokens),
     )
 
 
@@ -70,14 +70,14 @@ def generate(
     with signals.deferred_signals() as stop_request:
         head = Head(plan, engine, timeout_s=config.timeout_s, stop_requested=stop_request)
         answer = Answer()
-        pretence = _pretence(config, plan)
-        for note in pretence.notes():
+        emulation = _emulation(config, plan)
+        for note in emulation.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
-        stats = write_text(config, head, request, vocab, answer, pretence)
+        stats = write_text(config, head, request, vocab, answer, emulation)
         for note in head.overruns.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
         if config.stats:
-            print(f"pipeinfer: {stats.line()}{pretence.label}", file=sys.stderr)
+            print(f"pipeinfer: {stats.line()}{emulation.label}", file=sys.stderr)
         stop_request.check()
         if config.verify:
             with head.begin(replace(request, strategy="iterative")) as plain:
@@ -85,7 +85,7 @@ def generate(
         stop_request.check()
 
 
-def _pretence(config: JobConfig, plan: Plan) -> EmulationSettings:
+def _emulation(config: JobConfig, plan: Plan) -> EmulationSettings:
     return EmulationSettings.of(plan.profile, config.synth_acceptance, config.sample.seed)
 
 
@@ -95,10 +95,10 @@ def write_text(
     request: Request,
     vocab: Vocab,
     answer: Answer,
-    pretence: EmulationSettings,
+    emulation: EmulationSettings,
 ) -> Stats:
     """Writes the answer to stdout while it comes."""
-    with watching(config.pictures, head.setting(request), pretence.label) as watch:
+    with watching(config.pictures, head.setting(request), emulation.label) as watch:
         writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
         with head.begin(request, watch) as active:
             start_s = time.monotonic()
@@ -115,7 +115,7 @@ def write_text(
             finally:
                 stats = active.measure(start_s, answer.times_s)
                 watch.finish()
-                marks = {**pretence.as_dict(head.overruns), **environment.job_mark(os.environ)}
+                marks = {**emulation.as_dict(head.overruns), **environment.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)
     watch.write_files(config.pictures, stats)
     return stats

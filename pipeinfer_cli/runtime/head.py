@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
-from pipeinfer_cli.cluster.emulation import PacedDrafter, SyntheticPipeline, WatchedPipeline
+from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import ModelDrafter
@@ -128,7 +128,7 @@ class Head:
     ) -> Iterator[ActiveRequest]:
         """The request while the block runs; its drafter is at rest after it."""
         cached = self._end_last(may_keep=request.reuse)
-        pipeline, drafter = self._parts(request)
+        pipeline, drafter = self._pipeline_and_drafter(request)
         strategy = request.strategy if request.speculates else "iterative"
         has_model = uses_model(drafter)
         if watch is not None:
@@ -224,13 +224,13 @@ class Head:
         self._pool.drop(cached)
         return None
 
-    def _parts(self, request: Request) -> tuple[Pipeline, Drafter | None]:
-        """Whom the request deals with: the real ones, or who pretends to be something else."""
+    def _pipeline_and_drafter(self, request: Request) -> tuple[Pipeline, Drafter | None]:
+        """The pipeline and drafter of a request: real, paced, or synthetic."""
         pipeline: Pipeline = self._engine
         drafter = request.drafter
         profile, text = self._plan.profile, request.synthetic
         if profile is not None:
-            pipeline = WatchedPipeline(pipeline, self.overruns)
+            pipeline = ObservedPipeline(pipeline, self.overruns)
         if text is not None:
             knowing = SyntheticDrafter(text)
             pipeline = SyntheticPipeline(pipeline, text, knowing, len(request.prompt))

@@ -142,19 +142,19 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
-    placed = _place_layers(config, files, info, all_resources, profile)
-    prior = placed.expected.prior(None) if placed.expected else None
-    depth = Policy.depth_of(sum(len(each) > 0 for each in placed.layers), prior)
+    result = _place_layers(config, files, info, all_resources, profile)
+    prior = result.expected.prior(None) if result.expected else None
+    depth = Policy.depth_of(sum(len(each) > 0 for each in result.layers), prior)
     return Plan(
         files=files,
         model=info,
-        layers=placed.layers,
+        layers=result.layers,
         n_ctx=config.n_ctx,
-        draft_cores=_draft_cores(config, all_resources, placed.layers),
+        draft_cores=_draft_cores(config, all_resources, result.layers),
         n_cells=max(N_BATCH, config.n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         all_resources=tuple(all_resources),
-        expected=placed.expected,
+        expected=result.expected,
     )
 
 
@@ -177,16 +177,16 @@ def _place_layers(
         # the head's cores are the draft model's; the stages share the layers evenly by bytes
         stages = split_layers(info, n_ranks - 1, None)
         weights = (0.0, *(float(len(each)) for each in stages))
-    placed = PlacementResult(layers=sharded or split_layers(info, n_ranks, weights))
+    result = PlacementResult(layers=sharded or split_layers(info, n_ranks, weights))
     if profile:  # which tells the times, instead of a calibration
-        return placed
+        return result
     return consult(
         files.head_path,
         info,
         all_resources,
-        placed.layers,
+        result.layers,
         may_move=config.layer_split is None and sharded is None,
-        draft_threads=_draft_cores(config, all_resources, placed.layers).n_threads,
+        draft_threads=_draft_cores(config, all_resources, result.layers).n_threads,
         verbose=config.verbose,
     )
 

@@ -77,14 +77,14 @@ def run(model: Path, profile: str, work: Callable[[Head], int]) -> int:
 def request_of(case: Case) -> Request:
     """As `pipeinfer bench` would make it."""
     strategy, ablations = parse_strategy(case.strategy)
-    luck = RandomAcceptance.parse(case.acceptance, case.seed)
+    acceptance = RandomAcceptance.parse(case.acceptance, case.seed)
     return Request(
         prompt=PROMPT,
         n_max=case.n_predict,
         strategy=strategy,
         ablations=ablations,
         draft=DraftConfig(n_max=case.draft_max or 1),
-        synthetic=SyntheticText(luck=luck, seed=case.seed),
+        synthetic=SyntheticText(acceptance=acceptance, seed=case.seed),
     )
 
 

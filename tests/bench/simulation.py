@@ -2,9 +2,9 @@
 
     python tests/bench/simulation.py MODEL.gguf --launch 'mpiexec -n {}' [--profiles a,b] ...
 
-Both meet the same luck: the same seed and the same number of prompt tokens. `late` is how many of
-the stages' computations and drafted tokens took longer than in the profile. Where that is more than
-0.5 % of them, this machine had no time for that cluster: the case is measured anew, up to three
+Both draw the same verdicts: same seed, same number of prompt tokens. `late` is how many of the
+stages' computations and drafted tokens took longer than in the profile. Where that is more than
+0.5 % of them, this machine had no time for that cluster: the case is measured again, up to three
 times in all, and the one with the fewest counts. Prints a Markdown table; exits with 1 if a ratio
 simulated/emulated is off by more than 10 %.
 """
@@ -87,8 +87,8 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 
 def simulated(profile: Profile, case: Case) -> Prediction:
     """As `pipeinfer simulate` does it."""
-    luck = RandomAcceptance.parse(case.acceptance, case.seed)
-    text = SyntheticText(luck=luck, seed=case.seed)
+    acceptance = RandomAcceptance.parse(case.acceptance, case.seed)
+    text = SyntheticText(acceptance=acceptance, seed=case.seed)
     config = SimulateConfig(
         profiles=(profile.name,),
         acceptance=(case.acceptance,),

@@ -85,22 +85,22 @@ def test_a_draft_model_is_measured_and_the_profile_is_one_to_simulate(cache, tmp
 def test_a_bench_draws_traces_and_records(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one two three four " * 4 + "one\n---\nThe capital of France is\n")
-    plot, trace, luck = (tmp_path / name for name in ("p.svg", "t.json", "a.json"))
+    plot, trace, recorded = (tmp_path / name for name in ("p.svg", "t.json", "a.json"))
     check_output(
         pipeinfer(
             *("bench", "-m", "smollm2", "--ranks", "2", "-t", "1", "-c", "128", "-r", "1"),
             *("-n", "8", "-p", str(prompts), "--draft-max", "2,4", "--no-warmup"),
-            *("--plot", str(plot), "--trace", str(trace), "--record-acceptance", str(luck)),
+            *("--plot", str(plot), "--trace", str(trace), "--record-acceptance", str(recorded)),
         )
     )
     assert "pipeinfer -->" in plot.read_text()
     traced = json.loads(trace.read_text())
     assert traced["otherData"]["strategy"] == "pipeinfer"
     assert traced["otherData"]["n_generated"] == 8
-    verdicts = json.loads(luck.read_text())
+    verdicts = json.loads(recorded.read_text())
     assert len(verdicts) == 16
     assert all(verdicts[:8])  # the first prompt repeats itself
     shown = check_output(
-        pipeinfer("simulate", "--acceptance", str(luck), "-n", "16", "--draft-max", "4")
+        pipeinfer("simulate", "--acceptance", str(recorded), "-n", "16", "--draft-max", "4")
     )
-    assert str(luck) in shown
+    assert str(recorded) in shown

@@ -50,7 +50,7 @@ class Script:
     def read(self):
         return next(self._lines, None)
 
-    def write_text(self, config, head, request, vocab, answer, pretence):
+    def write_text(self, config, head, request, vocab, answer, emulation):
         self.requests.append(request)
         pieces = [vocab.piece(token, is_special=True) for token in request.prompt]
         self.prompts.append(b"".join(pieces).decode())

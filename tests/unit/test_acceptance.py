@@ -19,7 +19,7 @@ TOLERANCE = 4 * (0.25 / N) ** 0.5  # four standard deviations of a rate, at most
 
 
 def text_of(rate, seed=5, **kwargs):
-    return SyntheticText(luck=RandomAcceptance.parse(str(rate), seed), seed=seed, **kwargs)
+    return SyntheticText(acceptance=RandomAcceptance.parse(str(rate), seed), seed=seed, **kwargs)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.66, 0.95, 1.0])
@@ -47,12 +47,12 @@ def test_second_proposals_are_right_where_first_ones_miss() -> None:
 
 def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
     text = text_of("0.7:informed")
-    assert str(text.luck) == "0.7:informed"
+    assert str(text.acceptance) == "0.7:informed"
     for p in range(100):
         ((_, alone),) = next(SyntheticDrafter(text).propose([0] * p))
         (_, first), (_, second) = next(SyntheticDrafter(text).propose([0] * p, 2))
         assert alone == first and second <= 1 - first
-    chances = [text.luck.chances(p, 1, 1)[0] for p in range(N)]
+    chances = [text.acceptance.chances(p, 1, 1)[0] for p in range(N)]
     right = [text.proposals(p, 1)[0] == text.token(p) for p in range(N)]
     assert sum(right) / N == pytest.approx(0.7, abs=TOLERANCE)
     for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 1.0)):
@@ -63,8 +63,11 @@ def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
 
 
 def test_neighbours_and_seeds_are_independent() -> None:
-    luck, other = RandomAcceptance(rates=(0.5,), seed=1), RandomAcceptance(rates=(0.5,), seed=2)
-    right = [luck.rank(p, 1) == 0 for p in range(N)]
+    acceptance, other = (
+        RandomAcceptance(rates=(0.5,), seed=1),
+        RandomAcceptance(rates=(0.5,), seed=2),
+    )
+    right = [acceptance.rank(p, 1) == 0 for p in range(N)]
     shifted = sum(a and b for a, b in zip(right, right[1:], strict=False)) / N
     across = sum(a and other.rank(p, 1) == 0 for p, a in enumerate(right)) / N
     assert shifted == pytest.approx(0.25, abs=TOLERANCE)
@@ -79,12 +82,12 @@ def test_tokens_are_ids_of_the_vocabulary() -> None:
 
 
 def test_rates_by_distance_from_the_text() -> None:
-    luck = RandomAcceptance.parse("1/0.5/0", seed=0)
-    assert all(luck.rank(p, 1) == 0 for p in range(100))
-    assert {luck.rank(p, 2) == 0 for p in range(100)} == {True, False}
-    assert not any(luck.rank(p, ahead) == 0 for p in range(100) for ahead in (3, 9))
+    acceptance = RandomAcceptance.parse("1/0.5/0", seed=0)
+    assert all(acceptance.rank(p, 1) == 0 for p in range(100))
+    assert {acceptance.rank(p, 2) == 0 for p in range(100)} == {True, False}
+    assert not any(acceptance.rank(p, ahead) == 0 for p in range(100) for ahead in (3, 9))
 
-    text = SyntheticText(luck=luck, seed=0)
+    text = SyntheticText(acceptance=acceptance, seed=0)
     drafter = SyntheticDrafter(text)
     drafter.n_decided = 10
     # 12 tokens of context, two of them drafted: what comes next is the third ahead, and wrong.
@@ -109,12 +112,19 @@ def test_results_say_what_the_text_says() -> None:
     assert text.with_verdicts(cancelled, run) == cancelled
 
 
-def test_recorded_luck(tmp_path) -> None:
+def test_recorded_acceptance(tmp_path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps([True, False, True]))
-    luck = RecordedAcceptance.read(path, n_prompt=10)
-    assert [luck.rank(p, 1) == 0 for p in range(10, 16)] == [True, False, True, True, False, True]
-    text = SyntheticText(luck=luck)
+    acceptance = RecordedAcceptance.read(path, n_prompt=10)
+    assert [acceptance.rank(p, 1) == 0 for p in range(10, 16)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    text = SyntheticText(acceptance=acceptance)
     assert [text.proposals(p, 1)[0] == text.token(p) for p in (10, 11)] == [True, False]
 
 

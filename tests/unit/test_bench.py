@@ -120,7 +120,7 @@ def test_a_group_survives_its_way_to_another_process() -> None:
     [
         (["-m", ""], "-m/--model is empty"),
         (["-m", "m", "--strategy", "fast"], "--strategy 'fast': give one or more of iterative"),
-        (["-m", "m", "--strategy", "pipeinfer:no-luck"], "no-continuous"),
+        (["-m", "m", "--strategy", "pipeinfer:no-magic"], "no-continuous"),
         (["-m", "m", "--strategy", "speculative:no-cancel"], "--no-cancel with"),
         (["-m", "m", "--strategy", ""], "--strategy is empty"),
         (["-m", "m", "--draft-max", "2,,4"], "--draft-max '2,,4' has an empty part"),

@@ -1,4 +1,4 @@
-"""What a bench writes besides its table: which plot, whose trace, and the drafter's luck."""
+"""What a bench writes besides its table: which plot, whose trace, and the drafter's acceptance."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_bad_options(args, said, capsys) -> None:
     assert error.count("\n") == 1
 
 
-# the drafter's luck
+# the drafter's acceptance
 
 
 class Plus:
@@ -171,8 +171,8 @@ def test_what_the_drafter_knows_is_asked_position_by_position(tmp_path) -> None:
     #            3     4     5      6      7     8     9      10
     assert verdicts == [True, True, False, False, True, True, False, True]
     write_acceptance(str(tmp_path / "acceptance.json"), verdicts)
-    luck = RecordedAcceptance.read(tmp_path / "acceptance.json", 3)
-    assert [luck.rank(position, 1) == 0 for position in range(3, 11)] == verdicts
+    acceptance = RecordedAcceptance.read(tmp_path / "acceptance.json", 3)
+    assert [acceptance.rank(position, 1) == 0 for position in range(3, 11)] == verdicts
     with pytest.raises(RunError, match="cannot write the acceptance recording"):
         write_acceptance(str(tmp_path / "no" / "acceptance.json"), verdicts)
 

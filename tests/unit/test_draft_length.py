@@ -68,7 +68,7 @@ def cluster(slope, draft_ratio):
 
 
 def tokens_per_s(profile, strategy, rate, seed, n_max=None):
-    text = SyntheticText(luck=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
+    text = SyntheticText(acceptance=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
     draft = None if strategy == "iterative" else DraftConfig.of(n_max)
     scheduler = Scheduler(
         [text.token(position) for position in range(N_PROMPT)],

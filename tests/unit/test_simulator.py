@@ -31,7 +31,7 @@ def flat(n_stages, ms=10.0, draft_ms=2.0, link=None):
 
 
 def simulate(profile, strategy, rate, n_max=1, n=60, seed=1, head_us=50.0):
-    text = SyntheticText(luck=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
+    text = SyntheticText(acceptance=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
     prompt = [text.token(position) for position in range(N_PROMPT)]
     draft = None if strategy == "iterative" else DraftConfig(n_max=n_max)
     policy = Policy.of(strategy, draft, n_stages=profile.n_stages, n_batch=32)
@@ -122,7 +122,7 @@ def test_same_seed_same_times() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.6, 0.9])
-def test_strategies_meet_the_same_luck(rate) -> None:
+def test_strategies_meet_the_same_verdicts(rate) -> None:
     """With one run in flight at a time, more draft never decides fewer tokens per round."""
     profile = replace(flat(4), draft_ms=1e-6)
     rounds = {
@@ -180,7 +180,7 @@ def test_best_run_sizes(rate, sizes) -> None:
     profile = profile_toml.load("cpu70b-8-ib")
     costs = ProfileCosts(profile)
     assert best_run_sizes(costs, acceptance=rate, largest=16) == sizes
-    # No scheduler of chains may be faster, but for the luck of 600 tokens.
+    # No scheduler of chains may be faster, except by chance over 600 tokens.
     ideal_tps = chain_tps(costs, RunSizes(*sizes), acceptance=rate)
     times_s = simulate(profile, "pipeinfer", rate, sizes[0], n=600).token_times_s
     assert 599 / (times_s[599] - times_s[0]) < 1.1 * ideal_tps

@@ -96,7 +96,7 @@ class Tasks:
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
-        pretence = EmulationSettings.of(
+        emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
         )
         return Request(
@@ -109,7 +109,7 @@ class Tasks:
             prior=self._plan.prior(config.draft_model),
             sample=item.sample,
             reuse=True,
-            synthetic=pretence.text(self._vocab.n_tokens),
+            synthetic=emulation.text(self._vocab.n_tokens),
         )
 
     def _drafter(self, item: Item) -> Drafter | None:

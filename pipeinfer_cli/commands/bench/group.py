@@ -124,7 +124,7 @@ class GroupWork:
                 request,
                 self._vocab,
                 ignore_eos=request.ignores_eos(group.ignore_eos),
-                label=self._pretence(turn).label,
+                label=self._emulation(turn).label,
             )
         if group.acceptance is not None:
             verdicts: list[bool] = []
@@ -136,10 +136,10 @@ class GroupWork:
             post_run.write_acceptance(group.acceptance, verdicts)
 
     def _text(self, turn: Turn) -> SyntheticText | None:
-        return self._pretence(turn).text(self._vocab.n_tokens)
+        return self._emulation(turn).text(self._vocab.n_tokens)
 
-    def _pretence(self, turn: Turn) -> EmulationSettings:
-        """Each prompt has a luck of its own, the same for all variants and repetitions."""
+    def _emulation(self, turn: Turn) -> EmulationSettings:
+        """Each prompt has a seed of its own, the same for all variants and repetitions."""
         group = self._group
         seed = (group.sample.seed + turn.prompt) % (MAX_SEED + 1)
         return EmulationSettings.of(self._plan.profile, group.synth_acceptance, seed)

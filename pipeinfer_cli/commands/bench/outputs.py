@@ -1,4 +1,4 @@
-"""Files that a bench writes besides its table: a plot, a trace, a recording of a drafter's luck."""
+"""Files that a bench writes besides its table: a plot, a trace, recorded acceptance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a group does after its turns, and does not measure: a traced request, the drafter's luck."""
+"""What a group does after its turns, and does not measure: a trace, a recording of acceptance."""
 
 from __future__ import annotations
 

@@ -148,8 +148,8 @@ def _differing(config: BenchConfig) -> list[str]:
             if name != "n_max"
         },
     }
-    pretended = {"emulate": config.emulate, "synth_acceptance": config.synth_acceptance}
+    emulated = {"emulate": config.emulate, "synth_acceptance": config.synth_acceptance}
     return [
-        *(name for name, values in pretended.items() if values != (None,)),
+        *(name for name, values in emulated.items() if values != (None,)),
         *(name for name, values in lists.items() if len(values) > 1),
     ]

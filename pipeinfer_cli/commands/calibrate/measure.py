@@ -172,11 +172,11 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
 
     RunError if it is not there; if it is in the cache at least, that says where.
     """
-    kept = None
+    saved = None
     try:
-        kept = calibrations.save(calibration, identity, name)
+        saved = calibrations.save(calibration, identity, name)
         if chosen is None:
-            return kept
+            return saved
     except RunError as error:
         if chosen is None:
             raise
@@ -184,7 +184,7 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
     try:
         calibrations.write(calibration, identity, chosen)
     except RunError as error:
-        there = f"; what was measured is in {str(kept)!r}" if kept is not None else ""
+        there = f"; what was measured is in {str(saved)!r}" if saved is not None else ""
         raise RunError(f"{error}{there}") from None
     return chosen
 
