@@ -244,13 +244,13 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
     simulation, counters = _run(cluster, variant, config)
     profile, draft = cluster.profile, variant.draft
     now_s = simulation.clock.now_s
-    setting = RequestInfo(
+    info = RequestInfo(
         strategy=variant.name,
         n_ranks=profile.n_stages + 1,
         n_stages=profile.n_stages,
         n_prompt=config.n_prompt,
     )
-    stats = measure(setting, 0.0, simulation.token_times_s, counters)
+    stats = measure(info, 0.0, simulation.token_times_s, counters)
     return Prediction(
         profile=profile.name,
         n_stages=profile.n_stages,

@@ -24,7 +24,7 @@ from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
 from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.metrics import Stats
-from pipeinfer_cli.trace.observe import watching
+from pipeinfer_cli.trace.observe import tracing
 
 
 def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
@@ -98,9 +98,9 @@ def write_text(
     emulation: EmulationSettings,
 ) -> Stats:
     """Writes the answer to stdout while it comes."""
-    with watching(config.pictures, head.setting(request), emulation.label) as watch:
-        writer = Writer(config.format, watch.stdout, seed=config.sample.seed)
-        with head.begin(request, watch) as active:
+    with tracing(config.pictures, head.info(request), emulation.label) as tracer:
+        writer = Writer(config.format, tracer.stdout, seed=config.sample.seed)
+        with head.begin(request, tracer) as active:
             start_s = time.monotonic()
             try:
                 for text in answer_tokens(
@@ -114,10 +114,10 @@ def write_text(
                     writer.write(text)
             finally:
                 stats = active.measure(start_s, answer.times_s)
-                watch.finish()
+                tracer.finish()
                 marks = {**emulation.as_dict(head.overruns), **environment.job_mark(os.environ)}
                 writer.finish(answer, stats, marks)
-    watch.write_files(config.pictures, stats)
+    tracer.write_files(config.pictures, stats)
     return stats
 
 

@@ -29,7 +29,7 @@ Entry = tuple[bytes, int]  # a token's text and type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
+class ModelMetadata:
     """What a model is called by."""
 
     type: str  # architecture, size and file type: `llama 135M Q4_1`
@@ -131,7 +131,7 @@ class Vocab:
         """Whether it is one of the model's end-of-generation tokens."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
 
-    def model_facts(self) -> ModelFacts:
+    def metadata(self) -> ModelMetadata:
         """Architecture, size and file type of the model that the vocabulary belongs to."""
         n_params: int = self._llama.llama_model_n_params(self._model)
         size_label = self._meta("general.size_label") or f"{n_params / 1e9:.2f}B"
@@ -143,7 +143,7 @@ class Vocab:
             if name.startswith(prefix)
         }
         words = (self._meta("general.architecture"), size_label, names.get(file_type, ""))
-        return ModelFacts(
+        return ModelMetadata(
             type=" ".join(filter(None, words)),
             size_bytes=self._llama.llama_model_size(self._model),
             n_params=n_params,

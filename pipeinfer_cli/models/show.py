@@ -40,7 +40,7 @@ def show(config: ShowConfig) -> int:
     info = read_model_info(files.head_path)
     header = gguf_reader.read(files.head_path)
     kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
-    console.table(("", str(config.model)), _facts(header, info, files.split))
+    console.table(("", str(config.model)), _header_rows(header, info, files.split))
     print()
     console.table(
         ("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv_bytes)
@@ -81,7 +81,9 @@ def _per_layer(header: GgufFile, info: ModelInfo, name: str) -> tuple[int, ...] 
     return tuple(int(value) for value in each)
 
 
-def _facts(header: GgufFile, info: ModelInfo, split: shards.Split | None) -> list[tuple[str, ...]]:
+def _header_rows(
+    header: GgufFile, info: ModelInfo, split: shards.Split | None
+) -> list[tuple[str, ...]]:
     name = header.text("general.name")
     descent = [header.text(f"pipeinfer.derived.{key}") for key in ("source", "how")]
     rows: list[tuple[str, ...]] = [

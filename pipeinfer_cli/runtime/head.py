@@ -83,12 +83,12 @@ class ActiveRequest:
 
     tokens: TokenStream
     counters: Counters
-    setting: RequestInfo
+    info: RequestInfo
 
     def measure(self, start_s: float, times_s: Sequence[float]) -> Stats:
         """The text is long enough: what it has cost. See metrics.measure."""
         self.tokens.end()
-        return measure(self.setting, start_s, times_s, self.counters)
+        return measure(self.info, start_s, times_s, self.counters)
 
 
 class Head:
@@ -112,7 +112,7 @@ class Head:
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
 
-    def setting(self, request: Request, *, n_reused: int = 0) -> RequestInfo:
+    def info(self, request: Request, *, n_reused: int = 0) -> RequestInfo:
         """What the stats say of a request besides its measurements."""
         return RequestInfo(
             strategy=request.strategy if request.speculates else "iterative",
@@ -124,15 +124,15 @@ class Head:
 
     @contextmanager
     def begin(
-        self, request: Request, watch: RequestTracer | None = None
+        self, request: Request, tracer: RequestTracer | None = None
     ) -> Iterator[ActiveRequest]:
         """The request while the block runs; its drafter is at rest after it."""
         cached = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._pipeline_and_drafter(request)
         strategy = request.strategy if request.speculates else "iterative"
         has_model = uses_model(drafter)
-        if watch is not None:
-            drafter = watch.drafter(drafter)
+        if tracer is not None:
+            drafter = tracer.drafter(drafter)
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
         with closing(thread) if thread is not None else nullcontext():
             scheduler = self._scheduler(
@@ -150,15 +150,15 @@ class Head:
                 timeout_s=self._timeout_s,
                 drafts=thread,
                 auto=AutoSpeculation() if strategy == "auto" else None,
-                observer=watch.observer if watch is not None else None,
+                observer=tracer.observer if tracer is not None else None,
                 stop_requested=self._stop_requested,
             )
             self._last = stream, scheduler
-            setting = self.setting(request, n_reused=scheduler.n_reused)
-            yield ActiveRequest(tokens=stream, counters=scheduler.counters, setting=setting)
+            info = self.info(request, n_reused=scheduler.n_reused)
+            yield ActiveRequest(tokens=stream, counters=scheduler.counters, info=info)
 
     @contextmanager
-    def many(self, strategy: Strategy) -> Iterator[TokenStreams[Any]]:
+    def streams(self, strategy: Strategy) -> Iterator[TokenStreams[Any]]:
         """For several requests at a time, all of one strategy, while the block runs.
 
         Whoever begins them chooses their keys.
@@ -172,15 +172,15 @@ class Head:
             n_batch=N_BATCH,
             run_ids=self._run_ids,
         )
-        many = TokenStreams(
+        streams = TokenStreams(
             self._engine,
             batcher,
             timeout_s=self._timeout_s,
             nudge=self._engine.nudge,
             auto=AutoSpeculation() if strategy == "auto" else None,
         )
-        with closing(many):
-            yield many
+        with closing(streams):
+            yield streams
 
     def scheduler(self, request: Request, *, has_drafter: bool) -> Scheduler:
         """For a request that is one of many; its drafter is made when it may draft."""

@@ -161,12 +161,12 @@ def answer_tokens(
     the first of the strings `stop`; the tokens then end with the one that completes it. Tokens that
     end before the answer does have been interrupted. An error comes after the text before it.
     """
-    growing = AnswerBuilder(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
+    builder = AnswerBuilder(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
     try:
         for token in tokens:
-            if text := growing.feed(token):
+            if text := builder.feed(token):
                 yield text
-            if growing.is_over:
+            if builder.is_over:
                 break
         else:
             answer.finish_reason = "interrupted"
@@ -175,8 +175,8 @@ def answer_tokens(
     except BaseException as error:
         if isinstance(error, Interrupted | KeyboardInterrupt):
             answer.finish_reason = "interrupted"
-        if text := growing.finish():
+        if text := builder.finish():
             yield text
         raise
-    if text := growing.finish():
+    if text := builder.finish():
         yield text

@@ -105,10 +105,10 @@ class Timing:
 
 
 def measure(
-    setting: RequestInfo, start_s: float, token_times_s: Sequence[float], counters: Counters
+    info: RequestInfo, start_s: float, token_times_s: Sequence[float], counters: Counters
 ) -> Stats:
     """Stats from the times (s, one clock) of the request's start and of each generated token."""
-    return pool(setting, [Timing(start_s=start_s, times_s=token_times_s)], counters)
+    return pool(info, [Timing(start_s=start_s, times_s=token_times_s)], counters)
 
 
 def merge(counters: Iterable[Counters]) -> Counters:
@@ -125,16 +125,16 @@ def merge(counters: Iterable[Counters]) -> Counters:
     return merged
 
 
-def pool(setting: RequestInfo, timings: Sequence[Timing], counters: Counters) -> Stats:
+def pool(info: RequestInfo, timings: Sequence[Timing], counters: Counters) -> Stats:
     """Stats of several requests as if they were one: sums, and what follows from sums.
 
-    `counters` and `n_prompt` of the setting are sums already. Of the TTFTs it is the median.
+    `counters` and `n_prompt` of `info` are sums already. Of the TTFTs it is the median.
     """
     gaps_ms = [gap for timing in timings for gap in timing.gaps_ms]
     n_generated = sum(len(timing.times_s) for timing in timings)
-    stages = range(setting.n_stages)
+    stages = range(info.n_stages)
     return Stats(
-        **asdict(setting),
+        **asdict(info),
         n_generated=n_generated,
         tokens_per_s=1000 * ratio(len(gaps_ms), sum(gaps_ms)),
         ttft_ms=median(timing.ttft_ms for timing in timings),

@@ -62,8 +62,8 @@ class RequestTracer:
 
 
 @contextmanager
-def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Iterator[RequestTracer]:
-    """A watch while the block runs, with its panel on the terminal if that was asked for.
+def tracing(pictures: Pictures, info: RequestInfo, label: str = "") -> Iterator[RequestTracer]:
+    """A tracer while the block runs, with its panel on the terminal if that was asked for.
 
     `label` says on all pictures what is not real; see cluster.emulation.EmulationSettings.
     """
@@ -71,11 +71,11 @@ def watching(pictures: Pictures, setting: RequestInfo, label: str = "") -> Itera
     if not is_wanted:
         yield RequestTracer(None, sys.stdout)
         return
-    recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
+    recorder = Recorder(n_prompt=info.n_prompt, n_stages=info.n_stages)
     with ExitStack() as stack:
         stdout = sys.stdout
         if pictures.terminal is not None:
-            view = LiveView(recorder, f"pipeinfer --strategy {setting.strategy}{label}")
+            view = LiveView(recorder, f"pipeinfer --strategy {info.strategy}{label}")
             show = partial(_now, view)
             put = stack.enter_context(console.live_panel(show, pictures.terminal))
             if pictures.terminal.has_stdout:

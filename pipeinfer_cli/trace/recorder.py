@@ -157,7 +157,7 @@ def _last(items: Reversible[Item], n_last: int | None) -> list[Item]:
 
 
 class TimedDrafter(Drafter):
-    """The same drafter, watched: `on_drafted` hears of the time that each proposal took."""
+    """The same drafter, timed: `on_drafted` hears of the time that each proposal took."""
 
     def __init__(
         self,

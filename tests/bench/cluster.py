@@ -94,7 +94,7 @@ def measured(head: Head, case: Case) -> Outcome:
     with head.begin(request_of(case)) as active:
         start_s = time.monotonic()
         times_s = [time.monotonic() for _ in islice(active.tokens, case.n_predict)]
-        stats = measure(active.setting, start_s, times_s, active.counters)
+        stats = measure(active.info, start_s, times_s, active.counters)
     return Outcome(
         tokens_per_s=stats.tokens_per_s,
         n_late=late.n_late_in_all,

@@ -42,13 +42,13 @@ def recorded(head: Head, profile: Profile, strategy: str) -> Chart:
         seed=1,
     )
     request = request_of(case)
-    setting = head.setting(request)
-    recorder = Recorder(n_prompt=setting.n_prompt, n_stages=setting.n_stages)
+    info = head.info(request)
+    recorder = Recorder(n_prompt=info.n_prompt, n_stages=info.n_stages)
     with head.begin(request, RequestTracer(recorder, sys.stdout)) as active:
         start_s = time.monotonic()
         times_s = [time.monotonic() for _ in islice(active.tokens, N_PREDICT)]
         recording = recorder.recording()
-    stats = measure(setting, start_s, times_s, active.counters)
+    stats = measure(info, start_s, times_s, active.counters)
     title = (
         f"{strategy}, emulated {profile.name}, synthetic acceptance {ACCEPTANCE}: "
         f"{stats.tokens_per_s:.1f} tokens/s"

@@ -131,10 +131,8 @@ def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type
     pool.drop(scheduler.close())
     if drafts is not None:
         drafts.close()
-    setting = RequestInfo(
-        strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt)
-    )
-    return tokens, measure(setting, start_s, times_s, scheduler.counters)
+    info = RequestInfo(strategy=strategy, n_ranks=n_stages, n_stages=n_stages, n_prompt=len(prompt))
+    return tokens, measure(info, start_s, times_s, scheduler.counters)
 
 
 if __name__ == "__main__":

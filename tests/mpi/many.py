@@ -42,7 +42,7 @@ def play(engine, run_ids, n_stages, case, n_parallel):
     depth = Policy.depth_of(n_stages)
     batcher = Batcher(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
     auto = AutoSpeculation() if case["strategy"] == "auto" else None
-    many = TokenStreams(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
+    streams = TokenStreams(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
     todo = list(enumerate(case["items"]))
     texts = [[] for _ in todo]
     active = set()
@@ -50,13 +50,13 @@ def play(engine, run_ids, n_stages, case, n_parallel):
         while todo and len(active) < n_parallel:
             key, item = todo.pop(0)
             active.add(key)
-            many.begin(key, scheduler(item, case["strategy"], n_stages, pool), drafter)
-        for key, tokens in many.step():
+            streams.begin(key, scheduler(item, case["strategy"], n_stages, pool), drafter)
+        for key, tokens in streams.step():
             texts[key] += tokens
             if len(texts[key]) >= case["items"][key]["n_predict"]:
-                many.end(key)
+                streams.end(key)
                 active.remove(key)
-    many.close()
+    streams.close()
     assert pool.n_used == 0
     engine.submit(Run(run_id=next(run_ids), kv_ops=pool.take_operations()))
     assert engine.wait(WAIT_S) is not None

@@ -18,7 +18,7 @@ from support import smollm2
 
 pytestmark = pytest.mark.native
 
-SETTING = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
+INFO = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
 
 
 class Script:
@@ -58,10 +58,10 @@ class Script:
             answer.text = "So far" if self._interrupted[turn] else ""
             answer.tokens += vocab.tokenize(answer.text, is_whole=False)
             answer.finish_reason = "interrupted"
-            return measure(SETTING, 0.0, [], Counters())
+            return measure(INFO, 0.0, [], Counters())
         answer.tokens += [*vocab.tokenize("Yes.", is_whole=False), vocab.eos]
         answer.text, answer.finish_reason = "Yes.", "stop"
-        return measure(SETTING, 0.0, [1.0], Counters())
+        return measure(INFO, 0.0, [1.0], Counters())
 
 
 def test_turns_follow_one_another(monkeypatch, capsys):

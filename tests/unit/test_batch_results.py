@@ -81,9 +81,9 @@ def test_a_file_cut_anywhere_goes_on_to_the_same_end(tmp_path: Path) -> None:
     whole = b"".join(LINES)
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
-        sink, before = FileSink.resume(path, ITEMS)
+        sink, resume_point = FileSink.resume(path, ITEMS)
         n_whole = whole[:size].count(b"\n")
-        assert (before.n_items, before.n_failed) == (n_whole, 0)
+        assert (resume_point.n_items, resume_point.n_failed) == (n_whole, 0)
         assert path.read_bytes() == b"".join(LINES[:n_whole])
         for line in LINES[n_whole:]:
             sink.write(line)
@@ -94,18 +94,18 @@ def test_a_file_cut_anywhere_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def test_zeros_after_a_crash_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(LINES[0] + LINES[1][:9] + bytes(4096))
-    sink, before = FileSink.resume(path, ITEMS)
+    sink, resume_point = FileSink.resume(path, ITEMS)
     sink.close()
-    assert before.n_items == 1
+    assert resume_point.n_items == 1
     assert path.read_bytes() == LINES[0]
 
 
 def test_errors_are_results(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     written(path, [to_line({"id": 1, "error": "bad"}), LINES[1]])
-    sink, before = FileSink.resume(path, ITEMS)
+    sink, resume_point = FileSink.resume(path, ITEMS)
     sink.close()
-    assert (before.n_items, before.n_failed) == (2, 1)
+    assert (resume_point.n_items, resume_point.n_failed) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_no_ordinary_file(tmp_path: Path) -> None:
 
 
 def test_the_umask_counts(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    mask = os.umask(0o027)
     try:
         FileSink.create(tmp_path / "out.jsonl").close()
     finally:
-        os.umask(before)
+        os.umask(mask)
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o640
 
 
@@ -204,13 +204,13 @@ def test_a_file_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @contextmanager
 def file_size_limit(n_bytes: int) -> Iterator[None]:
     """A disk that is full after so many bytes of a file; write() takes what fits."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
 
 

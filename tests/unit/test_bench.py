@@ -36,7 +36,7 @@ from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Counters
 
 PROMPTS = tuple(BenchPrompt(id=str(i), category="", text=f"text {i}") for i in range(3))
-FACTS = PipelineInfo(
+PIPELINE = PipelineInfo(
     n_ranks=2,
     n_stages=2,
     n_batch=32,
@@ -214,7 +214,7 @@ def measured(repetitions: list[list[float]]) -> Record:
         for variant, ms in enumerate(row)
         for prompt in range(3)
     ]
-    return Record(facts=FACTS, samples=tuple(samples))
+    return Record(pipeline=PIPELINE, samples=tuple(samples))
 
 
 def test_speedups_are_medians_of_the_ratios_within_a_repetition() -> None:
@@ -259,9 +259,9 @@ def test_identical_means_the_token_ids_of_plain_decoding() -> None:
     plain = [sample(WARMUP, PLAIN, prompt, 1) for prompt in range(3)]
     right = [sample(0, 0, prompt, 1) for prompt in range(3)]
     wrong = [sample(0, 1, prompt, 1, tokens=(1, 2, 3, 4, 6 - prompt % 2)) for prompt in range(3)]
-    both = summarise(group, Record(facts=FACTS, samples=(*plain, *right, *wrong)))
+    both = summarise(group, Record(pipeline=PIPELINE, samples=(*plain, *right, *wrong)))
     assert [each.identical for each in both] == [True, False]
-    alone = summarise(group, Record(facts=FACTS, samples=(*right, *wrong)))
+    alone = summarise(group, Record(pipeline=PIPELINE, samples=(*right, *wrong)))
     assert [each.identical for each in alone] == [None, None]
 
 
@@ -269,7 +269,7 @@ def test_warmups_do_not_count() -> None:
     warm = [sample(WARMUP, variant, 0, 1000, tokens=(9,)) for variant in range(2)]
     whole = measured([[10, 5]])
     several = summarise(
-        group_of(ITERATIVE, PIPEINFER), Record(facts=FACTS, samples=(*warm, *whole.samples))
+        group_of(ITERATIVE, PIPEINFER), Record(pipeline=PIPELINE, samples=(*warm, *whole.samples))
     )
     assert [each.identical for each in several] == [True, True]
     assert [round(each.median_ts) for each in several] == [100, 200]
@@ -305,11 +305,11 @@ def test_a_record_is_read_back_up_to_its_last_whole_line(tmp_path: Path) -> None
     assert record.count_samples(path) == 0
     samples = [sample(0, variant, 0, 3) for variant in range(3)]
     with RecordWriter(path) as writer:
-        writer.write(FACTS)
-        assert record.read(path) == Record(facts=FACTS)
+        writer.write(PIPELINE)
+        assert record.read(path) == Record(pipeline=PIPELINE)
         for each in samples:
             writer.write(each)
-    assert record.read(path) == Record(facts=FACTS, samples=tuple(samples))
+    assert record.read(path) == Record(pipeline=PIPELINE, samples=tuple(samples))
     assert record.count_samples(path) == 3
     Path(path).write_text(Path(path).read_text()[:-5])
     assert record.read(path).samples == tuple(samples[:2])
@@ -329,14 +329,14 @@ MACHINE = {name: f"{name} 'of' \"mine\", it\nsays" for name in NAMES} | {"build_
 def table() -> list[rows.Row]:
     group = group_of(ITERATIVE, SPECULATIVE, PIPEINFER)
     record_ = measured([[10, 10, 5], [40, 32, 16]])
-    return [rows.row(group, FACTS, each, MACHINE) for each in summarise(group, record_)]
+    return [rows.row(group, PIPELINE, each, MACHINE) for each in summarise(group, record_)]
 
 
 def test_what_is_synthetic_or_late_is_said() -> None:
     group = group_of(ITERATIVE, SPECULATIVE, emulate="x/slow.toml", synth_acceptance="0.8/0.7")
     samples = [replace(each, n_late=each.variant) for each in measured([[10, 5]]).samples]
-    found = summarise(group, Record(facts=FACTS, samples=tuple(samples)))
-    shown = [rows.row(group, FACTS, each, MACHINE) for each in found]
+    found = summarise(group, Record(pipeline=PIPELINE, samples=tuple(samples)))
+    shown = [rows.row(group, PIPELINE, each, MACHINE) for each in found]
     assert [row["drafter"] for row in shown] == ["none", "synthetic"]
     assert {row["emulate"] for row in shown} == {"slow"}
     assert {row["synth_acceptance"] for row in shown} == {"0.8/0.7"}

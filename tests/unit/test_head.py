@@ -82,8 +82,8 @@ def test_requests_follow_one_another_on_one_pipeline(strategy):
             assert not engine.in_flight, "the request before has left something in flight"
             expected = list(range(n_prompt, n_prompt + 12))
             assert list(islice(active.tokens, 12)) == expected
-        assert active.setting.n_prompt == n_prompt
-        assert active.setting.strategy == strategy
+        assert active.info.n_prompt == n_prompt
+        assert active.info.strategy == strategy
         assert n_drafter_threads() <= n_before + 1, "the same for all requests"
     assert engine.run_ids == list(range(1, len(engine.run_ids) + 1))
     first, *others = engine.first_runs
@@ -109,7 +109,7 @@ def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strate
         )
         with head.begin(request) as active:
             assert list(islice(active.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
-            n_reused.append(active.setting.n_reused)
+            n_reused.append(active.info.n_reused)
     assert n_reused[0] == 0
     assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
     assert n_reused[2] == 11
@@ -121,7 +121,7 @@ def test_many_requests_share_a_pipeline():
     engine = ScriptedEngine()
     head = Head(plan(), engine, timeout_s=5)
     texts = {key: [] for key in range(5)}
-    with head.many("pipeinfer") as many:
+    with head.streams("pipeinfer") as streams:
         todo, active = list(texts), set()
         while todo or active:
             while todo and len(active) < 3:
@@ -129,11 +129,11 @@ def test_many_requests_share_a_pipeline():
                 active.add(key)
                 request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
                 scheduler = head.scheduler(request, has_drafter=True)
-                many.begin(key, scheduler, lambda slot: CountingDrafter())
-            for key, tokens in many.step():
+                streams.begin(key, scheduler, lambda slot: CountingDrafter())
+            for key, tokens in streams.step():
                 texts[key] += tokens
                 if len(texts[key]) >= 10:
-                    many.end(key)
+                    streams.end(key)
                     active.remove(key)
     assert {key: text[:10] for key, text in texts.items()} == {
         key: list(range(key + 2, key + 12)) for key in texts
@@ -147,7 +147,7 @@ def test_without_a_drafter_a_request_is_iterative():
         Request(prompt=[0], n_max=4, strategy="pipeinfer")
     ) as active:
         assert list(islice(active.tokens, 4)) == [1, 2, 3, 4]
-        assert active.setting.strategy == "iterative"
+        assert active.info.strategy == "iterative"
         assert active.counters.n_drafted == 0
 
 

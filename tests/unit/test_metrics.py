@@ -6,7 +6,7 @@ import pytest
 
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure, percentile
 
-SETTING = RequestInfo(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
+INFO = RequestInfo(strategy="pipeinfer", n_ranks=3, n_stages=2, n_prompt=7)
 
 
 def test_definitions():
@@ -26,7 +26,7 @@ def test_definitions():
         n_bytes=4000,
         live_sum=6,
     )
-    stats = measure(SETTING, 10.0, [10.5, 10.6, 10.7, 11.0], counters)
+    stats = measure(INFO, 10.0, [10.5, 10.6, 10.7, 11.0], counters)
     assert stats.ttft_ms == pytest.approx(500)
     assert stats.tokens_per_s == pytest.approx(3 / 0.5)
     assert stats.itl_p50_ms == pytest.approx(100)
@@ -47,7 +47,7 @@ def test_definitions():
 
 @pytest.mark.parametrize("times", [[], [1.5]])
 def test_few_tokens_have_no_rate(times):
-    stats = measure(SETTING, 1.0, times, Counters())
+    stats = measure(INFO, 1.0, times, Counters())
     assert stats.tokens_per_s == 0
     assert stats.itl_p50_ms == 0
     assert stats.n_generated == len(times)

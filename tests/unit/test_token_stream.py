@@ -157,8 +157,8 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
     pipeline = ScriptedPipeline()
     scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
-    setting = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
-    active = ActiveRequest(tokens=stream, counters=scheduler.counters, setting=setting)
+    info = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
+    active = ActiveRequest(tokens=stream, counters=scheduler.counters, info=info)
     assert list(islice(stream, 10)) == list(range(3, 13))
     n_live = scheduler.n_live
     assert n_live > 0
@@ -192,8 +192,8 @@ def finished(output_format, answer, pieces):
     writer = Writer(output_format, stdout, seed=5)
     for piece in pieces:
         writer.write(piece)
-    setting = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
-    writer.finish(answer, measure(setting, 0.0, answer.times_s, Counters()))
+    info = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)
+    writer.finish(answer, measure(info, 0.0, answer.times_s, Counters()))
     return stdout.buffer.getvalue().decode()
 
 

@@ -32,8 +32,8 @@ def recorded(n_stages=3, strategy="pipeinfer", chance=0.2, **costs):
     assert tokens == list(range(3, 3 + N_TOKENS))
     recording = recorder.recording()
     times_s = recording.decided_s[:N_TOKENS]
-    setting = RequestInfo(strategy=strategy, n_ranks=n_stages + 1, n_stages=n_stages, n_prompt=3)
-    return recording, measure(setting, recording.start_s, times_s, counters)
+    info = RequestInfo(strategy=strategy, n_ranks=n_stages + 1, n_stages=n_stages, n_prompt=3)
+    return recording, measure(info, recording.start_s, times_s, counters)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeinfer_cli.commands.chat.template import ChatTemplate
-from pipeinfer_cli.commands.chat.transcript import Transcript, continuation, spelled, whole_prompt
+from pipeinfer_cli.commands.chat.transcript import (
+    Transcript,
+    continuation,
+    matching_tokens,
+    whole_prompt,
+)
 from pipeinfer_cli.errors import UserError
 
 CHATML = (
@@ -196,8 +201,8 @@ def test_a_bos_is_there_once_where_model_or_template_want_it():
 def test_half_a_character_is_not_spelled():
     vocab = Words()
     tokens = [vocab.id_of(piece) for piece in (b"a", b"\xc3", b"\xa9", b"\xc3")]
-    assert spelled(vocab, tokens, "aé") == (tokens[:3], 3)
-    assert spelled(vocab, tokens[:2], "aé") == (tokens[:1], 1)
+    assert matching_tokens(vocab, tokens, "aé") == (tokens[:3], 3)
+    assert matching_tokens(vocab, tokens[:2], "aé") == (tokens[:1], 1)
 
 
 @pytest.mark.parametrize("source", [NO_SYSTEM, IGNORES_SYSTEM])

@@ -170,11 +170,11 @@ def test_a_head_that_does_other_things_waits_for_nothing():
 
 def test_loading_that_does_not_get_on_is_named():
     loading = Heartbeat(phase=Phase.LOADING, host="n", moved=5)
-    growing = lambda now_s: Heartbeat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
+    moving = lambda now_s: Heartbeat(phase=Phase.LOADING, host="n", moved=now_s)  # noqa: E731
     scene = Scene()
-    assert "rank 1 on n" in scene.pass_s(LONG, {0: growing, 1: loading, 2: active()})
+    assert "rank 1 on n" in scene.pass_s(LONG, {0: moving, 1: loading, 2: active()})
     assert scene.now_s == 1 + TIMEOUT_S + 1
-    assert Scene().pass_s(5 * LONG, {0: growing, 1: growing, 2: active()}) is None
+    assert Scene().pass_s(5 * LONG, {0: moving, 1: moving, 2: active()}) is None
 
 
 def test_who_does_not_end_is_named():

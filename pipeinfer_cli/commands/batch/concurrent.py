@@ -23,7 +23,7 @@ class _Begun:
     """An item whose answer is growing."""
 
     task: Task
-    growing: AnswerBuilder
+    builder: AnswerBuilder
     scheduler: Scheduler
     start_s: float
 
@@ -48,36 +48,36 @@ class ConcurrentAnswers:
         """In the order of their ends. A signal ends them early, with what has come of each."""
         todo = iter(items)
         is_through = False
-        many: TokenStreams[int]
-        with self._head.many(self._config.strategy) as many:
+        streams: TokenStreams[int]
+        with self._head.streams(self._config.strategy) as streams:
             while not self._stop_requested():
                 while not is_through and len(self._begun) < n_parallel:
                     if (item := next(todo, None)) is None:
                         is_through = True
-                    elif (result := self._begin(item, many)) is not None:
+                    elif (result := self._begin(item, streams)) is not None:
                         yield result
                 if not self._begun:
                     return
-                for index, tokens in many.step():
+                for index, tokens in streams.step():
                     if self._feed(self._begun[index], tokens):
-                        many.end(index)
+                        streams.end(index)
                         yield self._end(index)
         for index in list(self._begun):
-            self._begun[index].growing.answer.finish_reason = "interrupted"
+            self._begun[index].builder.answer.finish_reason = "interrupted"
             yield self._end(index)
 
-    def _begin(self, item: Item | BadItem, many: TokenStreams[int]) -> Result | None:
+    def _begin(self, item: Item | BadItem, streams: TokenStreams[int]) -> Result | None:
         task = self._tasks.task(item)
         if isinstance(task, Result):
             return task
         request = task.request
         scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
         item = task.item
-        growing = AnswerBuilder(
+        builder = AnswerBuilder(
             Answer(), self._vocab, request.n_max, ignore_eos=item.ignore_eos, stop=item.stop
         )
-        self._begun[item.index] = _Begun(task, growing, scheduler, time.monotonic())
-        many.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))
+        self._begun[item.index] = _Begun(task, builder, scheduler, time.monotonic())
+        streams.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))
         return None
 
     @property
@@ -92,17 +92,17 @@ class ConcurrentAnswers:
     def _feed(begun: _Begun, tokens: Iterable[int]) -> bool:
         """True if the answer is over; tokens after its end are not in it."""
         for token in tokens:
-            begun.growing.feed(token)
-            if begun.growing.is_over:
+            begun.builder.feed(token)
+            if begun.builder.is_over:
                 return True
         return False
 
     def _end(self, index: int) -> Result:
         begun = self._begun.pop(index)
-        begun.growing.finish()
-        answer, scheduler = begun.growing.answer, begun.scheduler
-        setting = self._head.setting(begun.task.request, n_reused=scheduler.n_reused)
-        stats = measure(setting, begun.start_s, answer.times_s, scheduler.counters)
+        begun.builder.finish()
+        answer, scheduler = begun.builder.answer, begun.scheduler
+        info = self._head.info(begun.task.request, n_reused=scheduler.n_reused)
+        stats = measure(info, begun.start_s, answer.times_s, scheduler.counters)
         return Result(
             index=index,
             line=self._tasks.line(begun.task.item, answer, stats),

@@ -97,14 +97,14 @@ class FileSink:
         try:
             _lock(fd, path)
             with os.fdopen(os.dup(fd), "rb") as file:
-                before = check_lines(path, file, items)
-            if before.n_cut:
-                os.ftruncate(fd, before.size)
+                resume_point = check_lines(path, file, items)
+            if resume_point.n_cut:
+                os.ftruncate(fd, resume_point.size)
                 os.fsync(fd)
         except BaseException:
             os.close(fd)
             raise
-        return cls(path, fd, before.size), before
+        return cls(path, fd, resume_point.size), resume_point
 
     def write(self, line: bytes) -> None:
         """Adds a line."""
@@ -135,14 +135,14 @@ class FileSink:
 
 def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> ResumePoint:
     """What the file has of the results of these items. UserError if it is another's."""
-    before = ResumePoint()
+    resume_point = ResumePoint()
     for line in file:
-        if before.n_items == len(items):
+        if resume_point.n_items == len(items):
             raise _foreign(path, f"it has more lines than the {len(items)} items")
-        item_id = items[before.n_items].id
-        number = before.n_items + 1
+        item_id = items[resume_point.n_items].id
+        number = resume_point.n_items + 1
         if not line.endswith(b"\n"):
-            before.n_cut = len(line)
+            resume_point.n_cut = len(line)
             if not _may_begin(line, item_id):
                 raise _foreign(
                     path, f"line {number} has no end, and is none of the item {item_id!r}"
@@ -153,10 +153,10 @@ def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> Resum
             raise _foreign(path, f"line {number} is no result")
         if not same_id(found["id"], item_id):
             raise _foreign(path, f"line {number} is of the item {found['id']!r}, not {item_id!r}")
-        before.n_items += 1
-        before.n_failed += "error" in found
-        before.size += len(line)
-    return before
+        resume_point.n_items += 1
+        resume_point.n_failed += "error" in found
+        resume_point.size += len(line)
+    return resume_point
 
 
 def same_id(a: Any, b: ItemId) -> bool:

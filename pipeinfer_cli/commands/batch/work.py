@@ -41,7 +41,7 @@ class BatchWork:
     def __init__(self, config: GenerateConfig, batch: BatchFiles, plan: Plan) -> None:
         self._config, self._batch, self._plan = config, batch, plan
         self._items = read_items(batch.read(), config)
-        self._sink, self._before = self._begun()
+        self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
@@ -50,7 +50,7 @@ class BatchWork:
 
     def __call__(self, engine: Engine) -> None:
         """Answers what is not answered yet. RunError at the end if any item has failed."""
-        config, before = self._config, self._before
+        config, resume_point = self._config, self._resume_point
         with (
             closing(self._drafters),
             signals.deferred_signals() as stop_request,
@@ -65,13 +65,13 @@ class BatchWork:
             tasks = Tasks(config, self._plan, self._vocab, drafters, self._chat_prompt)
             progress = Progress(
                 n_items=len(self._items),
-                n_before=before.n_items,
-                n_failed=before.n_failed,
+                n_before=resume_point.n_items,
+                n_failed=resume_point.n_failed,
                 start_s=time.monotonic(),
             )
             answers = self._answers(tasks, head, stop_request)
-            todo = self._items[before.n_items :]
-            results = in_order(answers(todo, self._batch.parallel), before.n_items)
+            todo = self._items[resume_point.n_items :]
+            results = in_order(answers(todo, self._batch.parallel), resume_point.n_items)
             with self._shown(progress) as show:
                 self._write(results, sink, progress, show)
             for note in head.overruns.notes():

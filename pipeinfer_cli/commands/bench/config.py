@@ -148,7 +148,7 @@ class BenchConfig:
             raise UserError("--record-acceptance: no --strategy drafts: add one that does")
 
     def _of_group(self, variants: Sequence[Variant]) -> dict[str, Any]:
-        """BenchGroup's fields for the extras; it is the last group that makes them."""
+        """BenchGroup's fields for the outputs; the last group writes them."""
         name = self.outputs.trace_of or variants[-1].name
         return {
             "trace": self.outputs.trace,

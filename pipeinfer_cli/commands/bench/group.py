@@ -46,7 +46,7 @@ class GroupWork:
         """Takes all turns; what is measured goes to the group's record."""
         group = self._group
         with closing(self._drafters), RecordWriter(group.record) as record:
-            record.write(_facts(self._plan, self._vocab, engine))
+            record.write(_pipeline_info(self._plan, self._vocab, engine))
             head = Head(self._plan, engine, timeout_s=group.timeout_s)
             n_prompts = len(self._prompts)
             for turn in (
@@ -54,7 +54,7 @@ class GroupWork:
                 *turns(len(group.variants), n_prompts, group.repetitions),
             ):
                 record.write(self._measure(turn, head))
-            self._write_extras(head)
+            self._write_outputs(head)
             for note in head.overruns.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
 
@@ -112,7 +112,7 @@ class GroupWork:
             synthetic=self._text(turn),
         )
 
-    def _write_extras(self, head: Head) -> None:
+    def _write_outputs(self, head: Head) -> None:
         """What is not measured; the turns are over."""
         group = self._group
         if group.trace is not None:
@@ -145,9 +145,9 @@ class GroupWork:
         return EmulationSettings.of(self._plan.profile, group.synth_acceptance, seed)
 
 
-def _facts(plan: Plan, vocab: Vocab, engine: Engine) -> PipelineInfo:
+def _pipeline_info(plan: Plan, vocab: Vocab, engine: Engine) -> PipelineInfo:
     """What there is to say of the loaded pipeline."""
-    model = vocab.model_facts()
+    model = vocab.metadata()
     return PipelineInfo(
         n_ranks=len(plan.layers),
         n_stages=plan.n_stages,

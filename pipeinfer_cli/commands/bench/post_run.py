@@ -15,7 +15,7 @@ from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
-from pipeinfer_cli.trace.observe import watching
+from pipeinfer_cli.trace.observe import tracing
 
 
 def trace(
@@ -24,8 +24,8 @@ def trace(
     """One more request, for its trace. `label` says what is not real."""
     pictures, answer = Pictures(trace=file), Answer()
     with (
-        watching(pictures, head.setting(request), label) as watch,
-        head.begin(request, watch) as active,
+        tracing(pictures, head.info(request), label) as tracer,
+        head.begin(request, tracer) as active,
     ):
         start_s = time.monotonic()
         for _ in answer_tokens(
@@ -33,8 +33,8 @@ def trace(
         ):
             pass
         stats = active.measure(start_s, answer.times_s)
-        watch.finish()
-    watch.write_files(pictures, stats)
+        tracer.finish()
+    tracer.write_files(pictures, stats)
 
 
 def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -> Iterator[bool]:

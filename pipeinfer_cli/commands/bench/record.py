@@ -49,7 +49,7 @@ class Sample:
 class Record:
     """What there is so far."""
 
-    facts: PipelineInfo | None = None  # None: the pipeline has not been loaded
+    pipeline: PipelineInfo | None = None  # None: the pipeline has not been loaded
     samples: tuple[Sample, ...] = ()
 
 
@@ -80,13 +80,13 @@ def read(path: str) -> Record:
     """What has been written; a line that was not finished does not count."""
     if not Path(path).exists():
         return Record()
-    facts, samples = None, []
+    pipeline, samples = None, []
     for fields in _objects(Path(path).read_text(encoding="utf-8").splitlines(keepends=True)):
         if "counters" in fields:
             samples.append(_sample(fields))
         else:
-            facts = PipelineInfo(**fields)
-    return Record(facts=facts, samples=tuple(samples))
+            pipeline = PipelineInfo(**fields)
+    return Record(pipeline=pipeline, samples=tuple(samples))
 
 
 def count_samples(path: str) -> int:

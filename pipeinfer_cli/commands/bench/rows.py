@@ -19,13 +19,13 @@ Row = dict[str, Any]
 FIXED: Row = {"type_k": "f16", "type_v": "f16", "flash_attn": True, "n_depth": 0}
 
 
-def row(group: BenchGroup, facts: PipelineInfo, summary: Summary, machine: Row) -> Row:
+def row(group: BenchGroup, pipeline: PipelineInfo, summary: Summary, machine: Row) -> Row:
     """One variant as plain values by column, in the columns' order."""
     variant, stats = summary.variant, summary.stats.as_dict()
     values: Row = {
         **machine,
-        **{name: getattr(facts, name) for name in _names(PipelineInfo)},
-        "n_ubatch": facts.n_batch,
+        **{name: getattr(pipeline, name) for name in _names(PipelineInfo)},
+        "n_ubatch": pipeline.n_batch,
         **FIXED,
         "n_gen": group.n_predict,
         "test_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

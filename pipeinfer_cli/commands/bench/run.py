@@ -71,11 +71,11 @@ def _lead(group: BenchGroup, report: Report, place: str) -> int:
 
 def _report(group: BenchGroup, report: Report) -> None:
     measured = record.read(group.record)
-    if measured.facts is None:
+    if measured.pipeline is None:
         return
     summaries = summarise(group, measured)
-    facts = machine.describe()
-    report.add([rows.row(group, measured.facts, each, facts) for each in summaries])
+    this_machine = machine.describe()
+    report.add([rows.row(group, measured.pipeline, each, this_machine) for each in summaries])
     for each in summaries:
         if each.identical is False:
             print(

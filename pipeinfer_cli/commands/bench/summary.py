@@ -73,13 +73,13 @@ def summarise(group: BenchGroup, record: Record) -> list[Summary]:
     A repetition that was interrupted counts only if there is no whole one; then all variants are
     compared by the prompts that all of them had.
     """
-    if record.facts is None:
+    if record.pipeline is None:
         return []
     samples = [each for each in record.samples if each.repetition != WARMUP]
     measured = comparable(samples, len(group.variants), len(group.prompts))
     truths = _truths(group, record.samples)
     pooled = {
-        index: [_pooled(group.variants[index], record.facts, each) for each in repetitions]
+        index: [_pooled(group.variants[index], record.pipeline, each) for each in repetitions]
         for index, repetitions in measured.items()
     }
     by_strategy = {
@@ -127,15 +127,15 @@ def comparable(
     return {variant: repetitions for variant, repetitions in found.items() if repetitions[0]}
 
 
-def _pooled(variant: Variant, facts: PipelineInfo, samples: Sequence[Sample]) -> Stats:
-    setting = RequestInfo(
+def _pooled(variant: Variant, pipeline: PipelineInfo, samples: Sequence[Sample]) -> Stats:
+    info = RequestInfo(
         strategy=variant.name,
-        n_ranks=facts.n_ranks,
-        n_stages=facts.n_stages,
+        n_ranks=pipeline.n_ranks,
+        n_stages=pipeline.n_stages,
         n_prompt=sum(each.n_prompt for each in samples),
     )
     timings = [Timing(start_s=each.start_s, times_s=each.times_s) for each in samples]
-    return pool(setting, timings, merge(each.counters for each in samples))
+    return pool(info, timings, merge(each.counters for each in samples))
 
 
 def _summary(

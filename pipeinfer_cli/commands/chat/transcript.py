@@ -78,14 +78,14 @@ class Transcript:
         said = self._messages[-1]["content"]
         for kept in (said, said.rstrip()):  # templates like to trim
             if text.startswith(self._prompt_text + kept):
-                ids, n_bytes = spelled(self._vocab, self._answer, kept)
+                ids, n_bytes = matching_tokens(self._vocab, self._answer, kept)
                 rest = text.removeprefix(self._prompt_text).encode()[n_bytes:].decode()
                 if (new := continuation(self._vocab, rest)) is not None:
                     return [*self._prompt_ids, *ids, *new]
         return whole_prompt(self._vocab, text)
 
 
-def spelled(vocab: Tokenizer, tokens: Sequence[int], text: str) -> tuple[list[int], int]:
+def matching_tokens(vocab: Tokenizer, tokens: Sequence[int], text: str) -> tuple[list[int], int]:
     """The tokens that spell the text, or a beginning of it in whole characters; and its bytes."""
     data, n_bytes = text.encode(), 0
     n_ids = n_whole = 0
@@ -113,9 +113,9 @@ def whole_prompt(vocab: Tokenizer, text: str) -> list[int]:
     """The ids of a rendered conversation. Where template or model want a BOS there is one."""
     if vocab.bos is None:
         return vocab.tokenize(text, is_whole=False)
-    spelling = vocab.text(vocab.bos).decode(errors="replace")
-    begins = bool(spelling) and text.startswith(spelling)
-    ids = vocab.tokenize(text.removeprefix(spelling) if begins else text, is_whole=False)
+    bos_text = vocab.text(vocab.bos).decode(errors="replace")
+    begins = bool(bos_text) and text.startswith(bos_text)
+    ids = vocab.tokenize(text.removeprefix(bos_text) if begins else text, is_whole=False)
     return [vocab.bos, *ids] if begins or vocab.adds_bos else ids
 
 
