@@ -131,13 +131,13 @@ def overlaps(trace: dict[str, Any]) -> list[tuple[float, str]]:
     found = []
     for flow in sent:
         at_us = flow["ts"]
-        (hit_row,) = [row for row in rows if row[0]["tid"] == ended[flow["id"]]["tid"]]
-        hit = slice_at(hit_row, ended[flow["id"]]["ts"])
+        (effect_row,) = [row for row in rows if row[0]["tid"] == ended[flow["id"]]["tid"]]
+        effect = slice_at(effect_row, ended[flow["id"]]["ts"])
         draft, busy = slice_at(drafts, at_us), [slice_at(row, at_us) for row in rows]
-        if draft and all(busy) and any(hit is each for each in busy):
-            assert hit is not None and hit["args"]["outcome"] == "aborted"
+        if draft and all(busy) and any(effect is each for each in busy):
+            assert effect is not None and effect["args"]["outcome"] == "aborted"
             names = [f"stage {i} {e['name']}" for i, e in enumerate(busy) if e is not None]
-            late_us = hit["ts"] + hit["dur"] - at_us
+            late_us = effect["ts"] + effect["dur"] - at_us
             line = f"drafting; {'; '.join(names)}; aborted {late_us:.0f} us after the cancel"
             found.append((at_us, line))
     return found

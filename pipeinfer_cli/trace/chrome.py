@@ -74,8 +74,8 @@ class _Events:
     def _us(self, time_s: float) -> float:
         return round((time_s - self._base_s) * 1e6, 3)
 
-    def _slice(self, row: int, name: str, cat: str, span: tuple[float, float]) -> Event:
-        begin_us, end_us = self._us(span[0]), self._us(span[1])
+    def _slice(self, row: int, name: str, cat: str, interval: tuple[float, float]) -> Event:
+        begin_us, end_us = self._us(interval[0]), self._us(interval[1])
         duration_us = round(max(0.0, end_us - begin_us), 3)
         return _event("X", row, name, cat, begin_us) | {"dur": duration_us}
 
@@ -96,17 +96,17 @@ class _Events:
             yield event | {"cname": DRAFT_COLOUR}
 
     def _stages(self) -> Iterator[Event]:
-        for part in self._timeline.parts:
-            name = f"{part.outcome.value} {part.run_id}"
-            span = (part.begin_s, part.end_s)
-            yield self._slice(_stage_row(part.stage), name, "stage", span) | {
-                "cname": COLOURS[part.outcome],
+        for span in self._timeline.spans:
+            name = f"{span.outcome.value} {span.run_id}"
+            interval = (span.begin_s, span.end_s)
+            yield self._slice(_stage_row(span.stage), name, "stage", interval) | {
+                "cname": COLOURS[span.outcome],
                 "args": {
-                    "run": part.run_id,
-                    "outcome": part.outcome.value,
-                    "tokens": part.n_tokens,
-                    "right": part.n_right,
-                    "speculative": part.n_speculative,
+                    "run": span.run_id,
+                    "outcome": span.outcome.value,
+                    "tokens": span.n_tokens,
+                    "right": span.n_right,
+                    "speculative": span.n_speculative,
                 },
             }
 
@@ -157,18 +157,20 @@ class _Events:
         cancels = self._timeline.recording.cancels
         nexts_s = [*(each.time_s for each in cancels[1:]), math.inf]
         for cancel, next_s in zip(cancels, nexts_s, strict=False):
-            span = (cancel.time_s, min(cancel.time_s + CANCEL_US / 1e6, next_s))
+            interval = (cancel.time_s, min(cancel.time_s + CANCEL_US / 1e6, next_s))
             name = f"cancel {cancel.run_first}-{cancel.run_last}"
-            yield self._slice(HEAD_ROW, name, "cancel", span) | {
+            yield self._slice(HEAD_ROW, name, "cancel", interval) | {
                 "cname": COLOURS[Outcome.ABORTED],
                 "args": {"run_first": cancel.run_first, "run_last": cancel.run_last},
             }
-        for index, hit in enumerate(self._timeline.hits, start=1):
+        for index, effect in enumerate(self._timeline.effects, start=1):
             # It takes effect where the slice ends, and must be within it to bind.
-            begin_us, end_us = self._us(hit.part.begin_s), self._us(hit.part.end_s)
-            ends_us = round(max(begin_us, self._us(hit.sent_s), end_us - 0.5), 3)
-            yield _flow("s", HEAD_ROW, index, self._us(hit.sent_s))
-            yield _flow("f", _stage_row(hit.part.stage), index, min(ends_us, end_us)) | {"bp": "e"}
+            begin_us, end_us = self._us(effect.span.begin_s), self._us(effect.span.end_s)
+            ends_us = round(max(begin_us, self._us(effect.sent_s), end_us - 0.5), 3)
+            yield _flow("s", HEAD_ROW, index, self._us(effect.sent_s))
+            yield _flow("f", _stage_row(effect.span.stage), index, min(ends_us, end_us)) | {
+                "bp": "e"
+            }
 
     def _counters(self) -> Iterator[Event]:
         changes = []

@@ -105,9 +105,11 @@ class _Gantt:
         self._window_s = window_s
         self._n_stages = run.timeline.recording.n_stages
         drawn = run.timeline
-        self.parts = [each for each in drawn.parts if self._is_seen(each.begin_s, each.end_s)]
+        self.spans = [each for each in drawn.spans if self._is_seen(each.begin_s, each.end_s)]
         self.drafts = [each for each in drawn.drafts if self._is_seen(each.begin_s, each.end_s)]
-        self.hits = [each for each in drawn.hits if self._is_seen(each.sent_s, each.part.end_s)]
+        self.effects = [
+            each for each in drawn.effects if self._is_seen(each.sent_s, each.span.end_s)
+        ]
 
     def draw(self) -> None:
         self._frame()
@@ -141,25 +143,25 @@ class _Gantt:
     def _bars(
         self,
         row: float,
-        spans: Sequence[tuple[float, float]],
+        intervals: Sequence[tuple[float, float]],
         colour: str,
         shares: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         """Bars of [begin, end) seconds in a row; `shares` [low, high) of the height, 0 below."""
         from matplotlib.collections import PolyCollection
 
-        if not spans:
+        if not intervals:
             return
         corners = []
         for (begin_s, end_s), (low, high) in zip(
-            spans, shares or [(0.0, 1.0)] * len(spans), strict=True
+            intervals, shares or [(0.0, 1.0)] * len(intervals), strict=True
         ):
             left, right = self._ms(begin_s), self._ms(end_s)
             below, above = row + BAR * (0.5 - low), row + BAR * (0.5 - high)
             corners.append([(left, below), (left, above), (right, above), (right, below)])
         shown_s = self._window_s[1] - self._window_s[0]
         # a white edge tells neighbours apart, but would hide bars that are hardly wider
-        narrow = median(end_s - begin_s for begin_s, end_s in spans) / shown_s < 1 / 400
+        narrow = median(end_s - begin_s for begin_s, end_s in intervals) / shown_s < 1 / 400
         self._axes.add_collection(
             PolyCollection(
                 corners,
@@ -176,12 +178,12 @@ class _Gantt:
     def _stages(self) -> None:
         for stage in range(self._n_stages):
             for outcome, colour in COLOURS.items():
-                bars = [p for p in self.parts if (p.stage, p.outcome) == (stage, outcome)]
+                bars = [p for p in self.spans if (p.stage, p.outcome) == (stage, outcome)]
                 self._outcome(stage + 1, bars, colour)
-        skipped = [p for p in self.parts if p.outcome is Outcome.CANCELLED]
+        skipped = [p for p in self.spans if p.outcome is Outcome.CANCELLED]
         self._axes.plot(
-            [self._ms(part.begin_s) for part in skipped],
-            [part.stage + 1 for part in skipped],
+            [self._ms(span.begin_s) for span in skipped],
+            [span.stage + 1 for span in skipped],
             linestyle="none",
             marker="x",
             markersize=4,
@@ -191,19 +193,19 @@ class _Gantt:
         )
 
     def _outcome(self, row: int, bars: Sequence[StageSpan], colour: str) -> None:
-        spans = [(part.begin_s, part.end_s) for part in bars]
-        right = [part.n_right / max(part.n_tokens, 1) for part in bars]
+        intervals = [(span.begin_s, span.end_s) for span in bars]
+        right = [span.n_right / max(span.n_tokens, 1) for span in bars]
         if bars and bars[0].outcome is Outcome.ACCEPTED:
-            self._bars(row, spans, colour, [(0.0, share) for share in right])
+            self._bars(row, intervals, colour, [(0.0, share) for share in right])
             partly = [i for i, share in enumerate(right) if share < 1]
             self._bars(
                 row,
-                [spans[i] for i in partly],
+                [intervals[i] for i in partly],
                 COLOURS[Outcome.WRONG],
                 [(right[i], 1.0) for i in partly],
             )
         else:
-            self._bars(row, spans, colour)
+            self._bars(row, intervals, colour)
 
     def _links(self) -> None:
         """A line from the row that a run leaves to the one at which it arrives."""
@@ -226,9 +228,9 @@ class _Gantt:
             "shrinkA": 0,
             "shrinkB": 0,
         }
-        for hit in self.hits:
-            end = (self._ms(hit.part.end_s), hit.part.stage + 1 - BAR / 2)
-            sent = (self._ms(hit.sent_s), -0.7)
+        for effect in self.effects:
+            end = (self._ms(effect.span.end_s), effect.span.stage + 1 - BAR / 2)
+            sent = (self._ms(effect.sent_s), -0.7)
             self._axes.annotate(
                 "", xy=end, xytext=sent, arrowprops=style, annotation_clip=True, zorder=5
             )
@@ -249,7 +251,7 @@ def _legend(figure: Any, charts: Sequence[_Gantt]) -> None:
     from matplotlib.patches import Patch
 
     red = COLOURS[Outcome.ABORTED]
-    seen = {part.outcome for chart in charts for part in chart.parts}
+    seen = {span.outcome for chart in charts for span in chart.spans}
     entries: dict[str, Any] = {
         "a token of the text": Line2D([], [], color=INK, marker="|", ls="none", markersize=10)
     }
@@ -258,7 +260,7 @@ def _legend(figure: Any, charts: Sequence[_Gantt]) -> None:
     entries |= {MEANINGS[o]: Patch(color=colour) for o, colour in COLOURS.items() if o in seen}
     if Outcome.CANCELLED in seen:
         entries["wrong, never computed"] = Line2D([], [], color=red, marker="x", ls="none")
-    if any(chart.hits for chart in charts):
+    if any(chart.effects for chart in charts):
         entries["cancel"] = Line2D([], [], color=red, marker=">", markersize=5)
     figure.legend(
         entries.values(),

@@ -59,7 +59,7 @@ class CancelEffect:
     """A cancel that met a stage in mid-compute."""
 
     sent_s: float
-    part: StageSpan
+    span: StageSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +67,9 @@ class Timeline:
     """All of a recording, in the head's time."""
 
     recording: Recording
-    parts: tuple[StageSpan, ...]  # by run, then by stage
+    spans: tuple[StageSpan, ...]  # by run, then by stage
     transfers: tuple[Transfer, ...]
-    hits: tuple[CancelEffect, ...]
+    effects: tuple[CancelEffect, ...]
     offsets_s: tuple[float, ...]  # by stage: added to its times; 0 on the head's host
 
     @property
@@ -86,17 +86,17 @@ class Timeline:
 def timeline(recording: Recording) -> Timeline:
     """The recording on one clock."""
     offsets_s = stage_offsets(recording)
-    parts: list[StageSpan] = []
+    spans: list[StageSpan] = []
     transfers: list[Transfer] = []
     for record, result in _answered(recording):
-        of_run = [_part(record, time, offsets_s[time.stage]) for time in result.times]
-        parts += of_run
+        of_run = [_span(record, time, offsets_s[time.stage]) for time in result.times]
+        spans += of_run
         transfers += _transfers(record, result, of_run)
     return Timeline(
         recording=recording,
-        parts=tuple(parts),
+        spans=tuple(spans),
         transfers=tuple(transfers),
-        hits=tuple(_hits(recording, parts)),
+        effects=tuple(_effects(recording, spans)),
         offsets_s=offsets_s,
     )
 
@@ -138,7 +138,7 @@ def _end_s(time: StageTime) -> float:
     return (time.start_us + time.compute_us) / 1e6
 
 
-def _part(record: RunRecord, time: StageTime, offset_s: float) -> StageSpan:
+def _span(record: RunRecord, time: StageTime, offset_s: float) -> StageSpan:
     n_tokens = len(record.run.tokens)
     outcome = _outcome(record, time.status)
     return StageSpan(
@@ -163,14 +163,14 @@ def _outcome(record: RunRecord, status: RunStatus) -> Outcome:
     return Outcome.ACCEPTED if record.decided else Outcome.WRONG
 
 
-def _transfers(record: RunRecord, result: Result, parts: list[StageSpan]) -> Iterator[Transfer]:
-    left_s = [record.submit_s, *(part.end_s for part in parts)]
+def _transfers(record: RunRecord, result: Result, spans: list[StageSpan]) -> Iterator[Transfer]:
+    left_s = [record.submit_s, *(span.end_s for span in spans)]
     arrived_s = [
-        *(p.begin_s - t.wait_us / 1e6 for p, t in zip(parts, result.times, strict=True)),
+        *(p.begin_s - t.wait_us / 1e6 for p, t in zip(spans, result.times, strict=True)),
         record.result_s,
     ]
     n_bytes = [*(time.in_bytes for time in result.times), result.in_bytes]
-    outcomes = [parts[0].outcome, *(part.outcome for part in parts)]
+    outcomes = [spans[0].outcome, *(span.outcome for span in spans)]
     for link, begin_s in enumerate(left_s):
         if n_bytes[link] > 0:  # else it stayed in the process
             yield Transfer(
@@ -183,19 +183,19 @@ def _transfers(record: RunRecord, result: Result, parts: list[StageSpan]) -> Ite
             )
 
 
-def _hits(recording: Recording, parts: list[StageSpan]) -> Iterator[CancelEffect]:
-    for part in parts:
-        if part.outcome is Outcome.ABORTED:
-            sent = (c for c in recording.cancels if c.run_first <= part.run_id <= c.run_last)
+def _effects(recording: Recording, spans: list[StageSpan]) -> Iterator[CancelEffect]:
+    for span in spans:
+        if span.outcome is Outcome.ABORTED:
+            sent = (c for c in recording.cancels if c.run_first <= span.run_id <= c.run_last)
             if (cancel := next(sent, None)) is not None:
-                yield CancelEffect(sent_s=cancel.time_s, part=part)
+                yield CancelEffect(sent_s=cancel.time_s, span=span)
 
 
-def lanes(spans: list[tuple[float, float]]) -> list[int]:
-    """For each span (in the order of their begins) the first row on which it overlaps no other."""
+def lanes(intervals: list[tuple[float, float]]) -> list[int]:
+    """For each interval (in order of begin) the first row on which it overlaps no other."""
     ends_s: list[float] = []
     chosen = []
-    for begin_s, end_s in spans:
+    for begin_s, end_s in intervals:
         lane = next((i for i, last_s in enumerate(ends_s) if last_s <= begin_s), len(ends_s))
         ends_s[lane : lane + 1] = [end_s]
         chosen.append(lane)

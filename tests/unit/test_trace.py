@@ -55,14 +55,14 @@ def test_the_trace_keeps_to_the_format_and_agrees_with_the_stats(
 def test_outcomes_and_cancels_of_asynchronous_speculation():
     recording, _ = recorded(4, chance=0.3)
     drawn = timeline(recording)
-    outcomes = {part.outcome for part in drawn.parts}
+    outcomes = {span.outcome for span in drawn.spans}
     assert outcomes == set(Outcome)
-    for hit in drawn.hits:
-        assert hit.part.outcome is Outcome.ABORTED
-        assert hit.part.begin_s <= hit.part.end_s
-        assert hit.sent_s <= hit.part.end_s
-    n_aborted = sum(part.outcome is Outcome.ABORTED for part in drawn.parts)
-    assert len(drawn.hits) == n_aborted > 0
+    for effect in drawn.effects:
+        assert effect.span.outcome is Outcome.ABORTED
+        assert effect.span.begin_s <= effect.span.end_s
+        assert effect.sent_s <= effect.span.end_s
+    n_aborted = sum(span.outcome is Outcome.ABORTED for span in drawn.spans)
+    assert len(drawn.effects) == n_aborted > 0
 
 
 def test_moments_of_overlap_are_found_where_they_are_and_nowhere_else():
@@ -79,9 +79,9 @@ def test_plain_runs_have_no_speculation_and_no_drafts():
     assert not recording.drafts
     assert not recording.cancels
     assert all(record.n_speculative == record.n_accepted == 0 for record in recording.runs)
-    parts = timeline(recording).parts
-    assert {part.outcome for part in parts} == {Outcome.PREFILL, Outcome.ACCEPTED}
-    assert all(part.n_right == part.n_tokens for part in parts)
+    spans = timeline(recording).spans
+    assert {span.outcome for span in spans} == {Outcome.PREFILL, Outcome.ACCEPTED}
+    assert all(span.n_right == span.n_tokens for span in spans)
 
 
 def test_what_is_recorded_of_a_partly_right_run():
@@ -118,10 +118,12 @@ def test_a_watched_drafter_proposes_the_same():
             yield from ([(token, 0.5)] * n_candidates for token in context)
 
     clock = iter(range(100))
-    spans = []
-    watched = TimedDrafter(Drafter(), lambda *span: spans.append(span), lambda: next(clock))
+    intervals = []
+    watched = TimedDrafter(
+        Drafter(), lambda *interval: intervals.append(interval), lambda: next(clock)
+    )
     assert list(watched.propose([4, 5], 2)) == [[], [(4, 0.5)] * 2, [(5, 0.5)] * 2]
-    assert spans == [(0, 1), (2, 3)]
+    assert intervals == [(0, 1), (2, 3)]
 
 
 def on_other_clocks(recording, offsets_us, *, within=False):
