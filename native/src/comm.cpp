@@ -1,7 +1,7 @@
 #include "comm.h"
 
+#include "clock.h"
 #include "emulation.h"
-#include "stage.h"
 #include "threads.h"
 
 #include <algorithm>

@@ -1,8 +1,7 @@
 #include "emulation.h"
 
-#include "stage.h"
-
-#include <sys/prctl.h>
+#include "cancel_board.h"
+#include "clock.h"
 
 #include <algorithm>
 
@@ -51,10 +50,4 @@ void emulated_clock::abort(uint64_t cancelled_us) {
 uint64_t emulated_pause_us(const pi_emulation & params) {
     return params.n_stage_us == 0 ? MIN_PAUSE_US :
                                     std::clamp(uint64_t(params.stage_us[0]) / 4, MIN_PAUSE_US, MAX_PAUSE_US);
-}
-
-void wait_precisely() {
-#ifdef PR_SET_TIMERSLACK
-    prctl(PR_SET_TIMERSLACK, 1000UL); // ns
-#endif
 }

@@ -1,13 +1,12 @@
 #pragma once
 
+#include "cancel_board.h"
 #include "pipeinfer.h"
 #include "wire.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
-
-class cancel_board;
 
 // A stage of another machine on this one: it really computes, then waits until that machine would be through.
 //
@@ -60,6 +59,3 @@ class emulated_clock {
 // How long this rank may pause between polls: on the head, what is noticed late counts as the cluster's delay; a stage makes
 // up for it, as long as its real compute still fits into its time.
 uint64_t emulated_pause_us(const pi_emulation & params);
-
-// Short waits of the calling thread end within microseconds of their time; the system's default is 50 us.
-void wait_precisely();

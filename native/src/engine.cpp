@@ -1,5 +1,7 @@
 #include "engine.h"
 
+#include "clock.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
