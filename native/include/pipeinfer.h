@@ -90,7 +90,7 @@ struct pi_run {
     int32_t                         n_samples;
 };
 
-enum pi_fate {
+enum pi_run_status {
     PI_COMPLETED = 0, // every stage has decoded the run
     PI_CANCELLED = 1, // given up by a stage before or during its compute: no rows
     PI_ABORTED   = 2, // only of a stage's own part: given up in mid-compute
@@ -102,7 +102,7 @@ struct pi_stage_time {
     uint32_t wait_us; // from arrival to start
     uint32_t compute_us; // from start to end, KV operations included
     int32_t  stage;
-    int32_t  fate; // enum pi_fate
+    int32_t  status; // enum pi_run_status
     uint32_t in_bytes; // of the message that brought the run; 0 from within the process
     uint32_t late_us; // emulated: by how much the real compute ended later than the stage's time; 0: in time
 };
@@ -111,7 +111,7 @@ struct pi_stage_time {
 struct pi_result {
     uint64_t                     run_id;
     uint32_t                     epoch;
-    int32_t                      fate; // enum pi_fate
+    int32_t                      status; // enum pi_run_status
     int32_t                      n_rows;
     int32_t                      n_times;
     uint32_t                     in_bytes; // of the message that brought the result; 0 from within the process

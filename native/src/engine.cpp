@@ -235,7 +235,7 @@ pi_status pi_engine::wait(int32_t timeout_ms, pi_result & result) {
     result          = {};
     result.run_id   = current_.run_id;
     result.epoch    = current_.epoch;
-    result.fate     = current_.fate;
+    result.status   = current_.status;
     result.n_rows   = int32_t(current_.rows.size());
     result.n_times  = int32_t(current_.times.size());
     result.in_bytes = current_.in_bytes;

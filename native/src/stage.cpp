@@ -137,7 +137,7 @@ void stage::warm_up() {
 
 void stage::step(run_state & run) {
     const uint64_t start_us = clock_ ? clock_->begin(run.arrived_us) : now_us();
-    const bool     is_new   = run.fate == PI_COMPLETED;
+    const bool     is_new   = run.status == PI_COMPLETED;
 
     bool is_aborted = false;
 
@@ -157,7 +157,7 @@ void stage::step(run_state & run) {
     time.wait_us    = uint32_t(start_us - std::min(run.arrived_us, start_us));
     time.compute_us = uint32_t((clock_ ? clock_->end_us() : now_us()) - start_us);
     time.stage      = params_.index;
-    time.fate       = is_aborted ? PI_ABORTED : run.fate;
+    time.status     = is_aborted ? PI_ABORTED : run.status;
     time.in_bytes   = run.in_bytes;
     time.late_us    = clock_ ? clock_->late_us() : 0;
     run.sent_us     = start_us + time.compute_us;

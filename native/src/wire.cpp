@@ -44,7 +44,7 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     header.run_id    = run.run_id;
     header.sent_us   = run.sent_us;
     header.epoch     = run.epoch;
-    header.fate      = run.fate;
+    header.status    = run.status;
     header.n_kv_ops  = uint32_t(run.kv_ops.size());
     header.n_times   = uint32_t(run.times.size());
     header.n_tokens  = uint32_t(run.tokens.size());
@@ -84,7 +84,7 @@ run_state wire_decode(const uint8_t * data, size_t size, wire_kind & kind) {
     run.run_id  = header.run_id;
     run.sent_us = header.sent_us;
     run.epoch   = header.epoch;
-    run.fate    = pi_fate(header.fate);
+    run.status  = pi_run_status(header.status);
 
     const uint8_t * at  = data + sizeof(header);
     const uint8_t * end = data + size;

@@ -30,7 +30,7 @@ struct wire_header {
     uint64_t run_id;
     uint64_t sent_us; // sending host's monotonic clock
     uint32_t epoch;
-    uint32_t fate; // pi_fate so far: a cancelled run travels on without tokens and hidden states
+    uint32_t status; // pi_run_status so far: a cancelled run travels on without tokens and hidden states
     uint32_t n_kv_ops;
     uint32_t n_times;
     uint32_t n_tokens;
@@ -43,12 +43,12 @@ struct wire_header {
 
 // A run in a process, on its way from one stage to the next; with rows instead of tokens it is the run's result.
 struct run_state {
-    uint64_t run_id     = 0;
-    uint32_t epoch      = 0;
-    pi_fate  fate       = PI_COMPLETED;
-    uint64_t arrived_us = 0; // host's monotonic clock; does not travel
-    uint64_t sent_us    = 0; // sending host's monotonic clock
-    uint32_t in_bytes   = 0; // of the message it came in; does not travel
+    uint64_t      run_id     = 0;
+    uint32_t      epoch      = 0;
+    pi_run_status status     = PI_COMPLETED;
+    uint64_t      arrived_us = 0; // host's monotonic clock; does not travel
+    uint64_t      sent_us    = 0; // sending host's monotonic clock
+    uint32_t      in_bytes   = 0; // of the message it came in; does not travel
 
     std::vector<pi_kv_op>         kv_ops;
     std::vector<pi_stage_time>    times;
@@ -60,7 +60,7 @@ struct run_state {
 
     // What a cancelled run leaves behind: its header and KV operations.
     void give_up() {
-        fate = PI_CANCELLED;
+        status = PI_CANCELLED;
         tokens.clear();
         seq_ids.clear();
         samples.clear();

@@ -89,7 +89,7 @@ class StageTime(ctypes.Structure):
         ("wait_us", c_uint32),
         ("compute_us", c_uint32),
         ("stage", c_int32),
-        ("fate", c_int32),
+        ("status", c_int32),
         ("in_bytes", c_uint32),
         ("late_us", c_uint32),
     ]
@@ -100,7 +100,7 @@ class Result(ctypes.Structure):
     _fields_ = [
         ("run_id", c_uint64),
         ("epoch", c_uint32),
-        ("fate", c_int32),
+        ("status", c_int32),
         ("n_rows", c_int32),
         ("n_times", c_int32),
         ("in_bytes", c_uint32),

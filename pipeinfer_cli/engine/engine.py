@@ -136,12 +136,12 @@ class Engine:
         return Result(
             run_id=native.run_id,
             epoch=native.epoch,
-            status=RunStatus(native.fate),
+            status=RunStatus(native.status),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(
                 StageTime(
                     t.stage,
-                    RunStatus(t.fate),
+                    RunStatus(t.status),
                     t.start_us,
                     t.wait_us,
                     t.compute_us,
