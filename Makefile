@@ -145,12 +145,12 @@ soak: build $(SOAK_MODEL) ## random requests to one pipeline: memory, messages, 
 
 # Hardly any compute: as many requests as can be.
 build/soak.gguf: | build
-	PYTHONPATH=tests $(BIN)/python -c "import sys, pathlib, architectures; \
+	PYTHONPATH=tests/helpers $(BIN)/python -c "import sys, pathlib, architectures; \
 	    architectures.TINY_MODELS[0].write(pathlib.Path(sys.argv[1]))" $@
 
 docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests
-	$(BIN)/python tests/architectures.py > docs/architectures.md
+	$(BIN)/python tests/helpers/architectures.py > docs/architectures.md
 
 SMOLLM2 = $$($(BIN)/pipeinfer models pull smollm2)
 
@@ -246,7 +246,7 @@ profile-kernels: build ## where the time of a few tokens goes, by Linux's perf: 
 
 bench-beside: EXTRAS := [test]
 bench-beside: upstream-tools build ## beside llama.cpp's own programs: BESIDE="--parts plain,draft --threads 1,2 --types F16 --rounds 5"
-	PYTHONPATH=benchmarks:tests $(BIN)/python -m beside $(BESIDE)
+	PYTHONPATH=benchmarks:tests/helpers $(BIN)/python -m beside $(BESIDE)
 
 bench-startup: EXTRAS := [test]
 bench-startup: upstream-tools build ## from a command's start to its first token, beside llama-completion: STARTUP="--rounds 5"

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))  # where the models' makers are
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the models' makers are
 
 BUILD = ROOT / "build"
 N_RUN_UNPATCHED = 512

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the tests' helpers are
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))  # where the tests' helpers are
 
 BUILD = Path(__file__).parents[2] / "build"
 N_CTX = 256

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 TESTS = Path(__file__).parent.parent
-sys.path += [str(TESTS), str(TESTS / "mpi")]
+sys.path += [str(TESTS / "helpers"), str(TESTS / "mpi")]
 
 from ranks import N_BATCH, WAIT_S, on_head, start  # noqa: E402
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 TESTS = Path(__file__).parent.parent
-sys.path += [str(TESTS), str(TESTS / "mpi")]
+sys.path += [str(TESTS / "helpers"), str(TESTS / "mpi")]
 
 from guessers import make_guesser  # noqa: E402
 

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.native
 
-PROGRAM = Path(__file__).parents[1] / "fuzz.py"
+PROGRAM = Path(__file__).parents[1] / "helpers" / "fuzz.py"
 N_CASES = int(os.environ.get("FUZZ_CASES", "60"))
 N_EACH = 500  # in one process
 

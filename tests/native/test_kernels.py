@@ -45,7 +45,7 @@ def run(lib_dir, request):
         asan = subprocess.check_output(["cc", "-print-file-name=libasan.so"], text=True).strip()
         env |= {"LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run(
-        [sys.executable, str(TESTS / "mul_mats.py"), str(lib_dir), json.dumps(request)],
+        [sys.executable, str(TESTS / "helpers" / "mul_mats.py"), str(lib_dir), json.dumps(request)],
         capture_output=True,
         text=True,
         timeout=100,

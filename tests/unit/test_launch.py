@@ -294,7 +294,14 @@ class Jobs:
 
     def start(self, ranks: int, *acts: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, TESTS / "fake_parent.py", self.mpiexec, "mpich", str(ranks), *acts],
+            [
+                sys.executable,
+                TESTS / "helpers" / "fake_parent.py",
+                self.mpiexec,
+                "mpich",
+                str(ranks),
+                *acts,
+            ],
             env={**os.environ, "TMPDIR": str(self.temp)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

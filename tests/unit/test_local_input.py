@@ -13,7 +13,7 @@ from terminal import Person
 
 pytestmark = pytest.mark.mpi
 
-PROGRAM = Path(__file__).parent.parent / "talking.py"
+PROGRAM = Path(__file__).parents[1] / "helpers" / "talking.py"
 LIMIT_S = 20
 
 

@@ -3,7 +3,7 @@
 tests/mpi/test_architectures.py shows on real ranks that split == whole for each of them, and that
 they are the ones llama.cpp's patch admits. The table in docs/architectures.md is made from here:
 
-    python tests/architectures.py > docs/architectures.md
+    python tests/helpers/architectures.py > docs/architectures.md
 """
 
 from __future__ import annotations

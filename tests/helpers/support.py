@@ -18,7 +18,7 @@ from pipeinfer_cli.launch.environment import Launcher
 from pipeinfer_cli.models import resolve
 from random_gguf import write
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PROMPTS = (TESTS / "prompts.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n---\n")
 REFERENCE_LIB = Path(
     os.environ.get("PIPEINFER_REFERENCE_LIB", TESTS.parent / "build" / "reference" / "bin")
@@ -35,13 +35,13 @@ def smollm2() -> Path:
 
 
 def plain_decode(request: dict[str, Any]) -> Any:
-    """The answer of tests/oracle.py: the unpatched llama.cpp, one process, one token at a time."""
+    """The answer of oracle.py: the unpatched llama.cpp, one process, one token at a time."""
     assert (REFERENCE_LIB / "libllama.so").exists(), (
         f"no unpatched llama.cpp in {REFERENCE_LIB}: run `make reference`"
     )
     return json.loads(
         check_output(
-            [sys.executable, str(TESTS / "oracle.py"), json.dumps(request)],
+            [sys.executable, str(TESTS / "helpers" / "oracle.py"), json.dumps(request)],
             env={**os.environ, "LLAMA_CPP_LIB_PATH": str(REFERENCE_LIB)},
         )
     )

@@ -1,6 +1,6 @@
 """Truncated and mutated GGUFs through everything of ours that reads or writes one.
 
-    python tests/fuzz.py FIRST_CASE LAST_CASE
+    python tests/helpers/fuzz.py FIRST_CASE LAST_CASE
 
 Each case is a pure function of its number. Only errors for people may come out of it; this program
 prints the number of each case before it, so that whoever runs it knows which one ended the process.

@@ -2,7 +2,7 @@
 one token at a time (the prompt too, unless n_batch says otherwise), greedy or with the noise of
 plain_sampling. Knows nothing of pipeinfer.
 
-    LLAMA_CPP_LIB_PATH=build/reference/bin python tests/oracle.py REQUEST
+    LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch"};
 prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the

@@ -1,6 +1,6 @@
 """Random matrices times columns, alone and together, by ggml's CPU backend.
 
-    python tests/mul_mats.py LIB_DIR REQUEST
+    python tests/helpers/mul_mats.py LIB_DIR REQUEST
 
 REQUEST is JSON: [[type, repacked, k, m, n_threads], ...]: weights of k columns and m rows. Prints
 as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns' products,
