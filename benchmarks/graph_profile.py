@@ -1,6 +1,6 @@
 """Where the time of a batch of k tokens goes: the graph's work by kind, as perf samples it.
 
-    python tests/bench/graph_profile.py [--models smollm2,wide] [--types Q4_0,...] [--tokens 1,...]
+    python benchmarks/graph_profile.py [--models smollm2,wide] [--types Q4_0,...] [--tokens 1,...]
 
 Needs Linux's `perf`. One thread, after a text of no tokens: attention is that of the batch itself.
 Milliseconds are CPU time: the share of the samples, of the best batch. Functions without a name,
@@ -13,13 +13,11 @@ import argparse
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from kernels import Server, models
-
 from pipeinfer_cli.engine import abi
 
 SECONDS = 4.0  # of sampling, for each number of tokens
@@ -80,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,6 @@
 """Strategies and drafters against plain decoding, in turn, through one pipeline.
 
-    mpiexec -n RANKS python tests/bench/strategies.py MODEL.gguf DRAFT.gguf [n_predict] [rounds]
+    mpiexec -n RANKS python benchmarks/strategies.py MODEL.gguf DRAFT.gguf [n_predict] [rounds]
 
 Rank 0 is the head, with layers unless it runs the draft model (as in `pipeinfer generate`). Every
 round decodes a prompt with each pair of strategy and drafter; `ratio` is the median over the rounds
@@ -16,11 +16,12 @@ import time
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS / "helpers"), str(TESTS / "mpi")]
 
-from guessers import make_guesser  # noqa: E402
+from guessers import make_guesser  # type: ignore[import-not-found]  # noqa: E402
 
 from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
@@ -89,7 +90,9 @@ def main() -> None:
                 pass
 
 
-def compare(engine, model, draft, n_predict, n_rounds, n_stages) -> None:  # type: ignore[no-untyped-def]
+def compare(
+    engine: Engine, model: Path, draft: Path, n_predict: int, n_rounds: int, n_stages: int
+) -> None:
     prompts = [Vocab(model).tokenize(text) for text in PROMPTS[:n_rounds]]
     run_ids, pool = itertools.count(1), SequencePool()
     rates: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
@@ -112,7 +115,16 @@ def compare(engine, model, draft, n_predict, n_rounds, n_stages) -> None:  # typ
         )
 
 
-def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type: ignore[no-untyped-def]
+def run(
+    engine: Engine,
+    pair: tuple[Any, str],
+    request: dict[str, Any],
+    prompt: list[int],
+    truth: list[int],
+    n_predict: int,
+    n_stages: int,
+    ids: Any,
+) -> tuple[list[int], Any]:
     strategy, drafter = pair
     drafts = draft_config = None
     if drafter != "none":
@@ -123,7 +135,9 @@ def run(engine, pair, request, prompt, truth, n_predict, n_stages, ids):  # type
     scheduler = Scheduler(prompt, n_max=n_predict, policy=policy, run_ids=run_ids, pool=pool)
     auto = AutoSpeculation() if strategy == "auto" else None
     stream = TokenStream(engine, scheduler, timeout_s=60, drafts=drafts, auto=auto)
-    start_s, times_s, tokens = time.monotonic(), [], []
+    start_s = time.monotonic()
+    times_s: list[float] = []
+    tokens: list[int] = []
     for token in islice(stream, n_predict):
         tokens.append(token)
         times_s.append(time.monotonic())

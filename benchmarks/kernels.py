@@ -1,6 +1,6 @@
 """What k tokens at once cost beside one: T(k), our libllama and the unpatched one, in turn.
 
-    python tests/bench/kernels.py [--models smollm2,wide] [--types Q4_0,...] [--threads 1,2]
+    python benchmarks/kernels.py [--models smollm2,wide] [--types Q4_0,...] [--threads 1,2]
         [--tokens 1,2,4,8,...] [--rounds 9]
 
 `smollm2` fits the cache of many machines; `wide` (n_embd 2048, random weights) is read from
@@ -22,10 +22,12 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))  # where the tests' helpers are
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the tests' helpers are
 
-BUILD = Path(__file__).parents[2] / "build"
+BUILD = ROOT / "build"
 N_CTX = 256
 WARM_TOKEN, N_BATCHES = 1, 3  # batches timed per round and k; the best counts
 TYPES = "Q4_0,Q4_1,Q5_0,Q8_0,Q4_K,Q5_K,Q6_K,F16,BF16,F32"
@@ -54,7 +56,7 @@ def serve(path: str, n_threads: int) -> None:
         print(1000 * best, flush=True)
 
 
-def batch_of(llama, n_tokens: int):
+def batch_of(llama: Any, n_tokens: int) -> Any:
     """Every row is wanted, as in a run that verifies a draft."""
     batch = llama.llama_batch_init(n_tokens, 0, 1)
     batch.n_tokens = n_tokens
@@ -64,7 +66,7 @@ def batch_of(llama, n_tokens: int):
     return batch
 
 
-def decode(llama, context, memory, batch) -> float:
+def decode(llama: Any, context: Any, memory: Any, batch: Any) -> float:
     llama.llama_memory_clear(memory, False)
     start = time.thread_time()
     assert llama.llama_decode(context, batch) == 0
@@ -83,19 +85,22 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout.readline() == "ready\n"
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        assert self._stdout.readline() == "ready\n"
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def measure(self, n_tokens: int) -> float:
-        self._process.stdin.write(f"{n_tokens}\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+        self._stdin.write(f"{n_tokens}\n")
+        self._stdin.flush()
+        return float(self._stdout.readline())
 
     def close(self) -> None:
-        self._process.stdin.close()
+        self._stdin.close()
         self._process.wait()
 
 
@@ -114,10 +119,12 @@ def models(names: list[str], type_name: str) -> dict[str, Path]:
     return paths
 
 
-def compare(libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int], n_rounds: int):
+def compare(
+    libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int], n_rounds: int
+) -> dict[str, dict[int, float]]:
     """Library to k to T(k) in milliseconds."""
     servers = {name: Server(lib_dir, model, n_threads) for name, lib_dir in libs.items()}
-    times = {name: {k: [] for k in tokens} for name in servers}
+    times: dict[str, dict[int, list[float]]] = {name: {k: [] for k in tokens} for name in servers}
     for index in range(n_rounds):
         for k in tokens:
             for name in list(servers) if index % 2 else reversed(servers):
@@ -132,7 +139,7 @@ def compare(libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int
     return {**medians, "ratio": ratios}
 
 
-def show(label: str, result) -> None:
+def show(label: str, result: dict[str, dict[int, float]]) -> None:
     ours, upstream = result["ours"], result["upstream"]
     print(f"\n{label}\n  k  ours ms  T(k)/T(1)  upstream ms  T(k)/T(1)  ours/upstream")
     for k in ours:
@@ -149,7 +156,7 @@ def main() -> None:
     from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default="smollm2,wide")
     parser.add_argument("--types", default=TYPES)
     parser.add_argument("--threads", default="1,2")

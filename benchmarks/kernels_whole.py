@@ -1,6 +1,6 @@
 """What the kernels for several tokens do for the whole: strategies with our ggml-cpu and without.
 
-    python tests/bench/kernels_whole.py UPSTREAM_LIBS MODEL.gguf DRAFT.gguf [rounds] [options]
+    python benchmarks/kernels_whole.py UPSTREAM_LIBS MODEL.gguf DRAFT.gguf [rounds] [options]
 
 Each round runs `pipeinfer bench` twice, with the installed libraries and with their libggml-cpu
 replaced by the unpatched one; the order changes from round to round. Shows the median tokens/s of

@@ -1,6 +1,6 @@
 """One generation in which drafter and stages work at the same time, and a cancel hits: a trace.
 
-    python tests/bench/trace_overlap.py TARGET.gguf DRAFT.gguf OUT
+    python benchmarks/trace_overlap.py TARGET.gguf DRAFT.gguf OUT
 
 Three ranks: the head, which runs DRAFT with four layers left out (a draft model that is often
 wrong), and two stages with TARGET. Writes OUT.json and OUT.svg; checks that the trace keeps to its
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from small_models import without_layers
 from support import pipeinfer

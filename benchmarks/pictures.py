@@ -1,6 +1,6 @@
 """Pictures of strategies on an emulated cluster, one below the other, and of simulated sweeps.
 
-    mpiexec -n N python tests/bench/pictures.py MODEL.gguf PROFILE FOLDER
+    mpiexec -n N python benchmarks/pictures.py MODEL.gguf PROFILE FOLDER
 
 Writes strategies.svg and .png (`speculative` and `pipeinfer` write the same text, with drafts that
 are right 8 times out of 10), rate.svg and n_stages.svg (tokens/s of all strategies).
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Case, request_of, run
-
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions

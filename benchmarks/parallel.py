@@ -1,6 +1,6 @@
 """A batch with 1, 2, 4, 8 prompts at a time in the pipeline: tokens/s, and that lines are the same.
 
-    python tests/bench/parallel.py MODEL.gguf [--ranks 2] [--parallel 1,2,4,8] [--rounds 3]
+    python benchmarks/parallel.py MODEL.gguf [--ranks 2] [--parallel 1,2,4,8] [--rounds 3]
         [--items 24] [-n 32] [--strategy iterative]
 
 Each round runs the whole command once for each number, in an order that changes from round to

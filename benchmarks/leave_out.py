@@ -1,6 +1,6 @@
 """A cheaper model of the same vocabulary: a GGUF without some of its layers.
 
-python tests/bench/leave_out.py MODEL.gguf OUT.gguf LAYER...
+python benchmarks/leave_out.py MODEL.gguf OUT.gguf LAYER...
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from small_models import without_layers
 

@@ -1,6 +1,6 @@
 """What a hop costs: an S-stage pipeline against one process doing the same work, in turn.
 
-    mpiexec -n S python tests/bench/overhead.py MODEL.gguf [tokens] [rounds]
+    mpiexec -n S python benchmarks/overhead.py MODEL.gguf [tokens] [rounds]
 
 Each round decodes the same tokens one at a time, first on rank 0 alone (all layers), then through
 the pipeline, with one compute thread per rank; a token goes through one stage after the other, so
@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from pipeinfer_cli.engine import gguf_info, llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
@@ -48,8 +49,8 @@ def main() -> None:
     llama_cpp.capture_log()
     model = gguf_info.read_model_info(path)
     layers = split_layers(model, comm.size, None)[comm.rank]
-    shared = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
-    comms = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
+    shared: dict[str, Any] = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
+    comms: dict[str, Any] = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
     has_own_cores = len(environment.affinity()) >= comm.size
     rows = []
     for _ in range(n_rounds):
@@ -79,14 +80,14 @@ def main() -> None:
         _print(rows, comm.size)
 
 
-def _sleep_until_all_are_here(comm) -> None:  # type: ignore[no-untyped-def]
+def _sleep_until_all_are_here(comm: Any) -> None:
     """A barrier that leaves the cores alone."""
     request = comm.Ibarrier()
     while not request.Test():
         time.sleep(0.01)
 
 
-def _print(rows, n_stages: int) -> None:  # type: ignore[no-untyped-def]
+def _print(rows: list[Any], n_stages: int) -> None:
     print("round  alone ms  pipeline ms  ratio  compute alone ms  in stages ms  hop us  hops %")
     ratios, hops, shares = [], [], []
     for index, (alone, pipeline) in enumerate(rows):

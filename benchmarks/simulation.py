@@ -1,6 +1,6 @@
 """Validation: what `pipeinfer simulate` predicts against emulated clusters, case by case.
 
-    python tests/bench/simulation.py MODEL.gguf --launch 'mpiexec -n {}' [--profiles a,b] ...
+    python benchmarks/simulation.py MODEL.gguf --launch 'mpiexec -n {}' [--profiles a,b] ...
 
 Both draw the same verdicts: same seed, same number of prompt tokens. `late` is how many of the
 stages' computations and drafted tokens took longer than in the profile. Where that is more than
@@ -25,7 +25,6 @@ from statistics import median
 from typing import IO, NamedTuple
 
 from cluster import PROMPT, Case, Outcome
-
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.profile import Profile

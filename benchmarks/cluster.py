@@ -1,6 +1,6 @@
 """An emulated cluster for programs under mpiexec: one rank per stage, and the head.
 
-    mpiexec -n N python tests/bench/cluster.py MODEL.gguf PROFILE < cases
+    mpiexec -n N python benchmarks/cluster.py MODEL.gguf PROFILE < cases
 
 As a program it measures cases, one JSON object a line on stdin and on stdout: a loaded pipeline
 serves all of them. The keys of a case are Case's fields; those of an answer are Outcome's.

@@ -1,6 +1,6 @@
 """A soak: one loaded pipeline, request after request, and nothing may pile up.
 
-    mpiexec -n 3 python tests/bench/soak.py MODEL.gguf MINUTES
+    mpiexec -n 3 python benchmarks/soak.py MODEL.gguf MINUTES
 
 Requests have random prompts, lengths, strategies, drafters and early ends. Afterwards: every text
 was the same each time, the memory of each rank is flat, no message is pending, and the KV caches
@@ -201,10 +201,11 @@ def main(model: str, minutes: float) -> int:
         timeout_s=TIMEOUT_S,
         draft=DraftConfig(n_max=8, width=3),
     )
-    code = pipeline.run(config, Recorded(comm, comms), prepare)
+    recorded: Any = Recorded(comm, comms)
+    code = pipeline.run(config, recorded, prepare)
     pending = sum(each.Iprobe() for each in comms)
     kv, pendings = comm.gather(held[0]), comm.gather(pending)
-    return report(soaks[0], kv, pendings) or code if soaks else code
+    return report(soaks[0], kv or [], pendings or []) or code if soaks else code
 
 
 def remember(held: list[int]) -> None:

@@ -1,6 +1,6 @@
 """Emulation honesty: plain decoding on an emulated cluster against the profile's arithmetic.
 
-    mpiexec -n N python tests/bench/emulation.py MODEL.gguf PROFILE [tokens] [rounds]
+    mpiexec -n N python benchmarks/emulation.py MODEL.gguf PROFILE [tokens] [rounds]
 
 N is the profile's stages and the head. A token goes through all stages, one after the other, and
 back to the head: it should take the sum of the stages' times for one token and of the links'
@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 
 from cluster import PROMPT, run
-
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.runtime.head import Head, Request

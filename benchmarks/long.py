@@ -1,6 +1,6 @@
 """A long text: does a token get dearer for any other reason than attention? Does memory grow?
 
-    mpiexec -n RANKS python tests/bench/long.py MODEL.gguf LIBRARY_FOLDER [tokens]
+    mpiexec -n RANKS python benchmarks/long.py MODEL.gguf LIBRARY_FOLDER [tokens]
 
 Generates through the pipeline, plainly and with `pipeinfer` and n-grams (the ids must be the same),
 and then with the unpatched llama.cpp of LIBRARY_FOLDER in one process, fed the same tokens one at
@@ -15,27 +15,34 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS / "helpers"), str(TESTS / "mpi")]
 
-from ranks import N_BATCH, WAIT_S, on_head, start  # noqa: E402
+from ranks import (  # type: ignore[import-not-found]  # noqa: E402
+    N_BATCH,
+    WAIT_S,
+    on_head,
+    start,
+)
 
 from pipeinfer_cli.drafters.ngram import NgramDrafter  # noqa: E402
 from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy, Strategy  # noqa: E402
 from pipeinfer_cli.scheduler.runs import Result, Run  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
 N_PARTS = 8
+STRATEGIES: tuple[Strategy, ...] = ("iterative", "pipeinfer")
 
 
 class Observer:
@@ -51,14 +58,22 @@ class Observer:
     def on_cancel(self, run_first: int, run_last: int) -> None:
         pass
 
-    def on_result(self, result: Result, decided: list[int]) -> None:
+    def on_result(self, result: Result, decided: Sequence[int]) -> None:
         run = self._runs.pop(result.run_id)
         if len(run.tokens) == 1 and result.rows:
             total_us = sum(part.compute_us for part in result.times)
             self.compute_ms[run.tokens[0].position] = total_us / 1000
 
 
-def generate(engine, ids, prompt, n_tokens, strategy, n_stages, pids):  # type: ignore[no-untyped-def]
+def generate(
+    engine: Any,
+    ids: Any,
+    prompt: list[int],
+    n_tokens: int,
+    strategy: Strategy,
+    n_stages: int,
+    pids: list[int],
+) -> Any:
     drafts = DraftThread(NgramDrafter(), engine.nudge) if strategy != "iterative" else None
     draft = DraftConfig() if drafts else None
     policy = Policy.of(strategy, draft, n_stages=n_stages, n_batch=N_BATCH)
@@ -86,7 +101,7 @@ def resident_mb(pids: list[int]) -> list[float]:
 
 def plain_ms(model: str, library: str, tokens: list[int]) -> list[float]:
     """Milliseconds per token of the unpatched llama.cpp."""
-    program = [sys.executable, str(TESTS / "bench" / "plain_times.py")]
+    program = [sys.executable, str(Path(__file__).with_name("plain_times.py"))]
     environment = {**os.environ, "LLAMA_CPP_LIB_PATH": library}
     request = json.dumps({"model": model, "tokens": tokens})
     done = subprocess.run(
@@ -107,7 +122,7 @@ def main() -> None:
         ids = run_ids, SequencePool()
         return {
             strategy: generate(engine, ids, prompt, n_tokens, strategy, comm.size, pids)
-            for strategy in ("iterative", "pipeinfer")
+            for strategy in STRATEGIES
         }
 
     found = on_head(comm, request, head)

@@ -1,6 +1,6 @@
 """How fast a cancel takes effect: from the cancel to the cancelled run's result, at the head.
 
-    mpiexec -n S python tests/bench/cancel.py MODEL.gguf [repetitions]
+    mpiexec -n S python benchmarks/cancel.py MODEL.gguf [repetitions]
 
 A run of 32 tokens is cancelled at a random moment of its compute; the result comes once the stage
 that computes it has given up at the end of a graph node. For comparison: the whole run, and what

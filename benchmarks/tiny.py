@@ -1,6 +1,6 @@
 """A model whose compute costs next to nothing: stages of emulated clusters, many on few cores.
 
-    python tests/bench/tiny.py MODEL.gguf OUT.gguf [layers]
+    python benchmarks/tiny.py MODEL.gguf OUT.gguf [layers]
 
 A llama with the vocabulary of MODEL and random weights. It writes nonsense, at the full price of
 everything but compute.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 import gguf
 import numpy as np
