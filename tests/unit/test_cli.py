@@ -1,4 +1,4 @@
-"""The command line: options, one line per error, exit codes. The session is a stand-in."""
+"""The command line: options, one line per error, exit codes. The jobs are a stand-in."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def _keep_signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, object]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, object]]:
     """What pipeinfer_cli.commands.jobs.run was called with; it returns 0."""
-    calls: list[tuple[GenerateConfig, object]] = []
+    found: list[tuple[GenerateConfig, object]] = []
 
     def run(config: GenerateConfig, comm: object) -> int:
-        calls.append((config, comm))
+        found.append((config, comm))
         return 0
 
     stand_in = ModuleType("pipeinfer_cli.commands.jobs")
@@ -48,7 +48,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, objec
     import pipeinfer_cli.commands
 
     monkeypatch.setattr(pipeinfer_cli.commands, "jobs", stand_in, raising=False)
-    return calls
+    return found
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def model(tmp_path: Path) -> str:
 
 
 def test_one_rank_runs_in_this_process(
-    session: list[tuple[GenerateConfig, object]], model: str
+    calls: list[tuple[GenerateConfig, object]], model: str
 ) -> None:
     options = ["--ranks", "1", "-n", "5", "-c", "99", "-t", "2", "--ignore-eos", "--stats"]
     more = ["--format", "json", "-v", "--timeout", "1.5", "--layer-split", "3"]
@@ -80,20 +80,20 @@ def test_one_rank_runs_in_this_process(
         verbose=True,
         timeout_s=1.5,
     )
-    assert session == [(expected, None)]
+    assert calls == [(expected, None)]
 
 
-def test_a_plan_needs_no_prompt(session: list[tuple[GenerateConfig, object]], model: str) -> None:
+def test_a_plan_needs_no_prompt(calls: list[tuple[GenerateConfig, object]], model: str) -> None:
     assert main.main(["generate", "-m", model, "--plan", "--ranks", "1", "-t", "3"]) == 0
-    ((config, _),) = session
+    ((config, _),) = calls
     assert (config.plan_only, config.threads, config.prompt) == (True, 3, Prompt())
 
 
 def test_prompts_that_look_like_options(
-    session: list[tuple[GenerateConfig, object]], model: str
+    calls: list[tuple[GenerateConfig, object]], model: str
 ) -> None:
     assert main.main(["generate", "-m", model, "--ranks", "1", "--", "-n"]) == 0
-    assert session[0][0].prompt.text == "-n"
+    assert calls[0][0].prompt.text == "-n"
 
 
 def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_a_job_of_several_tasks_that_runs_alone_is_told(
 
 
 def test_under_a_launcher_rank_0_resolves_later(
-    session: list[tuple[GenerateConfig, object]], monkeypatch: pytest.MonkeyPatch
+    calls: list[tuple[GenerateConfig, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comm = object()
     mpi = ModuleType("pipeinfer_cli.launch.mpi")
@@ -141,7 +141,7 @@ def test_under_a_launcher_rank_0_resolves_later(
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert main.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
-    assert session == [
+    assert calls == [
         (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
     ]
 
@@ -249,10 +249,10 @@ def test_verbose_shows_where_only_what_was_unexpected(capsys: Capture) -> None:
 
 
 def test_ctrl_c_in_one_process(
-    model: str, monkeypatch: pytest.MonkeyPatch, session: object, capsys: Capture
+    model: str, monkeypatch: pytest.MonkeyPatch, calls: object, capsys: Capture
 ) -> None:
-    run_session = _raise(KeyboardInterrupt())
-    monkeypatch.setattr(sys.modules["pipeinfer_cli.commands.jobs"], "run", lambda *_: run_session())
+    run_job = _raise(KeyboardInterrupt())
+    monkeypatch.setattr(sys.modules["pipeinfer_cli.commands.jobs"], "run", lambda *_: run_job())
     assert main.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
     assert capsys.readouterr().err == "pipeinfer: error: interrupted by SIGINT\n"
 
@@ -277,14 +277,14 @@ def test_a_closed_stdout_is_quiet() -> None:
     assert (done.returncode, done.stderr) == (OutputClosedError.exit_code, b"")
 
 
-def test_help_is_plain_and_light() -> None:
-    code = (
-        "import sys; from pipeinfer_cli.cli import main; main.main(['--help']); print(*sys.modules)"
-    )
+@pytest.mark.parametrize("command", [(), *((name,) for name in application.COMMANDS)])
+def test_help_is_plain_and_light(command: tuple[str, ...]) -> None:
+    args = [*command, "--help"]
+    code = f"import sys; from pipeinfer_cli.cli import main; main.main({args}); print(*sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True)
     *help_lines, loaded = done.stdout.splitlines()
-    assert help_lines[0].startswith("Usage: pipeinfer")
+    assert help_lines[0].startswith(" ".join(["Usage: pipeinfer", *command]))
     assert not {"numpy", "llama_cpp", "mpi4py", "rich"} & set(loaded.split())
     assert "\x1b" not in done.stdout
 
