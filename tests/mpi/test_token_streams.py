@@ -48,7 +48,7 @@ def test_each_text_is_the_one_that_it_has_alone(layer_split, n_parallel):
     strategies = ("iterative", "speculative", "pipeinfer", "auto")
     answers = run_ranks(
         len(layer_split),
-        "many.py",
+        "token_streams.py",
         {
             "model": str(smollm2()),
             "n_ctx": N_CTX * (n_parallel + 1),
