@@ -137,7 +137,7 @@ class Simulation:
         self._scheduler = scheduler
         self._auto = auto
         if auto is not None:
-            scheduler.set_speculating(auto.is_open)
+            scheduler.set_speculating(auto.is_speculating)
         self._text = text
         self._times_by_size: dict[int, tuple[StageTime, ...]] = {}
         self._head_s = head_us * 1e-6

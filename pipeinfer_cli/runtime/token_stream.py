@@ -95,7 +95,7 @@ class TokenStream:
         self._auto = auto
         self._observer = observer
         if auto is not None:
-            scheduler.set_speculating(auto.is_open)
+            scheduler.set_speculating(auto.is_speculating)
 
     def __iter__(self) -> Iterator[int]:
         while not self._stop_requested():

@@ -56,7 +56,7 @@ class TokenStreams(Generic[Key]):
         """A request joins; it has a key of its own."""
         assert key not in self._served
         if self._auto is not None:
-            scheduler.set_speculating(self._auto.is_open)
+            scheduler.set_speculating(self._auto.is_speculating)
         self._served[key] = _Served(self._batcher.admit(key, scheduler), make_drafter)
 
     def end(self, key: Key) -> None:
@@ -78,7 +78,7 @@ class TokenStreams(Generic[Key]):
                 n_drafted=sum(each.n_drafted for each in schedulers),
             )
             for each in schedulers:
-                each.set_speculating(self._auto.is_open)
+                each.set_speculating(self._auto.is_speculating)
         for served in self._served.values():
             for draft in served.drafts.take() if served.drafts is not None else ():
                 served.request.scheduler.on_draft(draft)

@@ -76,7 +76,7 @@ class Pace:
 
 
 class Speculator(Protocol):
-    """What the gate needs of scheduler.Scheduler."""
+    """What AutoSpeculation needs of scheduler.Scheduler."""
 
     @property
     def expected_gain(self) -> float | None:
@@ -97,7 +97,7 @@ class _Phase(enum.Enum):
 
 
 class AutoSpeculation:
-    """Opens and closes speculation: compares measured times per token, and keeps the better way.
+    """Switches speculation on and off: compares measured times per token, and keeps the better way.
 
     It begins with a few tokens without speculation, then speculates. Each way is tried again once
     in a while: so rarely that it costs `probe_share` of the time, by the difference of the two.
@@ -110,7 +110,7 @@ class AutoSpeculation:
     def __init__(self, config: AutoSpeculationConfig | None = None) -> None:
         self._config = config or AutoSpeculationConfig()
         self._paces = {False: Pace(), True: Pace()}  # without and with speculation
-        self.is_open = False
+        self.is_speculating = False
         self._phase, self._n_left = _Phase.START, self._config.n_start
         self._n_settle = 0
         self._n_since = 0  # tokens since the last change; as many as a probe has, at most
@@ -119,9 +119,9 @@ class AutoSpeculation:
         self._start_s: float | None = None
 
     def decide(self, scheduler: Speculator, n_tokens: int, now_s: float) -> None:
-        """So many tokens of one request were decided: opens or closes its speculation."""
+        """So many tokens of one request were decided: switches its speculation on or off."""
         self.on_tokens(n_tokens, now_s, gain=scheduler.expected_gain, n_drafted=scheduler.n_drafted)
-        scheduler.set_speculating(self.is_open)
+        scheduler.set_speculating(self.is_speculating)
 
     def on_tokens(
         self, n_tokens: int, now_s: float, *, gain: float | None = None, n_drafted: int = 0
@@ -129,9 +129,9 @@ class AutoSpeculation:
         """So many tokens were decided at this time.
 
         `gain`: the expected speed of speculation over plain decoding; None: unknown. `n_drafted`:
-        drafted tokens in flight, which make tokens faster for a while after the gate was closed.
+        drafted tokens in flight, which make tokens faster for a while after speculation has ended.
         """
-        is_settling = self._n_settle > 0 or (not self.is_open and n_drafted > 0)
+        is_settling = self._n_settle > 0 or (not self.is_speculating and n_drafted > 0)
         if is_settling or self._start_s is None:
             self._n_settle -= n_tokens
             self._start_s = now_s
@@ -139,12 +139,12 @@ class AutoSpeculation:
         self._n_tokens += n_tokens
         self._n_since = min(self._n_since + n_tokens, self._config.n_probe_speculation)
         self._n_left -= n_tokens
-        is_hopeless = self.is_open and self._is_hopeless(now_s - self._start_s, gain)
+        is_hopeless = self.is_speculating and self._is_hopeless(now_s - self._start_s, gain)
         if is_hopeless or self._n_left <= 0 or self._n_tokens >= self._config.n_window:
-            self._paces[self.is_open].add(self._n_tokens, now_s - self._start_s)
+            self._paces[self.is_speculating].add(self._n_tokens, now_s - self._start_s)
             self._n_tokens, self._start_s = 0, now_s
-        if is_hopeless or (self.is_open and self._is_losing(gain)):
-            self._hold(is_open=False)
+        if is_hopeless or (self.is_speculating and self._is_losing(gain)):
+            self._hold(is_speculating=False)
         elif self._n_left <= 0:
             self._next_phase()
 
@@ -164,28 +164,30 @@ class AutoSpeculation:
 
     def _next_phase(self) -> None:
         if self._phase is _Phase.PROBE:
-            self._hold(is_open=self._paces[True].mean_s < self._paces[False].mean_s)
+            self._hold(is_speculating=self._paces[True].mean_s < self._paces[False].mean_s)
         else:
-            self._probe(is_open=not self.is_open)
+            self._probe(is_speculating=not self.is_speculating)
 
-    def _probe(self, *, is_open: bool) -> None:
+    def _probe(self, *, is_speculating: bool) -> None:
         config = self._config
-        self._paces[is_open].begin_again()
-        n_tokens = config.n_probe_speculation if is_open else config.n_probe_plain
-        self._enter(_Phase.PROBE, is_open=is_open, n_tokens=n_tokens)
+        self._paces[is_speculating].begin_again()
+        n_tokens = config.n_probe_speculation if is_speculating else config.n_probe_plain
+        self._enter(_Phase.PROBE, is_speculating=is_speculating, n_tokens=n_tokens)
 
-    def _hold(self, *, is_open: bool) -> None:
+    def _hold(self, *, is_speculating: bool) -> None:
         """Until a probe of the other way costs no more than its share of the time since."""
         config = self._config
-        n_probe = config.n_probe_plain if is_open else max(self._n_since, config.n_probe_plain)
-        loss = self._paces[not is_open].mean_s / self._paces[is_open].mean_s - 1
+        n_probe = (
+            config.n_probe_plain if is_speculating else max(self._n_since, config.n_probe_plain)
+        )
+        loss = self._paces[not is_speculating].mean_s / self._paces[is_speculating].mean_s - 1
         n_tokens = int((config.n_settle + n_probe) * loss / config.probe_share)
         n_tokens = min(max(n_tokens, config.n_hold), config.n_hold_max)
-        self._enter(_Phase.HOLD, is_open=is_open, n_tokens=n_tokens)
+        self._enter(_Phase.HOLD, is_speculating=is_speculating, n_tokens=n_tokens)
 
-    def _enter(self, phase: _Phase, *, is_open: bool, n_tokens: int) -> None:
-        if is_open != self.is_open:
-            self._n_settle = self._config.n_settle if is_open else 1
+    def _enter(self, phase: _Phase, *, is_speculating: bool, n_tokens: int) -> None:
+        if is_speculating != self.is_speculating:
+            self._n_settle = self._config.n_settle if is_speculating else 1
             self._n_tokens, self._start_s = 0, None
             self._n_since = 0
-        self._phase, self.is_open, self._n_left = phase, is_open, n_tokens
+        self._phase, self.is_speculating, self._n_left = phase, is_speculating, n_tokens

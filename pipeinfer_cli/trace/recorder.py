@@ -78,7 +78,7 @@ class Recording:
 
 
 class Recorder:
-    """A interfaces.Observer that keeps what it is told. `clock` may be a virtual one.
+    """An interfaces.Observer that keeps what it is told. `clock` may be a virtual one.
 
     It may be read on any thread.
     """

@@ -7,8 +7,8 @@ def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):
     """The share of tokens made with speculation, and the whole rate, if the two ways have these."""
     auto, now_s, n_open = AutoSpeculation(), 0.0, 0
     for _ in range(n_tokens // per_result):
-        now_s += per_result / (speculating_tps if auto.is_open else plain_tps)
-        n_open += per_result * auto.is_open
+        now_s += per_result / (speculating_tps if auto.is_speculating else plain_tps)
+        n_open += per_result * auto.is_speculating
         auto.on_tokens(per_result, now_s)
     return n_open / n_tokens, n_tokens / now_s
 
@@ -16,7 +16,7 @@ def shares(plain_tps, speculating_tps, n_tokens=4000, per_result=1):
 def test_it_begins_closed_and_opens_after_a_few_tokens():
     auto, seen = AutoSpeculation(), []
     for step in range(20):
-        seen.append(auto.is_open)
+        seen.append(auto.is_speculating)
         auto.on_tokens(1, float(step))
     n_closed = (
         AutoSpeculationConfig().n_start + 1
@@ -43,8 +43,8 @@ def test_it_notices_a_change():
     auto, now_s = AutoSpeculation(AutoSpeculationConfig(n_hold_max=128)), 0.0
     for step in range(3000):
         speculating_tps = 20 if step < 1500 else 200
-        now_s += 1 / (speculating_tps if auto.is_open else 50)
+        now_s += 1 / (speculating_tps if auto.is_speculating else 50)
         auto.on_tokens(1, now_s)
         if step == 1499:
-            assert not auto.is_open
-    assert auto.is_open
+            assert not auto.is_speculating
+    assert auto.is_speculating

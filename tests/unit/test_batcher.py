@@ -17,7 +17,7 @@ from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
 
 
 class Player:
-    """The head's loop for a crowd, with every choice of timing and draft drawn."""
+    """The head's loop for several requests, with every choice of timing and draft drawn."""
 
     def __init__(self, random, batcher, pool, pipeline, n_parallel):
         self.random, self.batcher, self.pool, self.pipeline = random, batcher, pool, pipeline

@@ -20,7 +20,7 @@ from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 @dataclass(slots=True)
 class _Begun:
-    """An item whose answer is growing."""
+    """An item that is being answered."""
 
     task: Task
     builder: AnswerBuilder
