@@ -91,6 +91,10 @@ bench-kernels: EXTRAS := [test]
 bench-kernels: reference build ## what k tokens at once cost, beside the unpatched llama.cpp: KERNELS=--types=Q4_0
 	$(BIN)/python benchmarks/kernels.py $(KERNELS)
 
+bench-decode: EXTRAS := [test]
+bench-decode: reference build ## what a token costs beside the unpatched library, in bursts: DECODE="--types F16"
+	$(BIN)/python benchmarks/decode.py $(DECODE)
+
 bench-prompts: EXTRAS := [test]
 bench-prompts: reference build ## prompts beside the unpatched llama.cpp: PROMPTS="--types Q4_0 --threads 1"
 	$(BIN)/python benchmarks/prompts.py $(PROMPTS)

@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from kernels import Server, models
+from kernels import models, open_server
 from pipeinfer_cli.engine import abi
+from servers import Server
 
 SECONDS = 4.0  # of sampling, for each number of tokens
 # The first kind whose pattern is in a symbol's name counts. Keys are F16, so that vec_dot_f16 is
@@ -67,7 +68,7 @@ def main() -> None:
     print("| --- " * (3 + len(kinds)) + "|")
     for type_name in args.types.split(","):
         for name, path in models(args.models.split(","), type_name).items():
-            server = Server(args.lib, path, 1)
+            server = open_server(args.lib, path, 1)
             for n_tokens in map(int, args.tokens.split(",")):
                 best_ms = min(server.measure(n_tokens) for _ in range(5))
                 shares = sampled(server, n_tokens)

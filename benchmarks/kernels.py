@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from servers import Server, load_llama, open_context, serve
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the tests' helpers are
@@ -34,26 +34,17 @@ TYPES = "Q4_0,Q4_1,Q5_0,Q8_0,Q4_K,Q5_K,Q6_K,F16,BF16,F32"
 TOKENS = ",".join(str(k) for k in [*range(1, 17), 24, 32])
 
 
-def serve(path: str, n_threads: int) -> None:
-    """Reads k by line, answers with the milliseconds of the best batch of k tokens."""
-    import llama_cpp.llama_cpp as llama
-
-    quiet = llama.llama_log_callback(lambda level, text, data: None)
-    llama.llama_log_set(quiet, None)
-    llama.llama_backend_init()
-    model = llama.llama_model_load_from_file(os.fsencode(path), llama.llama_model_default_params())
-    assert model, path
-    params = llama.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, N_CTX, N_CTX
-    params.n_threads = params.n_threads_batch = n_threads
-    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    context = llama.llama_init_from_model(model, params)
+def serve_batches(path: str, n_threads: int) -> None:
+    """Answers with the milliseconds of the best batch of k tokens."""
+    llama = load_llama()
+    context = open_context(llama, path, n_threads=n_threads, n_ctx=N_CTX, n_run=N_CTX)
     memory = llama.llama_get_memory(context)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        batch = batch_of(llama, int(line))
-        best = min(decode(llama, context, memory, batch) for _ in range(N_BATCHES))
-        print(1000 * best, flush=True)
+
+    def measure(n_tokens: int) -> float:
+        batch = batch_of(llama, n_tokens)
+        return 1000 * min(decode(llama, context, memory, batch) for _ in range(N_BATCHES))
+
+    serve(measure)
 
 
 def batch_of(llama: Any, n_tokens: int) -> Any:
@@ -74,34 +65,9 @@ def decode(llama: Any, context: Any, memory: Any, batch: Any) -> float:
     return time.thread_time() - start
 
 
-class Server:
+def open_server(lib_dir: Path, model: Path, n_threads: int) -> Server:
     """A process with one of the libraries and one model."""
-
-    def __init__(self, lib_dir: Path, model: Path, n_threads: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(model), str(n_threads)],
-            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(lib_dir)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        assert self._stdout.readline() == "ready\n"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def measure(self, n_tokens: int) -> float:
-        self._stdin.write(f"{n_tokens}\n")
-        self._stdin.flush()
-        return float(self._stdout.readline())
-
-    def close(self) -> None:
-        self._stdin.close()
-        self._process.wait()
+    return Server(__file__, "--serve", model, n_threads, lib_dir=lib_dir)
 
 
 def models(names: list[str], type_name: str) -> dict[str, Path]:
@@ -123,7 +89,7 @@ def compare(
     libs: dict[str, Path], model: Path, n_threads: int, tokens: list[int], n_rounds: int
 ) -> dict[str, dict[int, float]]:
     """Library to k to T(k) in milliseconds."""
-    servers = {name: Server(lib_dir, model, n_threads) for name, lib_dir in libs.items()}
+    servers = {name: open_server(lib_dir, model, n_threads) for name, lib_dir in libs.items()}
     times: dict[str, dict[int, list[float]]] = {name: {k: [] for k in tokens} for name in servers}
     for index in range(n_rounds):
         for k in tokens:
@@ -152,7 +118,7 @@ def show(label: str, result: dict[str, dict[int, float]]) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        return serve(sys.argv[2], int(sys.argv[3]))
+        return serve_batches(sys.argv[2], int(sys.argv[3]))
     from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB
 

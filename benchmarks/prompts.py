@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
+
+from servers import Server, load_llama, open_context, serve
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the models' makers are
@@ -28,62 +29,24 @@ N_RUN_UNPATCHED = 512
 TYPES = "Q4_0,Q4_K,Q8_0,F16"
 
 
-def serve(path: str, n_threads: int, n_ctx: int, n_run: int) -> None:
-    """Reads numbers of tokens by line, answers with the seconds that such a prompt took."""
-    import llama_cpp.llama_cpp as llama
-
-    quiet = llama.llama_log_callback(lambda level, text, data: None)
-    llama.llama_log_set(quiet, None)
-    llama.llama_backend_init()
-    model = llama.llama_model_load_from_file(os.fsencode(path), llama.llama_model_default_params())
-    assert model, path
-    params = llama.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_ctx, n_run
-    params.n_threads = params.n_threads_batch = n_threads
-    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    context = llama.llama_init_from_model(model, params)
+def serve_prompts(path: str, n_threads: int, n_ctx: int, n_run: int) -> None:
+    """Answers with the seconds that a prompt of so many tokens took."""
+    llama = load_llama()
+    context = open_context(llama, path, n_threads=n_threads, n_ctx=n_ctx, n_run=n_run)
+    model = llama.llama_get_model(context)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        n_tokens = int(line)
+
+    def measure(n_tokens: int) -> float:
         tokens = (llama.llama_token * n_tokens)(
             *(1 + i * 7919 % (n_vocab - 1) for i in range(n_tokens))
         )
         llama.llama_memory_clear(llama.llama_get_memory(context), False)
-        start = time.perf_counter()
+        start_s = time.perf_counter()
         assert llama.llama_decode(context, llama.llama_batch_get_one(tokens, n_tokens)) == 0
         llama.llama_synchronize(context)
-        print(time.perf_counter() - start, flush=True)
+        return time.perf_counter() - start_s
 
-
-class Server:
-    """A process with one of the libraries and one model."""
-
-    def __init__(self, lib_dir: Path, model: Path, n_threads: int, n_ctx: int, n_run: int) -> None:
-        arguments = [str(model), str(n_threads), str(n_ctx), str(n_run)]
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", *arguments],
-            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(lib_dir)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout
-        assert self._process.stdout.readline() == "ready\n", f"{lib_dir}: cannot open {model}"
-
-    def measure(self, n_tokens: int) -> float:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{n_tokens}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, f"a process ended with code {self._process.wait()}"
-        return float(answer)
-
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+    serve(measure)
 
 
 def model_path(name: str, type_name: str) -> Path:
@@ -107,7 +70,9 @@ def compare(args: argparse.Namespace, model: Path, n_threads: int) -> None:
     n_ctx = -(-max(args.tokens) // 256) * 256
     servers = {
         run: Server(
-            args.ours if run else args.unpatched, model, n_threads, n_ctx, run or N_RUN_UNPATCHED
+            __file__,
+            *("--serve", model, n_threads, n_ctx, run or N_RUN_UNPATCHED),
+            lib_dir=args.ours if run else args.unpatched,
         )
         for run in [0, *args.runs]  # 0: the unpatched library
     }
@@ -135,7 +100,7 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        return serve(sys.argv[2], *map(int, sys.argv[3:6]))
+        return serve_prompts(sys.argv[2], *map(int, sys.argv[3:6]))
     from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB
 
