@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,16 @@ def main() -> int:
     )
     try:
         tools.check(setup.tools)
-        _measure(setup, args.parts, args.rounds, is_json=args.output == "json")
+        _measure(setup, args.parts, args.rounds, only=args.only, is_json=args.output == "json")
     except BenchmarkError as error:
         print(f"beside: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _measure(setup: Setup, parts: list[str], n_rounds: int, *, is_json: bool) -> None:
+def _measure(
+    setup: Setup, parts: list[str], n_rounds: int, *, only: re.Pattern[str] | None, is_json: bool
+) -> None:
     """All contests of the parts, a table after each part."""
     begin = machine.load_average()
     results: list[dict[str, Any]] = []
@@ -50,8 +53,11 @@ def _measure(setup: Setup, parts: list[str], n_rounds: int, *, is_json: bool) ->
     for part in parts:
         contests: list[Contest] = []
         for contest in PARTS[part](setup):
-            contest.hold(n_rounds)
-            contests.append(contest)
+            if only is not None:
+                contest.keep_only(only)
+            if contest.contenders:
+                contest.hold(n_rounds)
+                contests.append(contest)
         results += [report.as_json(part, each) for each in contests]
         if not is_json:
             print(report.table(part, contests), flush=True)
@@ -73,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     names("--threads", type=_counts, default=[1, 2], help="1,2")
     names("--prompt-lengths", type=_counts, default=[512, 1942], help="tokens")
     names("-n", "--n-predict", type=_count, default=128, help="tokens to generate")
+    names("--only", type=re.compile, metavar="REGEX", help="contenders to measure, by name")
     names("--rounds", type=_count, default=5)
     names("--tools", type=Path, default=TOOLS, help="folder of llama.cpp's programs")
     names("-o", "--output", choices=("md", "json"), default="md")

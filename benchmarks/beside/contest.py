@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,13 @@ class Contest:
     lower_is_better: bool = False
     n_heat: int = 0  # how many of the heat's fastest compete, of each side; 0: all do
     heat: dict[str, float] = field(default_factory=dict)  # what each had in the heat
+
+    def keep_only(self, pattern: re.Pattern[str]) -> None:
+        """Removes the contenders whose names do not match; those that do need no heat."""
+        self.contenders = [each for each in self.contenders if pattern.search(each.name)]
+        self.n_heat = 0
+        if self.contenders and self.reference not in {each.name for each in self.contenders}:
+            self.reference = self.contenders[0].name
 
     def hold(self, n_rounds: int) -> None:
         """All rounds, after a heat where many settings compete."""
