@@ -22,18 +22,9 @@ MAX_TOP = 16  # tokens of one sample_top
 def sample(
     logits: npt.NDArray[np.float32], position: int, params: SampleParams
 ) -> tuple[int, float]:
-    """Draws the token to stand at `position`, as the last stage does; see `sample_pointer`.
+    """Draws the token to stand at `position`, as the last stage does.
 
     `logits` is float32 `[n_vocab]`, contiguous, of the token before that position.
-    """
-    assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
-    return sample_pointer(logits.ctypes.data_as(POINTER(c_float)), len(logits), position, params)
-
-
-def sample_pointer(
-    logits: Any, n_vocab: int, position: int, params: SampleParams
-) -> tuple[int, float]:
-    """As `sample`, for a pointer to float as llama_cpp's llama_get_logits_ith returns it.
 
     Returns the token id and its softmax probability over the whole vocabulary at temperature 1,
     without filters. A pure function of its arguments: noise depends on seed, position and token id.
@@ -41,7 +32,7 @@ def sample_pointer(
     token = c_int32()
     probability = c_float()
     status = abi.load().pi_sample(
-        logits, n_vocab, position, native_sample(params), token, probability
+        *_array(logits), position, native_sample(params), token, probability
     )
     assert status == OK, "n_vocab is 1 or more, and position 0 or more"
     return token.value, probability.value
@@ -50,20 +41,16 @@ def sample_pointer(
 def sample_top(
     logits: npt.NDArray[np.float32], position: int, params: SampleParams, n: int
 ) -> list[tuple[int, float]]:
-    """As `sample_top_pointer`; `logits` is float32 `[n_vocab]`, contiguous."""
-    assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
-    pointer = logits.ctypes.data_as(POINTER(c_float))
-    return sample_top_pointer(pointer, len(logits), position, params, n)
-
-
-def sample_top_pointer(
-    logits: Any, n_vocab: int, position: int, params: SampleParams, n: int
-) -> list[tuple[int, float]]:
-    """The n (1 to MAX_TOP) best tokens in the order of the draw, the first one `sample_pointer`'s.
+    """The n (1 to MAX_TOP) best tokens in the order of the draw, the first one `sample`'s.
 
     Each with its probability, as there. Fewer than n if filters or the vocabulary leave fewer.
     """
-    return top_of(partial(abi.load().pi_sample_top, logits, n_vocab, position), params, n)
+    return top_of(partial(abi.load().pi_sample_top, *_array(logits), position), params, n)
+
+
+def _array(logits: npt.NDArray[np.float32]) -> tuple[Any, int]:
+    assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
+    return logits.ctypes.data_as(POINTER(c_float)), len(logits)
 
 
 def top_of(call: Callable[..., int], params: SampleParams, n: int) -> list[tuple[int, float]]:
