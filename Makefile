@@ -131,6 +131,9 @@ patches-regenerate: ## write the commits of build/upstream back to native/patche
 	git -C $(QUEUE) format-patch --quiet --no-stat --no-signature --zero-commit --no-numbered --no-renames \
 	    --abbrev=7 --diff-algorithm=myers -U3 --src-prefix=a/ --dst-prefix=b/ -o $(abspath native/patches) upstream
 
+patches-rebase: $(VENV)/.tools ## move the patch queue to another version of llama-cpp-python: PIN=0.3.36
+	$(BIN)/python native/cmake/rebase.py --pin native/UPSTREAM --patches native/patches --to $(PIN) --into $(QUEUE)
+
 fuzz: EXTRAS := [test]
 fuzz: build ## damaged GGUFs through all that reads one: FUZZ_CASES=6000
 	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest tests/native/test_fuzz.py
