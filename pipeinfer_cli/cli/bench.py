@@ -185,7 +185,7 @@ def bench(
         ),
     ] = f"{cfg.DEFAULT_TIMEOUT_S:g}",
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl|sql", help="Format.")
+        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl", help="Format.")
     ] = "md",
     plot: Annotated[
         str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from pipeinfer_cli.commands.bench.record import (
     RecordWriter,
     Sample,
 )
-from pipeinfer_cli.commands.bench.report import SQL_TABLE, Report
+from pipeinfer_cli.commands.bench.report import Report
 from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
@@ -374,22 +373,6 @@ def test_csv(table: list[rows.Row]) -> None:
         assert seen["draft_model"] == (row["draft_model"] or "")
 
 
-def test_sql_loads_into_sqlite(table: list[rows.Row]) -> None:
-    base = sqlite3.connect(":memory:")
-    base.executescript(written("sql", table))
-    base.executescript(written("sql", table))  # a second bench goes into the same table
-    base.row_factory = sqlite3.Row
-    found = base.execute(f"SELECT * FROM {SQL_TABLE}").fetchall()
-    assert len(found) == 6
-    for seen, row in zip(found, table, strict=False):
-        assert seen["cpu_info"] == row["cpu_info"]
-        assert seen["median_ts"] == row["median_ts"]
-        assert seen["draft_max"] == row["draft_max"]
-        assert seen["identical"] == 1
-        assert isinstance(seen["n_drafted"], int)
-    base.close()
-
-
 def test_md_is_a_table_for_people(table: list[rows.Row]) -> None:
     header, rule, *lines = written("md", table).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, *lines)]
@@ -407,8 +390,6 @@ def test_an_interrupted_bench_without_rows_is_well_formed(output: Any) -> None:
         assert json.loads(text) == []
     if output == "csv":
         assert text.count("\n") == 1
-    if output == "sql":
-        sqlite3.connect(":memory:").executescript(text)
 
 
 def test_llama_bench_keys_come_first_and_stats_are_there(table: list[rows.Row]) -> None:

@@ -24,8 +24,8 @@ from pipeinfer_cli.scheduler.policy import (
 )
 from pipeinfer_cli.scheduler.runs import SampleParams
 
-OutputFormat = Literal["md", "csv", "json", "jsonl", "sql"]
-FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl", "sql")
+OutputFormat = Literal["md", "csv", "json", "jsonl"]
+FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl")
 DEFAULT_REPETITIONS = 5
 
 

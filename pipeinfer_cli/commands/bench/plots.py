@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeinfer_cli.commands.bench.rows import COLUMNS, Row
+from pipeinfer_cli.commands.bench.rows import NUMBERS, Row
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.trace.sweep import plot_sweep
 
@@ -22,7 +22,7 @@ PIPELINES = {
 
 def check_x(x: str | None, synth_acceptance: Iterable[str | None]) -> None:
     """UserError, before anything is measured, if `x` (None: chosen) is no column of numbers."""
-    is_number = x is None or COLUMNS.get(x) in ("INTEGER", "REAL")
+    is_number = x is None or x in NUMBERS
     if not is_number and x != "synth_acceptance":
         raise UserError(
             f"--plot-x {x!r}: give a column of numbers of -o csv, such as acceptance or n_stages"

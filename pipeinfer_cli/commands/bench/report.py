@@ -1,4 +1,4 @@
-"""Rows as Markdown, CSV, JSON or SQL on stdout, as llama-bench writes them."""
+"""Rows as Markdown, CSV or JSON on stdout, as llama-bench writes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from pipeinfer_cli.commands.bench.config import OutputFormat
 from pipeinfer_cli.commands.bench.rows import COLUMNS, Row
 
-SQL_TABLE = "pipeinfer_bench"
 WIDTHS = {"draft_model": -26}  # of columns that md shows where they differ
 # Shown by md: title, width (negative: to the left), and text of a row.
 Column = tuple[str, int, Callable[[Row], str]]
@@ -62,10 +61,7 @@ class Report:
             ]
             return _md_line(titles) + _md_line(lines)
         if self._output == "csv":
-            return _csv_line(list(COLUMNS))
-        if self._output == "sql":
-            columns = ",\n".join(f"  {name} {kind}" for name, kind in COLUMNS.items())
-            return f"CREATE TABLE IF NOT EXISTS {SQL_TABLE} (\n{columns}\n);\n"
+            return _csv_line(COLUMNS)
         return "[\n" if self._output == "json" else ""
 
     def _row(self, row: Row) -> str:
@@ -73,9 +69,6 @@ class Report:
             return _md_line([f"{text(row):{_align(width)}}" for _, width, text in self._columns])
         if self._output == "csv":
             return _csv_line([_csv_value(value) for value in row.values()])
-        if self._output == "sql":
-            values = ", ".join(_sql_value(value) for value in row.values())
-            return f"INSERT INTO {SQL_TABLE} ({', '.join(row)}) VALUES ({values});\n"
         if self._output == "jsonl":
             return _json(row) + "\n"
         separator = ",\n" if self.rows else ""
@@ -147,14 +140,3 @@ def _csv_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value)  # numbers, true and false, lists
-
-
-def _sql_value(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, int | float):
-        return repr(value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    return "'" + text.replace("'", "''") + "'"

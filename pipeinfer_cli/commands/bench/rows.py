@@ -55,7 +55,7 @@ def row(group: BenchGroup, pipeline: PipelineInfo, summary: Summary, machine: Ro
         "samples_ns": summary.samples_ns,
         "samples_ts": summary.samples_ts,
     }
-    assert values.keys() == COLUMNS.keys(), values.keys() ^ COLUMNS.keys()
+    assert values.keys() == set(COLUMNS), values.keys() ^ set(COLUMNS)
     return {name: _plain(values[name]) for name in COLUMNS}
 
 
@@ -79,74 +79,28 @@ def draft_column(field: str) -> str:
     return draft_option(field).removeprefix("--").replace("-", "_")
 
 
-def _sql_type(annotation: str) -> str:
-    return {"int": "INTEGER", "bool": "INTEGER", "float": "REAL"}.get(annotation, "TEXT")
-
-
-def _of_class(cls: Any) -> dict[str, str]:
-    return {field.name: _sql_type(str(field.type)) for field in dataclasses.fields(cls)}
-
-
 # llama-bench's fields, in its order; what it has for GPUs and NUMA is left out.
-LLAMA_BENCH = {
-    "build_commit": "TEXT",
-    "build_number": "INTEGER",
-    "cpu_info": "TEXT",
-    "gpu_info": "TEXT",
-    "backends": "TEXT",
-    "model_filename": "TEXT",
-    "model_type": "TEXT",
-    "model_size": "INTEGER",
-    "model_n_params": "INTEGER",
-    "n_batch": "INTEGER",
-    "n_ubatch": "INTEGER",
-    "n_threads": "INTEGER",
-    "type_k": "TEXT",
-    "type_v": "TEXT",
-    "flash_attn": "INTEGER",
-    "n_prompt": "INTEGER",
-    "n_gen": "INTEGER",
-    "n_depth": "INTEGER",
-    "test_time": "TEXT",
-    "avg_ns": "INTEGER",
-    "stddev_ns": "INTEGER",
-    "avg_ts": "REAL",
-    "stddev_ts": "REAL",
+LLAMA_BENCH = (
+    *("build_commit", "build_number", "cpu_info", "gpu_info", "backends"),
+    *("model_filename", "model_type", "model_size", "model_n_params"),
+    *("n_batch", "n_ubatch", "n_threads", "type_k", "type_v", "flash_attn"),
+    *("n_prompt", "n_gen", "n_depth", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"),
+)
+OURS = (
+    *("strategy", "drafter", "draft_model", *map(draft_column, _names(DraftConfig))),
+    *("emulate", "synth_acceptance", "n_late", "n_ranks", "n_stages"),
+    *("median_ts", "p10_ts", "p90_ts", "speedup", "speedup_over_speculative", "identical"),
+    *("acceptance", "n_ctx", "temperature", "seed", "n_prompts", "repetitions"),
+    *("pipeinfer_version", "llama_cpp", "mpi", "host"),
+)
+COLUMNS = tuple(  # each once, where it comes first
+    dict.fromkeys((*LLAMA_BENCH, *OURS, *_names(Stats), "samples_ns", "samples_ts"))
+)
+TEXTS = {  # and lists
+    *("build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type"),
+    *("type_k", "type_v", "test_time", "strategy", "drafter", "draft_model", "emulate"),
+    *("synth_acceptance", "pipeinfer_version", "llama_cpp", "mpi", "host"),
+    *(each.name for each in dataclasses.fields(Stats) if each.type not in ("int", "float")),
+    *("samples_ns", "samples_ts"),
 }
-OURS = {
-    "strategy": "TEXT",
-    "drafter": "TEXT",
-    "draft_model": "TEXT",
-    **{draft_column(name): kind for name, kind in _of_class(DraftConfig).items()},
-    "emulate": "TEXT",
-    "synth_acceptance": "TEXT",
-    "n_late": "INTEGER",
-    "n_ranks": "INTEGER",
-    "n_stages": "INTEGER",
-    "median_ts": "REAL",
-    "p10_ts": "REAL",
-    "p90_ts": "REAL",
-    "speedup": "REAL",
-    "speedup_over_speculative": "REAL",
-    "identical": "INTEGER",
-    "acceptance": "REAL",
-    "n_ctx": "INTEGER",
-    "temperature": "REAL",
-    "seed": "INTEGER",
-    "n_prompts": "INTEGER",
-    "repetitions": "INTEGER",
-    "pipeinfer_version": "TEXT",
-    "llama_cpp": "TEXT",
-    "mpi": "TEXT",
-    "host": "TEXT",
-}
-# name -> type in SQL
-COLUMNS = {
-    **LLAMA_BENCH,
-    **OURS,
-    **{
-        name: kind for name, kind in _of_class(Stats).items() if name not in {**LLAMA_BENCH, **OURS}
-    },
-    "samples_ns": "TEXT",
-    "samples_ts": "TEXT",
-}
+NUMBERS = frozenset(COLUMNS) - TEXTS
