@@ -72,7 +72,7 @@ class Play:
         is_cancelled = run.run_id in self.cancelled
         rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
         status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=())
+        return Result(run_id=run.run_id, status=status, rows=rows, times=())
 
 
 def main() -> None:

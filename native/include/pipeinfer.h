@@ -79,15 +79,14 @@ struct pi_token {
 // Several requests may share a run: their tokens have sequences of their own.
 struct pi_run {
     uint64_t                        run_id;
-    uint32_t                        epoch; // the head's own; handed back with the result
     int32_t                         n_kv_ops;
     int32_t                         n_tokens;
     int32_t                         n_seq_ids;
+    int32_t                         n_samples;
     const struct pi_kv_op *         kv_ops;
     const struct pi_token *         tokens;
     const int32_t *                 seq_ids;
     const struct pi_sample_params * samples; // [n_samples], at most one for each token
-    int32_t                         n_samples;
 };
 
 enum pi_run_status {
@@ -110,7 +109,6 @@ struct pi_stage_time {
 // A run's result. The pointers stay valid until the next pi_wait on this engine.
 struct pi_result {
     uint64_t                     run_id;
-    uint32_t                     epoch;
     int32_t                      status; // enum pi_run_status
     int32_t                      n_rows;
     int32_t                      n_times;

@@ -203,7 +203,6 @@ pi_status pi_engine::submit(const pi_run & run) {
 
     run_state state;
     state.run_id     = run.run_id;
-    state.epoch      = run.epoch;
     state.arrived_us = now_us();
     state.sent_us    = state.arrived_us;
     state.kv_ops.assign(run.kv_ops, run.kv_ops + run.n_kv_ops);
@@ -234,7 +233,6 @@ pi_status pi_engine::wait(int32_t timeout_ms, pi_result & result) {
 
     result          = {};
     result.run_id   = current_.run_id;
-    result.epoch    = current_.epoch;
     result.status   = current_.status;
     result.n_rows   = int32_t(current_.rows.size());
     result.n_times  = int32_t(current_.times.size());

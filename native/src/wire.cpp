@@ -43,7 +43,6 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     header.kind      = kind;
     header.run_id    = run.run_id;
     header.sent_us   = run.sent_us;
-    header.epoch     = run.epoch;
     header.status    = run.status;
     header.n_kv_ops  = uint32_t(run.kv_ops.size());
     header.n_times   = uint32_t(run.times.size());
@@ -83,7 +82,6 @@ run_state wire_decode(const uint8_t * data, size_t size, wire_kind & kind) {
     run_state run;
     run.run_id  = header.run_id;
     run.sent_us = header.sent_us;
-    run.epoch   = header.epoch;
     run.status  = pi_run_status(header.status);
 
     const uint8_t * at  = data + sizeof(header);

@@ -29,7 +29,6 @@ struct wire_header {
     uint32_t kind; // wire_kind
     uint64_t run_id;
     uint64_t sent_us; // sending host's monotonic clock
-    uint32_t epoch;
     uint32_t status; // pi_run_status so far: a cancelled run travels on without tokens and hidden states
     uint32_t n_kv_ops;
     uint32_t n_times;
@@ -38,13 +37,11 @@ struct wire_header {
     uint32_t n_rows;
     uint32_t n_hidden; // float32 values: n_tokens * n_embd, or 0 on the way to the first stage
     uint32_t n_samples;
-    uint32_t reserved;
 };
 
 // A run in a process, on its way from one stage to the next; with rows instead of tokens it is the run's result.
 struct run_state {
     uint64_t      run_id     = 0;
-    uint32_t      epoch      = 0;
     pi_run_status status     = PI_COMPLETED;
     uint64_t      arrived_us = 0; // host's monotonic clock; does not travel
     uint64_t      sent_us    = 0; // sending host's monotonic clock

@@ -167,7 +167,6 @@ class Simulation:
         is_cancelled = timing.given_up_at is not None
         result = Result(
             run_id=timing.run.run_id,
-            epoch=timing.run.epoch,
             status=RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED,
             rows=(),
             times=_given_up_times(timing) if is_cancelled else self._times(timing.run),

@@ -70,15 +70,14 @@ class Run(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
         ("run_id", c_uint64),
-        ("epoch", c_uint32),
         ("n_kv_ops", c_int32),
         ("n_tokens", c_int32),
         ("n_seq_ids", c_int32),
+        ("n_samples", c_int32),
         ("kv_ops", POINTER(KvOp)),
         ("tokens", POINTER(Token)),
         ("seq_ids", POINTER(c_int32)),
         ("samples", POINTER(SampleParams)),
-        ("n_samples", c_int32),
     ]
 
 
@@ -99,7 +98,6 @@ class Result(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
         ("run_id", c_uint64),
-        ("epoch", c_uint32),
         ("status", c_int32),
         ("n_rows", c_int32),
         ("n_times", c_int32),

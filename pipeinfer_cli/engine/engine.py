@@ -111,15 +111,14 @@ class Engine:
         seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
         native = abi.Run(
             run.run_id,
-            run.epoch,
             len(kv_ops),
             len(tokens),
             len(seq_ids),
+            len(samples),
             (abi.KvOp * len(kv_ops))(*kv_ops),
             (abi.Token * len(tokens))(*tokens),
             (c_int32 * len(seq_ids))(*seq_ids),
             (abi.SampleParams * len(samples))(*map(native_sample, samples)),
-            len(samples),
         )
         self._check(self._lib.pi_submit(self._handle, native))
         self._awaited.append(run.run_id)
@@ -135,7 +134,6 @@ class Engine:
         times = native.times[: native.n_times]
         return Result(
             run_id=native.run_id,
-            epoch=native.epoch,
             status=RunStatus(native.status),
             rows=tuple(native.rows[: native.n_rows]),
             times=tuple(

@@ -57,7 +57,6 @@ class Run:
     run_id: int  # grows from run to run, from 1
     tokens: tuple[RunToken, ...] = ()
     kv_ops: tuple[KvOp, ...] = ()
-    epoch: int = 0  # handed back with the result
 
     @property
     def samples(self) -> tuple[SampleParams, ...]:
@@ -88,7 +87,6 @@ class Result:
     """The answer to a run: a row per token that wanted one, none if the run was cancelled."""
 
     run_id: int
-    epoch: int
     status: RunStatus
     rows: tuple[int, ...]  # sampled token ids
     times: tuple[StageTime, ...]  # in the order of the stages

@@ -97,4 +97,4 @@ class ScriptedPipeline:
                 rows = tuple(next_token(text) for text, token in texts if token.want)
                 self.most_cells = max(self.most_cells, len(stage.cells))
         rows = rows if status is RunStatus.COMPLETED else ()
-        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=())
+        return Result(run_id=run.run_id, status=status, rows=rows, times=())

@@ -61,7 +61,6 @@ class VirtualCluster:
             status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
             result = Result(
                 run_id=run.run_id,
-                epoch=0,
                 status=status,
                 rows=rows,
                 times=tuple(times),

@@ -37,7 +37,7 @@ class Play:
         """The oldest run ends; the tokens that this decides."""
         run = self.in_flight.pop(0)
         return self.scheduler.on_result(
-            Result(run_id=run.run_id, epoch=0, status=RunStatus.COMPLETED, rows=rows, times=())
+            Result(run_id=run.run_id, status=RunStatus.COMPLETED, rows=rows, times=())
         )
 
     def draft(self, request, *tokens, probability=1.0, start=0):

@@ -106,9 +106,9 @@ def test_drafter_goes_on_from_any_context() -> None:
 def test_results_say_what_the_text_says() -> None:
     text = text_of(0.5)
     run = Run(run_id=3, tokens=tuple(RunToken(id=0, position=p, want=p > 4) for p in (4, 5, 6, 6)))
-    result = Result(run_id=3, epoch=0, status=RunStatus.COMPLETED, rows=(1, 2, 3), times=())
+    result = Result(run_id=3, status=RunStatus.COMPLETED, rows=(1, 2, 3), times=())
     assert text.with_verdicts(result, run).rows == (text.token(6), text.token(7), text.token(7))
-    cancelled = Result(run_id=3, epoch=0, status=RunStatus.CANCELLED, rows=(), times=())
+    cancelled = Result(run_id=3, status=RunStatus.CANCELLED, rows=(), times=())
     assert text.with_verdicts(cancelled, run) == cancelled
 
 

@@ -95,7 +95,6 @@ def recording_of(profile: Profile, clocks_s: list[float]) -> tuple[Recording, di
         tokens = tuple(RunToken(id=0, position=9 + i) for i in range(probe.n_tokens))
         result = Result(
             run_id=run_id,
-            epoch=0,
             status=RunStatus.COMPLETED,
             rows=(0,) * probe.n_rows,
             times=tuple(times),

@@ -58,7 +58,7 @@ class RealEngine:
         rows = () if is_cancelled else tuple(-1 for token in run.tokens if token.want)
         late_us = 1500 if run.run_id == 1 else 0
         times = (StageTime(0, status, 0, 0, 10), StageTime(1, status, 0, 0, 10, late_us=late_us))
-        return Result(run_id=run.run_id, epoch=0, status=status, rows=rows, times=times)
+        return Result(run_id=run.run_id, status=status, rows=rows, times=times)
 
     def nudge(self):
         pass
