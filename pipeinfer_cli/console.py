@@ -1,4 +1,4 @@
-"""Tables, check lines and progress for people. The only module that imports rich."""
+"""Text, tables, check lines and progress for people. The only module that imports rich."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-from pipeinfer_cli.printable import printable
 
 Activity = Literal["idle", "plain", "speculative", "cancelled", "drafting"]
 
@@ -26,6 +24,21 @@ ACTIVITIES: dict[Activity, tuple[str, str]] = {  # a sign, for those who see no 
     "cancelled": ("x", "red"),
     "drafting": ("●", "magenta"),
 }
+
+
+def printable(text: str) -> str:
+    r"""The text with characters that a terminal would act on shown as escapes: `\x1b`.
+
+    What a GGUF, a server or a folder says of itself may hold control characters, or turn the
+    direction of the text around. Generated text is another matter: it goes out as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return ascii(character)[1:-1]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,8 +8,8 @@ import socket
 import sys
 
 from pipeinfer_cli import files
+from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.printable import printable
 
 LOG = logging.getLogger("pipeinfer")
 LOG.propagate = False

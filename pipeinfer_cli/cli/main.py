@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
@@ -24,7 +25,6 @@ from pipeinfer_cli.errors import (
 )
 from pipeinfer_cli.launch import environment, local_rank, signals
 from pipeinfer_cli.log import LOG
-from pipeinfer_cli.printable import printable
 
 # Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
 SILENT_RANK_WAIT_S = 1.0

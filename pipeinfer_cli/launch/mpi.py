@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pipeinfer_cli.console import printable
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, signals, supervisor
 from pipeinfer_cli.log import LOG
-from pipeinfer_cli.printable import printable
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request

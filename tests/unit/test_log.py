@@ -9,9 +9,9 @@ import pytest
 
 from pipeinfer_cli import files, log
 from pipeinfer_cli.cli import main
+from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.log import LOG
-from pipeinfer_cli.printable import printable
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} rank 3 \S+ (INFO|WARNING|ERROR) .*")
 

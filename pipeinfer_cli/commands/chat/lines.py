@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import local_rank
-from pipeinfer_cli.printable import printable
 
 PROMPT = "> "
 GREETING = "/reset forgets what was said, /quit or Ctrl-D ends, Ctrl-C ends an answer"
