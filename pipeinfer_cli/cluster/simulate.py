@@ -165,7 +165,7 @@ def simulate(config: SimulateConfig) -> int:
     sections = [
         (_limits(profile, config), _predictions(profile, config)) for profile in _profiles(config)
     ]
-    print(report.formatted(config.output, sections))
+    print(report.formatted(config.output, sections), end="")
     return 0
 
 

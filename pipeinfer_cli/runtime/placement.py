@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli import console, log
+from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
@@ -54,7 +54,7 @@ def report(
     table = rows(model, layers, all_resources)
     if config.plan_only:
         console.table(HEADER, table)
-    for line in aligned((HEADER, *table)):
+    for line in tables.aligned((HEADER, *table)):
         log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
@@ -108,13 +108,3 @@ def note(placements: Iterable[Placement], verbose: bool) -> None:
             f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
             verbose=verbose,
         )
-
-
-def aligned(table: Iterable[Row]) -> list[str]:
-    """The rows as lines whose columns stand below one another."""
-    lines = list(table)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]

@@ -25,7 +25,7 @@ from pipeinfer_cli.commands.bench.record import (
     RecordWriter,
     Sample,
 )
-from pipeinfer_cli.commands.bench.report import Report
+from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
@@ -344,9 +344,9 @@ def test_what_is_synthetic_or_late_is_said() -> None:
 
 def written(output: Any, table: list[rows.Row]) -> str:
     stdout = io.StringIO()
-    with Report(output, stdout=stdout) as report:
-        report.add(table[:1])
-        report.add(table[1:])
+    with report(output, stdout=stdout) as writer:
+        writer.add(table[:1])
+        writer.add(table[1:])
     return stdout.getvalue()
 
 

@@ -15,12 +15,13 @@ from pipeinfer_cli import console
 from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.bench import plots, prompts, record, rows
 from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
-from pipeinfer_cli.commands.bench.report import Report
+from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import summarise
 from pipeinfer_cli.commands.bench.turns import n_turns
 from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.scheduler.policy import Variant
+from pipeinfer_cli.tables import Writer
 
 WATCH_S = 0.3  # how often the progress bar looks
 
@@ -41,13 +42,13 @@ def bench(config: BenchConfig) -> int:
         groups = list(config.groups(texts, str(Path(folder) / "record")))
         if launch_env.alone:
             groups = [_resolved(group) for group in groups]
-        with Report(config.output, optional=_differing(config)) as report:
+        with report(config.output, optional=_differing(config)) as table:
             for index, group in enumerate(groups):
                 place = f"group {index + 1} of {len(groups)}"
-                if (code := _lead(group, report, place)) != 0:
+                if (code := _lead(group, table, place)) != 0:
                     return code
         if config.outputs.plot is not None:
-            plots.draw(report.rows, Path(config.outputs.plot), config.outputs.plot_x)
+            plots.draw(table.records, Path(config.outputs.plot), config.outputs.plot_x)
     return 0
 
 
@@ -59,23 +60,23 @@ def _follow(config: BenchConfig) -> int:
     return 0
 
 
-def _lead(group: BenchGroup, report: Report, place: str) -> int:
+def _lead(group: BenchGroup, table: Writer, place: str) -> int:
     Path(group.record).unlink(missing_ok=True)
     print(f"pipeinfer: {place}: {_description(group)}", file=sys.stderr)
     try:
         with _watched(group):
             return start.start(group)
     finally:
-        _report(group, report)
+        _report(group, table)
 
 
-def _report(group: BenchGroup, report: Report) -> None:
+def _report(group: BenchGroup, table: Writer) -> None:
     measured = record.read(group.record)
     if measured.pipeline is None:
         return
     summaries = summarise(group, measured)
     this_machine = machine.describe()
-    report.add([rows.row(group, measured.pipeline, each, this_machine) for each in summaries])
+    table.add([rows.row(group, measured.pipeline, each, this_machine) for each in summaries])
     for each in summaries:
         if each.identical is False:
             print(
