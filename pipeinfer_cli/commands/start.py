@@ -19,7 +19,7 @@ from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import read_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import environment, local_rank
+from pipeinfer_cli.launch import environment, supervisor
 from pipeinfer_cli.models import resolve, shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
 from pipeinfer_cli.runtime.config import JobConfig
@@ -148,7 +148,7 @@ def _spawn(config: JobConfig) -> int:
 def run_spawned(place: Path) -> int:
     """The life of a rank that `_spawn` started."""
     launch_env = environment.detect(os.environ)
-    local_rank.enter(place, launch_env.rank)
+    supervisor.enter_local(place, launch_env.rank)
     return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), launch_env)
 
 

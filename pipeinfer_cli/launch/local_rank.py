@@ -13,12 +13,10 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
@@ -52,20 +50,17 @@ def folder() -> Path | None:
     return Path(path) if path else None
 
 
-def enter(place: Path, rank: int) -> None:
-    """Makes this process a rank: its output goes to the parent, its end is recorded.
-
-    Forks: the original process waits and records how the rank ended, because launchers report
-    signals wrongly once they begin to kill the other ranks. Call it before any thread or MPI.
-    """
+def connect(place: Path, rank: int) -> None:
+    """Has the output of this process, and of those that it starts, go to the parent."""
     adopt(place / STDERR_FIFO, 2)
     if rank == 0:
         adopt(place / STDOUT_FIFO, 1)
         if (place / STDIN_FIFO).exists():
             os.dup2(os.open(place / STDIN_FIFO, os.O_RDONLY), 0)
-    pid = os.fork()
-    if pid != 0:
-        _monitor(place, rank, pid)
+
+
+def begin(place: Path, rank: int) -> None:
+    """Makes this process the rank: it ends if the parent is gone."""
     for signum in ENDING_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)  # the parent speaks for all ranks
     (place / f"rank-{rank}.pid").write_text(str(os.getpid()))
@@ -197,18 +192,6 @@ def remove_shared_memory(place: Path) -> None:
             Path(path).unlink(missing_ok=True)
 
 
-def _monitor(place: Path, rank: int, pid: int) -> NoReturn:
-    for signum in ENDING_SIGNALS:
-        signal.signal(signum, lambda received, _frame: kill(pid, received))
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if _parent_is_gone(wait=False):
-        shutil.rmtree(place, ignore_errors=True)  # its owner no longer can; the last rank succeeds
-    elif code != 0:
-        record_failure(place, Failure(rank=rank, pid=pid, code=code))
-    os._exit(code if code >= 0 else 128 - code)
-
-
 def kill(pid: int, signum: int) -> None:
     """Sends a signal to a process, unless that has ended."""
     try:
@@ -218,11 +201,11 @@ def kill(pid: int, signum: int) -> None:
 
 
 def _watch_parent() -> None:
-    _parent_is_gone(wait=True)
+    parent_is_gone(wait=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _parent_is_gone(*, wait: bool) -> bool:
+def parent_is_gone(*, wait: bool) -> bool:
     """Whether nobody reads our stderr any more; with `wait` it returns only then."""
     poller = select.poll()
     poller.register(2, 0)  # errors are reported without being asked for

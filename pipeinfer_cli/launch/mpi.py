@@ -39,7 +39,7 @@ def start() -> Comm:
     _check_launcher(launch_env, mpi, os.environ)
     notes = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
-        notes = supervisor.enter(launch_env.rank)
+        notes = supervisor.enter_launched(launch_env.rank)
     # A variable of the user's own could name another MPI; with the library's path alone mpi4py
     # loads it and finds out the ABI itself (told the ABI, it would not load the library).
     os.environ.pop("MPI4PY_MPIABI", None)

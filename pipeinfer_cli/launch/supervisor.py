@@ -1,18 +1,21 @@
-"""A rank's supervisor under an MPI launcher: reports how its rank ended, if that was killed.
+"""The supervisor of a rank: the process that was there first waits, and tells how the rank ended.
 
-Launchers end the other ranks when one was killed, but few say which one it was. So a rank forks
-before MPI starts: the process that the launcher knows waits, and speaks for the one that works. To
-a rank that `spawn` started, `local_rank.enter` does the same.
+A rank forks before MPI starts: the process that the launcher knows waits for the one that works.
+Launchers end the other ranks when one was killed, but few say which one it was, and once they have
+begun, they report signals wrongly. What is made of a rank's end depends on who has started it:
+- `spawn` (`enter_local`): the end is recorded, for the parent.
+- A launcher (`enter_launched`): the supervisor reports it, if the rank was killed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -25,20 +28,54 @@ PR_SET_PDEATHSIG = 1
 FORWARDED = (*local_rank.ENDING_SIGNALS, signal.SIGUSR2)
 PIPE_BYTES = 65536
 
+# From the rank's pid, how it ended (negative: minus the signal that killed it), and the signals
+# that were forwarded to it, to the supervisor's own exit code.
+Ended = Callable[[int, int, Collection[int]], int]
 
-def enter(rank: int) -> int:
-    """Returns in the process that works; the one that was there before ends with its exit code.
 
-    Call it before any thread or MPI. If either process is killed, the other one ends, too. What is
-    returned is for `note`.
+def enter_local(place: Path, rank: int) -> None:
+    """Makes this process a rank that `spawn` started. Call it before any thread or MPI."""
+
+    def ended(pid: int, code: int, _forwarded: Collection[int]) -> int:
+        if local_rank.parent_is_gone(wait=False):
+            # Its owner no longer can; the last rank succeeds.
+            shutil.rmtree(place, ignore_errors=True)
+        elif code != 0:
+            local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=pid, code=code))
+        return code if code >= 0 else 128 - code
+
+    local_rank.connect(place, rank)
+    _fork(ended)
+    local_rank.begin(place, rank)
+
+
+def enter_launched(rank: int) -> int:
+    """Makes this process a rank that a launcher started. Call it before any thread or MPI.
+
+    If either process is killed, the other one ends, too. What is returned is for `note`.
     """
     notes, writer = os.pipe()
-    pid = os.fork()
-    if pid != 0:
+
+    def ended(pid: int, code: int, forwarded: Collection[int]) -> int:
         os.close(writer)
-        _guard(rank, pid, notes)
+        if -code in forwarded:
+            raise Interrupted(-code)  # as in a rank without a supervisor
+        if code >= 0:
+            return code
+        name = signal.Signals(-code).name
+        print(
+            f"pipeinfer: error: rank {rank} on {socket.gethostname()} (pid {pid}) was killed by "
+            f"signal {-code} ({name}); all ranks end",
+            file=sys.stderr,
+            flush=True,
+        )
+        for path in filter(None, os.fsdecode(os.read(notes, PIPE_BYTES)).split("\n")):
+            Path(path).unlink(missing_ok=True)
+        return 1
+
+    supervisor_pid = os.getpid()
+    _fork(ended)
     os.close(notes)
-    supervisor_pid = os.getppid()
     # A session of its own: a signal to the launcher's process group would come twice.
     os.setsid()
     die_with_parent()
@@ -53,33 +90,26 @@ def note(writer: int, segments: Iterable[str]) -> None:
     os.close(writer)
 
 
-def _guard(rank: int, pid: int, notes: int) -> NoReturn:
-    received: set[int] = set()
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _fork(ended: Ended) -> None:
+    """Returns in the process that works; the one that was there before supervises it."""
+    pid = os.fork()
+    if pid != 0:
+        _supervise(pid, ended)
+
+
+def _supervise(pid: int, ended: Ended) -> NoReturn:
+    forwarded: set[int] = set()
 
     def forward(signum: int, _frame: FrameType | None) -> None:
-        received.add(signum)
+        forwarded.add(signum)
         local_rank.kill(pid, signum)
 
     for signum in FORWARDED:
         signal.signal(signum, forward)
     _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if -code in received:
-        raise Interrupted(-code)  # ours to say and to end with, as in a rank without a supervisor
-    if code < 0:
-        name = signal.Signals(-code).name
-        print(
-            f"pipeinfer: error: rank {rank} on {socket.gethostname()} (pid {pid}) was killed by "
-            f"signal {-code} ({name}); all ranks end",
-            file=sys.stderr,
-            flush=True,
-        )
-        code = 1
-        for path in filter(None, os.fsdecode(os.read(notes, PIPE_BYTES)).split("\n")):
-            Path(path).unlink(missing_ok=True)
-    os._exit(code)
-
-
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    os._exit(ended(pid, os.waitstatus_to_exitcode(status), forwarded))

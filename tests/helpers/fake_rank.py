@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeinfer_cli.cli import main
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import environment, local_rank, signals
+from pipeinfer_cli.launch import environment, local_rank, signals, supervisor
 
 
 def perform(act: str, rank: int) -> int:
@@ -70,7 +70,7 @@ def perform(act: str, rank: int) -> int:
 
 def run(place: Path) -> int:
     rank = environment.detect(os.environ).rank
-    local_rank.enter(place, rank)
+    supervisor.enter_local(place, rank)
     for argument in sys.argv[1:]:
         who, _, act = argument.partition(":")
         if who in ("*", str(rank)) and (code := perform(act, rank)) != 0:

@@ -13,13 +13,13 @@ from pathlib import Path
 from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands.chat.interrupts import Interrupts
 from pipeinfer_cli.commands.chat.lines import open_lines, read_line
-from pipeinfer_cli.launch import environment, local, local_rank
+from pipeinfer_cli.launch import environment, local, local_rank, supervisor
 from pipeinfer_cli.launch.environment import Launcher
 
 
 def rank(place: Path) -> int:
     number = environment.detect(os.environ).rank
-    local_rank.enter(place, number)
+    supervisor.enter_local(place, number)
     if number == 0:
         talk()
         Path(sys.argv[2], "over").touch()
