@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import ClassVar
@@ -61,3 +62,8 @@ def exit_code_of(error: BaseException | None) -> int:
     if isinstance(error, BrokenPipeError):
         return OutputClosedError.exit_code
     return int(getattr(error, "exit_code", 1))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written, since there is no room for it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import (
     Interrupted,
     OutputClosedError,
     OutputError,
-    PipeinferError,
     UserError,
     exit_code_of,
+    is_disk_full,
 )
-from pipeinfer_cli.launch import environment, local_rank, signals
-from pipeinfer_cli.log import LOG
-
-# Under a launcher the first rank that ends takes the others down; rank 0 speaks for all.
-SILENT_RANK_WAIT_S = 1.0
+from pipeinfer_cli.launch import environment, local_rank, report, signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +45,7 @@ def run_rank(place: Path, call: Callable[[], int]) -> int:
     code = guard(call, verbose=False)
     if code != 0:
         # Now, since the end of MPI may wait for ranks that wait for this one.
-        rank = environment.detect(os.environ).rank
-        local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=os.getpid(), code=code))
+        report.record_own_failure(place, code)
     return code
 
 
@@ -102,7 +92,7 @@ def guard(call: Callable[[], int], *, verbose: bool) -> int:
     """The exit code of `call`, whatever happens in it."""
     try:
         code = call()
-        if code == 0 and _mpi_running():
+        if code == 0 and environment.is_mpi_running():
             _finish_mpi()
         return code
     except BaseException as error:  # noqa: BLE001 - the one place where errors end
@@ -115,58 +105,16 @@ def guard(call: Callable[[], int], *, verbose: bool) -> int:
 
 
 def _end(error: BaseException, verbose: bool) -> int:
-    """Says what happened in one line and gives its exit code; ends the other ranks too."""
+    """Has it reported and gives its exit code; ends the other ranks too."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    code = exit_code_of(error)
-    level = logging.WARNING if isinstance(error, Interrupted) else logging.ERROR
-    LOG.log(level, "%s", _line(error), exc_info=None if level < logging.ERROR else error)
-    if isinstance(error, BrokenPipeError | OutputClosedError | OutputError) or _is_full(error):
+    if isinstance(error, BrokenPipeError | OutputClosedError | OutputError) or is_disk_full(error):
         _discard_stdout()
-    if isinstance(error, BrokenPipeError | OutputClosedError):
-        pass  # quietly, as SIGPIPE would
-    elif _speaks_for_all(error):
-        if verbose and not isinstance(error, PipeinferError | Interrupted):
-            traceback.print_exception(error)
-        print(f"pipeinfer: error: {_line(error)}", file=sys.stderr, flush=True)
-    if _mpi_running():
+    report.speak(error, verbose=verbose)
+    code = exit_code_of(error)
+    if environment.is_mpi_running():
         _abort(code)
     return code
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, Interrupted):
-        how = f": {error.resume}" if error.resume else ""
-        return f"interrupted by {signal.Signals(error.signum).name}{how}"
-    text = printable(" ".join(str(error).split()))
-    if isinstance(error, PipeinferError):
-        return text
-    if _is_full(error):
-        return f"cannot write: {text}: free some space"
-    return f"unexpected {type(error).__name__}: {text} (-v shows where)"
-
-
-def _speaks_for_all(error: BaseException) -> bool:
-    """Whether this rank says what went wrong. Errors that all ranks meet are said once."""
-    place = local_rank.folder()
-    if place is not None:
-        failure = local_rank.read_failure(place)
-        if isinstance(error, Interrupted) and failure and failure.code != error.exit_code:
-            return False  # when a rank has failed, launchers end the others with signals
-        return local_rank.claim_report(place)
-    if _mpi_running() or environment.detect(os.environ).rank == 0:
-        return True
-    time.sleep(SILENT_RANK_WAIT_S)
-    return False
-
-
-def _mpi_running() -> bool:
-    module = sys.modules.get("mpi4py.MPI")
-    return module is not None and module.Is_initialized() and not module.Is_finalized()
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _finish_mpi() -> None:

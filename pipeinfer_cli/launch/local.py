@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
-from pipeinfer_cli.launch import local_input, local_output, local_rank
+from pipeinfer_cli.launch import local_input, local_output, local_rank, report
 from pipeinfer_cli.launch.environment import Launcher
 from pipeinfer_cli.launch.local_shutdown import JobShutdown, Phase, kill_stragglers
 
@@ -77,7 +77,7 @@ def _run(
         is_abnormal = n_signals or not ended or process.returncode
         give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
         forwarders.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
-    if signals.received and not _has_spoken(place):
+    if signals.received and not report.has_ended_job(place):
         raise Interrupted(signals.received[0])
     if out.error is not None:
         raise OutputError(out.error)
@@ -102,7 +102,7 @@ def _wait(
         if stdin_forwarder is not None and shutdown.phase is not Phase.ALL_END:
             stdin_forwarder.step(
                 shutdown.received,
-                lambda: process.poll() is not None or local_rank.has_failed(place),
+                lambda: process.poll() is not None or report.has_failed(place),
             )
         now_s = time.monotonic()
         if now_s > up_s:
@@ -140,15 +140,9 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return process.stdout, process.stderr
 
 
-def _has_spoken(place: Path) -> bool:
-    """Whether a rank has ended the job by itself, and has said why."""
-    failure = local_rank.read_failure(place)
-    return failure is not None and failure.code > 0 and local_rank.has_reported(place)
-
-
 def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -> int:
     """The job's exit code, or RunError saying what no rank has said."""
-    failure = local_rank.read_failure(place)
+    failure = report.read_failure(place)
     if failure is None and returncode == 0:
         return 0
     said = " | ".join(text.strip() for text in launcher_said if text.strip())
@@ -165,7 +159,7 @@ def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -
         raise RunError(
             f"{who} was killed by signal {-failure.code} ({name}); all ranks were ended{detail}"
         )
-    if not local_rank.has_reported(place):
+    if not report.has_reported(place):
         raise RunError(f"{who} ended with exit code {failure.code}; all ranks were ended{detail}")
     return failure.code
 

@@ -9,13 +9,11 @@ rank ends itself.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import select
 import signal
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
@@ -24,8 +22,6 @@ STDERR_FIFO = "stderr"
 STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see local_input
 ASK_FIFO = "ask"
 ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
-FAILURE_FILE = "failure.json"
-REPORTED_FILE = "reported"
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
 MPI_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)")
 LISTENING_FILE = "listening"
@@ -33,15 +29,6 @@ LISTENING_FILE = "listening"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # A signal that comes again within this time is the same one, on another way.
 REPEAT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """How the first rank that failed ended."""
-
-    rank: int
-    pid: int
-    code: int  # its exit code; negative: minus the signal that killed it
 
 
 def folder() -> Path | None:
@@ -103,40 +90,6 @@ def adopt(fifo: Path, fd: int) -> None:
     os.close(opened)
 
 
-def record_failure(place: Path, failure: Failure) -> None:
-    """Keeps the first failure of the job; later ones are its consequences."""
-    draft = place / f"failure-{os.getpid()}"
-    try:
-        draft.write_text(
-            json.dumps({"rank": failure.rank, "pid": failure.pid, "code": failure.code})
-        )
-        os.link(draft, place / FAILURE_FILE)  # atomic, and fails if there is one already
-    except OSError:
-        pass  # not the first, or the parent and its folder are gone
-
-
-def has_failed(place: Path) -> bool:
-    """Whether a rank has."""
-    return (place / FAILURE_FILE).exists()
-
-
-def read_failure(place: Path) -> Failure | None:
-    """The first failure of the job, if there was one."""
-    try:
-        return Failure(**json.loads((place / FAILURE_FILE).read_text()))
-    except FileNotFoundError:
-        return None
-
-
-def claim_report(place: Path) -> bool:
-    """True for the one rank that is to say on stderr what went wrong: the first that asks."""
-    try:
-        (place / REPORTED_FILE).touch(exist_ok=False)
-    except OSError:
-        return False
-    return True
-
-
 def announce_listening(place: Path) -> None:
     """On rank 0: from now on a signal ends the job between two tokens."""
     (place / LISTENING_FILE).touch()
@@ -148,21 +101,6 @@ def tell_head(place: Path, signum: int) -> bool:
         return False
     kill(int((place / "rank-0.pid").read_text()), signum)
     return True
-
-
-def silence_ranks(place: Path) -> None:
-    """The parent's part: from now on it says what went wrong, unless a rank has done so."""
-    try:
-        with (place / REPORTED_FILE).open("x") as note:
-            note.write("parent")
-    except FileExistsError:
-        pass
-
-
-def has_reported(place: Path) -> bool:
-    """Whether a rank has said what went wrong."""
-    file = place / REPORTED_FILE
-    return file.exists() and not file.read_text()
 
 
 def record_shared_memory(place: Path, pid: int) -> None:

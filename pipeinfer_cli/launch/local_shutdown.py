@@ -11,7 +11,7 @@ import time
 from enum import Enum, auto
 from pathlib import Path
 
-from pipeinfer_cli.launch import local_output, local_rank
+from pipeinfer_cli.launch import local_output, local_rank, report
 
 HEAD_GRACE_S = 5.0  # what rank 0 gets after a signal, to end between two tokens
 GRACE_S = 2.0  # what ranks and launcher get to end by themselves, before SIGKILL
@@ -59,7 +59,7 @@ class JobShutdown:
             self._enter(Phase.GIVEN_UP, math.inf)
 
     def _must_end(self, now_s: float) -> bool:
-        return now_s >= self._until_s or self._out.closed or local_rank.has_failed(self._place)
+        return now_s >= self._until_s or self._out.closed or report.has_failed(self._place)
 
     def _enter(self, phase: Phase, until_s: float) -> None:
         self.phase, self._until_s = phase, until_s
@@ -69,10 +69,10 @@ def _ask_to_end(
     process: subprocess.Popen[bytes], place: Path, received: list[int], closed: bool
 ) -> None:
     """Asks the launcher to end the ranks, unless they are about to end by themselves."""
-    failure = local_rank.read_failure(place)
+    failure = report.read_failure(place)
     if failure is not None and failure.code >= 0 and not closed:
         return
-    local_rank.silence_ranks(place)
+    report.silence_ranks(place)
     # hydra would die of SIGHUP and leave the ranks alone, and pass SIGUSR1 on
     is_plain = bool(received) and received[0] in (signal.SIGINT, signal.SIGTERM)
     process.send_signal(received[0] if is_plain else signal.SIGTERM)

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli.console import printable
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import environment, local_rank, signals, supervisor
+from pipeinfer_cli.launch import environment, local_rank, report, signals, supervisor
 from pipeinfer_cli.log import LOG
 
 if TYPE_CHECKING:
@@ -127,25 +126,21 @@ def finish() -> None:
 
     RunError is no way out where other ranks do not come to their end: then this process ends here.
     """
-    module = sys.modules.get("mpi4py.MPI")
-    if module is None or not module.Is_initialized() or module.Is_finalized():
+    if not environment.is_mpi_running():
         return
     others = "another rank does not end, though the work is done"
     timer = threading.Timer(FINALIZE_S, end_all, args=(others,))
     timer.daemon = True
     timer.start()
-    module.Finalize()
+    sys.modules["mpi4py.MPI"].Finalize()
     timer.cancel()
 
 
 def end_all(message: str) -> NoReturn:
     """Says on stderr what is wrong and ends all ranks, whatever the main thread is doing."""
-    place = local_rank.folder()
-    if place is None or local_rank.claim_report(place):
-        print(f"pipeinfer: error: {printable(message)}", file=sys.stderr, flush=True)
+    report.say(message)
     LOG.error("%s", message)
-    module = sys.modules.get("mpi4py.MPI")
-    if module is None or not module.Is_initialized() or module.Is_finalized():
+    if not environment.is_mpi_running():
         os._exit(1)
     _abort(1)
 
@@ -162,9 +157,8 @@ def _abort(code: int) -> NoReturn:
 
     place = local_rank.folder()
     if place is not None:
-        rank = environment.detect(os.environ).rank  # MPI may be in no state to be asked
-        local_rank.claim_report(place)
-        local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=os.getpid(), code=code))
+        report.claim(place)
+        report.record_own_failure(place, code)
     # Where MPI cannot even abort, the launcher and the other ranks must notice that we are gone.
     timer = threading.Timer(ABORT_S, os._exit, args=(code,))
     timer.daemon = True

@@ -14,14 +14,13 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from pipeinfer_cli.errors import Interrupted
-from pipeinfer_cli.launch import local_rank
+from pipeinfer_cli.launch import local_rank, report
 
 PR_SET_PDEATHSIG = 1
 
@@ -41,7 +40,7 @@ def enter_local(place: Path, rank: int) -> None:
             # Its owner no longer can; the last rank succeeds.
             shutil.rmtree(place, ignore_errors=True)
         elif code != 0:
-            local_rank.record_failure(place, local_rank.Failure(rank=rank, pid=pid, code=code))
+            report.record_failure(place, report.Failure(rank=rank, pid=pid, code=code))
         return code if code >= 0 else 128 - code
 
     local_rank.connect(place, rank)
@@ -63,11 +62,9 @@ def enter_launched(rank: int) -> int:
         if code >= 0:
             return code
         name = signal.Signals(-code).name
-        print(
-            f"pipeinfer: error: rank {rank} on {socket.gethostname()} (pid {pid}) was killed by "
-            f"signal {-code} ({name}); all ranks end",
-            file=sys.stderr,
-            flush=True,
+        report.say(
+            f"rank {rank} on {socket.gethostname()} (pid {pid}) was killed by "
+            f"signal {-code} ({name}); all ranks end"
         )
         for path in filter(None, os.fsdecode(os.read(notes, PIPE_BYTES)).split("\n")):
             Path(path).unlink(missing_ok=True)

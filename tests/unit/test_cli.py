@@ -19,7 +19,7 @@ from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
-from pipeinfer_cli.launch import environment, local, signals
+from pipeinfer_cli.launch import environment, local, report, signals
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 Capture = pytest.CaptureFixture[str]
@@ -156,7 +156,7 @@ def test_ranks_must_be_those_of_the_launcher(
 
 
 def test_only_rank_0_of_a_launcher_speaks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(main, "SILENT_RANK_WAIT_S", 0.0)
+    monkeypatch.setattr(report, "SILENT_RANK_WAIT_S", 0.0)
     monkeypatch.setenv("PMI_RANK", "1")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert main.main(["generate", "-m", "m", "-n", "0", "hi"]) == 2

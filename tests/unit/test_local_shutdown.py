@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pipeinfer_cli.launch import local_rank, local_shutdown
+from pipeinfer_cli.launch import local_rank, local_shutdown, report
 from pipeinfer_cli.launch.local_output import OutputForwarder
 from pipeinfer_cli.launch.local_shutdown import GRACE_S, HEAD_GRACE_S, JobShutdown, Phase
 
@@ -33,9 +33,7 @@ class Scene:
         local_rank.announce_listening(self.place)
 
     def fail(self, code):
-        local_rank.record_failure(
-            self.place, local_rank.Failure(rank=1, pid=os.getpid(), code=code)
-        )
+        report.record_failure(self.place, report.Failure(rank=1, pid=os.getpid(), code=code))
 
     def phase_at(self, now_s):
         self.shutdown.step(now_s)
