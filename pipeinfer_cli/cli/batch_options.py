@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.cli.options import integer
+from pipeinfer_cli.cli.parsers import integer
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 

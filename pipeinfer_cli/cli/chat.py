@@ -2,73 +2,105 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, cast
 
 import typer
 
 from pipeinfer_cli.checks import MAX_COUNT
-from pipeinfer_cli.cli.generate import generate
-from pipeinfer_cli.cli.options import integer
+from pipeinfer_cli.cli import draft_options, options
+from pipeinfer_cli.cli.parsers import integer
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import greet
-
-AnswerTokens = Annotated[
-    int,
-    typer.Option(
-        "-n",
-        "--n-predict",
-        parser=integer,
-        metavar="N",
-        help="Tokens of an answer at most.",
-        show_default="what the context leaves",
-    ),
-]
-
-# Options of generate that mean nothing in a conversation, or are given by it.
-NOT_OURS = frozenset(
-    [
-        "prompt",
-        "file",
-        "chat",
-        "verify",
-        "trace",
-        "plot",
-        "plot_window",
-        "live",
-        "emulate",
-        "synth_acceptance",
-        "prompts",
-        "output",
-        "resume",
-        "parallel",
-    ]
-)
+from pipeinfer_cli.commands.generate_config import Prompt, parse_format
+from pipeinfer_cli.runtime import config as cfg
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 
-def command(generate: Callable[..., Callable[[], int]]) -> Callable[..., Callable[[], int]]:
-    """The command `chat`: the options of `generate` that make sense line by line."""
-    hints = get_type_hints(generate, include_extras=True)
-    hints["n_predict"] = AnswerTokens
-    kept = [
-        each.replace(
-            annotation=hints[each.name],
-            default=MAX_COUNT if each.name == "n_predict" else each.default,
-        )
-        for each in inspect.signature(generate).parameters.values()
-        if each.name not in NOT_OURS
-    ]
-
-    def chat(**options: Any) -> Callable[[], int]:
-        """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
-        action: Any = generate(prompt="", chat=True, **options)
-        return partial(_run, ChatConfig.of(action.args[0]))
-
-    chat.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    chat.__annotations__ = {each.name: each.annotation for each in kept}
-    return chat
+def chat(
+    context: typer.Context,
+    model: options.Model,
+    n_predict: Annotated[
+        int,
+        typer.Option(
+            "-n",
+            "--n-predict",
+            parser=integer,
+            metavar="N",
+            help="Tokens of an answer at most.",
+            show_default="what the context leaves",
+        ),
+    ] = MAX_COUNT,
+    n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
+    ranks: options.Ranks = None,
+    layer_split: options.LayerSplit = "auto",
+    threads: options.Threads = None,
+    plan_only: options.PlanOnly = False,
+    report_binding: options.ReportBinding = False,
+    temp: options.Temp = DEFAULT_SAMPLE.temperature,
+    top_k: options.TopK = DEFAULT_SAMPLE.top_k,
+    top_p: options.TopP = DEFAULT_SAMPLE.top_p,
+    min_p: options.MinP = DEFAULT_SAMPLE.min_p,
+    seed: options.Seed = DEFAULT_SAMPLE.seed,
+    ignore_eos: options.IgnoreEos = False,
+    stop: options.Stop = None,
+    system: options.System = None,
+    stats: options.ShowStats = False,
+    format_: options.Format = "text",
+    timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
+    strategy: draft_options.Strategy = "auto",
+    draft_model: draft_options.DraftModel = None,
+    drafter: draft_options.Drafter = None,
+    draft_max: draft_options.DraftMax = "auto",
+    draft_min: draft_options.DraftMin = DEFAULT_DRAFT.n_min,
+    draft_p_min: draft_options.DraftPMin = DEFAULT_DRAFT.p_min,
+    draft_p_recovery: draft_options.DraftPRecovery = DEFAULT_DRAFT.p_recovery,
+    draft_p_decay: draft_options.DraftPDecay = DEFAULT_DRAFT.p_decay,
+    draft_width: draft_options.DraftWidth = DEFAULT_DRAFT.width,
+    draft_p_split: draft_options.DraftPSplit = DEFAULT_DRAFT.p_split,
+    draft_threads: draft_options.DraftThreads = None,
+    log_file: options.LogFile = None,
+    verbose: options.Verbose = False,
+) -> Callable[[], int]:
+    """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
+    config = ChatConfig(
+        model=model,
+        prompt=Prompt(text=""),
+        n_predict=n_predict,
+        n_ctx=n_ctx,
+        ranks=ranks,
+        layer_split=layer_split,
+        threads=threads,
+        plan_only=plan_only,
+        report_binding=report_binding,
+        sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
+        ignore_eos=ignore_eos,
+        stop=tuple(stop or ()),
+        chat=True,
+        system=system,
+        stats=stats,
+        format=parse_format(format_),
+        timeout_s=timeout_s,
+        strategy=cast("Strategy", strategy),
+        drafter=draft_options.drafter_kind(drafter, draft_model),
+        draft_model=draft_model,
+        draft=DraftConfig.of(
+            draft_max,
+            n_min=draft_min,
+            p_min=draft_p_min,
+            p_recovery=draft_p_recovery,
+            p_decay=draft_p_decay,
+            width=draft_width,
+            p_split=draft_p_split,
+        ),
+        draft_given=draft_options.given(context),
+        draft_threads=draft_threads,
+        log_file=log_file,
+        verbose=verbose,
+    )
+    return partial(_run, config)
 
 
 def _run(config: ChatConfig) -> int:
@@ -76,6 +108,3 @@ def _run(config: ChatConfig) -> int:
 
     greet()
     return generate(config)
-
-
-chat = command(generate)

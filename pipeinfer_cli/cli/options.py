@@ -1,99 +1,63 @@
-"""Options, and parsers of their values, that several commands share."""
+"""The options that generate, chat and bench share, each declared once.
+
+A command takes an option by naming its alias in its signature. Where typer has no type for a
+value, its alias says Any and the parser makes the value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.cli.parsers import integer, integers, number
+from pipeinfer_cli.runtime import config
 
-Chat = Annotated[
-    bool,
-    typer.Option("--chat", help="The prompt is a user's message, in the model's chat template."),
-]
-System = Annotated[
-    str | None,
-    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
-]
+# model, context and ranks
 
-T = TypeVar("T")
-
-
-def integer(text: str) -> int:
-    """A whole number, or an error that names what was given."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
-
-
-def integer_or_auto(text: str) -> int | None:
-    """A whole number, or None for `auto`."""
-    return None if text == "auto" else integer(text)
-
-
-def number(text: str) -> float:
-    """A number, or an error that names what was given."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number") from None
-
-
-def one(option: str, text: str, parse: Callable[[str], T]) -> T:
-    """A value by one of these parsers. Raises UserError, naming the option."""
-    try:
-        return parse(text)
-    except typer.BadParameter as error:
-        raise UserError(f"{option} {error.message}: see --help") from None
-
-
-def several(option: str, text: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-    """`2,4,8` as values by one of these parsers; nothing as none. UserError as `one`."""
-    return tuple(one(option, word, parse) for word in words(option, text))
-
-
-def words(option: str, text: str) -> tuple[str, ...]:
-    """`a,b` as its parts; nothing as none. Raises UserError, naming the option."""
-    parts = tuple(part.strip() for part in text.split(","))
-    if parts == ("",):
-        return ()
-    if not all(parts):
-        raise UserError(f"{option} {text!r} has an empty part: give a list like a,b,c")
-    return parts
-
-
-def integers(text: str) -> int | tuple[int, ...]:
-    """`8` as a number, `8,8,4` as a list, or an error that names what was given."""
-    numbers = tuple(integer(part) for part in text.split(","))
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-DraftMax = Annotated[
-    str,
+MODEL = typer.Option("-m", "--model", metavar="MODEL", help="A GGUF path, or a model's name.")
+Model = Annotated[str, MODEL]
+NPredict = Annotated[
+    int,
     typer.Option(
-        "--draft-max",
-        metavar="N|auto",
-        help="Drafted tokens per run at most; speculative drafts that many. "
-        "auto: as many as pay, by measured costs.",
+        "-n", "--n-predict", parser=integer, metavar="N", help="Tokens to generate at most."
     ),
 ]
-Threads = Annotated[
-    Any,  # config.Threads: typer knows no unions, but leaves it to the parser
+CtxSize = Annotated[
+    int,
     typer.Option(
-        "-t",
-        "--threads",
-        parser=integers,
-        metavar="N|N,N,...",
-        help="Threads per rank, or a list of them by rank; default: share of cores.",
+        "-c",
+        "--ctx-size",
+        parser=integer,
+        metavar="N",
+        help="Room for prompt and text, in tokens.",
     ),
 ]
+RANKS = typer.Option(
+    "--ranks",
+    parser=integer,
+    metavar="N",
+    help="Local ranks to start; default: one per NUMA node.",
+)
+Ranks = Annotated[int | None, RANKS]
+LayerSplit = Annotated[
+    Any,
+    typer.Option(
+        "--layer-split",
+        parser=config.parse_layer_split,
+        metavar="WEIGHTS",
+        help="A weight per rank (2,1,1), or auto: even by time if calibrated, else by bytes.",
+    ),
+]
+THREADS = typer.Option(
+    "-t",
+    "--threads",
+    parser=integers,
+    metavar="N|N,N,...",
+    help="Threads per rank, or a list of them by rank; default: share of cores.",
+)
+Threads = Annotated[Any, THREADS]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Print what each rank would hold, and where; load nothing.")
 ]
@@ -103,6 +67,15 @@ ReportBinding = Annotated[
         "--report-binding", help="Say on stderr each rank's host, cores, threads and layers."
     ),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        parser=number,
+        metavar="SECONDS",
+        help="End when no stage makes progress for this long.",
+    ),
+]
 LogFile = Annotated[
     str | None,
     typer.Option(
@@ -110,4 +83,107 @@ LogFile = Annotated[
         metavar="PATH",
         help="Append what each rank does to a log; {rank} gives each a file of its own.",
     ),
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")]
+
+# sampling
+
+Temp = Annotated[
+    float, typer.Option("--temp", parser=number, metavar="T", help="Temperature; 0 is greedy.")
+]
+TopK = Annotated[
+    int,
+    typer.Option(
+        "--top-k",
+        parser=integer,
+        metavar="N",
+        help="With --temp: draw from the N most likely tokens; 0: all.",
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        "--top-p",
+        parser=number,
+        metavar="P",
+        help="With --temp: of these, as few as have probability P together; 1: all.",
+    ),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        "--min-p",
+        parser=number,
+        metavar="P",
+        help="With --temp: of these, all with P times the largest probability; 0: all.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        parser=integer,
+        metavar="N",
+        help="With --temp: same model, prompt and options, same text; another seed, another.",
+    ),
+]
+
+# the text
+
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
+]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The prompt is a user's message, in the model's chat template."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
+]
+ShowStats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
+]
+
+# emulated clusters
+
+EMULATE = typer.Option(
+    "--emulate",
+    metavar="PROFILE",
+    help="Emulate a cluster on this host: a profile's name, or a TOML file.",
+)
+Emulate = Annotated[str | None, EMULATE]
+SYNTH_ACCEPTANCE = typer.Option(
+    "--synth-acceptance",
+    metavar="RATE",
+    help="Draw verdicts instead of the model's: a rate, or one per token ahead (0.8/0.7/0.6).",
+)
+SynthAcceptance = Annotated[str | None, SYNTH_ACCEPTANCE]
+
+# pictures
+
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE.json", help="Write a trace of the runs, for Perfetto."),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE.svg|png", help="Draw what drafter and stages did, and when."
+    ),
+]
+PlotWindow = Annotated[
+    str | None,
+    typer.Option(
+        "--plot-window",
+        metavar="START:END",
+        help="Draw this part, in ms from the request's start; default: the first seconds.",
+    ),
+]
+Live = Annotated[
+    bool, typer.Option("--live", help="Show on stderr what the stages do while the text comes.")
 ]

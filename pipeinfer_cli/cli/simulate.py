@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pipeinfer_cli.cli.options import integer, integer_or_auto, number, one, several, words
+from pipeinfer_cli.cli import draft_options
+from pipeinfer_cli.cli.parsers import integer, listed, number, one, several, words
 
 
 def simulate(
@@ -42,24 +43,14 @@ def simulate(
             help="As in bench, also pipeinfer without a part of it.",
         ),
     ] = "iterative,speculative,pipeinfer",
-    draft_max: Annotated[
-        str,
-        typer.Option(
-            "--draft-max",
-            metavar="N,...",
-            help="Drafted tokens per run at most; auto: as many as pay, by measured costs.",
-        ),
-    ] = "1,2,4,8",
-    draft_width: Annotated[
-        str, typer.Option("--draft-width", metavar="N,...", help="As in generate: token trees.")
-    ] = "1",
-    draft_p_split: Annotated[
-        str, typer.Option("--draft-p-split", metavar="P,...", help="As in generate.")
-    ] = "0.1",
+    draft_max: draft_options.DraftMaxes = "1,2,4,8",
+    draft_width: draft_options.DraftWidths = "1",
+    draft_p_split: draft_options.DraftPSplits = "0.1",
     draft_p_min: Annotated[
-        str,
-        typer.Option(
-            "-pa", "--draft-p-min", metavar="P,...", help="As in generate; see :informed drafters."
+        Any,
+        listed(
+            draft_options.DRAFT_P_MIN,
+            "A draft ends below this confidence; see :informed drafters.",
         ),
     ] = "0.4",
     prompt_tokens: Annotated[
@@ -106,10 +97,10 @@ def simulate(
         stages=() if stages is None else several("--stages", stages, integer),
         acceptance=words("--acceptance", acceptance),
         strategies=words("--strategy", strategy),
-        draft_max=several("--draft-max", draft_max, integer_or_auto),
-        draft_width=several("--draft-width", draft_width, integer),
-        draft_p_split=several("--draft-p-split", draft_p_split, number),
-        draft_p_min=several("--draft-p-min", draft_p_min, number),
+        draft_max=draft_max,
+        draft_width=draft_width,
+        draft_p_split=draft_p_split,
+        draft_p_min=draft_p_min,
         n_prompt=one("--prompt-tokens", prompt_tokens, integer),
         n_predict=one("-n/--n-predict", n_predict, integer),
         seed=one("--seed", seed, integer),

@@ -1,10 +1,13 @@
-"""`pipeinfer chat` as a command: its options are generate's, but for those that make no sense."""
+"""`pipeinfer chat` as a command: its options are generate's, except those for one request."""
 
+import inspect
 import signal
 
 import pytest
 
 from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.cli.chat import chat
+from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
 from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.chat import work
@@ -35,6 +38,15 @@ def test_options_become_a_configuration(configs):
     assert config.n_predict == MAX_COUNT
     assert config.chat
     assert ChatConfig.from_json(config.to_json()) == config
+
+
+def test_options_are_those_of_generate():
+    ours, theirs = (inspect.signature(command).parameters for command in (chat, generate))
+    own = {"n_predict"}  # without a limit here
+    assert own < set(ours) < set(theirs)
+    assert [ours[name] for name in ours if name not in own] == [
+        each for name, each in theirs.items() if name in ours and name not in own
+    ]
 
 
 def test_generate_takes_chat_too(configs):

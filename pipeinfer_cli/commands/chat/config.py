@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeinfer_cli.commands.generate_config import GenerateConfig
@@ -16,8 +16,3 @@ class ChatConfig(GenerateConfig):
     """
 
     kind: ClassVar[str] = "chat"
-
-    @classmethod
-    def of(cls, config: GenerateConfig) -> ChatConfig:
-        """The same options, for a conversation."""
-        return cls(**{each.name: getattr(config, each.name) for each in fields(config)})
