@@ -53,7 +53,6 @@ def make_request(
         prompt=prompt,
         n_max=n_max,
         strategy=config.strategy,
-        ablations=config.ablations,
         draft=config.draft,
         drafter=Drafters(config, vocab, plan.draft_cores).make(
             "none" if is_plain else config.drafter, config.draft_model

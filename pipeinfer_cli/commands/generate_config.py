@@ -17,11 +17,9 @@ from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DRAFTERS,
     STRATEGIES,
-    Ablation,
     DraftConfig,
     DrafterKind,
     Strategy,
-    check_ablations,
 )
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
@@ -68,7 +66,6 @@ class GenerateConfig(JobConfig):
     draft: DraftConfig = DEFAULT_DRAFT
     draft_given: tuple[str, ...] = ()  # its fields that were asked for; with `-md auto` they stay
     pictures: Pictures = NO_PICTURES
-    ablations: tuple[Ablation, ...] = ()
     stop: tuple[str, ...] = ()  # strings before which the text ends
     chat: bool = False  # the prompt is a user's message
     system: str | None = None  # with chat
@@ -80,7 +77,6 @@ class GenerateConfig(JobConfig):
         check_texts(self.stop, self.system, chat=self.chat)
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
-        check_ablations(self.strategy, self.ablations)
         self._check_drafter()
         self._check_synthetic()
         self._check_batch()
@@ -156,7 +152,6 @@ class GenerateConfig(JobConfig):
             draft=draft,
             draft_given=tuple(fields.pop("draft_given")),
             pictures=Pictures.from_fields(fields.pop("pictures")),
-            ablations=tuple(fields.pop("ablations")),
             stop=tuple(fields.pop("stop")),
             batch=None if batch is None else BatchFiles.from_fields(batch),
             **fields,

@@ -158,9 +158,7 @@ def check_ablations(strategy: str, ablations: Collection[str]) -> None:
         if ablation not in ABLATIONS:
             raise UserError(f"--strategy {strategy}:{ablation}: leave out {', '.join(ABLATIONS)}")
         if strategy not in ("pipeinfer", "auto"):
-            raise UserError(
-                f"--{ablation} with --strategy {strategy}: only pipeinfer has that part"
-            )
+            raise UserError(f"--strategy {strategy}:{ablation}: only pipeinfer has that part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,8 @@ from itertools import count
 
 import pytest
 
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy, parse_strategy
 from pipeinfer_cli.scheduler.runs import Result, RunStatus
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
@@ -136,7 +135,5 @@ def test_with_a_fixed_cutoff_drafting_goes_on_when_the_unsure_token_is_decided()
 
 @pytest.mark.parametrize("strategy", ["iterative", "speculative"])
 def test_other_strategies_have_no_such_parts(strategy):
-    with pytest.raises(UserError, match=f"--no-cancel with --strategy {strategy}"):
-        GenerateConfig(
-            model="m", prompt=Prompt(text="x"), strategy=strategy, ablations=("no-cancel",)
-        )
+    with pytest.raises(UserError, match=f"--strategy {strategy}:no-cancel: only pipeinfer"):
+        parse_strategy(f"{strategy}:no-cancel")

@@ -103,7 +103,6 @@ class Tasks:
             prompt=prompt,
             n_max=min(item.n_predict, room),
             strategy=config.strategy,
-            ablations=config.ablations,
             draft=config.draft,
             drafter=self._drafter(item),
             prior=self._plan.prior(config.draft_model),
