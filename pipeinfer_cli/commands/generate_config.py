@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Literal, cast
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.commands.batch.config import BatchFiles
@@ -21,7 +20,6 @@ from pipeinfer_cli.scheduler.policy import (
     DrafterKind,
     Strategy,
 )
-from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
 OutputFormat = Literal["text", "json"]
@@ -52,8 +50,6 @@ class Prompt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateConfig(JobConfig):
     """One request: `pipeinfer generate`."""
-
-    kind: ClassVar[str] = "generate"
 
     prompt: Prompt
     n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
@@ -134,28 +130,6 @@ class GenerateConfig(JobConfig):
         if self.batch is None or self.batch.parallel == 1:
             return 1
         return self.batch.parallel + 1
-
-    @classmethod
-    def from_json(cls, text: str) -> GenerateConfig:
-        """Inverse of `to_json`."""
-        fields: dict[str, Any] = json.loads(text)
-        assert fields.pop("kind") == cls.kind
-        prompt = fields.pop("prompt")
-        file = None if prompt["file"] is None else Path(prompt["file"])
-        split = fields.pop("layer_split")
-        draft = DraftConfig(**fields.pop("draft"))
-        batch = fields.pop("batch")
-        return cls(
-            prompt=Prompt(text=prompt["text"], file=file),
-            sample=SampleParams(**fields.pop("sample")),
-            layer_split=None if split is None else tuple(split),
-            draft=draft,
-            draft_given=tuple(fields.pop("draft_given")),
-            pictures=Pictures.from_fields(fields.pop("pictures")),
-            stop=tuple(fields.pop("stop")),
-            batch=None if batch is None else BatchFiles.from_fields(batch),
-            **fields,
-        )
 
 
 def parse_format(text: str) -> OutputFormat:

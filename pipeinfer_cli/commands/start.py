@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,6 @@ from pathlib import Path
 from pipeinfer_cli import console, log
 from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
 from pipeinfer_cli.commands.batch.config import BatchFiles
-from pipeinfer_cli.commands.bench.config import BenchGroup
-from pipeinfer_cli.commands.calibrate.config import CalibrateJob
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import read_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
@@ -24,7 +22,7 @@ from pipeinfer_cli.models import resolve, shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
 from pipeinfer_cli.runtime.config import JobConfig
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE = "config.pickle"
 START_S = 60.0  # Python and MPI get at least this long to start, on busy machines, too
 # Imports the package from where the parent has it (sys.argv[1]), and nothing from the current
 # folder: `-m` would take a source tree lying there for the installed package.
@@ -137,7 +135,7 @@ def _spawn(config: JobConfig) -> int:
             ranks=config.ranks,
             program=[sys.executable, "-c", RANK_PROGRAM, package_parent],
             # Not through the command line: launchers read things into it (a prompt ":").
-            files={CONFIG_FILE: config.to_json()},
+            files={CONFIG_FILE: pickle.dumps(config)},
             verbose=config.verbose,
             read_line=read_line if isinstance(config, ChatConfig) else None,
             start_s=max(config.timeout_s, START_S),
@@ -149,18 +147,9 @@ def run_spawned(place: Path) -> int:
     """The life of a rank that `_spawn` started."""
     launch_env = environment.detect(os.environ)
     supervisor.enter_local(place, launch_env.rank)
-    return join(_read_config((place / CONFIG_FILE).read_text(encoding="utf-8")), launch_env)
-
-
-def _read_config(text: str) -> JobConfig:
-    """Inverse of `JobConfig.to_json`."""
-    kinds: dict[str, Callable[[str], JobConfig]] = {
-        GenerateConfig.kind: GenerateConfig.from_json,
-        ChatConfig.kind: ChatConfig.from_json,
-        BenchGroup.kind: BenchGroup.from_json,
-        CalibrateJob.kind: CalibrateJob.from_json,
-    }
-    return kinds[json.loads(text)["kind"]](text)
+    # As trustworthy as the program: our parent wrote it, into a folder that is ours alone.
+    config: JobConfig = pickle.loads((place / CONFIG_FILE).read_bytes())
+    return join(config, launch_env)
 
 
 def with_default_draft(config: GenerateConfig) -> GenerateConfig:

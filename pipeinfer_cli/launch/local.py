@@ -32,7 +32,7 @@ class Job:
     launcher: Launcher
     ranks: int
     program: Sequence[str]  # the command line of every rank
-    files: Mapping[str, str] = field(default_factory=dict)  # name -> text, for the private folder
+    files: Mapping[str, bytes] = field(default_factory=dict)  # by name, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
     read_line: local_input.ReadLine | None = None  # to talk with rank 0: a line when it asks
     start_s: float = math.inf  # what the ranks may take until MPI has started on all of them
@@ -48,8 +48,8 @@ def spawn(job: Job) -> int:
     """
     place = Path(tempfile.mkdtemp(prefix="pipeinfer-"))  # 0700
     try:
-        for name, text in job.files.items():
-            (place / name).write_text(text, encoding="utf-8")
+        for name, data in job.files.items():
+            (place / name).write_bytes(data)
         with _Signals() as signals, local_output.OutputForwarders(signals.fd) as forwarders:
             return _run(job, place, signals, forwarders)
     finally:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.cluster.emulation import parse_acceptance
@@ -31,8 +28,6 @@ class JobConfig:
 
     Raises UserError where it is built if a value makes no sense.
     """
-
-    kind: ClassVar[str]  # tells a rank that we start which job it is, see start.run_spawned
 
     model: str  # a GGUF path or a name of models.toml; see resolve.resolve
     n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
@@ -97,10 +92,6 @@ class JobConfig:
     def n_texts(self) -> int:
         """Texts that have cells in the KV caches at a time."""
         return 1
-
-    def to_json(self) -> str:
-        """The configuration as text for a rank that we start ourselves."""
-        return json.dumps({"kind": self.kind, **dataclasses.asdict(self)}, default=str)
 
 
 def parse_layer_split(text: str) -> tuple[float, ...] | None:

@@ -176,13 +176,6 @@ class Variant:
         """As `--strategy` takes it: `pipeinfer:no-cancel`."""
         return ":".join((self.strategy, *self.ablations))
 
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Variant:
-        """Inverse of dataclasses.asdict, after a way through JSON."""
-        ablations = tuple(fields.pop("ablations"))
-        draft = fields.pop("draft")
-        return cls(ablations=ablations, draft=draft and DraftConfig(**draft), **fields)
-
 
 def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
     """`pipeinfer:no-cancel:no-reactive` as a strategy and what it has to do without."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
@@ -45,18 +44,6 @@ class Pictures:
             plot=None if plot is None else str(plot),
             plot_window_ms=None if plot_window is None else _parse_window(plot_window),
             live=live,
-        )
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Pictures:
-        """Inverse of dataclasses.asdict, also after a way through JSON."""
-        window, terminal = fields["plot_window_ms"], fields["terminal"]
-        return cls(
-            **{
-                **fields,
-                "plot_window_ms": None if window is None else tuple(window),
-                "terminal": None if terminal is None else Terminal(**terminal),
-            }
         )
 
     def check(self) -> None:

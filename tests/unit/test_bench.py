@@ -31,7 +31,6 @@ from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, machine, mpi
 from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy
-from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Counters
 
 PROMPTS = tuple(BenchPrompt(id=str(i), category="", text=f"text {i}") for i in range(3))
@@ -102,16 +101,6 @@ def test_variants_that_are_the_same_are_measured_once() -> None:
     ).groups((), "")
     assert [variant.name for variant in group.variants] == ["pipeinfer:no-cancel", "iterative"]
     assert not group.uses_draft_model
-
-
-def test_a_group_survives_its_way_to_another_process() -> None:
-    group = group_of(
-        ITERATIVE,
-        replace(PIPEINFER, ablations=("no-cancel", "no-reactive")),
-        layer_split=(0.0, 2.0),
-        sample=SampleParams(temperature=0.5, seed=2**64 - 1),
-    )
-    assert BenchGroup.from_json(group.to_json()) == group
 
 
 @pytest.mark.parametrize(

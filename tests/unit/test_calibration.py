@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -406,12 +405,6 @@ def test_a_damaged_calibration_is_one_note(place, model, capsys) -> None:
 
 def job(**changes) -> CalibrateJob:
     return CalibrateJob(**{"model": "m", "repetitions": 3, **changes})
-
-
-def test_a_job_survives_its_way_to_another_process() -> None:
-    whole = job(draft_model="d", layer_split=(0.0, 2.0), save_to="/x.toml", draft_threads=2)
-    assert CalibrateJob.from_json(whole.to_json()) == whole
-    assert json.loads(whole.to_json())["kind"] == "calibrate"
 
 
 def test_a_job_for_each_pipeline() -> None:

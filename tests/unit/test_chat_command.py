@@ -37,7 +37,6 @@ def test_options_become_a_configuration(configs):
     assert config.sample.temperature == 0.5
     assert config.n_predict == MAX_COUNT
     assert config.chat
-    assert ChatConfig.from_json(config.to_json()) == config
 
 
 def test_options_are_those_of_generate():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 from pathlib import Path
 
@@ -10,12 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.commands.batch.config import BatchFiles
+from pipeinfer_cli.commands.bench.config import BenchGroup
+from pipeinfer_cli.commands.bench.prompts import BenchPrompt
+from pipeinfer_cli.commands.calibrate.config import CalibrateJob
+from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
+from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import parse_layer_split
+from pipeinfer_cli.runtime.config import JobConfig, parse_layer_split
+from pipeinfer_cli.scheduler.policy import DraftConfig, Variant
 from pipeinfer_cli.scheduler.runs import SampleParams
+from pipeinfer_cli.trace.config import Pictures
 
 PROMPT = Prompt(text="hi")
+PICTURES = Pictures(
+    trace="t.json",
+    plot="p.png",
+    plot_window_ms=(1.0, 2.0),
+    live=True,
+    terminal=Terminal(n_columns=80, n_lines=25, has_stdout=True),
+)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +123,27 @@ def test_split_must_fit_ranks() -> None:
             format="json",
             stats=True,
         ),
-        GenerateConfig(model="m", prompt=Prompt(text='":"\n\u20ac\x00')),
+        GenerateConfig(model="m", prompt=Prompt(text='":"\n\u20ac\x00\udcff'), pictures=PICTURES),
+        GenerateConfig(
+            model="m", prompt=Prompt(), batch=BatchFiles(prompts="-", items="\udcff", output="o")
+        ),
+        ChatConfig(model="m", prompt=Prompt(text=""), chat=True, system="s", stop=("a", "\n")),
+        BenchGroup(
+            model="m",
+            variants=(
+                Variant(strategy="pipeinfer", ablations=("no-cancel",), draft=DraftConfig()),
+            ),
+            prompts=(BenchPrompt(id="a", category="c", text="b"),),
+            n_predict=8,
+            repetitions=2,
+            warmup=True,
+            record="r",
+        ),
+        CalibrateJob(model="m", draft_model="d", repetitions=3, save_to="/x.toml"),
     ],
 )
-def test_json_keeps_everything(config: GenerateConfig) -> None:
-    assert GenerateConfig.from_json(config.to_json()) == config
+def test_a_configuration_reaches_the_ranks_whole(config: JobConfig) -> None:
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_prompt_sources() -> None:

@@ -338,11 +338,11 @@ def config(**changes: object) -> GenerateConfig:
 
 
 def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> GenerateConfig:
-    """What the command line makes of it, after a way through JSON."""
+    """What the command line makes of it."""
     seen: list[GenerateConfig] = []
     monkeypatch.setattr(job_start, "generate", lambda config: seen.append(config) or 0)
     assert main.main(command.split()) == 0
-    return type(seen[0]).from_json(seen[0].to_json())
+    return seen[0]
 
 
 def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

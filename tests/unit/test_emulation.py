@@ -200,10 +200,3 @@ def test_ranks_and_layers_follow_from_the_profile():
 def test_what_does_not_go_together(fields, words):
     with pytest.raises(UserError, match=words):
         GenerateConfig(model="m", prompt=Prompt(), **fields)
-
-
-def test_the_options_reach_the_ranks():
-    config = GenerateConfig(
-        model="m", prompt=Prompt(text="a"), emulate="cpu70b-4-ib", synth_acceptance="0.8/0.7"
-    )
-    assert GenerateConfig.from_json(config.to_json()) == config

@@ -121,10 +121,3 @@ def test_the_beginning_of_a_stop_string_is_text_when_the_ranks_fail():
 def test_options_that_make_no_sense_are_refused(more, message):
     with pytest.raises(UserError, match=message):
         GenerateConfig(model="m.gguf", prompt=Prompt(text="x"), **more)
-
-
-def test_the_configuration_travels():
-    config = GenerateConfig(
-        model="m.gguf", prompt=Prompt(text="x"), stop=("a", "b"), chat=True, system="s"
-    )
-    assert GenerateConfig.from_json(config.to_json()) == config

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
@@ -59,20 +57,3 @@ def test_without_matplotlib_a_plot_is_refused_with_the_command_that_helps(monkey
     Pictures(trace="t.json").check()
     with pytest.raises(UserError, match=r"pip install 'matplotlib>=3.8'"):
         Pictures(plot="p.svg").check()
-
-
-def test_the_way_to_a_rank_and_back():
-    config = GenerateConfig(
-        model="m",
-        prompt=Prompt(text="a"),
-        pictures=Pictures(
-            trace="t.json",
-            plot="p.png",
-            plot_window_ms=(1.0, 2.0),
-            live=True,
-            terminal=Terminal(n_columns=80, n_lines=25, has_stdout=True),
-        ),
-    )
-    assert GenerateConfig.from_json(config.to_json()) == config
-    plain = GenerateConfig(model="m", prompt=Prompt(text="a"))
-    assert GenerateConfig.from_json(plain.to_json()).pictures == NO_PICTURES

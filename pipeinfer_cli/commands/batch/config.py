@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
@@ -40,12 +39,6 @@ class BatchFiles:
     def is_resumable(self) -> bool:
         """Whether an end before the last item loses nothing."""
         return self.output is not None
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> BatchFiles:
-        """Inverse of dataclasses.asdict, also after a way through JSON."""
-        terminal = fields["terminal"]
-        return cls(**{**fields, "terminal": None if terminal is None else Terminal(**terminal)})
 
     def resolved(self) -> BatchFiles:
         """The same for other processes of this host: without our folder, and our stdin."""

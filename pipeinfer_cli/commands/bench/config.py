@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS, Outputs
@@ -22,7 +21,6 @@ from pipeinfer_cli.scheduler.policy import (
     Variant,
     parse_strategy,
 )
-from pipeinfer_cli.scheduler.runs import SampleParams
 
 OutputFormat = Literal["md", "csv", "json", "jsonl"]
 FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl")
@@ -32,8 +30,6 @@ DEFAULT_REPETITIONS = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchGroup(JobConfig):
     """One pipeline, loaded once, and the variants that take turns on it."""
-
-    kind: ClassVar[str] = "bench"
 
     variants: tuple[Variant, ...]
     prompts: tuple[BenchPrompt, ...]
@@ -54,20 +50,6 @@ class BenchGroup(JobConfig):
     def drafts(self) -> Sequence[DraftConfig]:
         """How its requests draft."""
         return [variant.draft for variant in self.variants if variant.draft is not None]
-
-    @classmethod
-    def from_json(cls, text: str) -> BenchGroup:
-        """Inverse of `to_json`."""
-        fields: dict[str, Any] = json.loads(text)
-        assert fields.pop("kind") == cls.kind
-        split = fields.pop("layer_split")
-        return cls(
-            variants=tuple(Variant.from_fields(each) for each in fields.pop("variants")),
-            prompts=tuple(BenchPrompt(**each) for each in fields.pop("prompts")),
-            sample=SampleParams(**fields.pop("sample")),
-            layer_split=None if split is None else tuple(split),
-            **fields,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.commands.bench.config import BenchConfig
@@ -15,14 +13,11 @@ from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import DraftConfig
-from pipeinfer_cli.scheduler.runs import SampleParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrateJob(JobConfig):
     """One pipeline to measure."""
-
-    kind: ClassVar[str] = "calibrate"
 
     draft_model: str | None = None
     repetitions: int
@@ -41,18 +36,6 @@ class CalibrateJob(JobConfig):
     def drafts(self) -> Sequence[DraftConfig]:
         """Its runs are chains, one after the other."""
         return []
-
-    @classmethod
-    def from_json(cls, text: str) -> CalibrateJob:
-        """Inverse of `to_json`."""
-        fields: dict[str, Any] = json.loads(text)
-        assert fields.pop("kind") == cls.kind
-        split = fields.pop("layer_split")
-        return cls(
-            sample=SampleParams(**fields.pop("sample")),
-            layer_split=None if split is None else tuple(split),
-            **fields,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 
@@ -14,5 +13,3 @@ class ChatConfig(GenerateConfig):
 
     `n_predict` is the most tokens of one answer.
     """
-
-    kind: ClassVar[str] = "chat"
