@@ -11,6 +11,7 @@ import typer
 
 from pipeinfer_cli.cli import batch_options, draft_options, options
 from pipeinfer_cli.commands import generate_config
+from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
@@ -108,12 +109,13 @@ def generate(
         draft_given=draft_options.given(context),
         draft_threads=draft_threads,
         pictures=Pictures.from_options(trace, plot, plot_window, live),
-        batch=batch_options.files(prompts, output, resume, parallel),
         emulate=emulate,
         synth_acceptance=synth_acceptance,
         log_file=log_file,
         verbose=verbose,
     )
+    if files := batch_options.files(prompts, output, resume, parallel):
+        return partial(_run, BatchConfig.of(config, files))
     return partial(_run, config)
 
 

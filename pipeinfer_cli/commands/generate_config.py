@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 from pipeinfer_cli.checks import check_count
-from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import (
@@ -65,7 +64,6 @@ class GenerateConfig(JobConfig):
     stop: tuple[str, ...] = ()  # strings before which the text ends
     chat: bool = False  # the prompt is a user's message
     system: str | None = None  # with chat
-    batch: BatchFiles | None = None  # many prompts in place of `prompt`
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
@@ -75,7 +73,6 @@ class GenerateConfig(JobConfig):
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         self._check_drafter()
         self._check_synthetic()
-        self._check_batch()
         if self.format not in FORMATS:
             raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
 
@@ -98,22 +95,6 @@ class GenerateConfig(JobConfig):
         if self.verify:
             raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
 
-    def _check_batch(self) -> None:
-        if self.batch is None:
-            return
-        if self.prompt != Prompt():
-            raise UserError("a prompt and --prompts were both given: give one of them")
-        if self.verify:
-            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
-        if self.batch.parallel > 1 and (self.emulate or self.synth_acceptance):
-            raise UserError(
-                f"--parallel {self.batch.parallel}: an emulated cluster and a synthetic text are "
-                "for one request at a time: leave --parallel out"
-            )
-        pictures = self.pictures
-        if pictures.trace or pictures.plot or pictures.live:
-            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
-
     @property
     def uses_draft_model(self) -> bool:
         """Whether the head's cores are a draft model's."""
@@ -123,13 +104,6 @@ class GenerateConfig(JobConfig):
     def drafts(self) -> Sequence[DraftConfig]:
         """How its request drafts."""
         return [] if self.strategy == "iterative" else [self.draft]
-
-    @property
-    def n_texts(self) -> int:
-        """Those of a batch, and the one that ended last: another may begin like it."""
-        if self.batch is None or self.batch.parallel == 1:
-            return 1
-        return self.batch.parallel + 1
 
 
 def parse_format(text: str) -> OutputFormat:

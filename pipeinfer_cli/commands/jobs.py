@@ -1,36 +1,57 @@
-"""The jobs: what the head does with the pipeline that a job has loaded."""
+"""The kinds of jobs: for each configuration, what the head does with the loaded pipeline.
+
+A new kind is a subclass of JobConfig and a row of JOBS.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from pipeinfer_cli.commands.batch.work import BatchWork
+from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.bench.config import BenchGroup
-from pipeinfer_cli.commands.bench.group import GroupWork
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
-from pipeinfer_cli.commands.calibrate.measure import CalibrateWork
 from pipeinfer_cli.commands.chat.config import ChatConfig
-from pipeinfer_cli.commands.generate import prepare_generate
 from pipeinfer_cli.commands.generate_config import GenerateConfig
-from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.config import JobConfig
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A kind of job. Its module is imported on the head alone, when the work begins."""
+
+    config: type[JobConfig]
+    module: str  # in pipeinfer_cli.commands
+    prepare: str  # there: called with the configuration and the plan, it gives a pipeline.Work
+    is_interactive: bool = False  # rank 0 asks the process that has started it for lines
+
+    def load(self) -> Any:
+        """Imports what `prepare` names."""
+        return getattr(import_module(f"pipeinfer_cli.commands.{self.module}"), self.prepare)
+
+
+JOBS = (
+    Job(config=GenerateConfig, module="generate", prepare="prepare_generate"),
+    Job(config=BatchConfig, module="batch.work", prepare="BatchWork"),
+    Job(config=ChatConfig, module="chat.work", prepare="ChatWork", is_interactive=True),
+    Job(config=BenchGroup, module="bench.group", prepare="GroupWork"),
+    Job(config=CalibrateJob, module="calibrate.measure", prepare="CalibrateWork"),
+)
+_BY_CONFIG = {each.config: each for each in JOBS}
+
+
+def job_of(config: JobConfig) -> Job:
+    """The kind of job that the configuration describes."""
+    return _BY_CONFIG[type(config)]
+
+
 def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
-    if isinstance(config, BenchGroup):
-        return pipeline.run(config, comm, partial(GroupWork, config))
-    if isinstance(config, CalibrateJob):
-        return pipeline.run(config, comm, partial(CalibrateWork, config))
-    assert isinstance(config, GenerateConfig)
-    if isinstance(config, ChatConfig):
-        from pipeinfer_cli.commands.chat.work import ChatWork  # which answers as we do
+    from pipeinfer_cli.runtime import pipeline  # not in the parent of local ranks
 
-        return pipeline.run(config, comm, partial(ChatWork, config))
-    if config.batch is not None:
-        return pipeline.run(config, comm, partial(BatchWork, config, config.batch))
-    return pipeline.run(config, comm, partial(prepare_generate, config))
+    job = job_of(config)
+    return pipeline.run(config, comm, lambda plan: job.load()(config, plan))

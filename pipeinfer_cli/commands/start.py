@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pipeinfer_cli import console, log
 from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
-from pipeinfer_cli.commands.batch.config import BatchFiles
-from pipeinfer_cli.commands.chat.config import ChatConfig
+from pipeinfer_cli.commands import jobs
+from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.chat.lines import read_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
@@ -38,16 +38,16 @@ def generate(config: GenerateConfig) -> int:
     if config.pictures.live:
         shown = replace(config.pictures, terminal=console.find_terminal())
         config = replace(config, pictures=shown)
-    if config.batch is not None:
-        return _generate_batch(config, config.batch)
+    if isinstance(config, BatchConfig):
+        return _generate_batch(config)
     with console.restored_terminal() if config.pictures.terminal else nullcontext():
         return _start_resolved(config)
 
 
-def _generate_batch(config: GenerateConfig, batch: BatchFiles) -> int:
-    batch = replace(batch, terminal=console.find_terminal())
-    with console.restored_terminal() if batch.terminal else nullcontext():
-        return _start_resolved(replace(config, batch=batch))
+def _generate_batch(config: BatchConfig) -> int:
+    config = replace(config, files=replace(config.files, terminal=console.find_terminal()))
+    with console.restored_terminal() if config.files.terminal else nullcontext():
+        return _start_resolved(config)
 
 
 def _start_resolved(config: GenerateConfig) -> int:
@@ -72,7 +72,6 @@ def start(config: JobConfig) -> int:
 def join(config: JobConfig, launch_env: environment.LaunchEnvironment) -> int:
     """One rank of a launcher's job. Only rank 0 of it looks at the model and the prompt."""
     check_launched_ranks(config.ranks, launch_env)
-    from pipeinfer_cli.commands import jobs
     from pipeinfer_cli.launch import mpi
 
     return jobs.run(config, mpi.start())
@@ -90,8 +89,6 @@ def check_launched_ranks(ranks: int | None, launch_env: environment.LaunchEnviro
 def alone(config: JobConfig) -> int:
     """No launcher: this process alone, or the parent of `config.ranks` local ranks."""
     if config.ranks == 1:
-        from pipeinfer_cli.commands import jobs
-
         return jobs.run(config, None)
     if config.emulate is None:
         check_ranks(config.model, config.ranks or 1)
@@ -110,15 +107,15 @@ def check_ranks(model: str, ranks: int) -> None:
 
 def _resolved(config: GenerateConfig) -> GenerateConfig:
     """The same with the models' files, and the prompt's text. Raises UserError."""
-    batch = config.batch and config.batch.resolved()
-    prompt = config.prompt if batch or config.plan_only else Prompt(text=read_prompt(config.prompt))
+    if isinstance(config, BatchConfig):
+        config = replace(config, files=config.files.resolved())
+    elif not config.plan_only:
+        config = replace(config, prompt=Prompt(text=read_prompt(config.prompt)))
     draft_model = str(resolve.resolve(config.draft_model)) if config.draft_model else None
     return replace(
         config,
         model=str(resolve.resolve(config.model)),
         draft_model=draft_model,
-        prompt=prompt,
-        batch=batch,
     )
 
 
@@ -137,7 +134,7 @@ def _spawn(config: JobConfig) -> int:
             # Not through the command line: launchers read things into it (a prompt ":").
             files={CONFIG_FILE: pickle.dumps(config)},
             verbose=config.verbose,
-            read_line=read_line if isinstance(config, ChatConfig) else None,
+            read_line=read_line if jobs.job_of(config).is_interactive else None,
             start_s=max(config.timeout_s, START_S),
         )
     )

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from pipeinfer_cli.cli import application, main
-from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands import jobs, start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, RunError, UserError
@@ -43,12 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerateConfig, object]
         found.append((config, comm))
         return 0
 
-    stand_in = ModuleType("pipeinfer_cli.commands.jobs")
-    stand_in.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeinfer_cli.commands.jobs", stand_in)
-    import pipeinfer_cli.commands
-
-    monkeypatch.setattr(pipeinfer_cli.commands, "jobs", stand_in, raising=False)
+    monkeypatch.setattr(jobs, "run", run)
     return found
 
 
@@ -98,16 +93,16 @@ def test_prompts_that_look_like_options(
 
 
 def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[local.Job] = []
-    monkeypatch.setattr(local, "spawn", lambda job: jobs.append(job) or 7)
+    spawned: list[local.Job] = []
+    monkeypatch.setattr(local, "spawn", lambda job: spawned.append(job) or 7)
     launcher = environment.Launcher(mpiexec="mpiexec", family="mpich")
     monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
     monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
     monkeypatch.setattr(start, "check_ranks", lambda model, ranks: None)
     assert main.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
-    config = pickle.loads(jobs[0].files[start.CONFIG_FILE])
-    assert (jobs[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
-    assert ":" not in jobs[0].program  # launchers would take it for their own
+    config = pickle.loads(spawned[0].files[start.CONFIG_FILE])
+    assert (spawned[0].ranks, config.ranks, config.prompt.text) == (2, 2, ":")
+    assert ":" not in spawned[0].program  # launchers would take it for their own
 
 
 def test_a_list_of_threads_says_how_many_ranks(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +248,7 @@ def test_ctrl_c_in_one_process(
     model: str, monkeypatch: pytest.MonkeyPatch, calls: object, capsys: Capture
 ) -> None:
     run_job = _raise(KeyboardInterrupt())
-    monkeypatch.setattr(sys.modules["pipeinfer_cli.commands.jobs"], "run", lambda *_: run_job())
+    monkeypatch.setattr(jobs, "run", lambda *_: run_job())
     assert main.main(["generate", "-m", model, "--ranks", "1", "hi"]) == 130
     assert capsys.readouterr().err == "pipeinfer: error: interrupted by SIGINT\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import sys
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.commands.batch.config import BatchFiles
+from pipeinfer_cli.commands import jobs
+from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
@@ -124,8 +126,8 @@ def test_split_must_fit_ranks() -> None:
             stats=True,
         ),
         GenerateConfig(model="m", prompt=Prompt(text='":"\n\u20ac\x00\udcff'), pictures=PICTURES),
-        GenerateConfig(
-            model="m", prompt=Prompt(), batch=BatchFiles(prompts="-", items="\udcff", output="o")
+        BatchConfig(
+            model="m", prompt=Prompt(), files=BatchFiles(prompts="-", items="\udcff", output="o")
         ),
         ChatConfig(model="m", prompt=Prompt(text=""), chat=True, system="s", stop=("a", "\n")),
         BenchGroup(
@@ -144,6 +146,16 @@ def test_split_must_fit_ranks() -> None:
 )
 def test_a_configuration_reaches_the_ranks_whole(config: JobConfig) -> None:
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_every_kind_of_job_is_in_the_table_and_can_be_prepared() -> None:
+    def kinds(base: type[JobConfig]) -> set[str]:  # names: slots make each class twice
+        below = {base.__name__} if base.__module__.startswith("pipeinfer_cli.commands") else set()
+        return below.union(*map(kinds, base.__subclasses__()))
+
+    assert {each.config.__name__ for each in jobs.JOBS} == kinds(JobConfig)
+    for job in jobs.JOBS:
+        assert list(inspect.signature(job.load()).parameters)[1:] == ["plan"]
 
 
 def test_prompt_sources() -> None:

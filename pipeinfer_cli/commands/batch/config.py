@@ -1,11 +1,12 @@
-"""Where a batch of prompts comes from and goes to: part of a generation's configuration."""
+"""What `pipeinfer generate --prompts` was asked to do."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.console import Terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
@@ -16,7 +17,7 @@ RESUME = "give --resume to go on"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFiles:
-    """Raises UserError where it is built if a value makes no sense."""
+    """Where the prompts come from and the results go. UserError if a value makes no sense."""
 
     prompts: str  # the file of items; - for stdin
     items: str | None = None  # what was read from stdin already; bytes as surrogates
@@ -62,3 +63,36 @@ class BatchFiles:
         if sys.stdin is None or sys.stdin.isatty():
             raise UserError("--prompts -: there is nothing on stdin: pipe the items")
         return sys.stdin.buffer.read()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchConfig(GenerateConfig):
+    """A request for each prompt of a file; `prompt` is empty."""
+
+    files: BatchFiles
+
+    @classmethod
+    def of(cls, config: GenerateConfig, files: BatchFiles) -> BatchConfig:
+        """The options of one request, for each prompt of a file."""
+        options = {each.name: getattr(config, each.name) for each in fields(config)}
+        return cls(files=files, **options)
+
+    def __post_init__(self) -> None:
+        GenerateConfig.__post_init__(self)  # super() does not know a class with slots
+        if self.prompt != Prompt():
+            raise UserError("a prompt and --prompts were both given: give one of them")
+        if self.verify:
+            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
+        if self.files.parallel > 1 and (self.emulate or self.synth_acceptance):
+            raise UserError(
+                f"--parallel {self.files.parallel}: an emulated cluster and a synthetic text are "
+                "for one request at a time: leave --parallel out"
+            )
+        pictures = self.pictures
+        if pictures.trace or pictures.plot or pictures.live:
+            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+
+    @property
+    def n_texts(self) -> int:
+        """Those of the batch, and the one that ended last: another may begin like it."""
+        return 1 if self.files.parallel == 1 else self.files.parallel + 1

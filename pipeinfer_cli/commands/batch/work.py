@@ -13,14 +13,13 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
-from pipeinfer_cli.commands.batch.config import RESUME, BatchFiles
+from pipeinfer_cli.commands.batch.config import RESUME, BatchConfig
 from pipeinfer_cli.commands.batch.items import Messages, read_items
 from pipeinfer_cli.commands.batch.progress import Progress
 from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, StdoutSink, check_new
 from pipeinfer_cli.commands.batch.turns import in_order
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
-from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
@@ -38,9 +37,9 @@ class BatchWork:
     cannot be answered is its line's matter.
     """
 
-    def __init__(self, config: GenerateConfig, batch: BatchFiles, plan: Plan) -> None:
-        self._config, self._batch, self._plan = config, batch, plan
-        self._items = read_items(batch.read(), config)
+    def __init__(self, config: BatchConfig, plan: Plan) -> None:
+        self._config, self._batch, self._plan = config, config.files, plan
+        self._items = read_items(config.files.read(), config)
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
