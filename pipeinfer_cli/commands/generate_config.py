@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from pipeinfer_cli.checks import check_count
+from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import (
@@ -24,6 +25,7 @@ from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 OutputFormat = Literal["text", "json"]
 FORMATS: tuple[OutputFormat, ...] = ("text", "json")
 DEFAULT_N_PREDICT = 128
+AnyGenerate = TypeVar("AnyGenerate", bound="GenerateConfig")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,25 @@ class GenerateConfig(JobConfig):
             raise UserError(f"-md {self.draft_model}: --synth-acceptance needs none: leave it out")
         if self.verify:
             raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
+
+    def on_terminal(self: AnyGenerate) -> AnyGenerate:
+        """The same with the terminal that it draws on, if it draws and there is one."""
+        if not self.pictures.live:
+            return self
+        return replace(self, pictures=replace(self.pictures, terminal=find_terminal()))
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """Where it draws; see on_terminal."""
+        return self.pictures.terminal
+
+    def resolved(self: AnyGenerate) -> AnyGenerate:
+        """The same with the models' files, and the prompt's text. Raises UserError."""
+        from pipeinfer_cli.models.resolve import file_of
+
+        prompt = self.prompt if self.plan_only else Prompt(text=read_prompt(self.prompt))
+        draft_model = file_of(self.draft_model)
+        return JobConfig.resolved(replace(self, prompt=prompt, draft_model=draft_model))
 
     @property
     def uses_draft_model(self) -> bool:

@@ -13,12 +13,11 @@ from pathlib import Path
 from pipeinfer_cli import console, log
 from pipeinfer_cli.cluster.emulation import count_ranks, load_profile
 from pipeinfer_cli.commands import jobs
-from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.chat.lines import read_line
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
+from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, supervisor
-from pipeinfer_cli.models import resolve, shards
+from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
 from pipeinfer_cli.runtime.config import JobConfig
 
@@ -33,40 +32,18 @@ RANK_PROGRAM = (
 
 
 def generate(config: GenerateConfig) -> int:
-    """Runs one request and returns the exit code."""
-    config = with_default_draft(config)
-    if config.pictures.live:
-        shown = replace(config.pictures, terminal=console.find_terminal())
-        config = replace(config, pictures=shown)
-    if isinstance(config, BatchConfig):
-        return _generate_batch(config)
-    with console.restored_terminal() if config.pictures.terminal else nullcontext():
-        return _start_resolved(config)
-
-
-def _generate_batch(config: BatchConfig) -> int:
-    config = replace(config, files=replace(config.files, terminal=console.find_terminal()))
-    with console.restored_terminal() if config.files.terminal else nullcontext():
-        return _start_resolved(config)
-
-
-def _start_resolved(config: GenerateConfig) -> int:
-    return start(_resolved(config) if environment.detect(os.environ).alone else config)
+    """Runs one request, a batch or a conversation, and returns the exit code."""
+    config = with_default_draft(config).on_terminal()
+    with console.restored_terminal() if config.terminal else nullcontext():
+        return start(config)
 
 
 def start(config: JobConfig) -> int:
-    """Runs a job and returns its exit code. Without a launcher, its files were looked up."""
+    """Runs a job and returns its exit code: as a launcher's rank, alone, or by local ranks."""
     launch_env = environment.detect(os.environ)
     if not launch_env.alone:
         return join(config, launch_env)
-    profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
-    ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
-    if isinstance(config.threads, Sequence):
-        ranks = ranks or len(config.threads)
-    ranks = ranks or shards.n_stages(config.model) or 0
-    if config.ranks is None and (unused := environment.unused_tasks(os.environ)):
-        print(f"pipeinfer: warning: {unused}", file=sys.stderr)
-    return alone(replace(config, ranks=ranks or environment.default_ranks()))
+    return alone(with_ranks(config.resolved()))
 
 
 def join(config: JobConfig, launch_env: environment.LaunchEnvironment) -> int:
@@ -86,6 +63,18 @@ def check_launched_ranks(ranks: int | None, launch_env: environment.LaunchEnviro
         )
 
 
+def with_ranks(config: JobConfig) -> JobConfig:
+    """The same with a number of ranks for this host: what was asked for, or what fits."""
+    profile = load_profile(config.emulate, config.ranks, config.draft_ratio)
+    ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
+    if isinstance(config.threads, Sequence):
+        ranks = ranks or len(config.threads)
+    ranks = ranks or shards.n_stages(config.model) or 0
+    if config.ranks is None and (unused := environment.unused_tasks(os.environ)):
+        print(f"pipeinfer: warning: {unused}", file=sys.stderr)
+    return replace(config, ranks=ranks or environment.default_ranks())
+
+
 def alone(config: JobConfig) -> int:
     """No launcher: this process alone, or the parent of `config.ranks` local ranks."""
     if config.ranks == 1:
@@ -103,20 +92,6 @@ def check_ranks(model: str, ranks: int) -> None:
     info = read_model_info(shards.locate(Path(model)).head_path)
     if ranks > info.n_layer + 1:  # the head may have no layers
         split_layers(info, ranks, None)
-
-
-def _resolved(config: GenerateConfig) -> GenerateConfig:
-    """The same with the models' files, and the prompt's text. Raises UserError."""
-    if isinstance(config, BatchConfig):
-        config = replace(config, files=config.files.resolved())
-    elif not config.plan_only:
-        config = replace(config, prompt=Prompt(text=read_prompt(config.prompt)))
-    draft_model = str(resolve.resolve(config.draft_model)) if config.draft_model else None
-    return replace(
-        config,
-        model=str(resolve.resolve(config.model)),
-        draft_model=draft_model,
-    )
 
 
 def _spawn(config: JobConfig) -> int:

@@ -64,6 +64,11 @@ def resolve(name_or_path: str) -> Path:
     return download.pull(model)
 
 
+def file_of(name_or_path: str | None) -> str | None:
+    """As resolve, for a model that may not be asked for."""
+    return str(resolve(name_or_path)) if name_or_path else None
+
+
 def _looks_like_path(text: str) -> bool:
     return "/" in text or text.endswith(".gguf") or text.startswith("~")
 

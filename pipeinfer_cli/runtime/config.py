@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.cluster.emulation import parse_acceptance
@@ -20,6 +21,7 @@ DEFAULT_TIMEOUT_S = 300.0
 
 # Of every rank, or a list with one number per rank; None: see environment.default_threads.
 Threads = int | Sequence[int] | None
+AnyJob = TypeVar("AnyJob", bound="JobConfig")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,12 @@ class JobConfig:
     def n_texts(self) -> int:
         """Texts that have cells in the KV caches at a time."""
         return 1
+
+    def resolved(self: AnyJob) -> AnyJob:
+        """The same with the models' files, for the ranks of this host. Raises UserError."""
+        from pipeinfer_cli.models.resolve import resolve
+
+        return replace(self, model=str(resolve(self.model)))
 
 
 def parse_layer_split(text: str) -> tuple[float, ...] | None:

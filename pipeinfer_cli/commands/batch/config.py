@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.console import Terminal
+from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
 
 STDIN = "-"
 RESUME = "give --resume to go on"
+AnyBatch = TypeVar("AnyBatch", bound="BatchConfig")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,22 @@ class BatchConfig(GenerateConfig):
         pictures = self.pictures
         if pictures.trace or pictures.plot or pictures.live:
             raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+
+    def on_terminal(self: AnyBatch) -> AnyBatch:
+        """The same with the terminal for its progress bar, if there is one."""
+        return replace(self, files=replace(self.files, terminal=find_terminal()))
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """Where it draws; see on_terminal."""
+        return self.files.terminal
+
+    def resolved(self: AnyBatch) -> AnyBatch:
+        """The same with the models' files, and for another folder and stdin. Raises UserError."""
+        from pipeinfer_cli.models.resolve import file_of
+
+        files, draft_model = self.files.resolved(), file_of(self.draft_model)
+        return JobConfig.resolved(replace(self, files=files, draft_model=draft_model))
 
     @property
     def n_texts(self) -> int:

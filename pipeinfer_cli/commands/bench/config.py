@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS, Outputs
@@ -25,6 +25,7 @@ from pipeinfer_cli.scheduler.policy import (
 OutputFormat = Literal["md", "csv", "json", "jsonl"]
 FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl")
 DEFAULT_REPETITIONS = 5
+AnyGroup = TypeVar("AnyGroup", bound="BenchGroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,15 @@ class BenchGroup(JobConfig):
     def drafts(self) -> Sequence[DraftConfig]:
         """How its requests draft."""
         return [variant.draft for variant in self.variants if variant.draft is not None]
+
+    def resolved(self: AnyGroup) -> AnyGroup:
+        """The same with the models' files. Raises UserError."""
+        from pipeinfer_cli.models.resolve import file_of
+
+        variants = tuple(
+            replace(each, draft_model=file_of(each.draft_model)) for each in self.variants
+        )
+        return JobConfig.resolved(replace(self, variants=variants))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import console
@@ -19,8 +18,6 @@ from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import summarise
 from pipeinfer_cli.commands.bench.turns import n_turns
 from pipeinfer_cli.launch import environment, machine, mpi
-from pipeinfer_cli.models import resolve
-from pipeinfer_cli.scheduler.policy import Variant
 from pipeinfer_cli.tables import Writer
 
 WATCH_S = 0.3  # how often the progress bar looks
@@ -41,7 +38,7 @@ def bench(config: BenchConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
         groups = list(config.groups(texts, str(Path(folder) / "record")))
         if launch_env.alone:
-            groups = [_resolved(group) for group in groups]
+            groups = [group.resolved() for group in groups]  # what is missing is said first
         with report(config.output, optional=_differing(config)) as table:
             for index, group in enumerate(groups):
                 place = f"group {index + 1} of {len(groups)}"
@@ -121,21 +118,6 @@ def _watch(path: str, show: Callable[[int], None], is_over: threading.Event) -> 
     while not is_over.wait(WATCH_S):
         show(record.count_samples(path))
     show(record.count_samples(path))
-
-
-def _resolved(group: BenchGroup) -> BenchGroup:
-    """The same with the models' files. Raises UserError."""
-    return replace(
-        group,
-        model=str(resolve.resolve(group.model)),
-        variants=tuple(_resolved_variant(each) for each in group.variants),
-    )
-
-
-def _resolved_variant(variant: Variant) -> Variant:
-    if variant.draft_model is None:
-        return variant
-    return replace(variant, draft_model=str(resolve.resolve(variant.draft_model)))
 
 
 def _differing(config: BenchConfig) -> list[str]:

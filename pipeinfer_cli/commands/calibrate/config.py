@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.commands.bench.config import BenchConfig
@@ -13,6 +14,8 @@ from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import DraftConfig
+
+AnyJob = TypeVar("AnyJob", bound="CalibrateJob")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,12 @@ class CalibrateJob(JobConfig):
     def drafts(self) -> Sequence[DraftConfig]:
         """Its runs are chains, one after the other."""
         return []
+
+    def resolved(self: AnyJob) -> AnyJob:
+        """The same with the models' files. Raises UserError."""
+        from pipeinfer_cli.models.resolve import file_of
+
+        return JobConfig.resolved(replace(self, draft_model=file_of(self.draft_model)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from pipeinfer_cli.commands import start
-from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJob
+from pipeinfer_cli.commands.calibrate.config import CalibrateConfig
 from pipeinfer_cli.files import check_writable
 from pipeinfer_cli.launch import environment, mpi
-from pipeinfer_cli.models import resolve
 
 
 def calibrate(config: CalibrateConfig) -> int:
@@ -20,12 +18,6 @@ def calibrate(config: CalibrateConfig) -> int:
     if config.save_to is not None and launch_env.rank == 0:
         check_writable("--calibrate-to", config.save_to)
     for job in config.jobs():
-        if (code := start.start(_resolved(job) if launch_env.alone else job)) != 0:
+        if (code := start.start(job)) != 0:
             return code
     return 0
-
-
-def _resolved(job: CalibrateJob) -> CalibrateJob:
-    """The same with the models' files. Raises UserError."""
-    draft_model = str(resolve.resolve(job.draft_model)) if job.draft_model else None
-    return replace(job, model=str(resolve.resolve(job.model)), draft_model=draft_model)
