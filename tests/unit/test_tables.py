@@ -13,8 +13,14 @@ from pipeinfer_cli.tables import Column
 
 RECORDS = [
     {"name": "one", "count": 1, "share": 0.5, "is_right": True, "parts": [1, 2], "none": None},
-    {"name": 'the "second", of\n2', "count": 22, "share": 1e-7, "is_right": False, "parts": []}
-    | {"none": None},
+    {
+        "name": 'the "2nd"\n',
+        "count": 22,
+        "share": 1e-7,
+        "is_right": False,
+        "parts": [],
+        "none": None,
+    },
 ]
 COLUMNS = [
     Column("name", lambda record: record["name"].split()[0], numeric=False),
