@@ -80,7 +80,7 @@ lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python tools/check_layout.py
+	$(BIN)/python .ci/check_layout.py
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(wildcard native/src/*.cpp native/src/*.h native/include/*.h)
 

@@ -1,6 +1,6 @@
 """Checks how pipeinfer_cli is laid out: imports go downwards, no circles, folders of a size.
 
-`python tools/check_layout.py [FOLDER]` prints what is wrong, a line each, and returns 1 if there is
+`python .ci/check_layout.py [FOLDER]` prints what is wrong, a line each, and returns 1 if there is
 something. An import inside a function counts like any other.
 """
 
