@@ -8,10 +8,16 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # A shell lets its background jobs ignore SIGINT, and so would the commands that we interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How many examples a property gets; tests with a large space multiply it. `.ci/run` asks for "ci".
+hypothesis.settings.register_profile("local", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "local"))
 
 LAUNCHED = (
     "PMI_", "PMIX_", "OMPI_", "SLURM_", "PBS_", "LSB_", "PALS_", "MPI_LOCAL", "HYDI_", "PIPEINFER_",

@@ -106,7 +106,7 @@ def play(random, jobs, *, n_stages, n_batch, n_parallel):
     return texts, player
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=1, max_size=7),
     policy=policies,

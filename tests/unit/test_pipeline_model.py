@@ -1,7 +1,7 @@
 """The simulated pipeline: by hand, and against the same thing event by event."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from event_pipeline import EventPipeline
@@ -109,7 +109,6 @@ def histories(draw):
 
 
 @given(histories())
-@settings(max_examples=100, deadline=None)
 def test_same_as_event_by_event(history) -> None:
     cluster, events, n_runs = history
     plain = EventPipeline(cluster)

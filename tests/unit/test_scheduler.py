@@ -116,7 +116,7 @@ policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=8 * settings.default.max_examples)
 @given(
     prompt=prompts,
     n_max=st.integers(1, 30),

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -148,7 +148,6 @@ def test_only_what_the_template_repeats_is_kept(source, pieces, said, n_kept):
 CONTENTS = st.text("ab \n.é", max_size=8)
 
 
-@settings(max_examples=200)
 @given(
     source=st.sampled_from([CHATML, TRIMMING, WITH_BOS, NO_SYSTEM, IGNORES_SYSTEM, NO_THOUGHTS]),
     system=st.none() | CONTENTS,
