@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+import reference_answers
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch.environment import Launcher
 from pipeinfer_cli.models import resolve
@@ -39,11 +40,10 @@ def plain_decode(request: dict[str, Any]) -> Any:
     assert (REFERENCE_LIB / "libllama.so").exists(), (
         f"no unpatched llama.cpp in {REFERENCE_LIB}: run `make reference`"
     )
-    return json.loads(
-        check_output(
-            [sys.executable, str(TESTS / "helpers" / "oracle.py"), json.dumps(request)],
-            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(REFERENCE_LIB)},
-        )
+    command = [sys.executable, str(TESTS / "helpers" / "oracle.py"), json.dumps(request)]
+    env = {**os.environ, "LLAMA_CPP_LIB_PATH": str(REFERENCE_LIB)}
+    return reference_answers.answer(
+        request, REFERENCE_LIB, lambda: json.loads(check_output(command, env=env))
     )
 
 

@@ -365,6 +365,7 @@ class TestALostLink:
 
     def test_ends_all_where_the_main_thread_is_stuck(self, broken, monkeypatch):
         monkeypatch.setattr(watchdog_, "GRACE_S", 0.1)
+        monkeypatch.setattr(watchdog_, "MAX_TICK_S", 0.05)
         said = queue.Queue()
         with watchdog_of(broken, said):
             assert re.match(self.words, said.get(timeout=WAIT_S))
