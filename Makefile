@@ -126,10 +126,18 @@ $(VENV)/.tools: native/UPSTREAM pyproject.toml
 	    llama-cpp-python==$(UPSTREAM)
 	touch $@
 
+# Built again only when one of these changes, or CMAKE_ARGS. The queue of patches is not part of it.
+REFERENCE_INPUTS := native/UPSTREAM CMakeLists.txt $(wildcard native/cmake/*.cmake native/cmake/*.py)
+REFERENCE_STAMP  := build/reference/.built-from
+
 reference: $(VENV)/.tools ## build the unpatched libllama that tests compare with
+	@key=$$({ cat $(REFERENCE_INPUTS); printf '%s\n' "$$CMAKE_ARGS"; } | sha256sum); \
+	if test "$$key" = "$$(cat $(REFERENCE_STAMP) 2>/dev/null)" && test -e build/reference/bin/libllama.so; \
+	then exit; fi; set -ex; rm -f $(REFERENCE_STAMP); \
 	$(BIN)/cmake -S . -B build/reference -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
-	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_REFERENCE=ON $(CMAKE_ARGS)
-	$(BIN)/cmake --build build/reference
+	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DPIPEINFER_REFERENCE=ON $(CMAKE_ARGS); \
+	$(BIN)/cmake --build build/reference; \
+	echo "$$key" > $(REFERENCE_STAMP)
 
 upstream-tools: $(VENV)/.tools ## build the unpatched programs of llama.cpp that benchmarks compare with
 	$(BIN)/cmake -S . -B build/tools -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
