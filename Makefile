@@ -169,6 +169,10 @@ test-faults: EXTRAS := [test]
 test-faults: build ## every fault in every phase on every rank: the whole matrix
 	TEST_FAULTS=1 $(BIN)/pytest tests/e2e/test_fault_matrix.py
 
+docs: EXTRAS := [test]
+docs: build ## write the generated parts of docs/: the options, the tree of modules
+	$(BIN)/python tests/helpers/write_docs.py
+
 docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests
 	$(BIN)/python tests/helpers/architectures.py > docs/architectures.md
