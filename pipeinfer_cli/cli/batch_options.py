@@ -64,7 +64,7 @@ def files(
             ("--parallel", parallel != DEFAULT_PARALLEL),
         ):
             if is_given:
-                raise UserError(f"{option} without --prompts: name a file of items, too")
+                raise UserError(f"{option} requires --prompts FILE")
         return None
     output = None if output == "-" else output
     return BatchFiles(prompts=prompts, output=output, resume=resume, parallel=parallel)

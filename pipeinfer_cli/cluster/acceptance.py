@@ -142,13 +142,13 @@ class RecordedAcceptance:
                 "give a rate or a file"
             ) from None
         except ValueError as error:
-            raise UserError(f"the acceptance trace {str(path)!r} is no JSON: {error}") from None
+            raise UserError(f"the acceptance trace {str(path)!r} is not JSON: {error}") from None
         except RecursionError:
             raise UserError(f"the acceptance trace {str(path)!r} is nested too deeply") from None
         is_list = isinstance(verdicts, list) and bool(verdicts)
         if not is_list or not all(isinstance(verdict, bool) for verdict in verdicts):
             raise UserError(
-                f"the acceptance trace {str(path)!r} is no list of booleans: "
+                f"the acceptance trace {str(path)!r} is not a list of booleans: "
                 "write true for each generated token that the drafter knew, else false"
             )
         return cls(verdicts=tuple(verdicts), n_prompt=n_prompt)

@@ -172,4 +172,4 @@ def _read(path: Path, identity: Identity) -> Calibration:
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, PipeinferError | ValueError) else f"it has no or a bad {text}"
+    return text if isinstance(error, PipeinferError | ValueError) else f"missing or invalid: {text}"

@@ -44,7 +44,7 @@ def load(name_or_path: str) -> Profile:
             f"{', '.join(names())}"
         ) from None
     except ValueError as error:  # also text that is not UTF-8
-        raise UserError(f"the profile {str(path)!r} is no TOML: {error}") from None
+        raise UserError(f"the profile {str(path)!r} is not TOML: {error}") from None
     except RecursionError:
         raise UserError(f"the profile {str(path)!r} is nested too deeply") from None
     try:
@@ -96,7 +96,7 @@ def _with_others(
     """The parts, some of them replaced by those that `[[stage_at]]` or `[[link_at]]` name."""
     others = fields.get(key, [])
     if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
-        raise UserError(f"{key} is no list of tables: write [[{key}]]")
+        raise UserError(f"{key} is not a list of tables: write [[{key}]]")
     make: Any = _stage if key == "stage_at" else _link
     for other in others:
         _check_keys(f"{key}.", other, ("index", *keys))
@@ -117,7 +117,7 @@ def _stage(table: Mapping[str, Any]) -> StageCurve:
     if len(table) > 1:
         raise UserError("stage.ms and stage.base_ms or token_ms: give one of the two")
     if not isinstance(times := table["ms"], dict):
-        raise UserError("stage.ms is no table: write ms = { 1 = 25.0, 2 = 27.5 }")
+        raise UserError("stage.ms is not a table: write ms = { 1 = 25.0, 2 = 27.5 }")
     points = []
     for key in times:
         if not key.isdecimal():
@@ -148,7 +148,7 @@ def _value(key: str, table: Mapping[str, Any], where: str) -> Any:
 
 def _table(key: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(value := _value(key, table, ""), dict):
-        raise UserError(f"{key} is no table: write [{key}]")
+        raise UserError(f"{key} is not a table: write [{key}]")
     return value
 
 
@@ -168,7 +168,7 @@ def _integer(key: str, table: Mapping[str, Any], where: str = "") -> int:
 
 def _text(key: str, table: Mapping[str, Any]) -> str:
     if not isinstance(value := table.get(key, ""), str):
-        raise UserError(f"{key} {value!r}: give a text")
+        raise UserError(f"{key} {value!r}: give a string")
     return value
 
 

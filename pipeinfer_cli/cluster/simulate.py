@@ -81,9 +81,9 @@ class SimulateConfig:
             if value is not None:
                 check_positive(option, value)
         if self.draft_ms is not None and self.draft_ratio is not None:
-            raise UserError("--draft-ms and --draft-ratio were both given: give one of them")
+            raise UserError("--draft-ms cannot be combined with --draft-ratio: give one of them")
         if self.shares_cores and self.stages != (1,):
-            raise UserError("--shared-cores: only a single stage is simulated so: give --stages 1")
+            raise UserError("--shared-cores requires --stages 1")
         if not 0 <= self.head_us < float("inf"):
             raise UserError(f"--head-us {self.head_us:g}: give a number of 0 or more")
         if self.output not in report.FORMATS:

@@ -38,7 +38,7 @@ class Clock:
 
     def step(self) -> None:
         """Goes to the next event."""
-        assert self._events, "nothing will ever happen again"
+        assert self._events, "no event is left"
         self.now_s, _, event = heapq.heappop(self._events)
         event()
 

@@ -37,7 +37,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if self.text is not None and self.file is not None:
-            raise UserError("a prompt and -f/--file were both given: give one of them")
+            raise UserError("a prompt cannot be combined with -f/--file: give one of them")
 
     @classmethod
     def from_options(cls, text: str | None, file: Path | None) -> Prompt:
@@ -95,7 +95,9 @@ class GenerateConfig(JobConfig):
         if self.draft_model:
             raise UserError(f"-md {self.draft_model}: --synth-acceptance needs none: leave it out")
         if self.verify:
-            raise UserError("--verify: the text of --synth-acceptance is drawn: leave --verify out")
+            raise UserError(
+                "--verify cannot be combined with --synth-acceptance: leave --verify out"
+            )
 
     def on_terminal(self: AnyGenerate) -> AnyGenerate:
         """The same with the terminal that it draws on, if it draws and there is one."""
@@ -156,10 +158,10 @@ def _read_file(file: Path) -> str:
 
 def _read_stdin() -> str:
     if sys.stdin is None:
-        raise UserError("there is no prompt and no stdin: give a PROMPT argument or -f FILE")
+        raise UserError("no prompt and no stdin: give a PROMPT argument or -f FILE")
     if sys.stdin.isatty():
         raise UserError(
-            "there is no prompt: give it as an argument, with -f FILE, or through a pipe on stdin"
+            "no prompt: give one as an argument, with -f FILE, or through a pipe on stdin"
         )
     text = _decode(sys.stdin.buffer.read(), "the prompt on stdin")
     if not text:
@@ -180,8 +182,8 @@ def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
     """UserError for stop strings and system texts that make no sense."""
     for text in stop:
         if not _decode(text.encode(errors="surrogateescape"), "--stop"):
-            raise UserError("--stop '': every text has it: give some characters")
+            raise UserError("--stop '': must not be empty")
     if system is not None:
         _decode(system.encode(errors="surrogateescape"), "--system")
         if not chat:
-            raise UserError("--system: give --chat with it, or use pipeinfer chat")
+            raise UserError("--system requires --chat: add it, or use pipeinfer chat")

@@ -26,7 +26,7 @@ def parse(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair (\\u...) is no character") from None
+        raise ValueError("half of a surrogate pair (\\u...) is not a character") from None
     except RecursionError:
         raise ValueError("not usable: nested too deeply") from None
     except ValueError as error:

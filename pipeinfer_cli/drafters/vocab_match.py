@@ -37,7 +37,7 @@ def share(target: Sequence[Entry], draft: Sequence[Entry], path: Path) -> Shared
         ours, theirs = pairs[token]
         if ours != theirs and not _is_near(ours, theirs):
             raise UserError(
-                f"the draft model {str(path)!r} has another vocabulary: token {token} is "
+                f"the draft model {str(path)!r} has a different vocabulary: token {token} is "
                 f"{_shown(theirs)}, the target's is {_shown(ours)}: use a draft model with the "
                 "target's vocabulary (-md)"
             )

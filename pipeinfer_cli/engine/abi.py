@@ -212,7 +212,7 @@ def load() -> Any:
     sizes = (c_size_t * len(MIRRORS))()
     lib.pi_abi_sizes(sizes)
     if list(sizes) != [ctypes.sizeof(mirror) for mirror in MIRRORS]:
-        raise UserError(f"{path} is of another version than this package: install it again")
+        raise UserError(f"{path} is a different version than this package: install it again")
     return lib
 
 

@@ -49,11 +49,11 @@ class Vocab:
         if not self._model:
             raise UserError(
                 f"cannot read the vocabulary of {str(model_path)!r}: check -m/--model, or use -v "
-                "to see llama.cpp's own words"
+                "to see llama.cpp's messages"
             )
         for kind, has_it in (
-            ("a state that cannot be taken back", llama.llama_model_is_recurrent),
-            ("layers with a state that cannot be taken back", llama.llama_model_is_hybrid),
+            ("a state that cannot be undone", llama.llama_model_is_recurrent),
+            ("layers with a state that cannot be undone", llama.llama_model_is_hybrid),
             ("an encoder", llama.llama_model_has_encoder),
             ("no order of tokens", llama.llama_model_is_diffusion),
         ):

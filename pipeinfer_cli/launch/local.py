@@ -146,7 +146,7 @@ def _outcome(job: Job, place: Path, returncode: int, launcher_said: list[str]) -
     if failure is None and returncode == 0:
         return 0
     said = " | ".join(text.strip() for text in launcher_said if text.strip())
-    detail = f"; the launcher said: {said}" if job.verbose and said else ""
+    detail = f"; the launcher reported: {said}" if job.verbose and said else ""
     if failure is None:
         last = _last_line(launcher_said)
         raise RunError(

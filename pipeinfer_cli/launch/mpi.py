@@ -128,7 +128,7 @@ def finish() -> None:
     """
     if not environment.is_mpi_running():
         return
-    others = "another rank does not end, though the work is done"
+    others = "another rank has not ended, though the work is done"
     timer = threading.Timer(FINALIZE_S, end_all, args=(others,))
     timer.daemon = True
     timer.start()

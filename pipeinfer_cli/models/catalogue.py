@@ -25,7 +25,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HASH_CHARS = 12  # of the SHA-256, in the cached file's name
 KINDS: Mapping[str, tuple[Any, str]] = {  # by annotation: what a value may be, and how it is called
-    "str": (str, "text"),
+    "str": (str, "string"),
     "int": (int, "whole number"),
     "float": (int | float, "number"),
     "tuple[str, ...]": (tuple, "list"),
@@ -56,7 +56,7 @@ class HubSource:
             raise ValueError("`files` names no file")
         for file in (self.repository, *self.files):
             if file.startswith("/") or ".." in file.split("/") or not file.isprintable():
-                raise ValueError(f"{file!r} is no name on the hub")
+                raise ValueError(f"{file!r} is not a file name on the hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class UrlSource:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("https://", "http://")):
-            raise ValueError(f"{self.url!r} is no address that begins with https:// or http://")
+            raise ValueError(f"{self.url!r} is not a URL that begins with https:// or http://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class NamedModel:
         if is_wheel and (self.sha256 is None or self.size_bytes is None):
             raise ValueError(f"model {self.name} comes in a wheel, and has no sha256 or size_bytes")
         if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
-            raise ValueError(f"model {self.name} has a sha256 that is none")
+            raise ValueError(f"model {self.name} has an invalid sha256")
 
     @property
     def cache_name(self) -> str:
@@ -210,7 +210,7 @@ def load(shipped: Path, own: Path | None) -> Catalogue:
     for pair in extra.pairs:
         for name in (pair.target, pair.draft):
             if name not in merged.models:
-                raise UserError(f"{own} has a pair with {name!r}, which is no model: correct it")
+                raise UserError(f"{own} has a pair with {name!r}, which is not a model: correct it")
     return merged
 
 
@@ -256,7 +256,7 @@ def _checked(cls: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
         types, name = KINDS.get(str(field.type).removesuffix(" | None"), (object, ""))
         value = values.get(field.name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
-            raise TypeError(f"{field.name} {short(value)} is no {name}")
+            raise TypeError(f"{field.name} {short(value)} is not a {name}")
     return values
 
 
@@ -264,6 +264,6 @@ def check_name(name: str) -> str:
     """Returns the name if it can be one; UserError otherwise (a path, `..`, nothing)."""
     if not NAME.fullmatch(name) or ".." in name:
         raise UserError(
-            f"{name!r} is no model name: names are small letters, digits, '.', '_' and '-'"
+            f"{name!r} is not a model name: names are lower-case letters, digits, '.', '_' and '-'"
         )
     return name

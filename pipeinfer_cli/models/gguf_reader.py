@@ -109,7 +109,7 @@ class GgufFile:
             file.seek(field.values_at)
             data = file.read(struct.calcsize(form))
         if len(data) != struct.calcsize(form):
-            raise damaged(self.path, "it became shorter meanwhile")
+            raise damaged(self.path, "it was truncated while it was read")
         return struct.unpack(form, data)
 
 
@@ -270,9 +270,9 @@ class _Parser:
             return DEFAULT_ALIGNMENT
         value = field.value
         if field.kind != UINT32 or not isinstance(value, int) or not 0 < value <= MAX_ALIGNMENT:
-            raise self._damaged("its general.alignment makes no sense")
+            raise self._damaged("its general.alignment is invalid")
         if value & (value - 1):
-            raise self._damaged(f"its general.alignment {value} is no power of two")
+            raise self._damaged(f"its general.alignment {value} is not a power of two")
         return value
 
     def _tensor(self) -> Tensor:
@@ -287,7 +287,7 @@ class _Parser:
             raise self._damaged(f"the tensor {name!r} has the unknown type {type_id}")
         n_elements, n_bytes = block
         if shape and shape[0] % n_elements != 0:
-            raise self._damaged(f"rows of the tensor {name!r} are no whole blocks of their type")
+            raise self._damaged(f"rows of the tensor {name!r} are not whole blocks of their type")
         return Tensor(
             name=name,
             shape=shape,
@@ -329,7 +329,7 @@ class _Parser:
         self._advance(n_bytes)
         data = self._file.read(n_bytes)
         if len(data) != n_bytes:
-            raise self._damaged("it became shorter meanwhile")
+            raise self._damaged("it was truncated while it was read")
         return data
 
     def _skip(self, n_bytes: int) -> None:
@@ -338,7 +338,7 @@ class _Parser:
 
     def _advance(self, n_bytes: int) -> None:
         if n_bytes > self._n_bytes - self._at:
-            raise self._damaged(f"its header goes on beyond its end at byte {self._n_bytes}")
+            raise self._damaged(f"its header extends beyond its end at byte {self._n_bytes}")
         self._at += n_bytes
 
     def _damaged(self, why: str) -> UserError:

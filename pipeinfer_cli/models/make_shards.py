@@ -216,7 +216,7 @@ def _read_to(source: BinaryIO, end: int, path: Path) -> Iterator[bytes]:
     while (left := end - source.tell()) > 0:
         chunk = source.read(min(left, CHUNK_BYTES))
         if not chunk:
-            raise RunError(f"{str(path)!r} became shorter while it was read")
+            raise RunError(f"{str(path)!r} was truncated while it was read")
         yield chunk
 
 

@@ -188,7 +188,7 @@ def read_shard(path: Path) -> Shard | None:
         or boundaries[0] != 0
         or len(sha256) != SHA256_CHARS
     ):
-        raise gguf_reader.damaged(path, "what it says of its split makes no sense")
+        raise gguf_reader.damaged(path, "its record of the split is invalid")
     source = header.text(f"{PREFIX}source") or "?"
     split = Split(source=source, sha256=sha256, boundaries=boundaries)
     return Shard(path=path, split=split, stage=stage)
@@ -254,7 +254,7 @@ def _digest(path: Path) -> str:
 def _required(path: Path) -> Shard:
     shard = read_shard(path)
     if shard is None:
-        raise UserError(f"{str(path)!r} is no shard: make shards with pipeinfer shard")
+        raise UserError(f"{str(path)!r} is not a shard: make shards with pipeinfer shard")
     return shard
 
 

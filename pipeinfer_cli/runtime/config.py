@@ -110,7 +110,7 @@ def parse_layer_split(text: str) -> tuple[float, ...] | None:
         weights = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UserError(
-            f"--layer-split {text!r} is no list of numbers: "
+            f"--layer-split {text!r} is not a list of numbers: "
             "give a weight per rank like 2,1,1, or auto"
         ) from None
     _check_weights(weights)

@@ -14,7 +14,7 @@ class StopStrings:
     """
 
     def __init__(self, strings: Sequence[str] = ()) -> None:
-        assert all(strings), "every text has an empty string in it"
+        assert all(strings), "a stop string must not be empty"
         self._strings = tuple(strings)
         self._n_longest = max(map(len, strings), default=0)
         self._held = ""

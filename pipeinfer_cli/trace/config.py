@@ -26,7 +26,7 @@ class Pictures:
             raise UserError(f"--plot {self.plot!r}: give a name that ends with .svg or .png")
         if self.plot_window_ms is not None:
             if self.plot is None:
-                raise UserError("--plot-window without --plot: name the picture, too")
+                raise UserError("--plot-window requires --plot FILE")
             begin_ms, end_ms = self.plot_window_ms
             if not (math.isfinite(end_ms) and 0 <= begin_ms < end_ms):
                 raise UserError(

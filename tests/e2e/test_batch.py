@@ -69,7 +69,7 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
     write_items(prompts, made[1:])
     again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
     assert (again.returncode, output.read_bytes()) == (2, before)
-    assert "line 1 is of the item 'a', not 1" in again.stderr
+    assert "line 1 belongs to the item 'a', not 1" in again.stderr
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "pipeinfer"])
@@ -172,7 +172,7 @@ def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path
         _, said = job.communicate(timeout=10)
     assert job.returncode == 75, said
     n_lines = count_lines(output)
-    hint = f"{n_lines} of 100 items are in {output}: give --resume to go on"
+    hint = f"{n_lines} of 100 items are in {output}: give --resume to continue"
     assert [line for line in said.splitlines() if line.startswith("pipeinfer: ")] == [
         f"pipeinfer: error: interrupted by {signum.name}: {hint}"
     ]
@@ -285,8 +285,8 @@ def test_an_interrupted_batch_on_stdout_keeps_what_it_has(parallel, model, tmp_p
         (["--prompts", "in.jsonl", "a prompt"], "one of them"),
         (["--prompts", "in.jsonl", "--verify"], "--verify"),
         (["--prompts", "in.jsonl", "--plot", "a.svg"], "--plot"),
-        (["--prompts", "in.jsonl", "--resume"], "--resume without --output"),
-        (["--parallel", "2", "a prompt"], "--parallel without --prompts"),
+        (["--prompts", "in.jsonl", "--resume"], "--resume requires --output"),
+        (["--parallel", "2", "a prompt"], "--parallel requires --prompts"),
         (["--prompts", "-"], "nothing on stdin"),
     ],
 )

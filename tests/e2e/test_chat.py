@@ -71,8 +71,8 @@ def test_every_answer_is_that_of_a_plain_decode_of_the_whole_conversation(conver
 
 def test_notices_are_on_stderr(conversation):
     reset, unknown = conversation[1].splitlines()
-    assert "what was said is forgotten" in reset
-    assert "there is no command /nonsense" in unknown
+    assert "the conversation is forgotten" in reset
+    assert "unknown command /nonsense" in unknown
 
 
 def test_a_turn_reuses_what_the_turn_before_has_left_in_the_cache(conversation):
@@ -122,7 +122,7 @@ def test_on_a_terminal(ranks, tmp_path):
     assert out.read_text().endswith("\n")
     person.type(b"/reset\r")
     person.wait_until(lambda: n_prompts(person) == 3)
-    assert "pipeinfer: what was said is forgotten" in person.lines
+    assert "pipeinfer: the conversation is forgotten" in person.lines
     person.type(b"\x04")
     assert person.wait() == 0, person.lines
 

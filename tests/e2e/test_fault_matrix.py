@@ -149,8 +149,8 @@ def words(cell):
     if cell.phase == "shutdown":
         return ["rank 1", "does not end"]
     if cell.rank == LAST:
-        return ["the result of run", "has not come back from rank 2", "link"]
-    return ["has not come to rank", f"though {who} on ", "has sent it", "link"]
+        return ["the result of run", "has not arrived from rank 2", "link"]
+    return ["has not arrived at rank", f"though {who} on ", "has sent it", "link"]
 
 
 @pytest.mark.parametrize("cell", SENSIBLE, ids=str)

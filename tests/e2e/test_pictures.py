@@ -104,7 +104,7 @@ def test_live_without_a_terminal_says_so_and_writes_the_text(ranks):
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, plain_text())
-    assert done.stderr == "pipeinfer: note: no --live panel, since stderr is no terminal\n"
+    assert done.stderr == "pipeinfer: note: no --live panel: stderr is not a terminal\n"
 
 
 @pytest.mark.parametrize("ranks", ["1", "2"])

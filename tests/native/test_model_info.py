@@ -43,7 +43,7 @@ def test_models_with_another_memory_than_a_kv_cache_are_refused(tmp_path):
     writer = begin(path, "mamba", SHAPE)
     writer.add_tokenizer_model("no_vocab")
     write(writer)
-    with pytest.raises(UserError, match=r"mamba.gguf' .* a state that cannot be taken back"):
+    with pytest.raises(UserError, match=r"mamba.gguf' .* a state that cannot be undone"):
         Vocab(path)
 
 

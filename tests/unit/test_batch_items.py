@@ -108,7 +108,7 @@ def test_one_stop_string_needs_no_list() -> None:
         ('{"prompt": "a", "min_p": false}', "min_p False"),
         ('{"prompt": "a", "seed": -1}', "seed -1"),
         ('{"prompt": "a", "stop": 3}', "stop 3"),
-        ('{"prompt": "a", "stop": ["x", ""]}', "empty string"),
+        ('{"prompt": "a", "stop": ["x", ""]}', "must not be empty"),
         ('{"prompt": "a", "ignore_eos": 1}', "ignore_eos 1"),
         ('{"prompt": "a", "id": null}', "id None"),
         ('{"prompt": "a", "id": true}', "id True"),
@@ -169,7 +169,7 @@ def test_any_values_are_an_item_or_an_error(fields: dict[str, object]) -> None:
     [
         ({"prompts": ""}, "--prompts is empty"),
         ({"prompts": "p", "output": ""}, "--output is empty"),
-        ({"prompts": "p", "resume": True}, "--resume without --output"),
+        ({"prompts": "p", "resume": True}, "--resume requires --output"),
         ({"prompts": "p", "parallel": 0}, "--parallel 0"),
         ({"prompts": "p", "parallel": 65}, "--parallel 65"),
     ],

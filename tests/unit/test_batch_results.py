@@ -111,19 +111,19 @@ def test_errors_are_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (LINES[1], "line 1 is of the item 'b', not 1"),
-        (LINES[0] + LINES[2], "line 2 is of the item 2.5, not 'b'"),
+        (LINES[1], "line 1 belongs to the item 'b', not 1"),
+        (LINES[0] + LINES[2], "line 2 belongs to the item 2.5, not 'b'"),
         (to_line({"id": "1", "text": ""}), "item '1', not 1"),
         (to_line({"id": 1.0, "text": ""}), "item 1.0, not 1"),
         (to_line({"id": True, "text": ""}), "item True, not 1"),
         (b"".join(LINES) + LINES[0], "more lines than the 5 items"),
         (b"".join(LINES) + b"x", "more lines than the 5 items"),
-        (b"Dear diary\n", "line 1 is no result"),
-        (b"\n", "line 1 is no result"),
-        (b"[1]\n", "line 1 is no result"),
-        (b'{"id": 1, "prompt": "an item"}\n', "line 1 is no result"),
-        (b"Dear diary", "line 1 has no end, and is none of the item 1"),
-        (LINES[0] + LINES[2][:-1], "line 2 has no end"),
+        (b"Dear diary\n", "line 1 is not a result"),
+        (b"\n", "line 1 is not a result"),
+        (b"[1]\n", "line 1 is not a result"),
+        (b'{"id": 1, "prompt": "an item"}\n', "line 1 is not a result"),
+        (b"Dear diary", "line 1 is truncated, and does not belong to the item 1"),
+        (LINES[0] + LINES[2][:-1], "line 2 is truncated"),
     ],
 )
 def test_a_foreign_file_is_refused_and_stays_as_it_was(
@@ -170,9 +170,9 @@ def test_a_file_that_cannot_be_made(tmp_path: Path, name: str, said: str) -> Non
         FileSink.create(tmp_path / name)
 
 
-def test_no_ordinary_file(tmp_path: Path) -> None:
+def test_not_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UserError, match="no ordinary file"):
+    with pytest.raises(UserError, match="not a regular file"):
         FileSink.resume(tmp_path / "fifo", ITEMS)
     with pytest.raises(UserError, match="directory"):
         FileSink.resume(tmp_path, ITEMS)
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, room: int) -> None:
     sink.write(LINES[0])
     with (
         file_size_limit(len(LINES[0]) + room),
-        pytest.raises(RunError, match="whole lines only, --resume goes on"),
+        pytest.raises(RunError, match="only complete lines; --resume continues"),
     ):
         sink.write(LINES[1])
     sink.close()

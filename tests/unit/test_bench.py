@@ -450,7 +450,7 @@ def test_only_a_newline_ends_a_line_of_prompts(
         pytest.param("p.jsonl", b"[" * 200_000, "line 1 .* nested too deeply", id="deep"),
         ("p.jsonl", b'{"text": "\xff"}', "line 1 .* not UTF-8"),
         ("p.jsonl", b'{"text": "x", "id": null}', "line 1 .* id is neither"),
-        ("p.jsonl", b'{"text": "x", "category": 5}', "line 1 .* category is no string"),
+        ("p.jsonl", b'{"text": "x", "category": 5}', "line 1 .* category is not a string"),
         ("p.jsonl", b'{"id": 1, "text": "x"}\n{"id": 1, "text": "y"}\n', "same id"),
     ],
 )

@@ -129,18 +129,18 @@ PLOT_RATES = ("--plot", "x.svg", "--plot-x", "synth_acceptance")
     ("args", "said"),
     [
         (["--plot", "x.pdf"], "ends with .svg or .png"),
-        (["--plot-x", "n_stages"], "--plot-x n_stages without --plot"),
+        (["--plot-x", "n_stages"], "--plot-x n_stages requires --plot"),
         (["--plot", "x.svg", "--plot-x", "speed"], "--plot-x 'speed': give a column of numbers"),
         (["--plot", "x.svg", "--plot-x", "model_type"], "'model_type': give a column of numbers"),
         (
             [*PLOT_RATES, "--synth-acceptance", "0.5,0.8/0.7"],
-            "synth_acceptance: '0.8/0.7' is no number",
+            "synth_acceptance: '0.8/0.7' is not a number",
         ),
-        (["--trace-of", "pipeinfer"], "--trace-of pipeinfer without --trace"),
+        (["--trace-of", "pipeinfer"], "--trace-of pipeinfer requires --trace"),
         (["--trace", "x", "--trace-of", "auto"], "--trace-of auto: give one of those"),
         (["--record-acceptance", "x"], "ends with .json"),
         (["--record-acceptance", "x.json", "--strategy", "iterative"], "no --strategy drafts"),
-        (["--record-acceptance", "x.json", "--synth-acceptance", "0.5"], "leave it out"),
+        (["--record-acceptance", "x.json", "--synth-acceptance", "0.5"], "leave one out"),
         (["--trace", "/no/folder/x.json"], "there is no such folder"),
     ],
 )

@@ -426,14 +426,23 @@ def test_a_job_for_each_pipeline() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--calibrate", "--emulate", "cpu70b-4-ib"], "--calibrate measures what is real"),
-        (["--calibrate", "--synth-acceptance", "0.5"], "--calibrate measures what is real"),
+        (
+            ["--calibrate", "--emulate", "cpu70b-4-ib"],
+            "cannot be combined with --calibrate: leave it out",
+        ),
+        (
+            ["--calibrate", "--synth-acceptance", "0.5"],
+            "cannot be combined with --calibrate: leave it out",
+        ),
         (["--calibrate-to", "x.json"], "ends with .toml"),
         (["--calibrate-to", "/no/folder/x.toml"], "there is no such folder"),
         (["--calibrate", "-r", "0"], "-r/--repetitions 0"),
-        (["--calibrate", "--plot", "x.svg"], "--calibrate compares nothing"),
-        (["--calibrate", "--trace", "x.json"], "--calibrate compares nothing"),
-        (["--calibrate-to", "x.toml", "--record-acceptance", "x.json"], "compares nothing"),
+        (["--calibrate", "--plot", "x.svg"], "cannot be combined with --calibrate"),
+        (["--calibrate", "--trace", "x.json"], "cannot be combined with --calibrate"),
+        (
+            ["--calibrate-to", "x.toml", "--record-acceptance", "x.json"],
+            "cannot be combined with --calibrate",
+        ),
     ],
 )
 def test_bad_options(args, said, capsys) -> None:

@@ -207,7 +207,7 @@ def test_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (_Stdin(b""), "stdin is empty"),
         (_Stdin(b"\xff"), "not UTF-8"),
-        (_Stdin(b"", tty=True), "there is no prompt: give it as an argument"),
+        (_Stdin(b"", tty=True), "no prompt: give one as an argument"),
         (None, "no stdin"),
     ],
 )

@@ -157,7 +157,7 @@ def test_a_connection_that_breaks_goes_on(server: Server, own: Path) -> None:
 def test_a_later_pull_goes_on(server: Server, own: Path, tmp_path: Path) -> None:
     describe(own, by_url(server))
     server.breaks_after = [1000] + [0] * download_url.TRIES
-    with pytest.raises(RunError, match=r"cannot pull tiny: .* what came .1000 bytes. is kept"):
+    with pytest.raises(RunError, match=r"cannot pull tiny: .* the 1000 bytes received are kept"):
         resolve.resolve("tiny")
     assert f".part-tiny-{SHA256[:12]}.gguf" in kept(tmp_path)
     assert cache.cached_path(resolve.find("tiny")) is None
@@ -217,7 +217,7 @@ def test_a_server_that_refuses(server: Server, own: Path, status: int, said: str
 
 def test_nobody_there(own: Path) -> None:
     describe(own, by_url(Server(port=9)))
-    with pytest.raises(RunError, match=r"cannot be reached .*refused"):
+    with pytest.raises(RunError, match=r"cannot be reached.*refused"):
         resolve.resolve("tiny")
 
 
@@ -263,7 +263,7 @@ def test_a_wrong_file_from_the_hub(hub: Server, own: Path) -> None:
     [
         (404, "EntryNotFound", r"has no t.gguf at main .* correct the entry"),
         (404, "RevisionNotFound", r"has no t.gguf at main"),
-        (404, "RepoNotFound", r"has no such repository: ask for access"),
+        (404, "RepoNotFound", r"requires a permission: ask for access"),
         (403, "GatedRepo", r"set HF_TOKEN or run hf auth login"),
     ],
 )
@@ -277,7 +277,7 @@ def test_the_hub_refuses(hub: Server, own: Path, status: int, error_code: str, s
 def test_the_hub_cannot_be_reached(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe(own, BY_HUB)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(RunError, match=r"127.0.0.1:9 cannot be reached .*refused"):
+    with pytest.raises(RunError, match=r"127.0.0.1:9 cannot be reached.*refused"):
         resolve.resolve("tiny")
 
 
@@ -298,7 +298,7 @@ def test_a_path(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_model_without_a_source() -> None:
-    with pytest.raises(UserError, match="no place is known to fetch falcon-180b from"):
+    with pytest.raises(UserError, match="no source is known for falcon-180b: give"):
         download.pull(resolve.find("falcon-180b"))
 
 
@@ -384,25 +384,31 @@ def entry(line: str) -> str:
     ("text", "said"),
     [
         ("[models", "cannot be used"),
-        ("[models.X]", "is no model name"),
+        ("[models.X]", "is not a model name"),
         ('[models.x]\ndescription = "a"', "cannot be used"),
-        (entry('size_bytes = "98 MB"'), "size_bytes '98 MB' is no whole number"),
-        (entry("size_bytes = 9.5"), "size_bytes 9.5 is no whole number"),
-        (entry("layers = true"), "layers True is no whole number"),
-        (entry("description = 5"), "description 5 is no text"),
-        (entry('source = { type = "path", path = 5 }'), "path 5 is no text"),
-        (entry('source = { type = "url", url = [] }'), "url \\[\\] is no text"),
+        (entry('size_bytes = "98 MB"'), "size_bytes '98 MB' is not a whole number"),
+        (entry("size_bytes = 9.5"), "size_bytes 9.5 is not a whole number"),
+        (entry("layers = true"), "layers True is not a whole number"),
+        (entry("description = 5"), "description 5 is not a string"),
+        (entry('source = { type = "path", path = 5 }'), "path 5 is not a string"),
+        (entry('source = { type = "url", url = [] }'), "url \\[\\] is not a string"),
         (
             entry('source = { type = "hub", repository = "a/b", files = "c", revision = "1" }'),
-            "files 'c' is no list",
+            "files 'c' is not a list",
         ),
         pytest.param(f"a = {'[' * 100_000}", "nested too deeply", id="deep"),
-        ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = "x"', "p_min 'x' is no number"),
+        (
+            '[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = "x"',
+            "p_min 'x' is not a number",
+        ),
         (
             f'[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = 1{"0" * 400}',
             "cannot be used",
         ),
-        ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\nn_max = 2.5', "n_max 2.5 is no whole"),
+        (
+            '[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\nn_max = 2.5',
+            "n_max 2.5 is not a whole",
+        ),
         ('[[pairs]]\ntarget = "smollm2"\ndraft = "nobody"', "a pair with 'nobody'"),
         ('[[pairs]]\ntarget = "smollm2"\ndraft = "smollm2"\np_min = 7', "own.toml: .* 7: give a"),
     ],

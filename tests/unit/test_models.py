@@ -64,13 +64,13 @@ BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "a..b", "A", "a b", "a\n"]
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(UserError, match="is no model name"):
+    with pytest.raises(UserError, match="is not a model name"):
         catalogue.check_name(name)
 
 
 def test_catalogue_with_a_bad_name(index: Index) -> None:
     index.toml.write_text(index.toml.read_text().replace("models.tiny", 'models."../tiny"'))
-    with pytest.raises(UserError, match="is no model name"):
+    with pytest.raises(UserError, match="is not a model name"):
         resolve.catalogue()
 
 

@@ -147,7 +147,7 @@ def test_table_and_csv(capsys) -> None:
         (["--draft-max", "0"], "--draft-max 0: give a number from 1"),
         (["-n", "1"], "-n/--n-predict 1: give a number from 2"),
         (["--draft-ms", "-1"], "--draft-ms -1: give a number above 0"),
-        (["--draft-ms", "1", "--draft-ratio", "1"], "both given: give one"),
+        (["--draft-ms", "1", "--draft-ratio", "1"], "cannot be combined with --draft-ratio"),
         (["--head-us", "nan"], "--head-us nan: give a number of 0 or more"),
         (["--output", "xml"], "--output 'xml': give one of md, json, csv"),
         (["--seed", "x"], "--seed 'x' is not a whole number"),

@@ -115,7 +115,7 @@ def test_the_beginning_of_a_stop_string_is_text_when_the_ranks_fail():
     [
         ({"stop": ("ok", "")}, "--stop ''"),
         ({"stop": ("\udcff",)}, "--stop is not UTF-8"),
-        ({"system": "Be brief."}, "--system: give --chat"),
+        ({"system": "Be brief."}, "--system requires --chat"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(more, message):

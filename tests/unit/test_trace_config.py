@@ -30,7 +30,7 @@ def test_options_become_values():
         ("plot.svg", "2000:500", "2000:500.*the later one last"),
         ("plot.svg", "0:nan", "give two times"),
         ("plot.svg", "-1:5", "give two times"),
-        (None, "0:5", "without --plot"),
+        (None, "0:5", "--plot-window requires --plot"),
     ],
 )
 def test_what_makes_no_sense_is_refused(plot, window, message):

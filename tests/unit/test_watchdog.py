@@ -135,17 +135,17 @@ def test_slow_is_not_dead():
         (
             active(done_id=6),
             active(done_id=6),
-            ["run 7 has not come to rank 1 on n", "rank 0 on n", "has sent it", "link"],
+            ["run 7 has not arrived at rank 1 on n", "rank 0 on n", "has sent it", "link"],
         ),
         (
             active(done_id=8),
             active(done_id=6),
-            ["run 7 has not come to rank 2 on n", "rank 1 on n", "has sent it", "link"],
+            ["run 7 has not arrived at rank 2 on n", "rank 1 on n", "has sent it", "link"],
         ),
         (
             active(done_id=8),
             active(done_id=8),
-            ["the result of run 7 has not come back from rank 2 on n", "link"],
+            ["the result of run 7 has not arrived from rank 2 on n", "link"],
         ),
     ],
     ids=["first hangs", "last hangs", "lost to first", "lost between", "lost result"],

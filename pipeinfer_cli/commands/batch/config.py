@@ -14,7 +14,7 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
 
 STDIN = "-"
-RESUME = "give --resume to go on"
+RESUME = "give --resume to continue"
 AnyBatch = TypeVar("AnyBatch", bound="BatchConfig")
 
 
@@ -35,7 +35,7 @@ class BatchFiles:
         if self.output == "":
             raise UserError("--output is empty: name a file, or leave it out for stdout")
         if self.resume and self.output is None:
-            raise UserError("--resume without --output: name the file to go on with")
+            raise UserError("--resume requires --output FILE")
         if not 1 <= self.parallel <= MAX_PARALLEL:
             raise UserError(f"--parallel {self.parallel}: give a number from 1 to {MAX_PARALLEL}")
 
@@ -83,9 +83,9 @@ class BatchConfig(GenerateConfig):
     def __post_init__(self) -> None:
         GenerateConfig.__post_init__(self)  # super() does not know a class with slots
         if self.prompt != Prompt():
-            raise UserError("a prompt and --prompts were both given: give one of them")
+            raise UserError("a prompt cannot be combined with --prompts: give one of them")
         if self.verify:
-            raise UserError("--verify: --prompts cannot be verified: leave one of them out")
+            raise UserError("--verify cannot be combined with --prompts: leave one of them out")
         if self.files.parallel > 1 and (self.emulate or self.synth_acceptance):
             raise UserError(
                 f"--parallel {self.files.parallel}: an emulated cluster and a synthetic text are "
@@ -93,7 +93,9 @@ class BatchConfig(GenerateConfig):
             )
         pictures = self.pictures
         if pictures.trace or pictures.plot or pictures.live:
-            raise UserError("--trace, --plot and --live show one request: leave out --prompts")
+            raise UserError(
+                "--trace, --plot and --live cannot be combined with --prompts: leave --prompts out"
+            )
 
     def on_terminal(self: AnyBatch) -> AnyBatch:
         """The same with the terminal for its progress bar, if there is one."""

@@ -154,7 +154,7 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise _ItemError(f"stop {short(value)}: give a string or a list of strings")
     stops = tuple(_text("stop", text) for text in texts)
     if not all(stops):
-        raise _ItemError("stop: an empty string would end every text: leave it out")
+        raise _ItemError("stop: must not be empty: leave it out")
     return stops
 
 

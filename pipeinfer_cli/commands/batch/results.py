@@ -116,8 +116,8 @@ class FileSink:
         except OSError as error:
             self._cut()
             raise RunError(
-                f"cannot write to {str(self._path)!r}: {error.strerror}: it has whole lines only, "
-                "--resume goes on"
+                f"cannot write to {str(self._path)!r}: {error.strerror}: it has only "
+                "complete lines; --resume continues"
             ) from None
         self._size += len(line)
 
@@ -145,14 +145,16 @@ def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> Resum
             resume_point.n_cut = len(line)
             if not _may_begin(line, item_id):
                 raise _foreign(
-                    path, f"line {number} has no end, and is none of the item {item_id!r}"
+                    path, f"line {number} is truncated, and does not belong to the item {item_id!r}"
                 )
             break
         found = _fields(line)
         if found is None:
-            raise _foreign(path, f"line {number} is no result")
+            raise _foreign(path, f"line {number} is not a result")
         if not same_id(found["id"], item_id):
-            raise _foreign(path, f"line {number} is of the item {found['id']!r}, not {item_id!r}")
+            raise _foreign(
+                path, f"line {number} belongs to the item {found['id']!r}, not {item_id!r}"
+            )
         resume_point.n_items += 1
         resume_point.n_failed += "error" in found
         resume_point.size += len(line)
@@ -196,13 +198,13 @@ def _open(path: Path, flags: int) -> int:
         raise kind(f"--output {str(path)!r}: {why}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise UserError(f"--output {str(path)!r}: it is no ordinary file")
+        raise UserError(f"--output {str(path)!r}: not a regular file")
     return fd
 
 
 def _exists(path: Path) -> UserError:
     return UserError(
-        f"--output {str(path)!r}: it exists: give --resume to go on with it, or another name"
+        f"--output {str(path)!r}: it exists: give --resume to continue it, or another name"
     )
 
 
@@ -216,7 +218,7 @@ def _lock(fd: int, path: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline_s:
                 raise UserError(
-                    f"--output {str(path)!r}: another job is writing to it: wait for its end"
+                    f"--output {str(path)!r}: another job is writing to it: wait until it ends"
                 ) from None
             time.sleep(LOCK_POLL_S)
         except OSError:

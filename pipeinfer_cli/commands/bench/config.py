@@ -135,7 +135,9 @@ class BenchConfig:
         if self.outputs.acceptance is None:
             return
         if self.synth_acceptance != (None,):
-            raise UserError("--record-acceptance: --synth-acceptance says it all: leave it out")
+            raise UserError(
+                "--record-acceptance cannot be combined with --synth-acceptance: leave one out"
+            )
         if all(variant.drafter == "none" for variant in variants):
             raise UserError("--record-acceptance: no --strategy drafts: add one that does")
 

@@ -24,9 +24,9 @@ class Outputs:
         if self.plot is not None and Path(self.plot).suffix not in (".svg", ".png"):
             raise UserError(f"--plot {self.plot!r}: give a name that ends with .svg or .png")
         if self.plot_x is not None and self.plot is None:
-            raise UserError(f"--plot-x {self.plot_x} without --plot: name the picture, too")
+            raise UserError(f"--plot-x {self.plot_x} requires --plot FILE")
         if self.trace_of is not None and self.trace is None:
-            raise UserError(f"--trace-of {self.trace_of} without --trace: name the file, too")
+            raise UserError(f"--trace-of {self.trace_of} requires --trace FILE")
         if self.acceptance is not None and not self.acceptance.endswith(".json"):
             raise UserError(
                 f"--record-acceptance {self.acceptance!r}: give a name that ends with .json, for "

@@ -29,7 +29,7 @@ def check_x(x: str | None, synth_acceptance: Iterable[str | None]) -> None:
         )
     for rate in synth_acceptance:
         if not is_number and rate is not None and _number(rate) is None:
-            raise UserError(f"--plot-x {x}: {rate!r} is no number: draw it over something else")
+            raise UserError(f"--plot-x {x}: {rate!r} is not a number: choose another column")
 
 
 def draw(rows: Sequence[Row], path: Path, x: str | None) -> None:

@@ -74,7 +74,7 @@ def _parse_jsonl(data: bytes, path: Path) -> tuple[BenchPrompt, ...]:
             prompts.append(_prompt(json_lines.parse(line), number))
         except ValueError as error:
             raise UserError(
-                f"line {number} of {str(path)!r} is no prompt: {error}: "
+                f"line {number} of {str(path)!r} is not a prompt: {error}: "
                 'give a JSON object with a "text"'
             ) from None
     return tuple(prompts)
@@ -89,5 +89,5 @@ def _prompt(fields: Mapping[str, Any], number: int) -> BenchPrompt:
     if not isinstance(name, str | int | float) or isinstance(name, bool):
         raise ValueError("id is neither a string nor a number")
     if not isinstance(category, str):
-        raise ValueError("category is no string")
+        raise ValueError("category is not a string")
     return BenchPrompt(id=str(name), category=category, text=text)

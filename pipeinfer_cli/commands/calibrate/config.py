@@ -58,15 +58,17 @@ class CalibrateConfig:
         bench = self.bench
         if bench.outputs != NO_OUTPUTS:
             raise UserError(
-                "--plot, --trace and --record-acceptance: --calibrate compares nothing: leave them "
-                "out"
+                "--plot, --trace and --record-acceptance cannot be combined with --calibrate: "
+                "leave them out"
             )
         for option, values in (
             ("--emulate", bench.emulate),
             ("--synth-acceptance", bench.synth_acceptance),
         ):
             if values != (None,):
-                raise UserError(f"{option} {values[0]}: --calibrate measures what is real")
+                raise UserError(
+                    f"{option} {values[0]} cannot be combined with --calibrate: leave it out"
+                )
         if self.save_to is not None:
             if len(list(self.jobs())) > 1:
                 raise UserError(

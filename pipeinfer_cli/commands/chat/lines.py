@@ -14,7 +14,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import local_rank
 
 PROMPT = "> "
-GREETING = "/reset forgets what was said, /quit or Ctrl-D ends, Ctrl-C ends an answer"
+GREETING = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C ends an answer"
 
 
 class Lines(Protocol):

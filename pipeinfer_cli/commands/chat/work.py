@@ -48,9 +48,12 @@ class ChatWork:
                 return
             if command == "/reset":
                 self._transcript.reset()
-                note("what was said is forgotten")
+                note("the conversation is forgotten")
             elif command:
-                note(f"there is no command {command}: /reset, /quit; a space before it sends it")
+                note(
+                    f"unknown command {command}: use /reset or /quit, or begin with a space to "
+                    "send it as a message"
+                )
             elif line.strip():
                 self._answer(head, line)
 
@@ -64,7 +67,7 @@ class ChatWork:
         room = room_for(prompt, config.n_ctx)
         if room < LEAST_ROOM:
             note(
-                f"what was said and this message have {len(prompt)} tokens, the context "
+                f"the conversation and this message have {len(prompt)} tokens, the context "
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return

@@ -120,7 +120,7 @@ class FailureDetector:
             stuck_s = now_s - each.moved_s
             if each.heartbeat.phase == Phase.LOADING and stuck_s > self._timeout_s:
                 return (
-                    f"{each.name} has not got on with loading for {stuck_s:.0f} s: "
+                    f"{each.name} has made no progress in loading for {stuck_s:.0f} s: "
                     "does the model's file system answer? (--timeout)"
                 )
         return None
@@ -139,7 +139,9 @@ class FailureDetector:
         if now_s - since_s <= self._timeout_s or self._quiet(now_s):
             return None
         late = [each for each in self._others() if each.heartbeat.phase < Phase.ENDING]
-        return f"{late[0].name} does not end, though the work is done (--timeout)" if late else None
+        return (
+            f"{late[0].name} has not ended, though the work is done (--timeout)" if late else None
+        )
 
     def _blame(self, run_id: int, stuck_s: float) -> str:
         """Who holds the run: stages take runs in order, and tell what they are at."""
@@ -148,19 +150,19 @@ class FailureDetector:
             if stage.heartbeat.run_id:
                 return (
                     f"{stage.name} has been computing run {stage.heartbeat.run_id} for "
-                    f"{stage.heartbeat.computing_us / 1e6:.0f} s and does not get on"
+                    f"{stage.heartbeat.computing_us / 1e6:.0f} s without progress"
                 )
         before = self.ranks[self._own].name
         for stage in stages:
             if stage.heartbeat.done_id < run_id:
                 return (
-                    f"run {run_id} has not come to {stage.name} within {stuck_s:.0f} s, though "
-                    f"{before} has sent it: the link between them does not carry it"
+                    f"run {run_id} has not arrived at {stage.name} within {stuck_s:.0f} s, though "
+                    f"{before} has sent it: check the link between them"
                 )
             before = stage.name
         return (
-            f"the result of run {run_id} has not come back from {before} within {stuck_s:.0f} s: "
-            "the link between them does not carry it"
+            f"the result of run {run_id} has not arrived from {before} within {stuck_s:.0f} s: "
+            "check the link between them"
         )
 
 
