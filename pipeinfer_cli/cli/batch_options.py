@@ -26,12 +26,12 @@ Output = Annotated[
     typer.Option(
         "--output",
         metavar="FILE.jsonl",
-        help="With --prompts: write the results there, a line each, instead of to stdout.",
+        help="With --prompts: write one result per line there, not to stdout.",
     ),
 ]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="With --output: go on after its last whole line."),
+    typer.Option("--resume", help="With --output: continue after its last complete line."),
 ]
 Parallel = Annotated[
     int,
@@ -39,7 +39,7 @@ Parallel = Annotated[
         "--parallel",
         parser=integer,
         metavar="N",
-        help="With --prompts: requests in the pipeline at once, at most.",
+        help="With --prompts: at most N requests in the pipeline at once.",
     ),
 ]
 

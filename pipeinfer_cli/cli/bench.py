@@ -82,7 +82,7 @@ def bench(
             "-p",
             "--prompts",
             metavar="FILE",
-            help="Prompts: .jsonl, or text with lines of --- between; default: a set of our own.",
+            help="Prompts: .jsonl, or text with lines of --- between; default: a built-in set.",
         ),
     ] = "",
     n_predict: options.NPredict = generate_config.DEFAULT_N_PREDICT,
@@ -146,7 +146,7 @@ def bench(
         bool,
         typer.Option(
             "--calibrate",
-            help="Compare nothing: measure stages, links and drafter, for later jobs.",
+            help="Measure stages, links and drafter for later jobs, instead of comparing.",
         ),
     ] = False,
     calibrate_to: Annotated[
@@ -154,7 +154,7 @@ def bench(
         typer.Option(
             "--calibrate-to",
             metavar="FILE.toml",
-            help="The same, written there as well: a profile for --emulate and simulate.",
+            help="As --calibrate; also write the profile there, for --emulate and simulate.",
         ),
     ] = "",
     verbose: options.Verbose = False,

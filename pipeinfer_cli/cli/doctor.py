@@ -197,7 +197,7 @@ def _family_of(said: str) -> str | None:
 def _srun(mpi: build_info.MpiInfo) -> Check:
     types = doctor_cluster.srun_types()
     if types is None:
-        return Check(name="srun", ok=True, text="none: this is no machine with Slurm")
+        return Check(name="srun", ok=True, text="none: Slurm is not installed here")
     text = f"its --mpi can be {', '.join(types) or 'nothing'}"
     if not doctor_cluster.fits(mpi, types):
         text += f"; {mpi.family} needs {mpi.srun_type}"
@@ -208,7 +208,9 @@ def _srun(mpi: build_info.MpiInfo) -> Check:
 
 def _job() -> Check:
     unused = environment.unused_tasks(os.environ) if environment.detect(os.environ).alone else None
-    text = "; ".join(doctor_cluster.job(os.environ)) or "none: no batch system or launcher is here"
+    text = (
+        "; ".join(doctor_cluster.job(os.environ)) or "none: not in a batch job or under a launcher"
+    )
     if unused:
         text = f"{text}; {unused}"
     todo = "start generation with srun, or mpiexec" if unused else ""

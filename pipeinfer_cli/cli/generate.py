@@ -46,7 +46,7 @@ def generate(
     stats: options.ShowStats = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Decode again without speculation; say where texts differ."),
+        typer.Option("--verify", help="Decode again without speculation; report differences."),
     ] = False,
     format_: options.Format = "text",
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,

@@ -59,12 +59,13 @@ THREADS = typer.Option(
 )
 Threads = Annotated[Any, THREADS]
 PlanOnly = Annotated[
-    bool, typer.Option("--plan", help="Print what each rank would hold, and where; load nothing.")
+    bool,
+    typer.Option("--plan", help="Print what each rank would hold, and where, without loading it."),
 ]
 ReportBinding = Annotated[
     bool,
     typer.Option(
-        "--report-binding", help="Say on stderr each rank's host, cores, threads and layers."
+        "--report-binding", help="Print each rank's host, cores, threads and layers to stderr."
     ),
 ]
 Timeout = Annotated[
