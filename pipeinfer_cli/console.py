@@ -153,7 +153,7 @@ def size(count_bytes: int) -> str:
 
 
 def find_terminal() -> Terminal | None:
-    """The terminal on stderr; None if stderr is no terminal. What it does not know is as usual."""
+    """The terminal on stderr, with defaults for what is unknown; None if it is not one."""
     if not sys.stderr.isatty():
         return None
     size = os.get_terminal_size(sys.stderr.fileno())

@@ -45,7 +45,7 @@ class Interrupted(BaseException):
     def __init__(self, signum: int, *, resume: str = "") -> None:
         super().__init__(signum)
         self.signum = signum
-        self.resume = resume  # how to go on, if nothing is lost
+        self.resume = resume  # how to continue, if nothing is lost
 
     @property
     def exit_code(self) -> int:

@@ -50,7 +50,7 @@ def run_rank(place: Path, call: Callable[[], int]) -> int:
 
 
 def _resume(args: list[str]) -> str:
-    """How the user can go on with an interrupted command; empty if nothing of it is kept."""
+    """How the user can continue an interrupted command; empty if nothing of it is kept."""
     if args[:1] != ["generate"]:
         return ""
     from pipeinfer_cli.cli.batch_options import asks_for_file

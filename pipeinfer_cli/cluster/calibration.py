@@ -92,7 +92,7 @@ class Calibration:
 
     @classmethod
     def from_fields(cls, profile: Profile, fields: Mapping[str, Any]) -> Calibration:
-        """Inverse of `fields`. ValueError, KeyError or TypeError if they make no sense."""
+        """Inverse of `fields`. ValueError, KeyError or TypeError if they are invalid."""
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']}, not {FORMAT}")
         return cls(

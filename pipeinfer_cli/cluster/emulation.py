@@ -20,7 +20,7 @@ from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 def load_profile(
     emulate: str | None, n_ranks: int | None, draft_ratio: float | None = None
 ) -> Profile | None:
-    """The profile that --emulate names. UserError unless so many ranks (None: any) are right."""
+    """The profile that --emulate names. UserError unless it fits n_ranks (None: any)."""
     if emulate is None:
         return None
     profile = profile_toml.load(emulate)

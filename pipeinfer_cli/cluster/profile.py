@@ -51,7 +51,7 @@ class StageCurve:
         return cls(points=((1, base_ms + token_ms), (2, base_ms + 2 * token_ms)))
 
     def ms(self, n_tokens: int) -> float:
-        """The time of a run with so many tokens; none for none (a run that was cancelled)."""
+        """The time of a run of n tokens; 0 for 0 tokens (a run that was cancelled)."""
         assert n_tokens >= 0
         if n_tokens == 0:
             return 0.0

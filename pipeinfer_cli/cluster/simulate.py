@@ -1,4 +1,4 @@
-"""`pipeinfer simulate`: the speed of strategies on a cluster that is not there."""
+"""`pipeinfer simulate`: the simulated speed of strategies on a cluster."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ MAX_PREDICT = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulateConfig:
-    """Lists make the product. Raises UserError where a value makes no sense."""
+    """Lists make the product. Raises UserError where a value is invalid."""
 
     profiles: tuple[str, ...]  # names or paths
     stages: tuple[int, ...] = ()  # empty: those of the profile
     acceptance: tuple[str, ...]  # rates, or files of verdicts
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each may have ablations: `pipeinfer:...`
     draft_max: tuple[int | None, ...] = (1, 2, 4, 8)  # None: auto
     draft_width: tuple[int, ...] = (1,)
     draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
@@ -139,7 +139,7 @@ class Prediction:
     n_stages: int
     draft_ms: float
     acceptance: str
-    strategy: str  # maybe with ablations
+    strategy: str  # may have ablations
     draft_max: int | None  # 0: nothing is drafted; None: chosen from measured costs
     draft_width: int
     draft_p_split: float

@@ -148,7 +148,7 @@ class Simulation:
         self._n_expected = 0  # grows with each change of when the next result comes
 
     def run(self, n_tokens: int) -> None:
-        """Until so many tokens are decided."""
+        """Until this number of tokens is decided."""
         self._wake_head()
         while len(self.token_times_s) < n_tokens:
             self.clock.step()

@@ -53,7 +53,7 @@ class GenerateConfig(JobConfig):
     """One request: `pipeinfer generate`."""
 
     prompt: Prompt
-    n_predict: int = DEFAULT_N_PREDICT  # tokens to generate at most
+    n_predict: int = DEFAULT_N_PREDICT  # at most this number of tokens
     stats: bool = False
     verify: bool = False  # decode the text once more without speculation, and compare
     format: OutputFormat = "text"
@@ -179,7 +179,7 @@ def _decode(data: bytes, source: str) -> str:
 
 
 def check_texts(stop: Sequence[str], system: str | None, *, chat: bool) -> None:
-    """UserError for stop strings and system texts that make no sense."""
+    """UserError for stop strings and system texts that are invalid."""
     for text in stop:
         if not _decode(text.encode(errors="surrogateescape"), "--stop"):
             raise UserError("--stop '': must not be empty")

@@ -85,7 +85,7 @@ def alone(config: JobConfig) -> int:
 
 
 def check_ranks(model: str, ranks: int) -> None:
-    """UserError if the model cannot have so many: before as many processes are started."""
+    """UserError, before processes are started, if the model does not fit the ranks."""
     from pipeinfer_cli.engine.gguf_info import read_model_info
     from pipeinfer_cli.models.layer_split import split_layers
 

@@ -18,7 +18,7 @@ from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 class ModelDrafter:
     """Tokens of a small model with the target's vocabulary, drawn as the target draws its own.
 
-    Used by one thread; another one may close it meanwhile. Of the vocabulary it proposes the ids
+    Used by one thread; another one may close it at any time. Of the vocabulary it proposes the ids
     below `n_shared` only (None: all), and reads others, which it does not know, as its end of text.
 
     Its KV cache keeps the longest beginning that a context shares with the one before.
@@ -85,7 +85,7 @@ class ModelDrafter:
             self._at_work.release()
 
     def _rewind(self, context: Sequence[int]) -> None:
-        """Forgets what is cached beyond the context's beginning; its last token is fed anew."""
+        """Forgets what is cached beyond the context's beginning; its last token is fed again."""
         n_keep = common_prefix(self._cached, context[:-1])
         if n_keep < len(self._cached):
             self._model.keep(n_keep)

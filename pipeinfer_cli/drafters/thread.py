@@ -37,7 +37,7 @@ class _Worker:
         self._calls.put(call)
 
     def give_back(self) -> None:
-        """Waits until that is done; then it is there for others."""
+        """Waits until that is done; then it is available to others."""
         self._is_done.wait()
         self._idle.append(self)
 

@@ -187,7 +187,7 @@ class Engine:
         return code.value if status == STOPPED else None
 
     def report_failure(self, message: str) -> None:
-        """Tells the head that this rank cannot go on."""
+        """Tells the head that this rank cannot continue."""
         self._check(self._lib.pi_report_failure(self._handle, message.encode()))
 
     def kv_positions(self) -> int:

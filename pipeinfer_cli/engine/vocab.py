@@ -82,7 +82,7 @@ class Vocab:
             room = -count
 
     def piece(self, token: int, *, is_special: bool = False) -> bytes:
-        """The token's bytes, maybe a part of a UTF-8 character.
+        """The token's bytes, possibly only part of a UTF-8 character.
 
         Empty for control tokens, unless special ones are to be spelled, too.
         """

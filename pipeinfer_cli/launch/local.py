@@ -174,7 +174,7 @@ class _Signals:
     """Collects signals that ask us to end; they and SIGCHLD wake the forwarders."""
 
     def __init__(self) -> None:
-        self.received: list[int] = []  # the first, and those that are no echo of it
+        self.received: list[int] = []  # the first, and those that are not its echo
         self._received_s = 0.0
         self.fd, self._wake_fd = os.pipe()
         self._before: dict[int, Any] = {}

@@ -70,7 +70,7 @@ class StdinForwarder:
         self._is_answering = line is not None
 
     def _send(self) -> None:
-        """A long line may take several steps: rank 0 reads it meanwhile."""
+        """A long line may take several steps, while rank 0 reads it."""
         if self._unsent:
             with suppress(BlockingIOError):
                 self._unsent = self._unsent[os.write(self._lines_fd, self._unsent) :]

@@ -28,7 +28,7 @@ class OutputForwarder:
     pending: bytes = b""
 
     def read(self) -> bool:
-        """Takes what is there; False if nothing is."""
+        """Takes what is available; False if nothing is."""
         try:
             data = os.read(self.source, CHUNK_BYTES)
         except BlockingIOError:

@@ -47,7 +47,7 @@ class JobShutdown:
         self._until_s = math.inf  # the end of the phase
 
     def step(self, now_s: float) -> None:
-        """Goes on to the next phase if it is time."""
+        """Enters the next phase if it is time."""
         if self.phase is Phase.RUNNING and self.received:
             listens = local_rank.tell_head(self._place, self.received[0])
             self._enter(Phase.HEAD_ENDS, now_s + (HEAD_GRACE_S if listens else 0))
@@ -84,7 +84,7 @@ def kill_stragglers(place: Path) -> None:
     deadline_s = time.monotonic() + KILL_S
     while (pids := marked_processes(place)) and time.monotonic() < deadline_s:
         for pid in pids:
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it has just ended
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
 
@@ -92,7 +92,7 @@ def kill_stragglers(place: Path) -> None:
 def _note_shared_memory(place: Path) -> None:
     """What the living ranks have mapped by now; what they made at start they noted themselves."""
     for pid in marked_processes(place):
-        with contextlib.suppress(OSError, ValueError):  # it ended meanwhile; SIGKILL comes anyway
+        with contextlib.suppress(OSError, ValueError):  # it has just ended; SIGKILL comes anyway
             local_rank.record_shared_memory(place, pid)
 
 
@@ -108,5 +108,5 @@ def marked_processes(place: Path) -> list[int]:
             if marker in entry.read_bytes().split(b"\0"):
                 found.append(int(entry.parent.name))
         except OSError:
-            continue  # ended meanwhile, or another user's
+            continue  # has just ended, or another user's
     return found

@@ -124,7 +124,7 @@ _LEFT: list[HeartbeatChannel] = []
 def finish() -> None:
     """Ends MPI in good order, if it was started; this process may do no more with it.
 
-    RunError is no way out where other ranks do not come to their end: then this process ends here.
+    RunError does not help where other ranks do not end: then this process ends here.
     """
     if not environment.is_mpi_running():
         return
@@ -146,7 +146,7 @@ def end_all(message: str) -> NoReturn:
 
 
 def abort(code: int) -> NoReturn:
-    """Ends the whole job with this exit code, because one rank cannot go on and has said why."""
+    """Ends the whole job with this exit code, once one rank has failed and reported why."""
     sys.stdout.flush()
     sys.stderr.flush()
     _abort(code)

@@ -72,7 +72,7 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathSource:
-    """A GGUF that is there already."""
+    """A GGUF that exists already."""
 
     path: str
 

@@ -86,7 +86,7 @@ class DeriveConfig:
 
 
 def derive(config: DeriveConfig) -> Path:
-    """Writes the new model and returns its path. It is there whole or not at all.
+    """Writes the new model and returns its path. It is written completely or not at all.
 
     Raises UserError if it cannot be done, RunError if it fails.
     """

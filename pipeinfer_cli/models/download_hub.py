@@ -41,7 +41,7 @@ def cached(source: HubSource) -> Path | None:
 
 
 def fetch(source: HubSource) -> Path:
-    """Brings the files into the hub's cache, going on where it stopped; returns the first.
+    """Brings the files into the hub's cache, continuing where it stopped; returns the first.
 
     Raises UserError if huggingface-hub or a permission is missing, RunError if it fails.
     """

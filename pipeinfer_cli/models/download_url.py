@@ -1,4 +1,4 @@
-"""Downloads of one file over HTTP that go on where an earlier one was interrupted."""
+"""Downloads of one file over HTTP, continued where an earlier one was interrupted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _attempt(url: str, part: Path, report: Report) -> bool:
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        part.unlink()  # longer than the file: begin anew
+        part.unlink()  # longer than the file: start again
         return False
     with response:
         start, total = _placement(response)

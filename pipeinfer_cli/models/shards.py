@@ -217,7 +217,7 @@ def read_folder(folder: Path) -> dict[int, Shard]:
 
 
 def _first(name: Path) -> Shard:
-    """The shard that the head reads: of the first stage, or in a folder any that is there."""
+    """The shard that the head reads: of the first stage, or in a folder any existing one."""
     path = _filled(name, 0, 0)
     if not is_folder(path):
         return _required(path)

@@ -16,7 +16,7 @@ from pipeinfer_cli.models.gguf_reader import GgufFile
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers, stage_bytes
 
 KV_BYTES = 2  # keys and values are F16
-CELLS = 256  # the KV cache has a multiple of so many cells
+CELLS = 256  # the KV cache has a multiple of this number of cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class ShowConfig:
 
 
 def show(config: ShowConfig) -> int:
-    """Prints it. Raises UserError for a file that is no usable model."""
+    """Prints it. Raises UserError for a file that is not a usable model."""
     capture_log()
     files = shards.locate(config.model)
     info = read_model_info(files.head_path)

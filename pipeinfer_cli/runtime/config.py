@@ -28,7 +28,7 @@ AnyJob = TypeVar("AnyJob", bound="JobConfig")
 class JobConfig:
     """What all ranks of a job need: from this a pipeline is loaded, which serves many requests.
 
-    Raises UserError where it is built if a value makes no sense.
+    Raises UserError where it is built if a value is invalid.
     """
 
     model: str  # a GGUF path or a name of models.toml; see resolve.resolve
@@ -36,12 +36,12 @@ class JobConfig:
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes
     threads: Threads = None
-    plan_only: bool = False  # say where everything would be, and end
+    plan_only: bool = False  # print where everything would be, and end
     report_binding: bool = False
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False
-    timeout_s: float = DEFAULT_TIMEOUT_S  # nothing has got on for this long: the job ends
+    timeout_s: float = DEFAULT_TIMEOUT_S  # without progress for this long, the job ends
     log_file: str | None = None  # {rank} in it is the rank's
     draft_threads: int | None = None  # None: see environment.RankResources.draft_cores
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml

@@ -56,7 +56,7 @@ class Request:
     """A prompt, and how to speculate on what follows it."""
 
     prompt: Sequence[int]  # token ids
-    n_max: int  # tokens to generate at most
+    n_max: int  # at most this number of tokens
     strategy: Strategy = "iterative"
     draft: DraftConfig = DEFAULT_DRAFT
     ablations: tuple[Ablation, ...] = ()

@@ -67,7 +67,7 @@ class TokenStreams(Generic[Key]):
         self._batcher.end(served.request)
 
     def step(self) -> list[tuple[Key, list[int]]]:
-        """Submits, and waits for one result at most: the tokens that it has decided, by request."""
+        """Submits, and waits for at most one result: the tokens that it has decided, by request."""
         self._submit()
         decided = self._take()
         if self._auto is not None and decided:

@@ -113,20 +113,20 @@ class AutoSpeculation:
         self.is_speculating = False
         self._phase, self._n_left = _Phase.START, self._config.n_start
         self._n_settle = 0
-        self._n_since = 0  # tokens since the last change; as many as a probe has, at most
+        self._n_since = 0  # tokens since the last change; at most as many as a probe has
         # the window under way; it begins at a token, which does not count
         self._n_tokens = 0
         self._start_s: float | None = None
 
     def decide(self, scheduler: Speculator, n_tokens: int, now_s: float) -> None:
-        """So many tokens of one request were decided: switches its speculation on or off."""
+        """Tokens of one request were decided: switches its speculation on or off."""
         self.on_tokens(n_tokens, now_s, gain=scheduler.expected_gain, n_drafted=scheduler.n_drafted)
         scheduler.set_speculating(self.is_speculating)
 
     def on_tokens(
         self, n_tokens: int, now_s: float, *, gain: float | None = None, n_drafted: int = 0
     ) -> None:
-        """So many tokens were decided at this time.
+        """Tokens were decided at this time.
 
         `gain`: the expected speed of speculation over plain decoding; None: unknown. `n_drafted`:
         drafted tokens in flight, which make tokens faster for a while after speculation has ended.

@@ -195,7 +195,7 @@ class Batcher(Generic[Key]):
         return decided
 
     def _forget(self, request: ActiveRequest[Key]) -> None:
-        """A request that is over, and has nothing in flight, is no concern of ours any more."""
+        """Drops the request if it is over and has nothing in flight."""
         if request.is_over and request.scheduler.is_idle:
             self._requests.remove(request)
 

@@ -24,7 +24,7 @@ class RoundCosts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftOdds:
-    """How a draft goes on, and how much of it is right: probabilities."""
+    """How a draft continues, and how much of it is right: probabilities."""
 
     acceptance: float  # a drafted token is right, if those before it are
     begins: float = 1.0  # the drafter has a first token that it is sure enough of

@@ -18,7 +18,7 @@ class Drafter(Protocol):
     ) -> Iterator[Sequence[Candidate]]:
         """What may follow `context`, position by position: one to `n_candidates`, the best first.
 
-        The draft goes on after the best one. The caller stops when it has enough. Contexts mostly
+        The draft continues after the best one. The caller stops when it has enough. Contexts mostly
         grow, or lose their last tokens. Before the first position may come empty ones, from a
         drafter that is still reading the context: so that the caller can stop there, too.
         """

@@ -1,10 +1,10 @@
 """Sequence ids of token trees: which cells of the stages' KV caches a token may look at.
 
-A path of a tree is one sequence: all its tokens' cells carry its id. A node goes on in its parent's
-sequence if it is the first to do so; otherwise it begins a branch, whose id the cells before it
-receive by a COPY; so does a prompt that begins like a text whose cells are still there. Stages
-apply operations and runs in the order of submission, so that an id may be given away again as soon
-as the REMOVE of its last use is on its way.
+A path of a tree is one sequence: all its tokens' cells carry its id. A node continues in its
+parent's sequence if it is the first to do so; otherwise it begins a branch, whose id the cells
+before it receive by a COPY; so does a prompt that begins like a text whose cells are still cached.
+Stages apply operations and runs in the order of submission, so an id may be reused as soon as the
+REMOVE of its last use has been submitted.
 
 Cells are allocated after the last used one, so that a path's cells are in the order of their
 positions; that keeps results bitwise equal to plain decoding. Dead branches, and requests that are
@@ -37,7 +37,7 @@ class SequencePool:
         self._operations: list[KvOp] = []
         self._free = list(range(N_SEQUENCES))  # a heap
         self._is_mixed = False  # cells of one sequence may lie behind those of another
-        self._n_holes = 0  # at most so many cells, before used ones, are free
+        self._n_holes = 0  # at most this number of cells, before used ones, are free
 
     @property
     def n_used(self) -> int:
@@ -76,7 +76,7 @@ class SequencePool:
             self.note_holes(len(cached.tokens))
 
     def note_holes(self, n_cells: int) -> None:
-        """So many cells are nobody's any more."""
+        """These cells are no longer used."""
         if self._is_mixed:
             self._n_holes += n_cells
         if self._n_holes >= N_HOLES_MAX:
@@ -213,6 +213,6 @@ def spare_cells(draft: DraftConfig | None, depth: int, *, n_texts: int = 1) -> i
 
 
 def _leads_on(node: Node, root: Node) -> bool:
-    """True if the text or a draft goes on after this node, in its sequence."""
+    """True if the text or a draft continues after this node, in its sequence."""
     last_fed = root if root.is_fed else root.parent
     return node is last_fed or node.state is State.DRAFTED

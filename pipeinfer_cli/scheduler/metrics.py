@@ -204,7 +204,7 @@ class Counters:
     live_sum: int = 0  # live runs in flight, summed over the submissions
 
     def on_drafted(self, ahead: int) -> None:
-        """A drafted token was submitted, so many tokens ahead of the text."""
+        """A drafted token was submitted, `ahead` tokens ahead of the text."""
         self.n_drafted += 1
         _count(self.ahead_drafted, ahead)
 
@@ -214,7 +214,7 @@ class Counters:
         _count(self.ahead_accepted, ahead)
 
     def on_result(self, result: Result, *, n_tokens: int, n_wrong: int) -> None:
-        """A run of `n_tokens` is over; so many of them are not in the text."""
+        """A run of `n_tokens` is over; `n_wrong` of them are not in the text."""
         self.n_completed += result.status is RunStatus.COMPLETED
         self.n_cancelled += result.status is RunStatus.CANCELLED
         self.n_aborted += any(part.status is RunStatus.ABORTED for part in result.times)

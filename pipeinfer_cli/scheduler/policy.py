@@ -31,7 +31,7 @@ IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    """Lengths and confidence cutoffs of drafts. Raises UserError where a value makes no sense."""
+    """Lengths and confidence cutoffs of drafts. Raises UserError where a value is invalid."""
 
     n_max: int = 8  # drafted tokens in one run at most (--draft-max)
     n_min: int = 0  # shorter drafts are not worth a synchronous verification (--draft-min)

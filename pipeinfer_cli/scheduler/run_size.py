@@ -140,7 +140,7 @@ class MeasuredCosts:
         self._known = dict(self._prior)  # what there is to go by
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
-        """Every stage has computed a run of so many tokens."""
+        """Every stage has computed a run of n tokens."""
         new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
         n_seen = self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
         memory = min(EWMA_DECAY, 1 - 1 / n_seen)  # the mean of the first ones: none counts for all

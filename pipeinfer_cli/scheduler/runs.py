@@ -95,7 +95,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleParams:
-    """See struct pi_sample_params. Raises UserError where it is built if a value makes no sense.
+    """See struct pi_sample_params. Raises UserError where it is built if a value is invalid.
 
     The filters are llama.cpp's, in its order and with its defaults; they act when temperature > 0.
     """

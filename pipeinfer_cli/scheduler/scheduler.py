@@ -148,7 +148,7 @@ class Scheduler:
 
     @property
     def n_decided_max(self) -> int:
-        """Tokens in a run of `next_decided` at most."""
+        """The most tokens in a run of `next_decided`."""
         return 1 + (self._run_size if self.policy.is_synchronous else 0)
 
     def next_decided(self, *, may_wait: bool = True) -> Run | None:
@@ -227,10 +227,10 @@ class Scheduler:
         root = self._tree.root
         if not root.is_fed and root.position < self._n_feed_max:
             is_fed = self._feed(root, nodes)
-            assert is_fed, "the text goes on in its own sequence"
+            assert is_fed, "the text continues in its own sequence"
 
     def _feed_drafts(self, nodes: dict[Node, list[int]], n_most: int) -> None:
-        """The most probable drafted tokens, at most so many."""
+        """Feeds the most probable drafted tokens, at most `n_most`."""
         n_decided = len(self._tree.text)
         n_room = len(nodes) + n_most
         while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:

@@ -19,12 +19,12 @@ from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 @dataclass(frozen=True, slots=True)
 class DraftRequest:
-    """What to draft: tokens that go on from `context`, at most `n_max`, until told otherwise."""
+    """What to draft: tokens that continue `context`, at most `n_max`, until told otherwise."""
 
     epoch: int  # of this request; what is drafted for earlier ones is not wanted any more
     context: tuple[int, ...]
     n_max: int
-    n_candidates: int = 1  # per position; the draft goes on after the best one
+    n_candidates: int = 1  # per position; the draft continues after the best one
     # The run waits for the whole draft: it is told of at once, when it has ended.
     is_whole: bool = False
     p_min: float = 0.0  # the draft ends with a token below this probability
@@ -145,7 +145,7 @@ class Speculation:
         return self._tree.add(parent, token, probability)
 
     def _on_overtaken(self, parent: Node, token: int) -> None:
-        """The target has decided this position meanwhile."""
+        """The target has decided this position since then."""
         (decided,) = parent.children.values()
         if decided.token == token:
             self._go_on(decided)
@@ -153,7 +153,7 @@ class Speculation:
             self._stop()
 
     def _go_on(self, parent: Node) -> None:
-        """The drafter goes on after this node, if it is not through with the request."""
+        """The drafter continues after this node, if it has not finished the request."""
         self._n_due -= 1
         self._parent = parent if self._n_due > 0 else None
         parent.is_open = self._n_due == 0
@@ -198,7 +198,7 @@ class Speculation:
             self._cutoff = max(0.0, self._cutoff - self._draft.p_decay)
 
     def release_held(self) -> None:
-        """The pipeline would idle: the cutoff falls, maybe below a held token's probability."""
+        """The pipeline would idle: the cutoff falls, possibly below a held token's probability."""
         self._held = [each for each in self._held if self._is_wanted(each)]
         if not self._held or self._policy.no_reactive:
             return

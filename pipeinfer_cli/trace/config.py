@@ -13,7 +13,7 @@ from pipeinfer_cli.files import check_writable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """What to draw. Raises UserError where it is built if a value makes no sense."""
+    """What to draw. Raises UserError where it is built if a value is invalid."""
 
     trace: str | None = None  # the file of a Chrome trace
     plot: str | None = None  # the file of a Gantt chart

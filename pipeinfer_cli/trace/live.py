@@ -104,7 +104,7 @@ def stage_runs(recording: Recording, now_s: float) -> list[RunRecord | None]:
 
 
 def stage_costs(recording: Recording) -> list[dict[int, float]]:
-    """For each stage the median seconds of runs of so many tokens."""
+    """For each stage the median seconds of runs of n tokens."""
     seen: list[dict[int, list[float]]] = [{} for _ in range(recording.n_stages)]
     for record in recording.runs:
         for time in record.result.times if record.result is not None else ():

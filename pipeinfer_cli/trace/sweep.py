@@ -19,7 +19,7 @@ LABELS = {  # of the usual keys; others are shown as they are
     "acceptance": "share of the drafted tokens that is accepted",
     "rate": "how often a drafted token is right",
     "n_stages": "stages",
-    "draft_max": "drafted tokens per run at most",
+    "draft_max": "most drafted tokens per run",
 }
 LOOKS: Looks = {
     "iterative": ("#6B6B6B", "s"),

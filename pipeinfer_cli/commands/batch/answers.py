@@ -34,7 +34,7 @@ class Result:
     line: bytes
     n_tokens: int = 0  # generated
     is_failed: bool = False
-    is_interrupted: bool = False  # by a signal: the answer goes on
+    is_interrupted: bool = False  # by a signal: the answer can be continued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Task:
     request: Request
 
 
-# Answers the items in any order, with at most so many of them in the pipeline at once.
+# Answers the items in any order, with at most this number of them in the pipeline at once.
 Answers = Callable[[Iterable[Item | BadItem], int], Iterator[Result]]
 
 

@@ -25,8 +25,8 @@ class BatchFiles:
     prompts: str  # the file of items; - for stdin
     items: str | None = None  # what was read from stdin already; bytes as surrogates
     output: str | None = None  # the file of results; None: stdout
-    resume: bool = False  # go on after the last whole line of output
-    parallel: int = 1  # requests in flight at most
+    resume: bool = False  # continue after the last complete line of output
+    parallel: int = 1  # at most this number of requests in flight
     terminal: Terminal | None = None  # where to draw a progress bar, if it can be drawn
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ class FileSink:
 
     @classmethod
     def create(cls, path: Path) -> FileSink:
-        """A new file. UserError if it is there already, or cannot be made."""
+        """A new file. UserError if it exists, or cannot be created."""
         fd = _open(path, os.O_CREAT | os.O_EXCL)
         sink = cls(path, fd, 0)
         _lock(fd, path)
@@ -89,7 +89,7 @@ class FileSink:
 
     @classmethod
     def resume(cls, path: Path, items: Sequence[Item | BadItem]) -> tuple[FileSink, ResumePoint]:
-        """Goes on with a file after its last whole line; what follows that is cut off.
+        """Continues a file after its last complete line; what follows is truncated.
 
         UserError, and the file as it was, unless it was written for the same items.
         """

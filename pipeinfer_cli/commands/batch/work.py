@@ -85,7 +85,7 @@ class BatchWork:
         )
 
     def _begun(self) -> tuple[Sink | None, ResumePoint]:
-        """The file to go on with; None if it is to be made when the pipeline is loaded."""
+        """The file to continue; None if it is created once the pipeline is loaded."""
         if self._batch.output is None:
             return StdoutSink(), ResumePoint()
         path = Path(self._batch.output)
@@ -113,7 +113,7 @@ class BatchWork:
     ) -> None:
         for result in results:
             if result.is_interrupted and self._batch.is_resumable:
-                return  # it is answered anew
+                return  # it is answered again
             sink.write(result.line)
             if not result.is_interrupted:
                 progress.add(result.n_tokens, is_failed=result.is_failed)

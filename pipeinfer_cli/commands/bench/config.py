@@ -34,7 +34,7 @@ class BenchGroup(JobConfig):
 
     variants: tuple[Variant, ...]
     prompts: tuple[BenchPrompt, ...]
-    n_predict: int  # tokens to generate at most, for each prompt
+    n_predict: int  # at most this number of tokens for each prompt
     repetitions: int
     warmup: bool
     record: str  # a file, for commands.bench.record
@@ -64,14 +64,14 @@ class BenchGroup(JobConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchConfig:
-    """The command line. Raises UserError where it is built if a value makes no sense."""
+    """The command line. Raises UserError where it is built if a value is invalid."""
 
     models: tuple[str, ...]
     ranks: tuple[int | None, ...] = (None,)
     threads: tuple[int | None, ...] = (None,)
     emulate: tuple[str | None, ...] = (None,)  # profiles
     synth_acceptance: tuple[str | None, ...] = (None,)
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each maybe with ablations: `pipeinfer:...`
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each may have ablations: `pipeinfer:...`
     drafters: tuple[str, ...] = ()  # none: `model` with a draft model, else `ngram`
     draft_models: tuple[str, ...] = ()
     draft: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)

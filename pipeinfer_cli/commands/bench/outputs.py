@@ -12,7 +12,7 @@ from pipeinfer_cli.files import check_writable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """Which of them are wanted. Raises UserError where a name makes no sense."""
+    """Which of them are wanted. Raises UserError where a name is invalid."""
 
     plot: str | None = None  # speed over what varies
     plot_x: str | None = None  # a column; None: see commands.bench.plots.choose_x

@@ -79,7 +79,7 @@ def _value(row: Row, column: str, x: str) -> object:
 
 
 def _place(row: Row, x: str) -> object:
-    """What is measured differs from row to row: it is no place where pipelines meet."""
+    """What is measured differs from row to row: pipelines are not compared at it."""
     return row[x] if x in PIPELINES else None
 
 

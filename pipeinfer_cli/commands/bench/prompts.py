@@ -16,7 +16,7 @@ SEPARATOR = "---"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPrompt:
-    """A text to go on from."""
+    """A text to continue."""
 
     id: str
     category: str
@@ -26,7 +26,7 @@ class BenchPrompt:
 def load(file: str | None) -> tuple[BenchPrompt, ...]:
     """The prompts of a file, or without one the packaged ones. Raises UserError.
 
-    A file that ends in .jsonl or .json has an object per line with `text` and maybe `id` and
+    A file that ends in .jsonl or .json has an object per line with `text` and optionally `id` and
     `category`; any other has texts with lines of `---` between them.
     """
     path = Path(file) if file is not None else PACKAGED

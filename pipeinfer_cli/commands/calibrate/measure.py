@@ -123,7 +123,7 @@ class CalibrateWork:
 
 
 class Prober:
-    """Submits runs, one at a time, that go on from the same context."""
+    """Submits runs, one at a time, that continue the same context."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ def draft_times(drafter: Drafter, context: Sequence[int]) -> list[float]:
 
 
 def some_text(vocab: Vocab, n_tokens: int) -> list[int]:
-    """So many tokens of the packaged prompts, over again if need be."""
+    """The first n tokens of the packaged prompts, repeated as often as needed."""
     tokens = vocab.tokenize("\n".join(prompt.text for prompt in prompts.load(None)))
     return list(itertools.islice(itertools.cycle(tokens), n_tokens))
 

@@ -59,7 +59,7 @@ def greet() -> None:
 
 
 def note(text: str) -> None:
-    """Says something that is no part of the conversation."""
+    """Prints something that is not part of the conversation."""
     print(f"pipeinfer: {printable(text)}", file=sys.stderr, flush=True)
 
 

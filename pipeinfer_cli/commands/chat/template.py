@@ -40,7 +40,7 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, vocab: Vocab, model: str, *, system: str | None) -> ChatTemplate:
-        """The model's own. Raises UserError if it has none, or if that is no template."""
+        """The model's own. Raises UserError if it has none, or if that is not a template."""
         source = vocab.chat_template
         if source is None:
             raise UserError(

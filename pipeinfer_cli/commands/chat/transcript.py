@@ -66,7 +66,7 @@ class Transcript:
         return ids
 
     def keep(self, tokens: Sequence[int], text: str) -> None:
-        """Keeps the message and this answer to it. The tokens may go on after the text."""
+        """Keeps the message and this answer to it. The tokens may continue after the text."""
         self._messages = [*self._pending, {"role": "assistant", "content": text}]
         self._prompt_text, self._prompt_ids = self._pending_text, self._pending_ids
         self._answer = tokens

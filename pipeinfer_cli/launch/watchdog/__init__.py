@@ -1,1 +1,1 @@
-"""Is everybody alive, and does the work get on? Says who is not, and ends the job."""
+"""Detects lost and hanging ranks, reports them, and ends the job."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeinfer_cli.launch.watchdog.heartbeat import Heartbeat, Phase
 
-# Who gives no sign of life for so long is lost. Less than the 10 s in which a job is to notice that
-# a rank was killed; a process that is alive answers within a second, also while it computes.
+# A rank that gives no sign of life for this long is lost. Less than the 10 s within which a job
+# must notice that a rank was killed; a live process answers within a second, also while computing.
 SILENCE_S = 8.0
 # Patience grows with --timeout, so that there is a way out where nodes freeze for longer.
 PATIENCE = 40
@@ -27,7 +27,7 @@ class RankState:
 
     rank: int
     heard_s: float  # when it last gave a sign of life
-    moved_s: float  # when it last got on
+    moved_s: float  # when it last made progress
     heartbeat: Heartbeat = NO_HEARTBEAT
     place: str = ""  # what it holds
 
@@ -79,7 +79,7 @@ class FailureDetector:
             state.heard_s = state.moved_s = now_s
 
     def verdict(self, now_s: float) -> str | None:
-        """Why the job cannot go on, in one line; None if all is well."""
+        """Why the job cannot continue, in one line; None if all is well."""
         if silent := self._silent(now_s):
             return silent
         return None if self._quiet(now_s) else self._loading(now_s) or self._hanging(now_s)
@@ -126,7 +126,7 @@ class FailureDetector:
         return None
 
     def _hanging(self, now_s: float) -> str | None:
-        """Slow is not dead: only if nobody has got on with anything, somebody hangs."""
+        """Slow is not dead: a rank hangs only if no rank has made progress."""
         own, stuck_s = self.ranks[self._own], now_s - self._due_s
         if stuck_s <= self._timeout_s:
             return None

@@ -30,7 +30,7 @@ class Heartbeat:
     computing_us: int = 0  # for how long
     done_id: int = 0  # the last run that was handed on
     awaited_id: int = 0  # the head: the oldest run without a result
-    moved: int = 0  # another number than before: it has got on
+    moved: int = 0  # a different number than before: it has made progress
     host: str = ""
 
     def encode(self) -> bytes:

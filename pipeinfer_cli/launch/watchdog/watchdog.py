@@ -25,7 +25,7 @@ from pipeinfer_cli.launch.watchdog.shutdown import ShutdownBarrier
 HEARTBEATS_PER_SILENCE = 8
 MAX_TICK_S = 1.0
 ENDING_TICK_S = 0.005
-HELD_UP_TICKS = 3  # later than so many: this process was stopped, and blames nobody for that
+HELD_UP_TICKS = 3  # if later than this, this process was stopped: no rank is blamed
 # What the main thread gets to react to a verdict.
 GRACE_S = 2.0
 
