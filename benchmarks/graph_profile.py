@@ -33,7 +33,7 @@ REST = "all else"
 
 
 def sampled(server: Server, n_tokens: int) -> dict[str, float]:
-    """Share of the samples by kind, while batches of so many tokens are decoded."""
+    """Share of the samples by kind, while batches of n tokens are decoded."""
     with tempfile.NamedTemporaryFile(suffix=".perf") as file:
         command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "499", "-o", file.name]
         perf = subprocess.Popen([*command, "-p", str(server.pid)], stderr=subprocess.DEVNULL)

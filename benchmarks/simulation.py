@@ -121,7 +121,7 @@ def started(launch: str, model: Path, profile: Profile) -> Iterator[subprocess.P
 
 
 def emulated(process: subprocess.Popen[str], case: Case) -> Outcome:
-    """Has the cluster carry out a case, anew if too much was late."""
+    """Has the cluster carry out a case, again if too much was late."""
     outcomes = []
     for _ in range(N_TRIES):
         outcomes.append(ask(process, case))

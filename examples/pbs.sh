@@ -4,7 +4,7 @@
 
 # The name that qstat shows.
 #PBS -N pipeinfer
-# So many nodes, each with so many cores and one rank; ompthreads becomes OMP_NUM_THREADS: its threads.
+# The number of nodes, each with this many cores and one rank; ompthreads becomes OMP_NUM_THREADS: its threads.
 #PBS -l select=2:ncpus=16:mpiprocs=1:ompthreads=16
 # One node each, and no other jobs there.
 #PBS -l place=scatter:excl

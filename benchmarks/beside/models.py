@@ -1,8 +1,8 @@
 """The models of the benchmark, made once from SmolLM2 and kept in the build folder.
 
 `deep`: SmolLM2 with 90 layers more that change nothing but the cost. `wide`: n_embd 2048, 10
-layers, random weights, SmolLM2's vocabulary; no cache holds it. Rows of `deep` are no multiple of
-256, so that as Q4_K most of its matrices become Q5_0: llama.cpp's own choice.
+layers, random weights, SmolLM2's vocabulary; no cache holds it. Rows of `deep` are not multiples
+of 256, so that as Q4_K most of its matrices become Q5_0: llama.cpp's own choice.
 """
 
 from __future__ import annotations

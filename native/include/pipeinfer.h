@@ -74,7 +74,7 @@ struct pi_token {
 // A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
 // A token sees the cells of its first sequence id, up to its own position. The tokens of a tree:
 // - In a run, each sequence has one token at a position, and positions without a gap, in rising order.
-// - They go on where the sequence's cells end. Sequences that share a token have cells for the same positions.
+// - They continue where the sequence's cells end. Sequences that share a token have cells for the same positions.
 // The first rule is checked by pi_submit, the second by each stage: it fails.
 // Several requests may share a run: their tokens have sequences of their own.
 struct pi_run {
@@ -259,13 +259,13 @@ PI_API int pi_cancel(struct pi_engine * engine, uint64_t run_first, uint64_t run
 // The other ranks' call: PI_STOPPED with the job's exit code once the head has closed, PI_TIMEOUT before that;
 // PI_ERR_FAILED if this rank can no longer reach the others.
 PI_API int pi_serve(struct pi_engine * engine, int32_t timeout_ms, int32_t * exit_code);
-// Tell the head that this rank cannot go on; the head's pi_wait returns PI_ERR_FAILED with the message.
+// Tell the head that this rank cannot continue; the head's pi_wait returns PI_ERR_FAILED with the message.
 PI_API int pi_report_failure(struct pi_engine * engine, const char * message);
 
 // Any thread: pi_submit, pi_wait and pi_serve of this rank return PI_ERR_FAILED with the message from now on, at once.
 PI_API void pi_give_up(struct pi_engine * engine, const char * message);
 // Any thread: what this rank's compute thread is at. values[0] is the run that it computes (0: none), [1] since how many
-// us, [2] the last run that it has handed on, [3] how many graph nodes it has computed so far: while that grows, it gets on.
+// us, [2] the last run that it has handed on, [3] how many graph nodes it has computed so far: while it grows, work progresses.
 PI_API void pi_activity(struct pi_engine * engine, uint64_t values[4]);
 
 // The message of the failure behind PI_ERR_FAILED or PI_ERR_INVALID; valid until the next call.

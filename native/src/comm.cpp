@@ -202,7 +202,7 @@ void comm::rest() {
     wake_.wait_for(lock, std::chrono::microseconds(pause_us), [&] { return stopping_ || !outbox_.empty(); });
 }
 
-// Ends the requests that are left. MPI may go on using the memory of those that do not end in time (their peer hangs,
+// Ends the requests that are left. MPI may keep using the memory of those that do not end in time (their peer hangs,
 // or is gone): that memory is never freed.
 void comm::retire() {
     struct leftovers {

@@ -17,7 +17,7 @@
 
 enum control_kind : int32_t {
     CONTROL_CANCEL  = 1, // head -> stage: give up the runs [run_first, run_last]
-    CONTROL_FAILURE = 2, // any rank -> head: this rank cannot go on, text says why
+    CONTROL_FAILURE = 2, // any rank -> head: this rank cannot continue; text says why
     CONTROL_STOP    = 3, // head -> all: the job ends with exit_code
 };
 

@@ -13,7 +13,7 @@
 // Its clock knows when things would have happened there, not when a thread of ours noticed: a run begins when its
 // message would have come, ends so much later, and what is sent on bears the time of that end. So this machine's own
 // delays, such as pauses between polls, do not add up over the stages. Where the real compute (with the delays before it)
-// is not over in time, the clock goes on from the real time, and says by how much it was late.
+// is not over in time, the clock continues from the real time, and reports by how much it was late.
 
 // The link into this rank. All ranks are on one host, and share its clock. Used by the comm thread.
 class emulated_link {
@@ -40,7 +40,7 @@ class emulated_clock {
 
     // A run's turn: it has come, and the one before is through. Returns when.
     uint64_t begin(uint64_t arrived_us);
-    // After the real compute: waits until the time for so many tokens is over. False: cancelled before that.
+    // After the real compute: waits until the time for n_tokens is over. False: cancelled before that.
     bool     wait(size_t n_tokens, cancel_board & cancels);
     // The run was given up when its cancel came.
     void     abort(uint64_t cancelled_us);

@@ -7,5 +7,5 @@
 // The largest of n values, -INFINITY if there is none. A NaN counts as less than all.
 float values_max(const float * values, int32_t n);
 
-// The sum of e^(logit - max_logit), to a millionth of it. Logits that are no number add nothing to speak of.
+// The sum of e^(logit - max_logit), to a millionth of it. Logits that are not numbers add nothing.
 double softmax_sum(const float * logits, int32_t n, float max_logit);

@@ -30,7 +30,7 @@ ESCAPES = [
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_names_stay_in_the_cache(name):
-    with pytest.raises(UserError, match="no model name"):
+    with pytest.raises(UserError, match="not a model name"):
         resolve.find(name)
 
 
@@ -55,7 +55,7 @@ def test_all_known_models_are_cached_in_the_cache():
 @pytest.mark.parametrize("file", ["../x.gguf", "a/../../x.gguf", "/x.gguf", "x\x1b.gguf"])
 def test_names_on_the_hub_stay_in_its_cache(file):
     for repository, files in (("o/r", (file,)), (file, ("x.gguf",))):
-        with pytest.raises(ValueError, match="no name on the hub"):
+        with pytest.raises(ValueError, match="not a file name on the hub"):
             catalogue.HubSource(repository=repository, files=files, revision="main")
 
 
@@ -63,7 +63,7 @@ def test_names_on_the_hub_stay_in_its_cache(file):
 def test_pull_refuses_a_path(name, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path))
     assert main.main(["models", "pull", name]) == 2
-    assert "no model name" in capsys.readouterr().err
+    assert "not a model name" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
