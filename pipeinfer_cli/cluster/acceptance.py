@@ -1,4 +1,4 @@
-"""A text without a model: what the target would say, and whether the drafter knows it.
+"""A text without a model: the target's tokens, and whether the drafter knows them.
 
 Everything is a pure function of a seed and the position in the text, so that all strategies meet
 the same verdicts: where one drafter misses, all of them do.

@@ -1,4 +1,4 @@
-"""Speeds that need no simulation to know."""
+"""Bounds on speed in closed form, without a simulation."""
 
 from __future__ import annotations
 

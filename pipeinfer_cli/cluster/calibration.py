@@ -1,4 +1,4 @@
-"""A calibration, and what it holds for: the same model on the same hosts, threads and MPI."""
+"""A calibration and its key: the same model on the same hosts, threads and MPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What --emulate and --synth-acceptance ask for, and how it is said."""
+"""The settings of --emulate and --synth-acceptance, and how they are reported."""
 
 from __future__ import annotations
 

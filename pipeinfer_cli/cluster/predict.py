@@ -1,4 +1,4 @@
-"""What a calibration lets us expect of another placement of the same layers on the same ranks."""
+"""Predicts from a calibration the costs of another placement of the same layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who guesses the next tokens."""
+"""Drafts by n-grams: looks up what followed the last tokens before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine is told when it opens, as plain values."""
+"""The engine's parameters, as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libpipeinfer knows of model files: their headers, tensor types, and other quantizations."""
+"""Model files as libpipeinfer reads them: headers, tensor types, requantization."""
 
 from __future__ import annotations
 

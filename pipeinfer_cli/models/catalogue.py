@@ -1,4 +1,4 @@
-"""What models.toml says: named models with their sources, and pairs of target and draft."""
+"""The contents of models.toml: named models with their sources, and pairs of target and draft."""
 
 from __future__ import annotations
 

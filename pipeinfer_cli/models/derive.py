@@ -1,4 +1,4 @@
-"""`pipeinfer models derive`: another model of the same vocabulary, for trying things out.
+"""`pipeinfer models derive`: another model of the same vocabulary, for experiments.
 
 A draft from a target (fewer bits, fewer layers), or a costlier target (F32). llama.cpp's quantizer
 does the work; the new file has a note of its descent in its metadata (pipeinfer.derived.*).

@@ -1,4 +1,4 @@
-"""The header of a GGUF: its metadata and where its tensors are. Every number is checked.
+"""The header of a GGUF: metadata and the places of tensors. Every number is checked.
 
 Metadata is kept as bytes ranges of the file, so that it can be copied as it is; the tensors' data
 are never read here. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md

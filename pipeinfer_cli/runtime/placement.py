@@ -1,4 +1,4 @@
-"""Who computes what, where: the tables of --plan and --report-binding, and what loading took."""
+"""Which rank computes what, and where: --plan, --report-binding, time and memory of loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a synchronous draft shall be: a closed form over costs and odds.
+"""The best length of a synchronous draft: a closed form over costs and probabilities.
 
 A round drafts up to n tokens, one after the other, and verifies them in one run together with the
 decided token. Drafter and stages never work at the same time, so that their times add up.

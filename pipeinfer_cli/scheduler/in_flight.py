@@ -1,4 +1,4 @@
-"""The runs of one request that are in flight, and which of them to give up."""
+"""The runs of one request in flight, and which of them to cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequence ids of token trees: which cells of the stages' KV caches a token may look at.
+"""Sequence ids of token trees: which cells of the KV caches a token may attend to.
 
 A path of a tree is one sequence: all its tokens' cells carry its id. A node continues in its
 parent's sequence if it is the first to do so; otherwise it begins a branch, whose id the cells

@@ -1,4 +1,4 @@
-"""What a generation has cost, in the field's terms."""
+"""Counters and statistics of a request: tokens/s, TTFT, ITL, acceptance, waste."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How to speculate: what tells one strategy from another, as plain values."""
+"""Strategies as plain values: what the scheduler may do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many drafted tokens a run shall carry: chosen from what runs and drafts have cost so far.
+"""The number of drafted tokens per run, chosen from what runs and drafts have cost so far.
 
 Asynchronous runs here; draft_length.py has the same for synchronous ones.
 

@@ -1,4 +1,4 @@
-"""A timeline as a Chrome trace: JSON that Perfetto and chrome://tracing open.
+"""A timeline as a Chrome trace: JSON for Perfetto and chrome://tracing.
 
 The Trace Event Format: complete events (`X`) are slices that do not overlap on a row; a cancel is a
 flow (`s` to `f`) from a slice of the head's row to the slice that it ended; `i` are instants, `C`

@@ -1,4 +1,4 @@
-"""Which pictures of a generation are wanted: part of its configuration."""
+"""Which pictures of a generation to draw: part of its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches one request for its pictures: what a job needs to know of this package."""
+"""Observes one request for its pictures: the interface of this package for jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording on one clock: what each stage, link and the drafter did when, and to what end.
+"""A recording on one clock: what each stage, link and the drafter did, when, with which outcome.
 
 Stages tell the time of their own hosts. On one host that is the head's clock, too; for other hosts
 the difference is estimated: the quickest messages of all hops, which go around from the head over

@@ -1,4 +1,4 @@
-"""Where a batch's answers come from."""
+"""A batch's answers: the interface, and answering one item after the other."""
 
 from __future__ import annotations
 

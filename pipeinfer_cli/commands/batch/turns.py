@@ -1,4 +1,4 @@
-"""Puts what comes in any order into its own."""
+"""Puts results that arrive in any order back into the order of the items."""
 
 from __future__ import annotations
 
