@@ -93,7 +93,7 @@ def bench(
             "--repetitions",
             parser=integer,
             metavar="N",
-            help="How often all is measured.",
+            help="Number of repetitions.",
         ),
     ] = bench_cfg.DEFAULT_REPETITIONS,
     no_warmup: Annotated[

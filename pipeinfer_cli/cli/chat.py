@@ -29,7 +29,7 @@ def chat(
             "--n-predict",
             parser=integer,
             metavar="N",
-            help="Tokens of an answer at most.",
+            help="Generate at most N tokens per answer.",
             show_default="what the context leaves",
         ),
     ] = MAX_COUNT,

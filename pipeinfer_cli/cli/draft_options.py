@@ -28,7 +28,7 @@ DRAFT_MAX = typer.Option(
     "--draft-max",
     parser=integer_or_auto,
     metavar="N|auto",
-    help="Drafted tokens per run at most; speculative drafts that many. "
+    help="At most N drafted tokens per run; the length of speculative drafts. "
     "auto: as many as pay, by measured costs.",
 )
 DraftMax = Annotated[Any, DRAFT_MAX]
@@ -64,7 +64,7 @@ DRAFT_WIDTH = typer.Option(
     "--draft-width",
     parser=integer,
     metavar="N",
-    help="Candidates per position; more than one draft a tree.",
+    help="Candidates per position; with more than one, drafts are trees.",
 )
 DraftWidth = Annotated[int, DRAFT_WIDTH]
 DRAFT_P_SPLIT = typer.Option(

@@ -21,7 +21,7 @@ Model = Annotated[str, MODEL]
 NPredict = Annotated[
     int,
     typer.Option(
-        "-n", "--n-predict", parser=integer, metavar="N", help="Tokens to generate at most."
+        "-n", "--n-predict", parser=integer, metavar="N", help="Generate at most N tokens."
     ),
 ]
 CtxSize = Annotated[
@@ -85,7 +85,7 @@ LogFile = Annotated[
         help="Append what each rank does to a log; {rank} gives each a file of its own.",
     ),
 ]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more to stderr.")]
 
 # sampling
 
@@ -107,7 +107,7 @@ TopP = Annotated[
         "--top-p",
         parser=number,
         metavar="P",
-        help="With --temp: of these, as few as have probability P together; 1: all.",
+        help="With --temp: of these, the fewest with total probability P; 1: all.",
     ),
 ]
 MinP = Annotated[
@@ -116,7 +116,7 @@ MinP = Annotated[
         "--min-p",
         parser=number,
         metavar="P",
-        help="With --temp: of these, all with P times the largest probability; 0: all.",
+        help="With --temp: of these, those with at least P times the top probability; 0: all.",
     ),
 ]
 Seed = Annotated[
@@ -125,13 +125,15 @@ Seed = Annotated[
         "--seed",
         parser=integer,
         metavar="N",
-        help="With --temp: same model, prompt and options, same text; another seed, another.",
+        help="With --temp: seed of the draw; the same seed gives the same text.",
     ),
 ]
 
 # the text
 
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on at end-of-generation tokens.")]
+IgnoreEos = Annotated[
+    bool, typer.Option("--ignore-eos", help="Continue after end-of-generation tokens.")
+]
 Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
@@ -142,9 +144,9 @@ Chat = Annotated[
 ]
 System = Annotated[
     str | None,
-    typer.Option("--system", metavar="TEXT", help="Of a chat: what the model is told first."),
+    typer.Option("--system", metavar="TEXT", help="System message of the chat."),
 ]
-ShowStats = Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")]
+ShowStats = Annotated[bool, typer.Option("--stats", help="Print statistics to stderr.")]
 Format = Annotated[
     str,
     typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
@@ -186,5 +188,5 @@ PlotWindow = Annotated[
     ),
 ]
 Live = Annotated[
-    bool, typer.Option("--live", help="Show on stderr what the stages do while the text comes.")
+    bool, typer.Option("--live", help="Show on stderr what the stages are doing during generation.")
 ]
