@@ -20,7 +20,7 @@ AnyBatch = TypeVar("AnyBatch", bound="BatchConfig")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFiles:
-    """Where the prompts come from and the results go. UserError if a value makes no sense."""
+    """Where the prompts come from and the results go. UserError if a value is invalid."""
 
     prompts: str  # the file of items; - for stdin
     items: str | None = None  # what was read from stdin already; bytes as surrogates

@@ -21,7 +21,7 @@ PIPELINES = {
 
 
 def check_x(x: str | None, synth_acceptance: Iterable[str | None]) -> None:
-    """UserError, before anything is measured, if `x` (None: chosen) is no column of numbers."""
+    """UserError, before anything is measured, if `x` (None: chosen) is not a column of numbers."""
     is_number = x is None or x in NUMBERS
     if not is_number and x != "synth_acceptance":
         raise UserError(
