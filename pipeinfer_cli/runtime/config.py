@@ -1,4 +1,4 @@
-"""What a job was asked to do: frozen, checked configurations, and reading a prompt."""
+"""What every job is asked to do: frozen, checked configurations."""
 
 from __future__ import annotations
 
