@@ -147,7 +147,7 @@ def words(cell):
     if cell.fault == "full":
         return ["cannot write to stdout: No space left on device"]
     if cell.phase == "shutdown":
-        return ["rank 1", "does not end"]
+        return ["rank 1", "has not ended"]
     if cell.rank == LAST:
         return ["the result of run", "has not arrived from rank 2", "link"]
     return ["has not arrived at rank", f"though {who} on ", "has sent it", "link"]
