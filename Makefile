@@ -36,9 +36,10 @@ demo: build ## build, fetch a small model, generate text on 3 ranks
 test: EXTRAS := [test]
 test: reference build ## run all tests
 	$(UNIT_TESTS)
-	$(BIN)/pytest --ignore tests/unit
+	$(BIN)/pytest tests/native --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/unit --ignore tests/native
 
-# Those with ranks measure time, or need all cores: one after the other.
+# Those with ranks have time limits, or need all cores: one after the other.
 UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
 test-matrix: EXTRAS := [test]
