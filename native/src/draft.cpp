@@ -1,6 +1,8 @@
 #include "draft.h"
 
+#include "assertions.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
 
 #include "llama.h"
@@ -16,17 +18,13 @@ void pi_draft::context_deleter::operator()(llama_context * context) const {
     llama_free(context);
 }
 
-static std::runtime_error failure(const char * otherwise) {
-    const std::string why = log_first_error();
-    return std::runtime_error(why.empty() ? otherwise : why);
-}
-
 pi_draft::pi_draft(const pi_draft_params & params) :
     threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }) {
+    const assertion_guard guard;
     log_reset_errors();
     model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
     if (!model_) {
-        throw failure("llama.cpp could not load the model");
+        throw_logged("llama.cpp could not load the model");
     }
     llama_context_params context_params = llama_context_default_params();
 
@@ -39,7 +37,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
 
     context_.reset(llama_init_from_model(model_.get(), context_params));
     if (!context_) {
-        throw failure("llama.cpp could not create the context");
+        throw_logged("llama.cpp could not create the context");
     }
     threads_.attach(context_.get());
 }
@@ -68,7 +66,7 @@ void pi_draft::feed(const int32_t * tokens, int32_t n_tokens) {
         status = llama_decode(context_.get(), llama_batch_get_one(copy.data(), n_tokens));
     }
     if (status != 0) {
-        throw failure("llama_decode failed");
+        throw_logged("llama_decode failed");
     }
     n_fed_ += n_tokens;
 }

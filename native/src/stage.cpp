@@ -1,7 +1,9 @@
 #include "stage.h"
 
+#include "assertions.h"
 #include "clock.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
 
 #include "llama.h"
@@ -66,8 +68,7 @@ static llama_model * load_layers(const stage_params & params) {
     llama_model * model = llama_model_load_stage_from_file(params.model_path.c_str(), model_params, params.layer_first,
                                                            params.layer_last);
     if (!model) {
-        const std::string why = log_first_error();
-        throw std::runtime_error(why.empty() ? "llama.cpp could not load the model" : why);
+        throw_logged("llama.cpp could not load the model");
     }
     return model;
 }
@@ -98,8 +99,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
     log_reset_errors();
     llama_context * context = llama_init_from_model(model, context_params);
     if (!context) {
-        const std::string why = log_first_error();
-        throw std::runtime_error(why.empty() ? "llama.cpp could not create the context" : why);
+        throw_logged("llama.cpp could not create the context");
     }
     return context;
 }
@@ -109,8 +109,15 @@ stage::stage(const stage_params & params) :
     threads_({ "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns }) {
     const auto should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
 
-    model_.reset(load_layers(params));
-    context_.reset(make_context(model_.get(), params, should_abort, &cancels));
+    {
+        const assertion_guard guard;
+        model_.reset(load_layers(params));
+        context_.reset(make_context(model_.get(), params, should_abort, &cancels));
+    }
+    if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // what a batch would need in mid-work
+        throw model_error("llama.cpp runs this architecture without flash attention, or with a KV cache of its own: "
+                          "its text would depend on how many tokens are computed at a time");
+    }
     threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
     if (params.emulation) {

@@ -36,6 +36,7 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
+    environment.check_host_name(mpi)
     notes = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
         notes = supervisor.enter_launched(launch_env.rank)

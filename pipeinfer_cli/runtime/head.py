@@ -29,6 +29,7 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
@@ -282,7 +283,8 @@ class Drafters:
         if (path, slot) not in self._models:
             config = self._config
             read_model_info(path)  # says what is wrong with the file
-            draft_vocab = Vocab(path, verbose=config.verbose)
+            read_vocab = load_vocab if slot == 0 else Vocab  # notes once
+            draft_vocab = read_vocab(path, verbose=config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note and slot == 0:
                 print(f"pipeinfer: note: {shared.note}", file=sys.stderr)

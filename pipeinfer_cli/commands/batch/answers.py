@@ -19,6 +19,7 @@ from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import answer_tokens
+from pipeinfer_cli.runtime.vocabulary import PlainPrompts
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
@@ -62,6 +63,7 @@ class Tasks:
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
         self._drafters, self._chat_prompt = drafters, chat_prompt
+        self._prompts = PlainPrompts(vocab)
 
     def task(self, item: Item | BadItem) -> Task | Result:
         """The item's request, or a line that says why there is none."""
@@ -94,7 +96,7 @@ class Tasks:
         if item.prompt is None:
             prompt = self._chat_prompt(item.messages)
         else:
-            prompt = self._vocab.tokenize(item.prompt)
+            prompt = self._prompts.tokens(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
         emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
