@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", INT32: "i", FLOAT32: "f"
 FORMATS |= {UINT64: "Q", 11: "q", 12: "d"}
 F32 = 0
 ALIGNMENT = 32
+INT32_MAX = 2**31 - 1
 SHAPE = Shape(n_layer=2, n_embd=32, n_ff=64, n_vocab=0, n_head=2, n_head_kv=1, n_ctx=256)
 TOKENS, TYPES = b"tokenizer.ggml.tokens", b"tokenizer.ggml.token_type"
 MERGES = b"tokenizer.ggml.merges"
@@ -188,3 +190,18 @@ def model(vocab: Fields, arch: str = "llama", shape: Shape = SHAPE) -> RawGguf:
         name.encode(): tensor(weights(name, size)) for name, size in tensor_shapes(shape).items()
     }
     return RawGguf(fields=fields | vocab, tensors=tensors)
+
+
+# Parts of a corpus: names, and what is written.
+Make = Callable[[], bytes]
+Cases = Iterator[tuple[str, RawGguf | Make]]
+
+
+def bpe(**fields: Value) -> RawGguf:
+    """A llama with a byte-level vocabulary, and these fields."""
+    return model(bpe_vocab()).having(**fields)
+
+
+def spm(**fields: Value) -> RawGguf:
+    """A llama with a vocabulary as Llama 2's, and these fields."""
+    return model(spm_vocab()).having(**fields)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import odd_ggufs
+import take_ggufs
+from odd_ggufs import corpus
 
 pytestmark = pytest.mark.native
 
-PROGRAM = Path(odd_ggufs.__file__)
-NAMES = list(odd_ggufs.corpus())
+PROGRAM = Path(take_ggufs.__file__)
+NAMES = list(corpus())
 N_SHARES = 4
 AT_LEAST = 600
 
