@@ -2,6 +2,7 @@
 
 #include "pipeinfer.h"
 
+#include "assertions.h"
 #include "log.h"
 
 #include "ggml.h"
@@ -243,6 +244,7 @@ void read_info(const char * path, pi_model_info & info, uint64_t * layer_bytes, 
 int pi_model_info_read(const char * path, pi_model_info * info, uint64_t * layer_bytes, int32_t n_layer_max, char * err,
                        size_t err_size) {
     try {
+        const assertion_guard guard;
         read_info(path, *info, layer_bytes, n_layer_max);
         return PI_OK;
     } catch (const std::exception & error) {
