@@ -48,7 +48,7 @@ def generate(
         bool,
         typer.Option("--verify", help="Decode again without speculation; report differences."),
     ] = False,
-    format_: options.Format = "text",
+    format_: batch_options.Format = "text",
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
     strategy: draft_options.Strategy = "auto",
     draft_model: draft_options.DraftModel = None,
@@ -75,7 +75,9 @@ def generate(
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
     """Generate text. Joins the job of mpirun or srun; alone it starts --ranks local ranks."""
-    config = generate_config.GenerateConfig(
+    files = batch_options.files(prompts, output, resume, parallel)
+    make = partial(BatchConfig, files=files) if files else generate_config.GenerateConfig
+    config = make(
         model=model,
         prompt=generate_config.Prompt.from_options(prompt, file),
         n_predict=n_predict,
@@ -114,8 +116,6 @@ def generate(
         log_file=log_file,
         verbose=verbose,
     )
-    if files := batch_options.files(prompts, output, resume, parallel):
-        return partial(_run, BatchConfig.of(config, files))
     return partial(_run, config)
 
 

@@ -147,10 +147,8 @@ System = Annotated[
     typer.Option("--system", metavar="TEXT", help="System message of the chat."),
 ]
 ShowStats = Annotated[bool, typer.Option("--stats", help="Print statistics to stderr.")]
-Format = Annotated[
-    str,
-    typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
-]
+FORMAT = typer.Option("--format", metavar="text|json", help="text, or json: one object at the end.")
+Format = Annotated[str, FORMAT]
 
 # emulated clusters
 

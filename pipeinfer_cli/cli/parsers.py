@@ -64,6 +64,13 @@ def words(option: str, text: str) -> tuple[str, ...]:
     return parts
 
 
+def reworded(option: OptionInfo, metavar: str, help_text: str) -> OptionInfo:
+    """The same option for a command where it takes more values."""
+    found = copy(option)
+    found.metavar, found.help = metavar, help_text
+    return found
+
+
 def listed(option: OptionInfo, help_text: str | None = None) -> OptionInfo:
     """The same option for a command that takes a list of its values, separated by commas."""
     found = copy(option)

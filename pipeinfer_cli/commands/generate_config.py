@@ -22,8 +22,8 @@ from pipeinfer_cli.scheduler.policy import (
 )
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
-OutputFormat = Literal["text", "json"]
-FORMATS: tuple[OutputFormat, ...] = ("text", "json")
+OutputFormat = Literal["text", "json", "openai"]
+FORMATS: tuple[OutputFormat, ...] = ("text", "json")  # of single answers
 DEFAULT_N_PREDICT = 128
 AnyGenerate = TypeVar("AnyGenerate", bound="GenerateConfig")
 
@@ -75,8 +75,11 @@ class GenerateConfig(JobConfig):
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         self._check_drafter()
         self._check_synthetic()
-        if self.format not in FORMATS:
-            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
+        if self.format not in self.formats:
+            hint = " (openai requires --prompts)" if self.format == "openai" else ""
+            raise UserError(
+                f"--format {self.format!r}: give one of {', '.join(self.formats)}{hint}"
+            )
 
     def _check_drafter(self) -> None:
         if self.drafter not in DRAFTERS:
@@ -98,6 +101,11 @@ class GenerateConfig(JobConfig):
             raise UserError(
                 "--verify cannot be combined with --synth-acceptance: leave --verify out"
             )
+
+    @property
+    def formats(self) -> Sequence[OutputFormat]:
+        """Forms of the output that there are."""
+        return FORMATS
 
     def on_terminal(self: AnyGenerate) -> AnyGenerate:
         """The same with the terminal that it draws on, if it draws and there is one."""
@@ -130,7 +138,7 @@ class GenerateConfig(JobConfig):
 
 
 def parse_format(text: str) -> OutputFormat:
-    """`text` or `json`; GenerateConfig refuses anything else."""
+    """One of FORMATS; GenerateConfig refuses anything else."""
     return cast("OutputFormat", text)
 
 

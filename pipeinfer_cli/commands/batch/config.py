@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.commands.generate_config import FORMATS, GenerateConfig, OutputFormat, Prompt
 from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
@@ -74,12 +75,6 @@ class BatchConfig(GenerateConfig):
 
     files: BatchFiles
 
-    @classmethod
-    def of(cls, config: GenerateConfig, files: BatchFiles) -> BatchConfig:
-        """The options of one request, for each prompt of a file."""
-        options = {each.name: getattr(config, each.name) for each in fields(config)}
-        return cls(files=files, **options)
-
     def __post_init__(self) -> None:
         GenerateConfig.__post_init__(self)  # super() does not know a class with slots
         if self.prompt != Prompt():
@@ -96,6 +91,11 @@ class BatchConfig(GenerateConfig):
             raise UserError(
                 "--trace, --plot and --live cannot be combined with --prompts: leave --prompts out"
             )
+
+    @property
+    def formats(self) -> Sequence[OutputFormat]:
+        """Forms of the output that there are: text and json are the same here."""
+        return (*FORMATS, "openai")
 
     def on_terminal(self: AnyBatch) -> AnyBatch:
         """The same with the terminal for its progress bar, if there is one."""

@@ -10,8 +10,10 @@ from typing import Any
 
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands import json_lines
+from pipeinfer_cli.commands.batch import openai
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.shards import digest_of
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float
@@ -39,6 +41,7 @@ class Item:
     sample: SampleParams
     stop: tuple[str, ...]
     ignore_eos: bool
+    model: str | None = None  # as a line in OpenAI's form names it; the answer repeats it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class BadItem:
     index: int
     id: ItemId
     error: str  # what is wrong, for a person
+    digest: str = ""  # of its line
 
 
 class _ItemError(Exception):
@@ -62,14 +66,20 @@ def read_items(data: bytes, config: GenerateConfig) -> list[Item | BadItem]:
 
 def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
     name: ItemId = number
+    is_openai = False
     try:
         fields = _fields(line)
-        name = _id(fields, number)
-        return _item(index, name, fields, config)
+        is_openai = openai.is_openai(fields)
+        name = _id("custom_id" if is_openai else "id", fields, number)
+        if not is_openai:
+            return _item(index, name, fields, config)
+        item = _item(index, name, _from_openai(fields), config)
+        return replace(item, model=openai.requested_model(fields))
     except _ItemError as error:
-        return BadItem(index=index, id=name, error=str(error))
+        reason = openai.own_name(str(error)) if is_openai else str(error)
     except OverflowError:
-        return BadItem(index=index, id=name, error="a number is too large")
+        reason = "a number is too large"
+    return BadItem(index=index, id=name, error=reason, digest=digest_of("", line))
 
 
 def _fields(line: bytes) -> dict[str, Any]:
@@ -79,14 +89,21 @@ def _fields(line: bytes) -> dict[str, Any]:
         raise _ItemError(str(error)) from None
 
 
-def _id(fields: Mapping[str, Any], number: int) -> ItemId:
-    value = fields.get("id", number)
+def _from_openai(fields: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return openai.to_item(fields)
+    except ValueError as error:
+        raise _ItemError(str(error)) from None
+
+
+def _id(key: str, fields: Mapping[str, Any], number: int) -> ItemId:
+    value = fields.get(key, number)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(value, str):
-        return _text("id", value)
+        return _text(key, value)
     if is_number and math.isfinite(value):
         return value  # type: ignore[no-any-return]
-    raise _ItemError(f"id {short(value)}: give a string or a number")
+    raise _ItemError(f"{key} {short(value)}: give a string or a number")
 
 
 def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateConfig) -> Item:
@@ -121,9 +138,22 @@ def _messages(value: Any) -> Messages:
     for number, message in enumerate(value, 1):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise _ItemError(f"message {number}: give an object with role and content")
-        for key in ("role", "content"):
-            _text(f"{key} of message {number}", message[key])
-    return tuple(value)
+        _text(f"role of message {number}", message["role"])
+    return tuple(
+        {**message, "content": _content(number, message["content"])}
+        for number, message in enumerate(value, 1)
+    )
+
+
+def _content(number: int, value: Any) -> str:
+    """A message's text; parts of it are joined by line ends, as llama.cpp's server does."""
+    name = f"content of message {number}"
+    if not isinstance(value, list):
+        return _text(name, value)
+    for part in value:
+        if not isinstance(part, dict) or part.get("type") != "text" or "text" not in part:
+            raise _ItemError(f"{name}, part {short(part)}: only parts of the type text can be used")
+    return "\n".join(_text(name, part["text"]) for part in value)
 
 
 def _n_predict(value: Any) -> int:
