@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeinfer_cli.cli import options
-from pipeinfer_cli.cli.parsers import integer, reworded
+from pipeinfer_cli.cli.parsing.values import integer, reworded
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 

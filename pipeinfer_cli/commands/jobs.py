@@ -5,7 +5,8 @@ A new kind is a subclass of JobConfig and a row of JOBS.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,5 +54,10 @@ def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
     from pipeinfer_cli.runtime import pipeline  # not in the parent of local ranks
 
-    job = job_of(config)
-    return pipeline.run(config, comm, lambda plan: job.load()(config, plan))
+    def prepare(plan: pipeline.Plan) -> pipeline.Work:
+        for note in config.notes:
+            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
+        return work
+
+    return pipeline.run(config, comm, prepare)

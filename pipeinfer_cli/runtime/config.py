@@ -32,7 +32,7 @@ class JobConfig:
     """
 
     model: str  # a GGUF path or a name of models.toml; see resolve.resolve
-    n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
+    n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together; 0: as the model was trained
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes
     threads: Threads = None
@@ -47,11 +47,12 @@ class JobConfig:
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
+    notes: tuple[str, ...] = ()  # on the command line, which the head says first
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
-        check_count("-c/--ctx-size", self.n_ctx)
+        check_count("-c/--ctx-size", self.n_ctx, least=0)
         check_count("--ranks", self.ranks)
         for count in self.threads if isinstance(self.threads, Sequence) else (self.threads,):
             check_count("-t/--threads", count, MAX_THREADS)

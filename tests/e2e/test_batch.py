@@ -162,7 +162,7 @@ def test_openai_lines_and_their_output_have_the_text_of_our_own(tmp_path):
     ]
     prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
     command = ["generate", "-m", "smollm2", "--prompts", str(prompts), "-n", "12", "-c", "256"]
-    more = ["-t", "1", "--ranks", "1"]
+    more = ["-t", "1", "--ranks", "1", "--ignore-eos"]
     done = run(pipeinfer(*command, *more))
     own = [json.loads(line) for line in done.stdout.splitlines()]
     written = ["--output", str(output), "--format", "openai"]

@@ -92,6 +92,9 @@ def test_all_options_of_a_body() -> None:
         stop=["a"],
         max_completion_tokens=9,
         ignore_eos=True,
+        stop_token_ids=[2, 3],
+        chat_template_kwargs={"enable_thinking": False},
+        reasoning_effort="low",
         user="me",
         metadata={"a": 1},
         max_tokens=None,
@@ -100,6 +103,8 @@ def test_all_options_of_a_body() -> None:
     assert isinstance(item, Item)
     assert item.sample == SampleParams(temperature=0.5, top_p=0.9, top_k=3, min_p=0.1, seed=4)
     assert (item.n_predict, item.stop, item.ignore_eos) == (9, ("a",), True)
+    assert item.stop_tokens == (2, 3)
+    assert item.variables == {"enable_thinking": False, "reasoning_effort": "low"}
 
 
 @pytest.mark.parametrize("prompt", ["Once", ["Once"]])
@@ -148,6 +153,10 @@ def test_a_bad_line_says_why(line: dict[str, Any], said: str) -> None:
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"guided_json": {}}, "guided_json is not supported: leave it out"),
         ({"max_tokens": 0}, "max_tokens 0: give a whole number"),
+        ({"stop_token_ids": 2}, "stop_token_ids 2: give a list"),
+        ({"stop_token_ids": [True]}, "stop_token_ids: True is neither"),
+        ({"chat_template_kwargs": []}, "chat_template_kwargs []: give an object"),
+        ({"chat_template_kwargs": {"messages": 1}}, "messages is not for items"),
         ({"temperature": "hot"}, "temperature 'hot': give a number"),
         ({"temperature": -1}, "temperature -1: give a number of 0"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "differ: give one of them"),

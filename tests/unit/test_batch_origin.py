@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.batch.items import BadItem, Item, read_items
 from pipeinfer_cli.commands.batch.lines import OwnForm, check_ids
 from pipeinfer_cli.commands.batch.origin import KEY, Origins, differences
 from pipeinfer_cli.commands.batch.results import FileSink, to_line
+from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import shards
@@ -21,7 +23,7 @@ from pipeinfer_cli.scheduler.policy import DraftConfig
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 DRAWN = SampleParams(temperature=0.5, seed=3)
-CONFIG = GenerateConfig(model="m", prompt=Prompt(), n_predict=7)
+CONFIG = BatchConfig(model="m", prompt=Prompt(), n_predict=7, files=BatchFiles(prompts="in.jsonl"))
 FORM = OwnForm(CONFIG, Origins(CONFIG, "1"))
 QUESTION = {"id": 1, "messages": [{"role": "user", "content": "hi"}]}
 
@@ -77,6 +79,22 @@ def test_the_system_text_is_that_of_messages() -> None:
     assert differences(made(QUESTION, config), made(QUESTION, briefly)) == ["another system"]
 
 
+def test_a_chat_template_and_its_variables_are_those_of_messages() -> None:
+    def told(**options: Any) -> dict[str, Any]:
+        return made(QUESTION, replace(CONFIG, chat=True, template=TemplateOptions(**options)))
+
+    plain = told()
+    assert differences(plain, told(source="x")) == ["another chat_template"]
+    assert differences(told(source="y"), told(source="x")) == ["another chat_template"]
+    assert differences(plain, told(reasoning="off")) == ['reasoning none, now "off"']
+    assert differences(plain, told(kwargs='{"a": 1}')) == [
+        'chat_template_kwargs none, now {"a": 1}'
+    ]
+    unused = replace(CONFIG, template=TemplateOptions(source="x", reasoning="off"))
+    prompt = {"prompt": "hi"}
+    assert made(prompt, unused) == made(prompt, CONFIG)
+
+
 @pytest.mark.parametrize(
     ("model", "item", "said"),
     [
@@ -103,11 +121,15 @@ def test_every_field_of_an_item_is_recorded_or_changes_no_text() -> None:
         "sample": DRAWN,
         "stop": (),
         "ignore_eos": False,
+        "stop_tokens": (2,),
+        "variables": {"enable_thinking": False},
     }
     assert set(changes) == {each.name for each in fields(Item)} - {"id", "index", "model"}
     origins = Origins(CONFIG, "1")
+    asked = replace(read, messages=tuple(QUESTION["messages"]))  # variables are for messages
     for name, value in changes.items():
-        assert differences(origins.of(read), origins.of(replace(read, **{name: value}))), name
+        item = asked if name == "variables" else read
+        assert differences(origins.of(item), origins.of(replace(item, **{name: value}))), name
 
 
 def test_resume_refuses_what_was_made_from_something_else(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
+from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.batch.lines import LineForm
 from pipeinfer_cli.commands.batch.results import to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import answer_tokens
@@ -44,6 +44,7 @@ class Task:
 
     item: Item
     request: Request
+    stop_tokens: frozenset[int] = frozenset()
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
@@ -60,7 +61,7 @@ class Tasks:
         vocab: Vocab,
         form: LineForm,
         drafters: Drafters | None,  # None: others see to them
-        chat_prompt: Callable[[Messages], list[int]],
+        chat_prompt: Callable[[Item], list[int]],
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
         self._form = form
@@ -71,7 +72,8 @@ class Tasks:
         if isinstance(item, BadItem):
             return self._failed(item, item.error)
         try:
-            return Task(item=item, request=self._request(item))
+            stop_tokens = ids_of(self._vocab, item.stop_tokens)
+            return Task(item=item, request=self._request(item), stop_tokens=stop_tokens)
         except UserError as error:
             return self._failed(item, str(error))
 
@@ -91,7 +93,7 @@ class Tasks:
     def _request(self, item: Item) -> Request:
         config = self._config
         if item.prompt is None:
-            prompt = self._chat_prompt(item.messages)
+            prompt = self._chat_prompt(item)
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
@@ -153,6 +155,7 @@ class SequentialAnswers:
                 ignore_eos=request.ignores_eos(item.ignore_eos),
                 answer=answer,
                 stop=item.stop,
+                stop_tokens=task.stop_tokens,
             ):
                 pass
             stats = active.measure(start_s, answer.times_s)

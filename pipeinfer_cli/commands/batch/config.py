@@ -77,7 +77,7 @@ class BatchConfig(GenerateConfig):
 
     def __post_init__(self) -> None:
         GenerateConfig.__post_init__(self)  # super() does not know a class with slots
-        if self.prompt != Prompt():
+        if self.prompt != Prompt(escape=self.prompt.escape):
             raise UserError("a prompt cannot be combined with --prompts: give one of them")
         if self.verify:
             raise UserError("--verify cannot be combined with --prompts: leave one of them out")
@@ -91,6 +91,11 @@ class BatchConfig(GenerateConfig):
             raise UserError(
                 "--trace, --plot and --live cannot be combined with --prompts: leave --prompts out"
             )
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether there is use for a chat template: items may have messages."""
+        return True
 
     @property
     def formats(self) -> Sequence[OutputFormat]:
@@ -111,7 +116,10 @@ class BatchConfig(GenerateConfig):
         from pipeinfer_cli.models.resolve import file_of
 
         files, draft_model = self.files.resolved(), file_of(self.draft_model)
-        return JobConfig.resolved(replace(self, files=files, draft_model=draft_model))
+        template = self.template.read()
+        return JobConfig.resolved(
+            replace(self, files=files, draft_model=draft_model, template=template)
+        )
 
     @property
     def n_texts(self) -> int:

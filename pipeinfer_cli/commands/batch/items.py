@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short
 from typing import Any
 
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands import json_lines
 from pipeinfer_cli.commands.batch import openai
+from pipeinfer_cli.commands.chat.template_options import RESERVED
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.shards import digest_of
@@ -26,7 +27,10 @@ SAMPLING = {  # key of an item -> field of SampleParams, and the types it may ha
     "min_p": ("min_p", (int, float)),
     "seed": ("seed", (int,)),
 }
-KEYS = ("id", "prompt", "messages", "n_predict", "stop", "ignore_eos", *SAMPLING)
+KEYS = (
+    *("id", "prompt", "messages", "n_predict", "stop", "stop_tokens", "ignore_eos"),
+    *("chat_template_kwargs", *SAMPLING),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class Item:
     sample: SampleParams
     stop: tuple[str, ...]
     ignore_eos: bool
+    stop_tokens: tuple[str | int, ...] = ()  # as in GenerateConfig
+    variables: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
     model: str | None = None  # as a line in OpenAI's form names it; the answer repeats it
 
 
@@ -123,6 +129,8 @@ def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateC
         sample=_sample(fields, config.sample),
         stop=_stop(fields.get("stop", config.stop)),
         ignore_eos=_ignore_eos(fields.get("ignore_eos", config.ignore_eos)),
+        stop_tokens=_stop_tokens(fields.get("stop_tokens", config.stop_tokens)),
+        variables=_variables(fields.get("chat_template_kwargs", {})),
     )
 
 
@@ -186,6 +194,25 @@ def _stop(value: Any) -> tuple[str, ...]:
     if not all(stops):
         raise _ItemError("stop: must not be empty: leave it out")
     return stops
+
+
+def _stop_tokens(value: Any) -> tuple[str | int, ...]:
+    if not isinstance(value, list | tuple):
+        raise _ItemError(f"stop_tokens {short(value)}: give a list of ids or spellings")
+    for token in value:
+        is_id = isinstance(token, int) and not isinstance(token, bool) and token >= 0
+        if not is_id and not (isinstance(token, str) and token):
+            raise _ItemError(f"stop_tokens: {short(token)} is neither an id nor a spelling")
+    return tuple(value)
+
+
+def _variables(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _ItemError(f"chat_template_kwargs {short(value)}: give an object")
+    for name in RESERVED:
+        if name in value:
+            raise _ItemError(f"chat_template_kwargs: {name} is not for items")
+    return value
 
 
 def _ignore_eos(value: Any) -> bool:

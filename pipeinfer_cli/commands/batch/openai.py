@@ -5,19 +5,27 @@ See https://platform.openai.com/docs/guides/batch; vLLM's names for more options
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from reprlib import repr as short
 from typing import Any
 
+from pipeinfer_cli.commands.chat.template_options import EFFORT
+
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 LINE_KEYS = ("custom_id", "method", "url", "body")
 
-SAME = ("prompt", "messages", "top_k", "top_p", "min_p", "seed", "stop", "ignore_eos")
+SAME = (
+    *("prompt", "messages", "top_k", "top_p", "min_p", "seed", "stop", "ignore_eos"),
+    "chat_template_kwargs",
+)
 RENAMED = {
     "max_tokens": "n_predict",
     "max_completion_tokens": "n_predict",
     "temperature": "temp",
+    "stop_token_ids": "stop_tokens",
 }
+FIRST_WORD = re.compile(r"^\w+")
 # Keys that ask for nothing we do not do, if they have one of these values.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -67,6 +75,8 @@ def to_item(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The request of a line by the keys of our own items. ValueError says what is wrong."""
     item: dict[str, Any] = {}
     for key, value in _body(fields).items():
+        if key == EFFORT:
+            continue
         if key in NEUTRAL:
             _check_neutral(key, value)
         elif key not in SAME and key not in RENAMED:
@@ -75,7 +85,15 @@ def to_item(fields: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError("max_tokens and max_completion_tokens differ: give one of them")
     if isinstance(item.get("prompt"), list) and len(item["prompt"]) == 1:
         (item["prompt"],) = item["prompt"]
-    return item
+    return _with_effort(item, fields["body"].get(EFFORT))
+
+
+def _with_effort(item: dict[str, Any], effort: Any) -> dict[str, Any]:
+    """reasoning_effort is a variable of the chat template."""
+    values = item.get("chat_template_kwargs", {})
+    if effort is None or not isinstance(values, dict):
+        return item
+    return {**item, "chat_template_kwargs": {EFFORT: effort, **values}}
 
 
 def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +112,8 @@ def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_name(message: str) -> str:
     """A message about an item, with the body's name of the key that it begins with."""
-    key, _, rest = message.partition(" ")
     names = {ours: theirs for theirs, ours in reversed(RENAMED.items())}
-    return f"{names.get(key, key)} {rest}"
+    return FIRST_WORD.sub(lambda word: names.get(word[0], word[0]), message)
 
 
 def _check_url(url: Any, body: Mapping[str, Any]) -> None:

@@ -12,7 +12,13 @@ from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.models.shards import digest_of
 
 KEY = "request"  # of a line
-DIGESTS = ("model", "prompt", "system", "line")  # what has a digest in place of its value
+DIGESTS = (
+    "model",
+    "prompt",
+    "system",
+    "chat_template",
+    "line",
+)  # what has a digest in place of its value
 NOT_GIVEN = "none"  # shown in place of a value
 
 Origin = dict[str, Any]  # names of options and their values; values of DIGESTS are digests
@@ -40,14 +46,26 @@ class Origins:
             "n_predict": item.n_predict,
             **_sampling(item),
         }
-        if item.messages and config.system is not None:
-            made["system"] = digest_of(config.system)
+        if item.messages:
+            made |= self._chat(item)
         optional = {
             "stop": list(item.stop),
+            "stop_tokens": list(item.stop_tokens),
             "ignore_eos": item.ignore_eos,
             "synth_acceptance": config.synth_acceptance,
         }
         return {**made, **{name: value for name, value in optional.items() if value}}
+
+    def _chat(self, item: Item) -> Origin:
+        """What a text depends on beside its messages. The template of the model is its own."""
+        made = dict(self._config.template.record())
+        if self._config.system is not None:
+            made["system"] = digest_of(self._config.system)
+        if "chat_template" in made:
+            made["chat_template"] = digest_of(made["chat_template"])
+        if variables := {**made.get("chat_template_kwargs", {}), **item.variables}:
+            made["chat_template_kwargs"] = variables
+        return made
 
 
 def _sampling(item: Item) -> Origin:

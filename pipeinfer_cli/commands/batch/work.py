@@ -14,7 +14,7 @@ from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
 from pipeinfer_cli.commands.batch.config import RESUME, BatchConfig
-from pipeinfer_cli.commands.batch.items import Messages, read_items
+from pipeinfer_cli.commands.batch.items import Item, read_items
 from pipeinfer_cli.commands.batch.lines import check_ids, form_of
 from pipeinfer_cli.commands.batch.origin import Origins
 from pipeinfer_cli.commands.batch.progress import Progress
@@ -112,13 +112,15 @@ class BatchWork:
         assert self._batch.output is not None
         return FileSink.create(Path(self._batch.output))
 
-    def _chat_prompt(self, messages: Messages) -> list[int]:
-        """Messages as the model's chat template puts them. UserError if it cannot."""
+    def _chat_prompt(self, item: Item) -> list[int]:
+        """An item's messages as the chat template puts them. UserError if it cannot."""
         if self._template is None:
             config = self._config
-            self._template = ChatTemplate.of(self._vocab, config.model, system=config.system)
+            self._template = ChatTemplate.of(
+                self._vocab, config.model, system=config.system, options=config.template
+            )
             self._template.say_note()
-        return whole_prompt(self._vocab, self._template.text(messages))
+        return whole_prompt(self._vocab, self._template.text(item.messages, **item.variables))
 
     def _write(
         self, results: Iterator[Result], sink: Sink, progress: Progress, show: Callable[[], None]

@@ -109,6 +109,7 @@ class BenchConfig:
         )
         for index, (model, emulate, ranks, threads, acceptance) in enumerate(products):
             outputs = self._of_group(variants) if index == len(products) - 1 else {}
+            job = {**self.job, "notes": ()} if index else self.job  # said once
             yield BenchGroup(
                 model=model,
                 ranks=ranks,
@@ -122,7 +123,7 @@ class BenchConfig:
                 warmup=self.warmup,
                 record=record,
                 **outputs,
-                **self.job,
+                **job,
             )
 
     def _check_outputs(self) -> None:

@@ -15,7 +15,7 @@ from pipeinfer_cli.commands.generate import make_request, write_text
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -27,8 +27,11 @@ class ChatWork:
 
     def __init__(self, config: ChatConfig, plan: Plan) -> None:
         vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-        template = ChatTemplate.of(vocab, config.model, system=config.system)
+        template = ChatTemplate.of(
+            vocab, config.model, system=config.system, options=config.template
+        )
         template.say_note()
+        ids_of(vocab, config.stop_tokens)  # says what is wrong with them
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)
