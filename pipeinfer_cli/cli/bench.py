@@ -201,6 +201,7 @@ def bench(
             "ignore_eos": ignore_eos,
             "timeout_s": timeout_s,
             "verbose": verbose,
+            "given": options.given(context),
             "notes": options.notes(context, sample),
         },
     )

@@ -113,6 +113,7 @@ def chat(
         draft_threads=draft_threads,
         log_file=log_file,
         verbose=verbose,
+        given=options.given(context),
         notes=options.notes(context, sample),
     )
     return partial(_run, config)

@@ -132,6 +132,7 @@ def generate(
         synth_acceptance=synth_acceptance,
         log_file=log_file,
         verbose=verbose,
+        given=options.given(context),
         notes=options.notes(context, sample),
     )
     return partial(_run, config)

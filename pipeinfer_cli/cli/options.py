@@ -260,3 +260,14 @@ def notes(context: typer.Context, sample: SampleParams) -> tuple[str, ...]:
     is_drawn = context.params.get("seed") == ANY_SEED and sample.temperature > 0
     said = f"--seed -1: the seed is {sample.seed}"
     return (*notes_of(context), *([said] if is_drawn else []))
+
+
+def given(context: typer.Context) -> tuple[str, ...]:
+    """The long names of the options that are on the command line."""
+    return tuple(
+        max(param.opts, key=len)
+        for param in context.command.params
+        if param.param_type_name == "option"
+        and (source := context.get_parameter_source(str(param.name)))
+        and source.name == "COMMANDLINE"
+    )

@@ -15,6 +15,7 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.transcript import message_prompt
 from pipeinfer_cli.commands.generate_config import GenerateConfig, OutputFormat, read_prompt
+from pipeinfer_cli.commands.notes import TrainingNote, say
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import OutputError, RunError
@@ -37,11 +38,11 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     ids_of(vocab, config.stop_tokens)  # says what is wrong with them
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:
-        print(
-            f"pipeinfer: note: the context of {config.n_ctx} tokens (-c) ends the text "
-            f"after {room} tokens instead of {config.n_predict}",
-            file=sys.stderr,
+        say(
+            f"the context of {config.n_ctx} tokens (-c) ends the text "
+            f"after {room} tokens instead of {config.n_predict}"
         )
+    TrainingNote(config, plan)(len(prompt) + min(config.n_predict, room))
     request = make_request(config, plan, vocab, prompt, min(config.n_predict, room))
     return partial(generate, config, plan, request, vocab)
 

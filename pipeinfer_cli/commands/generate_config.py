@@ -124,6 +124,11 @@ class GenerateConfig(JobConfig):
             )
 
     @property
+    def is_json(self) -> bool:
+        """Whether a plan is for programs."""
+        return self.format == "json"
+
+    @property
     def takes_messages(self) -> bool:
         """Whether there is use for a chat template."""
         return self.chat

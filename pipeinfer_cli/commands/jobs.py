@@ -5,7 +5,6 @@ A new kind is a subclass of JobConfig and a row of JOBS.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -52,11 +51,12 @@ def job_of(config: JobConfig) -> Job:
 
 def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
-    from pipeinfer_cli.runtime import pipeline  # not in the parent of local ranks
+    from pipeinfer_cli.commands import notes  # not in the parent of local ranks
+    from pipeinfer_cli.runtime import pipeline
 
     def prepare(plan: pipeline.Plan) -> pipeline.Work:
-        for note in config.notes:
-            print(f"pipeinfer: note: {note}", file=sys.stderr)
+        for note in notes.notes(config, plan):
+            notes.say(note)
         work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
         return work
 

@@ -79,3 +79,21 @@ def test_what_llama_cpp_has_more_is_said_before_the_text(model):
     assert re.findall(r"note: (\S+)", done.stderr) == ["-ngl", "-b"]
     plain = check_output(pipeinfer(*arguments(model, *options[-6:], "--stats", "a\nb")))
     assert json.loads(plain)["text"].rstrip("\n") == done.stdout.rstrip("\n")
+
+
+def test_a_plan_for_programs(model):
+    plan, _ = shown(pipeinfer(*arguments(model, "--plan", "--ranks", "2", "--seed", "3")))
+    assert [rank["rank"] for rank in plan["ranks"]] == [0, 1]
+    assert plan["ranks"][1]["layers"][1] == plan["n_layer"]
+
+
+@pytest.mark.parametrize("way", ["ranks", "mpiexec"])
+def test_the_head_alone_says_what_has_no_effect(way, model):
+    n_ctx = str(read_model_info(model).n_ctx_train + 1)
+    options = arguments(model, "-c", n_ctx, "-n", "4", "--seed", "3", "hello")
+    command = {"mpiexec": mpiexec(2, *options), "ranks": pipeinfer(*options, "--ranks", "2")}[way]
+    _, said = shown(command)
+    notes = [line for line in said.splitlines() if "note: " in line]
+    assert len(notes) == 2
+    assert f"-c {n_ctx}: the model was trained for" in notes[0]
+    assert "no effect of --seed: the text is greedy without --temp" in notes[1]

@@ -152,7 +152,7 @@ OPTIONS = (
     _ignored("--swa-full", "", "caches of sliding windows keep all cells anyway"),
     _ignored("-cram --cache-ram -ctxcp --ctx-checkpoints --cache-reuse", "N", EARLIER),
     _ignored("-dt --defrag-thold", "N", "cells are compacted when a run needs it"),
-    _ignored("--warmup --no-warmup", "", "nothing is computed before the prompt"),
+    _ignored("--warmup --no-warmup", "", "each stage warms up while it loads"),
     _ignored("--jinja", "", "templates are always rendered by Jinja2"),
     _ignored("--no-display-prompt --display-prompt --verbose-prompt", "", "only the text is shown"),
     _ignored("-co --color", "on|off|auto", "the text has no colours", "off auto", "on off auto"),

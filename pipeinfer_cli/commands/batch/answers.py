@@ -13,6 +13,7 @@ from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.batch.lines import LineForm
 from pipeinfer_cli.commands.batch.results import to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
@@ -65,6 +66,7 @@ class Tasks:
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
         self._form = form
+        self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
 
     def task(self, item: Item | BadItem) -> Task | Result:
@@ -97,6 +99,7 @@ class Tasks:
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
+        self._note_training(len(prompt) + min(item.n_predict, room))
         emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
         )

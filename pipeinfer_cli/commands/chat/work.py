@@ -12,6 +12,7 @@ from pipeinfer_cli.commands.chat.lines import note, open_lines
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import Transcript
 from pipeinfer_cli.commands.generate import make_request, write_text
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
@@ -37,6 +38,7 @@ class ChatWork:
         self._transcript = Transcript(vocab, template)
         self._request = make_request(config, plan, vocab, (), config.n_predict)
         self._plan = plan
+        self._note_training = TrainingNote(config, plan)
         self._interrupts = Interrupts()
 
     def __call__(self, engine: Engine) -> None:
@@ -74,6 +76,7 @@ class ChatWork:
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return
+        self._note_training(len(prompt))
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
