@@ -211,7 +211,7 @@ def load() -> Any:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(f"cannot load {path}: {error}: {loaded.remedy(os.environ)}") from None
-    loaded.check([lib_dir(), *loaded.wheel_folders(mpi)])
+    loaded.check([*lib_dir().glob("lib*.so"), *loaded.wheel_libraries(mpi)])
     _declare(lib)
     sizes = (c_size_t * len(MIRRORS))()
     lib.pi_abi_sizes(sizes)

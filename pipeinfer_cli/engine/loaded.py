@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeinfer_cli.engine.build_info import MpiInfo
@@ -35,26 +35,28 @@ def preload_mpi(mpi: MpiInfo) -> None:
         return
     dlopen = ctypes.CDLL(None).dlopen
     dlopen.argtypes, dlopen.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
-    for folder in wheel_folders(mpi)[1:]:
-        for path in (path for name in MPICH_NEEDS for path in folder.glob(f"{name}.so*")):
-            # Lazily and globally, since some of them need functions of those that come later.
-            dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_GLOBAL)
+    files = wheel_libraries(mpi)
+    for path in (
+        path for name in MPICH_NEEDS for path in files if path.name.startswith(f"{name}.so")
+    ):
+        # Lazily and globally, since some of them need functions of those that come later.
+        dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_GLOBAL)
 
 
-def wheel_folders(mpi: MpiInfo) -> list[Path]:
-    """The folders of an MPI wheel's libraries, libmpi's first; none for the system's MPI."""
+def wheel_libraries(mpi: MpiInfo) -> list[Path]:
+    """The libraries of an MPI wheel, libmpi first; none for the system's MPI."""
     if mpi.kind != "wheel":
         return []
-    folder = Path(mpi.library_path).parent
-    return [folder, folder / mpi.family]
+    libmpi = Path(mpi.library_path)
+    return [libmpi, *sorted(libmpi.parent.glob(f"{mpi.family}/lib*.so*"))]
 
 
-def check(folders: Sequence[Path], mapped: Iterable[str] | None = None) -> None:
-    """UserError if a library in this process has the name of one in `folders`, and is another."""
-    ours = {path.name: path for folder in folders for path in folder.glob("lib*.so*")}
+def check(ours: Iterable[Path], mapped: Iterable[str] | None = None) -> None:
+    """UserError if a library in this process has the name of one of ours, and is another."""
+    by_name = {path.name: path for path in ours}
     for file in mapped_files(os.getpid()) if mapped is None else mapped:
         path = Path(file.removesuffix(" (deleted)"))
-        known = ours.get(path.name)
+        known = by_name.get(path.name)
         if known is not None and path.resolve() != known.resolve():
             raise UserError(f"{path} was loaded in place of {known}: {remedy(os.environ)}")
 

@@ -60,7 +60,7 @@ def start() -> Comm:
     if notes is not None:
         supervisor.note(notes, local_rank.shared_memory_of(os.getpid()))
     check_one_library()
-    loaded.check(loaded.wheel_folders(mpi))
+    loaded.check(loaded.wheel_libraries(mpi))
     comm = MPI.COMM_WORLD
     if launch_env.size is not None and comm.size != launch_env.size:
         # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.

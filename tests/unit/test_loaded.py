@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeinfer_cli.engine import loaded
+from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
 
 
@@ -29,7 +31,7 @@ def test_ours_pass_by_any_name(ours: Path, tmp_path: Path) -> None:
         "/usr/lib/libggml-other.so",
         "[stack]",
     ]
-    loaded.check([ours], mapped)
+    loaded.check(ours.iterdir(), mapped)
 
 
 @pytest.mark.parametrize("name", ["libggml-base.so", "libmpi.so.12"])
@@ -39,7 +41,7 @@ def test_another_of_the_same_name_is_named(
     monkeypatch.setenv("LD_PRELOAD", "/foreign/x.so")
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     with pytest.raises(UserError, match=f"^/foreign/{name} was loaded in place of") as raised:
-        loaded.check([ours], [str(ours / "libmpi.so.12"), f"/foreign/{name}"])
+        loaded.check(ours.iterdir(), [str(ours / "libmpi.so.12"), f"/foreign/{name}"])
     assert str(raised.value).endswith("unset LD_PRELOAD (/foreign/x.so)")
 
 
@@ -47,3 +49,21 @@ def test_remedy() -> None:
     assert loaded.remedy({"LD_LIBRARY_PATH": ""}) == "install the package again"
     env = {"LD_LIBRARY_PATH": "/a", "LD_PRELOAD": "/b"}
     assert loaded.remedy(env, "x") == "unset LD_LIBRARY_PATH (/a) and LD_PRELOAD (/b)"
+
+
+def test_of_a_wheel_only_its_own_files_are_ours(tmp_path: Path) -> None:
+    """It may lie in a folder of other libraries, such as a conda environment's."""
+    names = ("libmpi.so.12", "libstdc++.so.6", "mpich/libucp.so.0", "mpich/libfabric.so.1")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    mpi = MpiInfo(
+        kind="wheel",
+        family="mpich",
+        version="5.0",
+        library=str(tmp_path / "libmpi.so.12"),
+        mpiexec=None,
+    )
+    found = [str(path.relative_to(tmp_path)) for path in loaded.wheel_libraries(mpi)]
+    assert found == ["libmpi.so.12", "mpich/libfabric.so.1", "mpich/libucp.so.0"]
+    assert loaded.wheel_libraries(replace(mpi, kind="system")) == []
