@@ -114,10 +114,6 @@ stage::stage(const stage_params & params) :
         model_.reset(load_layers(params));
         context_.reset(make_context(model_.get(), params, should_abort, &cancels));
     }
-    if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // what a batch would need in mid-work
-        throw model_error("llama.cpp runs this architecture without flash attention, or with a KV cache of its own: "
-                          "its text would depend on how many tokens are computed at a time");
-    }
     threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
     if (params.emulation) {
@@ -257,6 +253,10 @@ void stage::sample(run_state & run) {
         run.rows.push_back(token_sample(logits, n_vocab_, token.position + 1, sample));
         last_logits_ = logits;
     }
+}
+
+bool stage::can_compact() const {
+    return llama_memory_compact(llama_get_memory(context_.get())) >= 0;
 }
 
 int32_t stage::kv_positions() const {

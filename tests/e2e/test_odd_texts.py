@@ -25,6 +25,26 @@ def run(*args, ranks=1):
     return subprocess.run(pipeinfer(*command), capture_output=True, text=True, timeout=60)
 
 
+@pytest.fixture(scope="module")
+def greedy_to_end(tmp_path_factory):
+    """A GGUF that asks for everything at the end of a text, and does not name its pre-tokenizer."""
+    flags = {f"tokenizer__ggml__add_{name}_token": (raw_gguf.BOOL, True) for name in ("eos", "sep")}
+    gguf = raw_gguf.model(raw_gguf.bpe_vocab(None)).having(**flags)
+    return str(gguf.write(tmp_path_factory.mktemp("model") / "ends.gguf"))
+
+
+def test_nothing_is_added_to_a_prompt_and_warnings_are_notes_once_per_job(greedy_to_end, tmp_path):
+    done = run("-m", greedy_to_end, "--format", "json", "hello", ranks=2)
+    assert json.loads(done.stdout)["n_prompt"] == 1
+    (note,) = done.stderr.splitlines()
+    assert note.startswith("pipeinfer: note: ")
+    assert "(tokenizer.ggml.pre)" in note
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"prompt": "hello"}\n')
+    done = run("-m", greedy_to_end, "--prompts", str(items))
+    assert json.loads(done.stdout)["n_prompt"] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [(LONG, r"the prompt has 25000 tokens, the context 4096"), (TOO_LONG, "at most 250000")],

@@ -83,6 +83,10 @@ def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
     assert call(engine, Run(run_id=1, tokens=chain([504]))).status is RunStatus.COMPLETED
 
 
+def test_the_kv_cache_of_a_llama_can_be_compacted(engine):
+    assert engine.can_compact
+
+
 def test_a_run_without_tokens_carries_its_kv_operations(engine):
     call(engine, Run(run_id=1, tokens=chain([504, 3575, 282])))
     assert engine.kv_positions() == 3

@@ -121,6 +121,11 @@ class BatchConfig(GenerateConfig):
         )
 
     @property
+    def has_several_sequences(self) -> bool:
+        """What an item has left is kept for the next."""
+        return True
+
+    @property
     def n_texts(self) -> int:
         """Those of the batch, and the one that ended last: another may begin like it."""
         return 1 if self.files.parallel == 1 else self.files.parallel + 1
