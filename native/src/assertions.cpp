@@ -19,7 +19,7 @@ static std::vector<const assertion_listener *> g_listeners;
 static std::string in_words(const char * message) {
     const std::string text(message);
     const size_t      slash = text.rfind('/', text.find(": "));
-    return "llama.cpp cannot use it: " + (slash == std::string::npos ? text : text.substr(slash + 1));
+    return "an assertion of llama.cpp failed: " + (slash == std::string::npos ? text : text.substr(slash + 1));
 }
 
 static void on_abort(const char * message) {
