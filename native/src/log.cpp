@@ -14,12 +14,12 @@
 
 static constexpr size_t MAX_WARNINGS = 100; // that are kept: a file may bring one for each token
 
-static std::mutex        g_mutex;
-static std::string       g_first_error;
+static std::mutex               g_mutex;
+static std::string              g_first_error;
 static std::vector<std::string> g_warnings;
-static std::string       g_file_name;
-static int               g_file = -1;
-static std::atomic<bool> g_verbose{ false };
+static std::string              g_file_name;
+static int                      g_file = -1;
+static std::atomic<bool>        g_verbose{ false };
 
 // What a file says of itself goes into these lines: no control character of it, C1 in UTF-8 included, may reach a terminal.
 static std::string printable(const char * text) {

@@ -131,7 +131,7 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
             throw std::runtime_error("tensor " + name + " is of type " + ggml_type_name(type) +
                                      ", with which nothing can be computed");
         }
-        const uint64_t    end  = gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, i) + size;
+        const uint64_t end = gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, i) + size;
         if (end > n_file) {
             throw std::runtime_error("the file is truncated: tensor " + name + " ends at byte " + std::to_string(end) +
                                      ", the file at " + std::to_string(n_file));

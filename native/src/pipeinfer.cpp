@@ -144,7 +144,6 @@ void pi_draft_close(pi_draft * draft) {
     delete draft;
 }
 
-
 static void end(pi_engine * engine) {
     engine->end_comm();
     if (engine->end_compute()) {

@@ -34,7 +34,7 @@ static std::string equal_tokens(const char * path) {
     }
     std::unordered_map<std::string, size_t> ids;
     for (size_t id = 0; id < gguf_get_arr_n(gguf.get(), key); id++) {
-        const std::string text          = gguf_get_arr_str(gguf.get(), key, id);
+        const std::string text           = gguf_get_arr_str(gguf.get(), key, id);
         const auto [other, is_the_first] = ids.emplace(text, id);
         if (!is_the_first && !text.empty()) {
             return "its tokens " + std::to_string(other->second) + " and " + std::to_string(id) +
