@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import select
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -86,6 +87,8 @@ def adopt(fifo: Path, fd: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENXIO, errno.ENOENT):
             raise
+        if error.errno == errno.ENXIO:  # the folder is there, and its owner is not
+            shutil.rmtree(fifo.parent, ignore_errors=True)
         os._exit(1)
     os.set_blocking(opened, True)
     os.dup2(opened, fd)
