@@ -21,7 +21,7 @@ from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.models.layer_split import split_layers
-from pipeinfer_cli.runtime.token_stream import POLL_S
+from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 N_CTX = 512

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.runtime.stop_strings import StopStrings
 
 
@@ -25,7 +26,11 @@ class Answer:
 
 
 class AnswerBuilder:
-    """An answer that grows by tokens as they come."""
+    """An answer that grows by tokens as they come.
+
+    An end-of-generation token counts among the tokens, but has no text. The text also ends before
+    the first of the strings `stop`; the tokens then end with the one that completes it.
+    """
 
     def __init__(
         self,
@@ -68,3 +73,30 @@ class AnswerBuilder:
         text = self._stops.finish()
         self.answer.text += text
         return text
+
+
+def texts(tokens: Iterable[int], builder: AnswerBuilder) -> Iterator[str]:
+    """Takes tokens until the answer is over; yields its text as it comes, in whole characters.
+
+    Tokens that end before the answer does have been interrupted. An error comes after the text
+    before it.
+    """
+    answer = builder.answer
+    try:
+        for token in tokens:
+            if text := builder.feed(token):
+                yield text
+            if builder.is_over:
+                break
+        else:
+            answer.finish_reason = "interrupted"
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            answer.finish_reason = "interrupted"
+        if text := builder.finish():
+            yield text
+        raise
+    if text := builder.finish():
+        yield text

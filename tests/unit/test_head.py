@@ -109,7 +109,7 @@ def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strate
         )
         with head.begin(request) as active:
             assert list(islice(active.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
-            n_reused.append(active.info.n_reused)
+            n_reused.append(active.measure().n_reused)
     assert n_reused[0] == 0
     assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
     assert n_reused[2] == 11
@@ -128,7 +128,7 @@ def test_many_requests_share_a_pipeline():
                 key = todo.pop(0)
                 active.add(key)
                 request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
-                scheduler = head.scheduler(request, has_drafter=True)
+                scheduler = head.begin_shared(request, has_drafter=True).scheduler
                 streams.begin(key, scheduler, lambda slot: CountingDrafter())
             for key, tokens in streams.step():
                 texts[key] += tokens

@@ -8,9 +8,9 @@ import pytest
 
 from pipeinfer_cli.commands.generate import Writer, verify
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.head import ActiveRequest
-from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, texts
+from pipeinfer_cli.runtime.head import Request, StreamedRequest
+from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
@@ -35,9 +35,9 @@ class ScriptedVocab:
 
 
 def answer_of(tokens, vocab, n_max=100, *, ignore_eos=False):
-    answer = Answer()
-    pieces = list(answer_tokens(iter(tokens), vocab, n_max, ignore_eos=ignore_eos, answer=answer))
-    return answer, pieces
+    builder = AnswerBuilder(Answer(), vocab, n_max, ignore_eos=ignore_eos)
+    pieces = list(texts(iter(tokens), builder))
+    return builder.answer, pieces
 
 
 def test_characters_come_whole():
@@ -158,12 +158,13 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
     scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
     info = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
-    active = ActiveRequest(tokens=stream, counters=scheduler.counters, info=info)
+    request = Request(prompt=[0, 1, 2], n_max=30)
+    active = StreamedRequest(request=request, info=info, scheduler=scheduler, tokens=stream)
     assert list(islice(stream, 10)) == list(range(3, 13))
     n_live = scheduler.n_live
     assert n_live > 0
     for _ in range(2):  # measuring once more changes nothing
-        assert active.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
+        assert active.measure().n_superfluous == n_live
     stream.finish()
     assert scheduler.is_idle
     assert scheduler.counters.n_superfluous == n_live

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,8 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
@@ -72,7 +70,17 @@ class Tasks:
         except UserError as error:
             return failed(item, str(error))
 
-    def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
+    def answered(self, item: Item, active: ActiveRequest) -> Result:
+        """The result of an item whose answer is over, or was interrupted."""
+        answer = active.answer
+        return Result(
+            index=item.index,
+            line=self._line(item, answer, active.measure()),
+            n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
+        )
+
+    def _line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
         fields: dict[str, Any] = {
             "id": item.id,
@@ -144,25 +152,11 @@ class SequentialAnswers:
             yield task if isinstance(task, Result) else self._answer(task)
 
     def _answer(self, task: Task) -> Result:
-        item, request, answer = task.item, task.request, Answer()
-        with self._head.begin(request) as active:
-            start_s = time.monotonic()
-            for _ in answer_tokens(
-                active.tokens,
-                self._vocab,
-                request.n_max,
-                ignore_eos=request.ignores_eos(item.ignore_eos),
-                answer=answer,
-                stop=item.stop,
-            ):
-                pass
-            stats = active.measure(start_s, answer.times_s)
-        return Result(
-            index=item.index,
-            line=self._tasks.line(item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
+        item = task.item
+        active = self._head.answer(
+            task.request, self._vocab, ignore_eos=item.ignore_eos, stop=item.stop
         )
+        return self._tasks.answered(item, active)
 
 
 def failed(item: Item | BadItem, error: str) -> Result:

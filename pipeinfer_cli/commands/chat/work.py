@@ -15,7 +15,6 @@ from pipeinfer_cli.commands.generate import make_request, write_text
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -74,9 +73,8 @@ class ChatWork:
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
-        answer = Answer()
         with self._interrupts.answering():
-            stats = write_text(config, head, request, self._vocab, answer, EmulationSettings())
+            answer, stats = write_text(config, head, request, self._vocab, EmulationSettings())
         if config.stats:
             note(stats.line())
         if answer.finish_reason == "length" and request.n_max == room:
