@@ -13,7 +13,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
-from pipeinfer_cli.commands.batch.config import RESUME, BatchConfig
+from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.batch.items import Messages, read_items
 from pipeinfer_cli.commands.batch.progress import Progress
 from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, StdoutSink, check_new
@@ -22,7 +22,7 @@ from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.pipeline import Plan
