@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
@@ -26,7 +27,7 @@ from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
-from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, texts
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
@@ -90,16 +91,11 @@ class ActiveRequest:
         """What has happened so far."""
         return self.scheduler.counters
 
-    def builder(self, vocab: Vocab, *, ignore_eos: bool, stop: Sequence[str] = ()) -> AnswerBuilder:
+    def builder(self, vocab: Vocab, ends: Ends) -> AnswerBuilder:
         """To be fed the tokens. In a synthetic text, drawn ends of generation end nothing."""
-        is_synthetic = self.request.synthetic is not None
-        return AnswerBuilder(
-            self.answer,
-            vocab,
-            self.request.n_max,
-            ignore_eos=ignore_eos or is_synthetic,
-            stop=stop,
-        )
+        if self.request.synthetic is not None:
+            ends = ends.without_eos()
+        return AnswerBuilder(self.answer, vocab, self.request.n_max, ends)
 
     def end(self) -> None:
         """The text is long enough: what is in flight is superfluous. Twice is fine."""
@@ -119,9 +115,9 @@ class StreamedRequest(ActiveRequest):
     tokens: TokenStream
     tracer: RequestTracer | None = None
 
-    def text(self, vocab: Vocab, *, ignore_eos: bool, stop: Sequence[str] = ()) -> Iterator[str]:
+    def text(self, vocab: Vocab, ends: Ends) -> Iterator[str]:
         """Takes tokens until the answer is over; its text as it comes. See answer.texts."""
-        return texts(self.tokens, self.builder(vocab, ignore_eos=ignore_eos, stop=stop))
+        return texts(self.tokens, self.builder(vocab, ends))
 
     def end(self) -> None:
         """The text is long enough: what follows is superfluous, and not in pictures."""
@@ -201,17 +197,11 @@ class Head:
             )
 
     def answer(
-        self,
-        request: Request,
-        vocab: Vocab,
-        *,
-        ignore_eos: bool,
-        stop: Sequence[str] = (),
-        tracer: RequestTracer | None = None,
+        self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
     ) -> StreamedRequest:
         """The request with its whole answer, once that is there."""
         with self.begin(request, tracer) as active:
-            for _ in active.text(vocab, ignore_eos=ignore_eos, stop=stop):
+            for _ in active.text(vocab, ends):
                 pass
             active.end()
         return active
@@ -374,8 +364,9 @@ def check_room(prompt: Sequence[int], n_ctx: int, n_predict: int) -> int:
         raise UserError("the prompt is empty, and this model adds no token of its own: give a text")
     room = room_for(prompt, n_ctx)
     if room < LEAST_ROOM:
+        n_wanted = len(prompt) + (LEAST_ROOM if n_predict == MAX_COUNT else n_predict)
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the context {n_ctx} "
-            f"(-c/--ctx-size): use -c {len(prompt) + n_predict} or a shorter prompt"
+            f"(-c/--ctx-size): use -c {n_wanted} or a shorter prompt"
         )
     return room

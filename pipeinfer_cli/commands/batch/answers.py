@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
-from pipeinfer_cli.commands.batch.results import error_line, to_line
+from pipeinfer_cli.commands.batch.items import BadItem, Item
+from pipeinfer_cli.commands.batch.lines import LineForm
+from pipeinfer_cli.commands.batch.results import to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.interfaces import Drafter
@@ -41,6 +43,7 @@ class Task:
 
     item: Item
     request: Request
+    ends: Ends
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
@@ -55,20 +58,24 @@ class Tasks:
         config: GenerateConfig,
         plan: Plan,
         vocab: Vocab,
+        form: LineForm,
         drafters: Drafters | None,  # None: others see to them
-        chat_prompt: Callable[[Messages], list[int]],
+        chat_prompt: Callable[[Item], list[int]],
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
+        self._form = form
+        self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
 
     def task(self, item: Item | BadItem) -> Task | Result:
         """The item's request, or a line that says why there is none."""
         if isinstance(item, BadItem):
-            return failed(item, item.error)
+            return self._failed(item, item.error)
         try:
-            return Task(item=item, request=self._request(item))
+            ends = Ends.of(item, self._vocab)
+            return Task(item=item, request=self._request(item), ends=ends)
         except UserError as error:
-            return failed(item, str(error))
+            return self._failed(item, str(error))
 
     def answered(self, item: Item, active: ActiveRequest) -> Result:
         """The result of an item whose answer is over, or was interrupted."""
@@ -82,28 +89,25 @@ class Tasks:
 
     def _line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
-        fields: dict[str, Any] = {
-            "id": item.id,
-            "text": answer.text,
-            "tokens": answer.tokens,
-            "n_prompt": stats.n_prompt,
-            "seed": item.sample.seed,
-            "finish_reason": answer.finish_reason,
-        }
-        if self._config.synth_acceptance is not None:
-            fields["synthetic"] = self._config.synth_acceptance
+        fields = self._form.answer(item, answer, stats)
         fields.update(environment.job_mark(os.environ))
         if self._config.stats:
             fields["stats"] = _short(stats.as_dict())
         return to_line(fields)
 
+    def _failed(self, item: Item | BadItem, error: str) -> Result:
+        """The result of an item that cannot be answered."""
+        line = to_line(self._form.error(item, error))
+        return Result(index=item.index, line=line, is_failed=True)
+
     def _request(self, item: Item) -> Request:
         config = self._config
         if item.prompt is None:
-            prompt = self._chat_prompt(item.messages)
+            prompt = self._chat_prompt(item)
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
+        self._note_training(len(prompt) + min(item.n_predict, room))
         emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
         )
@@ -152,16 +156,9 @@ class SequentialAnswers:
             yield task if isinstance(task, Result) else self._answer(task)
 
     def _answer(self, task: Task) -> Result:
-        item = task.item
-        active = self._head.answer(
-            task.request, self._vocab, ignore_eos=item.ignore_eos, stop=item.stop
+        return self._tasks.answered(
+            task.item, self._head.answer(task.request, self._vocab, task.ends)
         )
-        return self._tasks.answered(item, active)
-
-
-def failed(item: Item | BadItem, error: str) -> Result:
-    """The result of an item that cannot be answered."""
-    return Result(index=item.index, line=error_line(item, error), is_failed=True)
 
 
 def _short(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class ConcurrentAnswers:
             return task
         item = task.item
         active = self._head.begin_shared(task.request, has_drafter=self._has_drafter)
-        builder = active.builder(self._vocab, ignore_eos=item.ignore_eos, stop=item.stop)
+        builder = active.builder(self._vocab, task.ends)
         self._begun[item.index] = _Begun(item, active, builder)
         streams.begin(item.index, active.scheduler, lambda slot: self._drafter(item, slot))
         return None

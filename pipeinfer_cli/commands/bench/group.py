@@ -14,6 +14,7 @@ from pipeinfer_cli.commands.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH
@@ -37,6 +38,7 @@ class GroupWork:
         self._drafters = Drafters(group, self._vocab, plan.draft_cores)
         for variant in group.variants:  # what is wrong with a draft model is said now
             self._drafters.make(variant.drafter, variant.draft_model)
+        self._ends = Ends(ignore_eos=group.ignore_eos)
         self._texts: dict[int, tuple[int, ...]] = {}  # the tokens of whole answers, by prompt
 
     def __call__(self, engine: Engine) -> None:
@@ -67,7 +69,7 @@ class GroupWork:
 
     def _measure(self, turn: Turn, head: Head) -> Sample:
         n_late_before = head.overruns.n_late_in_all
-        active = head.answer(self._request(turn), self._vocab, ignore_eos=self._group.ignore_eos)
+        active = head.answer(self._request(turn), self._vocab, self._ends)
         tokens = tuple(active.answer.tokens)
         if turn.repetition != WARMUP or turn.variant == PLAIN:
             self._texts[turn.prompt] = tokens
@@ -110,7 +112,7 @@ class GroupWork:
                 head,
                 request,
                 self._vocab,
-                ignore_eos=group.ignore_eos,
+                self._ends,
                 label=self._emulation(turn).label,
             )
         if group.acceptance is not None:

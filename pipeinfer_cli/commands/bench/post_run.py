@@ -9,19 +9,18 @@ from pathlib import Path
 from pipeinfer_cli import files
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.observe import tracing
 
 
-def trace(
-    file: str, head: Head, request: Request, vocab: Vocab, *, ignore_eos: bool, label: str
-) -> None:
+def trace(file: str, head: Head, request: Request, vocab: Vocab, ends: Ends, *, label: str) -> None:
     """One more request, for its trace. `label` says what is not real."""
     pictures = Pictures(trace=file)
     with tracing(pictures, head.info(request), label) as tracer:
-        stats = head.answer(request, vocab, ignore_eos=ignore_eos, tracer=tracer).measure()
+        stats = head.answer(request, vocab, ends, tracer).measure()
     tracer.write_files(pictures, stats)
 
 
