@@ -301,6 +301,7 @@ class Drafters:
         self._vocab = vocab
         self._cores = cores
         self._models: dict[tuple[Path, int], ModelDrafter] = {}
+        self._n_shared: dict[Path, int] = {}  # tokens that a draft model shares with the target
 
     def make(
         self,
@@ -331,19 +332,25 @@ class Drafters:
     def _load(self, path: Path, slot: int) -> ModelDrafter:
         if (path, slot) not in self._models:
             config = self._config
-            read_model_info(path)  # says what is wrong with the file
-            draft_vocab = Vocab(path, verbose=config.verbose)
-            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
-            if shared.note and slot == 0:
-                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
             self._models[path, slot] = ModelDrafter(
                 path,
                 n_ctx=config.n_ctx,
                 cores=self._cores,
                 sample=config.sample,
-                n_shared=shared.n_shared,
+                n_shared=self._shared_tokens(path),
             )
         return self._models[path, slot]
+
+    def _shared_tokens(self, path: Path) -> int:
+        """How many tokens a draft model has in common with the target; looked up once."""
+        if path not in self._n_shared:
+            read_model_info(path)  # says what is wrong with the file
+            draft_vocab = Vocab(path, verbose=self._config.verbose)
+            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
+            if shared.note:
+                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
+            self._n_shared[path] = shared.n_shared
+        return self._n_shared[path]
 
 
 def uses_model(drafter: Drafter | None) -> bool:
