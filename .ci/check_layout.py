@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "pipeinfer_cli"
+ROOT = Path(__file__).parents[1]
 # Each may import from those after it. What is not in a package is the base, below all of them.
 LAYERS = (
     "__main__",
@@ -39,9 +40,14 @@ def modules(folder: Path) -> dict[str, Path]:
     return found
 
 
+def parsed(path: Path) -> ast.Module:
+    """A module's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, known: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
     """The modules of ours that a file imports, and on which line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -116,7 +122,7 @@ def problems(folder: Path) -> list[str]:
 
 def main() -> int:
     """The check of a checkout; the exit code."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
     found = problems(folder)
     for line in found:
         print(line)
