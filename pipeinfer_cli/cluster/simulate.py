@@ -20,6 +20,7 @@ from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure, ratio
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
@@ -30,7 +31,6 @@ from pipeinfer_cli.scheduler.policy import (
     Variant,
     parse_strategy,
 )
-from pipeinfer_cli.scheduler.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 ITERATIVE = Variant(strategy="iterative")

@@ -60,7 +60,7 @@ def begin(place: Path, rank: int) -> None:
 def make_fifo(path: Path) -> int:
     """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
     os.mkfifo(path, 0o600)
-    # With the other end being our own, too, it has no end before we say so.
+    # This process holds the other end, too, so that it does not end before we close that.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 
 DEFAULT_STRATEGIES = ("iterative", "speculative", "pipeinfer")
 

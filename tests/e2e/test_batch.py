@@ -12,7 +12,7 @@ import pytest
 
 from batches import SIGNALS, await_gone, count_lines, items, options, write_items
 from small_models import talking_llama
-from support import check_output, mpiexec, pipeinfer
+from support import check_output, mpiexec, pipeinfer, run
 from terminal import run_on_terminal
 
 pytestmark = pytest.mark.e2e
@@ -23,10 +23,6 @@ ENDLESS = {"prompt": "abc", "n_predict": 200}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return talking_llama(tmp_path_factory.mktemp("model") / "tiny.gguf")
-
-
-def run(command, **more):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
 
 
 def results(path):

@@ -84,7 +84,7 @@ def test_a_turn_reuses_what_the_turn_before_has_left_in_the_cache(conversation):
         # the last token of an answer was never fed, unless it was drafted
         n_known = len(prompts[turn - 1]) + len(answers[turn - 1]["tokens"])
         assert n_known - 1 <= n_reused[turn] <= n_known
-    # of the first prompt again: all but its last token, which is fed anew
+    # of the first prompt again: all but its last token, which is fed again
     assert again["stats"]["n_reused"] == len(prompts[0]) - 1
 
 

@@ -10,8 +10,8 @@ from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.bounds import ProfileCosts, bounds_of
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
+from pipeinfer_cli.scheduler.costs.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
@@ -148,7 +148,7 @@ def test_draft_of_an_earlier_epoch_ends_with_its_token() -> None:
     """As thread.DraftThread: the token under way takes its time, and is not posted."""
     clock, posted = Clock(), []
     drafter = SimulatedDrafter(
-        clock, Numbers(), 2.0, lambda draft: posted.append((clock.now_s, draft))
+        clock, Numbers(), 2.0, lambda: posted.extend((clock.now_s, each) for each in drafter.take())
     )
     drafter.request(DraftRequest(0, (7, 7), 5))
     clock.at(3.0, lambda: drafter.set_epoch(1))

@@ -126,7 +126,7 @@ def test_after_a_reset_nothing_is_known():
         (CHATML, (b"good", b" day.User", b":"), "good day.", 1),  # a stop string in mid-token
         (CHATML, (b"good", b"\xc3", b"</s>"), "good\N{REPLACEMENT CHARACTER}", 1),
         (CHATML, (b"good", b"</s>", b" more"), "good more", 1),  # with --ignore-eos
-        (TRIMMING, (b" good",), " good", 0),  # the text is another: all is tokenized anew
+        (TRIMMING, (b" good",), " good", 0),  # the text is another: all is tokenized again
         (NO_THOUGHTS, (b"hm", b"</think>", b"yes"), "hm</think>yes", 0),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,9 @@ from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer, ids_of
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.answer import Answer, Ends
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
@@ -45,7 +43,7 @@ class Task:
 
     item: Item
     request: Request
-    stop_tokens: frozenset[int] = frozenset()
+    ends: Ends
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
@@ -74,12 +72,22 @@ class Tasks:
         if isinstance(item, BadItem):
             return self._failed(item, item.error)
         try:
-            stop_tokens = ids_of(self._vocab, item.stop_tokens)
-            return Task(item=item, request=self._request(item), stop_tokens=stop_tokens)
+            ends = Ends.of(item, self._vocab)
+            return Task(item=item, request=self._request(item), ends=ends)
         except UserError as error:
             return self._failed(item, str(error))
 
-    def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
+    def answered(self, item: Item, active: ActiveRequest) -> Result:
+        """The result of an item whose answer is over, or was interrupted."""
+        answer = active.answer
+        return Result(
+            index=item.index,
+            line=self._line(item, answer, active.measure()),
+            n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
+        )
+
+    def _line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
         fields = self._form.answer(item, answer, stats)
         fields.update(environment.job_mark(os.environ))
@@ -148,25 +156,8 @@ class SequentialAnswers:
             yield task if isinstance(task, Result) else self._answer(task)
 
     def _answer(self, task: Task) -> Result:
-        item, request, answer = task.item, task.request, Answer()
-        with self._head.begin(request) as active:
-            start_s = time.monotonic()
-            for _ in answer_tokens(
-                active.tokens,
-                self._vocab,
-                request.n_max,
-                ignore_eos=request.ignores_eos(item.ignore_eos),
-                answer=answer,
-                stop=item.stop,
-                stop_tokens=task.stop_tokens,
-            ):
-                pass
-            stats = active.measure(start_s, answer.times_s)
-        return Result(
-            index=item.index,
-            line=self._tasks.line(item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
+        return self._tasks.answered(
+            task.item, self._head.answer(task.request, self._vocab, task.ends)
         )
 
 

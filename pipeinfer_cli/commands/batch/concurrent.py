@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.commands.batch.answers import Result, Task, Tasks
+from pipeinfer_cli.commands.batch.answers import Result, Tasks
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder
-from pipeinfer_cli.runtime.head import Drafters, Head
+from pipeinfer_cli.runtime.answer import AnswerBuilder
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.interfaces import Drafter
-from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 
 @dataclass(slots=True)
 class _Begun:
     """An item that is being answered."""
 
-    task: Task
+    item: Item
+    active: ActiveRequest
     builder: AnswerBuilder
-    scheduler: Scheduler
-    start_s: float
 
 
 class ConcurrentAnswers:
@@ -63,26 +59,18 @@ class ConcurrentAnswers:
                         streams.end(index)
                         yield self._end(index)
         for index in list(self._begun):
-            self._begun[index].builder.answer.finish_reason = "interrupted"
+            self._begun[index].active.answer.finish_reason = "interrupted"
             yield self._end(index)
 
     def _begin(self, item: Item | BadItem, streams: TokenStreams[int]) -> Result | None:
         task = self._tasks.task(item)
         if isinstance(task, Result):
             return task
-        request = task.request
-        scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
         item = task.item
-        builder = AnswerBuilder(
-            Answer(),
-            self._vocab,
-            request.n_max,
-            ignore_eos=item.ignore_eos,
-            stop=item.stop,
-            stop_tokens=task.stop_tokens,
-        )
-        self._begun[item.index] = _Begun(task, builder, scheduler, time.monotonic())
-        streams.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))
+        active = self._head.begin_shared(task.request, has_drafter=self._has_drafter)
+        builder = active.builder(self._vocab, task.ends)
+        self._begun[item.index] = _Begun(item, active, builder)
+        streams.begin(item.index, active.scheduler, lambda slot: self._drafter(item, slot))
         return None
 
     @property
@@ -105,12 +93,4 @@ class ConcurrentAnswers:
     def _end(self, index: int) -> Result:
         begun = self._begun.pop(index)
         begun.builder.finish()
-        answer, scheduler = begun.builder.answer, begun.scheduler
-        info = self._head.info(begun.task.request, n_reused=scheduler.n_reused)
-        stats = measure(info, begun.start_s, answer.times_s, scheduler.counters)
-        return Result(
-            index=index,
-            line=self._tasks.line(begun.task.item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
-        )
+        return self._tasks.answered(begun.item, begun.active)

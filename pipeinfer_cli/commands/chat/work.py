@@ -16,7 +16,7 @@ from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer, ids_of
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -32,7 +32,7 @@ class ChatWork:
             vocab, config.model, system=config.system, options=config.template
         )
         template.say_note()
-        ids_of(vocab, config.stop_tokens)  # says what is wrong with them
+        Ends.of(config, vocab)  # says what is wrong with its tokens
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)
@@ -80,9 +80,8 @@ class ChatWork:
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
-        answer = Answer()
         with self._interrupts.answering():
-            stats = write_text(config, head, request, self._vocab, answer, EmulationSettings())
+            answer, stats = write_text(config, head, request, self._vocab, EmulationSettings())
         if config.stats:
             note(stats.line())
         if answer.finish_reason == "length" and request.n_max == room:
