@@ -90,6 +90,7 @@ $(BIN)/ruff check
 $(BIN)/ruff format --check
 $(BIN)/python .ci/check_layout.py
 $(BIN)/mypy
+$(BIN)/shellcheck --exclude SC1091 examples/*.sh
 endef
 
 lint: EXTRAS := [test,dev]
