@@ -76,7 +76,7 @@ def test_lists_make_the_product_and_iterative_is_once() -> None:
     (group,) = config(drafters=("ngram", "model"), draft_models=("a", "b")).groups(PROMPTS, "r")
     names = Counter(variant.name for variant in group.variants)
     # ngram, model a, model b; two lengths, two cutoffs
-    assert names == {"iterative": 1, "speculative": 12, "pipeinfer": 12}
+    assert names == {"iterative": 1, "speculative": 12, "auto": 12, "pipeinfer": 12}
     assert {v.draft_model for v in group.variants if v.drafter == "model"} == {"a", "b"}
     assert {v.draft_model for v in group.variants if v.drafter != "model"} == {None}
     assert group.uses_draft_model
@@ -121,7 +121,7 @@ def test_variants_that_are_the_same_are_measured_once() -> None:
         (["-m", "m", "-t", "0"], "--threads 0"),
         (["-m", "m", "-r", "0"], "-r/--repetitions 0"),
         (["-m", "m", "-n", "many"], "'many' is not a whole number"),
-        (["-m", "m", "-o", "xml"], "'xml': give one of md, csv"),
+        (["-m", "m", "-o", "xml"], "'xml': give one of auto, md, csv"),
         (["-m", "m", "--drafter", "model"], "give one with -md"),
         (["-m", "m", "--drafter", "none"], "--drafter 'none': give one or more of ngram"),
         (["-m", "m", "--temp", "-1"], "--temp -1"),
