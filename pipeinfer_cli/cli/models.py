@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer
+from pipeinfer_cli.cli.parsing.values import integer
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime import config as cfg
 

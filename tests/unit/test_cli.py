@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -75,7 +76,9 @@ def test_one_rank_runs_in_this_process(
         verbose=True,
         timeout_s=1.5,
     )
-    assert calls == [(expected, None)]
+    ((config, comm),) = calls
+    assert (replace(config, given=()), comm) == (expected, None)
+    assert {"--ranks", "--layer-split", "--temp", "--min-p"} < set(config.given)
 
 
 def test_a_plan_needs_no_prompt(calls: list[tuple[GenerateConfig, object]], model: str) -> None:
@@ -136,9 +139,9 @@ def test_under_a_launcher_rank_0_resolves_later(
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert main.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
-    assert calls == [
-        (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
-    ]
+    prompt = Prompt(file=Path("/no/file"))
+    given = ("--model", "--file")
+    assert calls == [(GenerateConfig(model="not-there", prompt=prompt, given=given), comm)]
 
 
 def test_ranks_must_be_those_of_the_launcher(

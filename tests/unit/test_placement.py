@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from pipeinfer_cli.cli.parsers import integers
+from pipeinfer_cli.cli.parsing.values import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
@@ -34,7 +37,7 @@ LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
 Capture = pytest.CaptureFixture[str]
 
 
-def config(**more: bool) -> GenerateConfig:
+def config(**more: Any) -> GenerateConfig:
     return GenerateConfig(model="m", prompt=Prompt(text="p"), **more)
 
 
@@ -50,6 +53,24 @@ def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
         ],
         "",
     )
+
+
+def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
+    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True, format="json"))
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    none, first, last = json.loads(line)["ranks"]
+    assert json.loads(line)["n_layer"] == 3
+    assert none == {
+        "rank": 0,
+        "host": "a",
+        "cores": [0, 1, 8],
+        "threads": 2,
+        "layers": None,
+        "bytes": 0,
+    }
+    assert (first["layers"], last["layers"], first["bytes"]) == ([0, 2], [2, 3], 3000)
+    assert said.err == ""
 
 
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
