@@ -196,7 +196,7 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
-def items_bar(total: int, terminal: Terminal) -> Iterator[Callable[[int, str], None]]:
+def items_bar(total: int | None, terminal: Terminal) -> Iterator[Callable[[int, str], None]]:
     """A bar on the terminal on stderr while the block runs.
 
     Call the value with how many are done, and a text about it.
