@@ -95,7 +95,7 @@ def test_under_a_launcher_rank_0_reads_stdin(conversation):
 
 
 def test_a_final_assistant_message_is_continued():
-    command = ["generate", *OPTIONS, "--ranks", "1", "--prompts", "-", "--system", SYSTEM]
+    command = ["generate", *OPTIONS, "--ranks", "1", "--prompts", "-", "--chat", "--system", SYSTEM]
     asked = {"role": "user", "content": TURNS[0]}
     (whole,), _ = converse(pipeinfer(*command), [json.dumps({"messages": [asked]})])
     begun, rest = whole["text"][:9], whole["text"][9:]
