@@ -53,6 +53,7 @@ class Transcript:
         self._prompt_text = ""
         self._prompt_ids: list[int] = []
         self._answer: Sequence[int] = ()
+        self._begun_text, self._begun_ids = "", list[int]()  # of an answer that is continued
 
     def ask(self, message: str) -> list[int]:
         """The prompt, whole, for an answer to this message, which is kept if `keep` is called.
@@ -64,7 +65,7 @@ class Transcript:
         text = self._template.text(messages)
         ids = self._known(text)
         self._pending, self._pending_text, self._pending_ids = messages, text, ids
-        self._begun_text, self._begun_ids = "", []
+        self._begun_text, self._begun_ids = "", list[int]()
         return ids
 
     def go_on(self) -> list[int]:
