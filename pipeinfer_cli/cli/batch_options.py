@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -54,15 +53,6 @@ Format = Annotated[
         "of OpenAI's batch output.",
     ),
 ]
-
-
-def asks_for_file(args: Sequence[str]) -> bool:
-    """Whether a command line, not parsed yet, has a batch write a file: then nothing is lost."""
-    if list(args[:1]) != ["generate"]:
-        return False  # bench has options of these names, too
-    names = {arg.partition("=")[0] for arg in args}
-    is_stdout = ("--output", "-") in zip(args, args[1:], strict=False) or "--output=-" in args
-    return {"--prompts", "--output"} <= names and not is_stdout
 
 
 def files(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.cli.batch_options import asks_for_file
+from pipeinfer_cli.cli.main import asks_for_file
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.commands.batch.items import BadItem, Item, read_items
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt

@@ -15,7 +15,6 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
 
 STDIN = "-"
-RESUME = "give --resume to continue"
 AnyBatch = TypeVar("AnyBatch", bound="BatchConfig")
 
 

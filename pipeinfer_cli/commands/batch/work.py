@@ -13,7 +13,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
-from pipeinfer_cli.commands.batch.config import RESUME, BatchConfig
+from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.batch.feed import Feed, ListFeed, StreamFeed
 from pipeinfer_cli.commands.batch.items import BadItem, Item, read_item, read_items
 from pipeinfer_cli.commands.batch.lines import KnownIds, check_ids, form_of
@@ -25,7 +25,7 @@ from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.shards import digest_of, model_digest
 from pipeinfer_cli.runtime.head import Drafters, Head
