@@ -7,7 +7,6 @@ import os
 import signal
 from typing import ClassVar
 
-
 RESUME = "give --resume to continue"
 
 
