@@ -370,6 +370,31 @@ def test_md_is_a_table_for_people(table: list[rows.Row]) -> None:
     assert cells[3][cells[0].index("strategy")] == "pipeinfer"
     assert cells[3][cells[0].index("x iterative")] == "2.25"
     assert cells[1][cells[0].index("identical")] == "yes"
+    assert written("auto", table) == written("md", table)  # a pipe
+
+
+def test_a_terminal_gets_the_columns_that_fit(
+    table: list[rows.Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stdout = Terminal()
+    monkeypatch.setattr("sys.stdout", stdout)
+    for name, value in {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with report("auto", stdout=stdout) as writer:
+        writer.add(table[:1])
+        writer.add(table[1:])
+    assert writer.records == table
+    lines = stdout.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    headers = [line for line in lines if "strategy" in line]
+    assert len(headers) == 2  # a table for each group
+    assert all("t/s (p10-p90)" in line and "x iterative" in line for line in headers)
+    assert "|" not in stdout.getvalue()
+    assert written("md", table).startswith("| model")
 
 
 @pytest.mark.parametrize("output", FORMATS)
