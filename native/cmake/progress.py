@@ -8,6 +8,7 @@ of it is shown if it fails. The exit code is the command's.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import shutil
@@ -67,7 +68,8 @@ class Shown:
 
 def run(title: str, command: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    shown = Shown(title, is_terminal=sys.stderr.isatty())
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    shown = Shown(title, is_terminal=is_terminal)
     LOG.parent.mkdir(exist_ok=True)
     with (
         LOG.open("ab+") as log,

@@ -10,7 +10,7 @@ import pytest
 
 from pipeinfer_cli.commands.chat import history
 from pipeinfer_cli.commands.chat.history import History, history_path
-from pipeinfer_cli.commands.chat.terminal import AGAIN
+from pipeinfer_cli.commands.chat.terminal import AGAIN, LineEditor, ToolkitEditor, open_editor
 from terminal import Person
 
 PROGRAM = Path(__file__).parents[1] / "helpers" / "typing_in.py"
@@ -124,6 +124,17 @@ def test_history_is_that_of_earlier_sessions(kind, tmp_path):
     path = tmp_path / "cache" / history.NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert History(path).load() == ["first", "second\nof two", "second\nof two"]
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb", None])
+def test_a_terminal_that_moves_no_cursor_has_plain_lines(term, monkeypatch):
+    monkeypatch.setenv(history.VARIABLE, "")
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    expected = ToolkitEditor if term == "xterm" else LineEditor
+    assert type(open_editor.__wrapped__()) is expected
 
 
 def test_where_the_history_is():

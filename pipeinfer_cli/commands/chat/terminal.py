@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROMPT, CONTINUATION = "> ", "  "
 CONTINUES = "\\"  # a line that ends with it goes on in the next one
 AGAIN = "Ctrl-C again, Ctrl-D or /quit ends the conversation; /help lists what else there is"
+SIMPLE_TERMINALS = ("dumb", "unknown", "")  # nothing moves their cursor
 # Handlers of these may raise, to get out of waiting for a line: see local_input.
 HANDLED = (*local_rank.ENDING_SIGNALS, signal.SIGALRM)
 
@@ -64,6 +65,8 @@ def read_message(say: Callable[[str], None]) -> str | None:
 def open_editor() -> Editor:
     """The best one that there is. It is the same all the time: it knows what was typed."""
     history = History(history_path(os.environ))
+    if os.environ.get("TERM", "dumb") in SIMPLE_TERMINALS:
+        return LineEditor(history)
     try:
         return ToolkitEditor(history)
     except ImportError:
@@ -136,7 +139,7 @@ class ToolkitEditor:
         from prompt_toolkit.output.vt100 import Vt100_Output
 
         # Prompts are not for stdout, which may be a file.
-        terminal = open(os.ttyname(sys.stdin.fileno()), "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        terminal = os.fdopen(_open_terminal(), "w", encoding="utf-8")
 
         def size() -> Size:
             found = os.get_terminal_size(terminal.fileno())
@@ -220,13 +223,21 @@ def _exit(app: Application[str], error: BaseException) -> None:
         app.exit(exception=error)
 
 
+def _open_terminal() -> int:
+    """The terminal on stdin, for writing; as stdin has it where it lacks a name (containers)."""
+    try:
+        return os.open(os.ttyname(sys.stdin.fileno()), os.O_WRONLY)
+    except OSError:
+        return os.dup(sys.stdin.fileno())
+
+
 @contextlib.contextmanager
 def _terminal_as_stdout() -> Iterator[None]:
     """Python edits lines, and shows prompts, on stdout only: it is the terminal for a moment."""
     if sys.stdout.isatty():
         yield
         return
-    terminal = os.open(os.ttyname(sys.stdin.fileno()), os.O_WRONLY)
+    terminal = _open_terminal()
     stdout = os.dup(1)
     os.write(terminal, b"\r")  # over the ^C that ended an answer which is not on the terminal
     os.dup2(terminal, 1)
