@@ -17,7 +17,7 @@
 #SBATCH --exclusive
 # The job is ended after this time.
 #SBATCH --time=04:00:00
-# Two minutes before that the ranks get this signal: they finish the line that is being written, and end with exit code 75.
+# Two minutes before that the ranks get this signal: they give up the answer that has only begun, and end with exit code 75.
 #SBATCH --signal=USR1@120
 # The job may go back into the queue; what its runs print stays.
 #SBATCH --requeue
@@ -39,7 +39,7 @@ PROMPTS="${PROMPTS:-prompts.jsonl}"
 OUTPUT="${OUTPUT:-answers.jsonl}"
 # How srun tells ranks of one another: pmi2 for MPICH (the default build), pmix for Open MPI.
 MPI_TYPE="${MPI_TYPE:-pmi2}"
-# Options for pipeinfer, if there are any.
+# Options for pipeinfer, if there are any; the same in all runs.
 OPTIONS="${OPTIONS:-}"
 
 # A task of an array takes its own part: prompts.jsonl becomes prompts.3.jsonl.

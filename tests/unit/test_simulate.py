@@ -50,10 +50,10 @@ def test_nothing_is_faster_than_its_bounds(capsys, stages, draft_ratio) -> None:
             assert speed == pytest.approx(each["bound_tps"])
 
 
-def test_a_bound_is_near_what_a_good_drafter_reaches(capsys) -> None:
-    options = ("--acceptance", "1", "--draft-ratio", "0.05", "--strategy", "pipeinfer", "-n", "400")
-    (one, *_) = records(capsys, *options, "--draft-max", "1", "--stages", "4")
-    assert 0.97 * one["bound_tps"] < one["tokens_per_s"] <= one["bound_tps"]
+def test_a_bound_is_near_what_a_slow_drafter_lets_pipeinfer_reach(capsys) -> None:
+    options = ("--acceptance", "0.3,1", "--draft-ratio", "2", "--strategy", "pipeinfer")
+    for each in records(capsys, *options, "-n", "200"):
+        assert 0.9 * each["bound_tps"] < each["tokens_per_s"] <= each["bound_tps"]
 
 
 def test_speedups_are_those_of_the_table(capsys) -> None:

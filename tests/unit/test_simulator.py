@@ -181,7 +181,8 @@ def test_chains_without_loss_by_hand() -> None:
         ([False, True, False], 20 + 2),
         # Ends with a known one, which the run of the token before it decides.
         ([False, True, True], 20 + 2),
-        ([False, True, True, False, False], (20 + 2 * 2) + 20),
+        # One of three pass a stage, and the next takes 20 ms again.
+        ([False, True, True, False, False], 3 * 10 + 20),
         # All are known, and drafted since 0; but they leave one by one.
         ([True] * 5, 4 * 10),
         # Runs of one token: seven pass a stage after the first.

@@ -24,6 +24,7 @@ PROMPT, CONTINUATION = "> ", "  "
 CONTINUES = "\\"  # a line that ends with it goes on in the next one
 AGAIN = "Ctrl-C again, Ctrl-D or /quit ends the conversation; /help lists what else there is"
 SIMPLE_TERMINALS = ("dumb", "unknown", "")  # nothing moves their cursor
+WAKE_S = 0.2
 # Handlers of these may raise, to get out of waiting for a line: see local_input.
 HANDLED = (*local_rank.ENDING_SIGNALS, signal.SIGALRM)
 
@@ -91,7 +92,7 @@ class LineEditor:
     def edit(self) -> str:
         """See Editor."""
         lines = []
-        with _terminal_as_stdout():
+        with _terminal_as_stdout(), _woken():
             try:
                 lines.append(input(PROMPT))
                 while lines[-1].endswith(CONTINUES):
@@ -221,6 +222,21 @@ def _handle(
 def _exit(app: Application[str], error: BaseException) -> None:
     if app.future is not None and not app.future.done():
         app.exit(exception=error)
+
+
+@contextlib.contextmanager
+def _woken() -> Iterator[None]:
+    """Interrupts input often: it misses a Ctrl-C that comes just before it waits for a key."""
+    if signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield  # somebody else does
+        return
+    signal.signal(signal.SIGALRM, lambda _signum, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, WAKE_S, WAKE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _open_terminal() -> int:
