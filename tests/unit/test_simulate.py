@@ -30,20 +30,20 @@ def test_lists_make_the_product(capsys) -> None:
 
 
 @pytest.mark.parametrize("draft_ratio", ["0.05", "0.25", "4"])
-@pytest.mark.parametrize("stages", ["1", "2", "8"])
+@pytest.mark.parametrize("stages", ["1", "8"])
 def test_nothing_is_faster_than_its_bounds(capsys, stages, draft_ratio) -> None:
     options = [
-        *("--acceptance", "0,0.3,0.9,1,0.8:informed,0.9/0.6", "--draft-width", "1,3"),
-        *("--strategy", "iterative,speculative,pipeinfer,auto", "--draft-max", "1,8,auto"),
-        *("--stages", stages, "--draft-ratio", draft_ratio, "--seed", "3"),
+        *("--acceptance", "0.3,0.9,1,0.9/0.6", "--draft-width", "1,3", "--draft-max", "1,auto"),
+        *("--strategy", "iterative,speculative,pipeinfer,auto", "-n", "30", "--seed", "3"),
+        *("--stages", stages, "--draft-ratio", draft_ratio),
     ]
     found = records(capsys, *options)
-    assert len(found) == 6 * (1 + 3 * 6)
+    assert len(found) == 4 * (1 + 3 * 4)
     rounding = 1 + 1e-9
     for each in found:
         speed = each["tokens_per_s"]
         assert speed <= rounding * each["bound_tps"], each
-        assert speed <= 1.01 * each["batched_tps"], each  # of long texts; these have 40 tokens
+        assert speed <= 1.01 * each["batched_tps"], each  # of long texts; these have 30 tokens
         assert speed <= 1.01 * each["drafted_tps"], each
         assert each["chain_tps"] == 0 or each["chain_tps"] >= each["iterative_tps"]
         if each["strategy"] == "iterative":
