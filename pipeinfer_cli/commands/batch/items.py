@@ -166,6 +166,8 @@ def _content(number: int, value: Any) -> str:
 
 
 def _n_predict(value: Any) -> int:
+    if value == -1:  # as -n: what the context leaves
+        return MAX_COUNT
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
         raise _ItemError(f"n_predict {short(value)}: give a whole number from 1 to {MAX_COUNT}")
     return value

@@ -28,7 +28,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def to_line(fields: Mapping[str, Any]) -> bytes:
     """JSON with a newline. The first key has the item's id, which `check_lines` relies on."""
-    assert next(iter(fields)).endswith("id")
+    first, *_ = fields
+    assert first.endswith("id")
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
