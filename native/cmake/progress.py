@@ -96,10 +96,11 @@ def run(title: str, command: Sequence[str]) -> int:
 
 def main() -> int:
     """The exit code."""
-    title, separator, *command = sys.argv[1:]
-    assert separator == "--" and command
+    if len(sys.argv) < 4 or sys.argv[2] != "--":
+        sys.stderr.write(f"{__doc__}\n")
+        return 2
     try:
-        return run(title, command)
+        return run(sys.argv[1], sys.argv[3:])
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130
