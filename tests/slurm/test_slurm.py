@@ -26,7 +26,7 @@ pytestmark = [
 
 EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
 BATCH = EXAMPLE.with_name("slurm-batch.sh")
-N_ITEMS = 10  # too many for ten seconds
+N_ITEMS = 40  # too many for the time until the signal
 OPTIONS = "-n 24 -c 256 --format json"
 PROMPT = PROMPTS[1]
 N_EMBD = 576  # of SmolLM2-135M
