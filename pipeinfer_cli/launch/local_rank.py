@@ -22,7 +22,7 @@ from pipeinfer_cli.engine.loaded import mapped_files
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
-STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see local_input
+STDIN_FIFO = "stdin"  # these two only if the parent has something for rank 0: see local_input
 ASK_FIFO = "ask"
 ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
+from pipeinfer_cli.commands.batch.feed import Feed
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.batch.lines import LineForm
 from pipeinfer_cli.commands.batch.results import to_line
@@ -22,6 +23,7 @@ from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
+WAIT_S = 0.1  # for an item: how soon a signal is obeyed
 # What a line says of the speed with --stats: times differ from run to run.
 LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n_accepted")
 
@@ -47,7 +49,7 @@ class Task:
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
-Answers = Callable[[Iterable[Item | BadItem], int], Iterator[Result]]
+Answers = Callable[[Feed, int], Iterator[Result]]
 
 
 class Tasks:
@@ -147,11 +149,11 @@ class SequentialAnswers:
             stop_requested,
         )
 
-    def __call__(self, items: Iterable[Item | BadItem], _n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, _n_parallel: int) -> Iterator[Result]:
         """Ends early if a signal asks for it, with what has come of the last answer."""
-        for item in items:
-            if self._stop_requested():
-                return
+        while not (feed.is_through or self._stop_requested()):
+            if (item := feed.take(WAIT_S)) is None:
+                continue
             task = self._tasks.task(item)
             yield task if isinstance(task, Result) else self._answer(task)
 

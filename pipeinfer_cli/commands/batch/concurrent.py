@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeinfer_cli.commands.batch.answers import Result, Tasks
+from pipeinfer_cli.commands.batch.feed import Feed
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
@@ -40,20 +41,17 @@ class ConcurrentAnswers:
         self._drafters, self._stop_requested = drafters, stop_requested
         self._begun: dict[int, _Begun] = {}  # by item
 
-    def __call__(self, items: Iterable[Item | BadItem], n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, n_parallel: int) -> Iterator[Result]:
         """In the order of their ends. A signal ends them early, with what has come of each."""
-        todo = iter(items)
-        is_through = False
         streams: TokenStreams[int]
         with self._head.streams(self._config.strategy) as streams:
             while not self._stop_requested():
-                while not is_through and len(self._begun) < n_parallel:
-                    if (item := next(todo, None)) is None:
-                        is_through = True
-                    elif (result := self._begin(item, streams)) is not None:
+                while len(self._begun) < n_parallel and (item := feed.take(0.0)) is not None:
+                    if (result := self._begin(item, streams)) is not None:
                         yield result
-                if not self._begun:
+                if not self._begun and feed.is_through:
                     return
+                # Also with nothing begun: it waits for a while, in which an item may come.
                 for index, tokens in streams.step():
                     if self._feed(self._begun[index], tokens):
                         streams.end(index)
