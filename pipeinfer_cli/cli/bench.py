@@ -111,8 +111,14 @@ def bench(
     ignore_eos: options.IgnoreEos = False,
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl", help="Format.")
-    ] = "md",
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="auto|md|csv|json|jsonl",
+            help="Format; auto: a table that fits the terminal, Markdown into a pipe.",
+        ),
+    ] = "auto",
     plot: Annotated[
         str,
         typer.Option("--plot", metavar="FILE.svg|png", help="Draw speed over what varies."),

@@ -70,7 +70,7 @@ def chat(
     log_file: options.LogFile = None,
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
-    """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
+    """Talk with the model: a message per line. /help lists what else can be typed."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
     config = ChatConfig(
         model=model,

@@ -107,6 +107,11 @@ class JobConfig:
         return False
 
     @property
+    def reads_stdin(self) -> bool:
+        """Whether rank 0 reads stdin while it works."""
+        return False
+
+    @property
     def n_texts(self) -> int:
         """Texts that have cells in the KV caches at a time."""
         return 1
