@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from functools import cache
 from importlib.util import find_spec, module_from_spec
@@ -13,6 +14,7 @@ from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import decoded
 
 WARNINGS_BYTES = 1 << 16
+FUNCTION = re.compile(r"^\w+:( |$)")  # that begins a line of its log
 
 
 def capture_log(*, verbose: bool = False) -> None:
@@ -29,8 +31,8 @@ def take_warnings() -> list[str]:
     """What llama.cpp has warned of since the last call, without the names of its functions."""
     data = ctypes.create_string_buffer(WARNINGS_BYTES)
     abi.load().pi_log_warnings(data, WARNINGS_BYTES)
-    lines = (decoded(line) for line in data.value.split(b"\n"))
-    return [line.partition(": ")[2] or line for line in lines if line]
+    lines = (FUNCTION.sub("", decoded(line)) for line in data.value.split(b"\n"))
+    return list(filter(None, lines))
 
 
 @cache

@@ -29,6 +29,7 @@ MAX_WORD_CHARS = 250_000
 # What llama.cpp warns of though it changes nothing, or has put it right.
 HARMLESS = re.compile(
     "control-looking token|default special token|removing .* (token )?from|is a normal token here|"
+    "is not in special_eog_ids|"
     "override .* for Gemma4|attribute to USER_DEFINED|dummy tokens|GENERATION QUALITY|"
     "CONSIDER REGENERATING|^[* ]*$"
 )

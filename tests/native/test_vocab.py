@@ -140,11 +140,8 @@ def test_a_space_is_put_before_the_first_word_where_the_gguf_says_so(add, tmp_pa
 def test_what_llama_cpp_warns_of_is_noted(fields, note, tmp_path, capsys):
     load_vocab(write(tmp_path, **fields), verbose=False)
     lines = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("pipeinfer: note: ") for line in lines)
-    if note is None:
-        assert not lines
-    else:
-        assert sum(bool(re.search(note, line)) for line in lines) == 1
+    assert len(lines) == (note is not None)
+    assert all(line.startswith("pipeinfer: note: ") and re.search(note, line) for line in lines)
 
 
 def test_warnings_of_one_kind_are_one_note(tmp_path, capsys):
