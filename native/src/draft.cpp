@@ -8,6 +8,7 @@
 #include "llama.h"
 
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 void pi_draft::model_deleter::operator()(llama_model * model) const {
@@ -19,7 +20,11 @@ void pi_draft::context_deleter::operator()(llama_context * context) const {
 }
 
 pi_draft::pi_draft(const pi_draft_params & params) :
-    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }) {
+    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }),
+    listener_([this](const std::string & why) {
+        is_stuck_ = true;
+        warm_.push(std::make_exception_ptr(model_error(why)));
+    }) {
     const assertion_guard guard;
     log_reset_errors();
     model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
@@ -43,6 +48,26 @@ pi_draft::pi_draft(const pi_draft_params & params) :
 }
 
 pi_draft::~pi_draft() = default;
+
+void pi_draft::start() {
+    std::thread              thread([this] {
+        std::exception_ptr error;
+        try {
+            const int32_t first = 0;
+            feed(&first, 1);
+            llama_memory_clear(llama_get_memory(context_.get()), true);
+            n_fed_ = 0;
+        } catch (...) {
+            error = std::current_exception();
+        }
+        warm_.push(error);
+    });
+    const std::exception_ptr error = warm_.pop().value();
+    is_stuck_ ? thread.detach() : thread.join();
+    if (error) {
+        std::rethrow_exception(error);
+    }
+}
 
 void pi_draft::vocab(int32_t & n_tokens, int32_t & eos) const {
     const llama_vocab * vocab = llama_model_get_vocab(model_.get());

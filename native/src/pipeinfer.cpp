@@ -105,8 +105,41 @@ void pi_vocab_close(pi_vocab * vocab) {
     delete vocab;
 }
 
+// How what was loaded ends: not at all, if a thread of it is stuck.
+static void end(pi_draft * draft) {
+    if (!draft->is_stuck()) {
+        delete draft;
+    }
+}
+
+static void end(pi_engine * engine) {
+    engine->end_comm();
+    if (engine->end_compute()) {
+        delete engine;
+    }
+}
+
+// Loaded and started.
+template <typename T> struct started {
+    template <typename P> explicit started(const P & params) : object(new T(params)) {
+        try {
+            object->start();
+        } catch (...) {
+            end(object);
+            throw;
+        }
+    }
+
+    T * const object;
+};
+
+template <typename T, typename P> static T * started_by(const P & params, int & status, char * err, size_t err_size) {
+    const std::unique_ptr<started<T>> opening(opened<started<T>>(params, status, err, err_size));
+    return opening ? opening->object : nullptr;
+}
+
 pi_draft * pi_draft_open(const pi_draft_params * params, int * status, char * err, size_t err_size) {
-    return opened<pi_draft>(*params, *status, err, err_size);
+    return started_by<pi_draft>(*params, *status, err, err_size);
 }
 
 void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
@@ -141,33 +174,13 @@ const char * pi_draft_error(pi_draft * draft) {
 }
 
 void pi_draft_close(pi_draft * draft) {
-    delete draft;
-}
-
-static void end(pi_engine * engine) {
-    engine->end_comm();
-    if (engine->end_compute()) {
-        delete engine;
+    if (draft) {
+        end(draft);
     }
 }
-
-// Loaded and started.
-struct started_engine {
-    explicit started_engine(const pi_engine_params & params) : engine(new pi_engine(params)) {
-        try {
-            engine->start();
-        } catch (...) {
-            end(engine);
-            throw;
-        }
-    }
-
-    pi_engine * const engine;
-};
 
 pi_engine * pi_engine_open(const pi_engine_params * params, int * status, char * err, size_t err_size) {
-    const std::unique_ptr<started_engine> opening(opened<started_engine>(*params, *status, err, err_size));
-    return opening ? opening->engine : nullptr;
+    return started_by<pi_engine>(*params, *status, err, err_size);
 }
 
 // What a call returns if it runs out of memory, or of threads.

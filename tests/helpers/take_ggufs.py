@@ -25,7 +25,7 @@ from raw_gguf import bpe_vocab, model
 
 CASE_S = 20
 MEMORY_BYTES = 6 << 30
-DRAFT_EVERY = 4  # files are tried as drafts, too
+DRAFT_EVERY = 8  # files are tried as drafts, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
