@@ -50,6 +50,7 @@ def main() -> None:
         layer_first=layers.first,
         layer_last=layers.last,
         n_ctx=256,
+        n_cells=256,
         n_batch=N_TOKENS,
         n_threads=1,
         has_own_cores=len(environment.affinity()) >= comm.size,

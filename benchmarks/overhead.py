@@ -49,7 +49,8 @@ def main() -> None:
     llama_cpp.capture_log()
     model = gguf_info.read_model_info(path)
     layers = split_layers(model, comm.size, None)[comm.rank]
-    shared: dict[str, Any] = {"model_path": path, "n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
+    shared: dict[str, Any] = {"model_path": path, "n_ctx": N_CTX, "n_cells": N_CTX}
+    shared |= {"n_batch": 32, "n_threads": 1}
     comms: dict[str, Any] = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
     has_own_cores = len(environment.affinity()) >= comm.size
     rows = []

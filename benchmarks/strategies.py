@@ -75,6 +75,7 @@ def main() -> None:
         layer_first=layers[comm.rank].first,
         layer_last=layers[comm.rank].last,
         n_ctx=N_CTX,
+        n_cells=N_CTX,
         n_batch=N_BATCH,
         n_threads=1,
         has_own_cores=len(environment.affinity()) >= comm.size,

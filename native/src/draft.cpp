@@ -30,7 +30,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     }
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx           = uint32_t(params.n_ctx);
+    context_params.n_ctx           = uint32_t(params.n_cells);
     context_params.n_batch         = uint32_t(params.n_batch);
     context_params.n_ubatch        = uint32_t(params.n_batch);
     context_params.n_threads       = params.n_threads;
@@ -41,6 +41,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     if (!context_) {
         throw failure("llama.cpp could not create the context");
     }
+    llama_set_rope_n_ctx(context_.get(), uint32_t(params.n_ctx));
     threads_.attach(context_.get());
 }
 

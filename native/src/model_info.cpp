@@ -109,6 +109,9 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
             throw std::runtime_error("the file is truncated: tensor " + name + " ends at byte " + std::to_string(end) +
                                      ", the file at " + std::to_string(n_file));
         }
+        if (name == "position_embd.weight") {
+            info.n_positions = info.n_ctx_train;
+        }
         info.bytes_total += size;
         int layer = -1;
         if (sscanf(name.c_str(), "blk.%d.", &layer) == 1) {

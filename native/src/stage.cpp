@@ -76,7 +76,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
                                     ggml_abort_callback abort_callback, void * abort_data) {
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx    = uint32_t(params.n_ctx);
+    context_params.n_ctx    = uint32_t(params.n_cells);
     context_params.n_batch  = uint32_t(params.n_batch);
     context_params.n_ubatch = uint32_t(params.n_batch);
     // a stage that is not the last hands on every row
@@ -101,6 +101,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
         const std::string why = log_first_error();
         throw std::runtime_error(why.empty() ? "llama.cpp could not create the context" : why);
     }
+    llama_set_rope_n_ctx(context, uint32_t(params.n_ctx));
     return context;
 }
 

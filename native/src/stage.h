@@ -22,6 +22,7 @@ struct stage_params {
     bool        is_first;
     bool        is_last;
     int32_t     n_ctx;
+    int32_t     n_cells;
     int32_t     n_batch;
     int32_t     n_threads;
     bool        has_own_cores;

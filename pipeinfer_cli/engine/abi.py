@@ -128,6 +128,7 @@ class EngineParams(ctypes.Structure):
         ("layer_first", c_int32),
         ("layer_last", c_int32),
         ("n_ctx", c_int32),
+        ("n_cells", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
@@ -146,6 +147,7 @@ class ModelInfo(ctypes.Structure):
         ("n_embd", c_int32),
         ("n_vocab", c_int32),
         ("n_ctx_train", c_int32),
+        ("n_positions", c_int32),
         ("can_split", c_int32),
         ("tied_output", c_int32),
         ("bytes_input", c_uint64),
@@ -173,6 +175,7 @@ class DraftParams(ctypes.Structure):
     _fields_ = [
         ("model_path", c_char_p),
         ("n_ctx", c_int32),
+        ("n_cells", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),

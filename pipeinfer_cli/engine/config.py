@@ -42,7 +42,8 @@ class EngineConfig:
     stage_rank0: int = 0  # 1 if the head holds no layers
     layer_first: int
     layer_last: int  # equal to layer_first: no layers
-    n_ctx: int
+    n_ctx: int  # most tokens of a text
+    n_cells: int  # of the KV cache, for all texts and branches
     n_batch: int  # most tokens in a run
     n_threads: int
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin

@@ -20,11 +20,14 @@ from pipeinfer_cli.scheduler.runs import SampleParams
 class DraftModel:
     """A small model in this process, used by one thread at a time. RunError if loading fails."""
 
-    def __init__(self, path: Path, *, n_ctx: int, n_batch: int, cores: DraftCores) -> None:
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_cells: int, n_batch: int, cores: DraftCores
+    ) -> None:
         self._lib = abi.load()
         params = abi.DraftParams(
             os.fsencode(path),
             n_ctx,
+            n_cells,
             n_batch,
             cores.n_threads,
             cores.has_own_cores,

@@ -281,14 +281,14 @@ class Drafters:
     def _load(self, path: Path, slot: int) -> ModelDrafter:
         if (path, slot) not in self._models:
             config = self._config
-            read_model_info(path)  # says what is wrong with the file
+            info = read_model_info(path)  # says what is wrong with the file
             draft_vocab = Vocab(path, verbose=config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note and slot == 0:
                 print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
             self._models[path, slot] = ModelDrafter(
                 path,
-                n_ctx=config.n_ctx,
+                n_ctx=min(config.n_ctx, info.n_positions or config.n_ctx),
                 cores=self._cores,
                 sample=config.sample,
                 n_shared=shared.n_shared,

@@ -141,6 +141,11 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     """Finds the model and places its layers on the ranks. Raises UserError."""
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
+    if 0 < info.n_positions < config.n_ctx:
+        raise UserError(
+            f"-c/--ctx-size {config.n_ctx}: this model has learned {info.n_positions} positions, "
+            f"and no others: give -c {info.n_positions} or less"
+        )
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
     result = _place_layers(config, files, info, all_resources, profile)
     prior = result.expected.prior(None) if result.expected else None
@@ -257,7 +262,8 @@ def _engine_config(
         stage_rank0=plan.stage_rank0,
         layer_first=plan.layers[rank].first,
         layer_last=plan.layers[rank].last,
-        n_ctx=plan.n_cells,
+        n_ctx=plan.n_ctx,
+        n_cells=plan.n_cells,
         n_batch=N_BATCH,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,

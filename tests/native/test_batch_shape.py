@@ -67,6 +67,7 @@ def open_engine(path, n_layer, n_threads):
             layer_first=0,
             layer_last=n_layer,
             n_ctx=N_CTX,
+            n_cells=N_CTX,
             n_batch=N_BATCH,
             n_threads=n_threads,
         )

@@ -30,6 +30,7 @@ def engine():
         layer_first=0,
         layer_last=N_LAYER,
         n_ctx=512,
+        n_cells=512,
         n_batch=N_BATCH,
         n_threads=1,
     )
