@@ -99,6 +99,23 @@ int32_t get_n_vocab(const gguf_context * gguf) {
     return int32_t(gguf_get_arr_n(gguf, key));
 }
 
+// Matrices of these types can be in a file, but there is no function that multiplies them.
+void check_type(const gguf_context * gguf, int64_t tensor) {
+    switch (gguf_get_tensor_type(gguf, tensor)) {
+        case GGML_TYPE_F64:
+        case GGML_TYPE_I8:
+        case GGML_TYPE_I16:
+        case GGML_TYPE_I64:
+        case GGML_TYPE_Q8_1:
+        case GGML_TYPE_Q8_K:
+            throw std::runtime_error(std::string("tensor ") + gguf_get_tensor_name(gguf, tensor) + " has the type " +
+                                     ggml_type_name(gguf_get_tensor_type(gguf, tensor)) +
+                                     ", with which llama.cpp cannot compute: convert the model to another type");
+        default:
+            return;
+    }
+}
+
 // The bytes of each layer's tensors, and of those before and after the layers, are added to the counts.
 void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & info, uint64_t * layer_bytes) {
     for (int64_t i = 0; i < gguf_get_n_tensors(gguf); i++) {
@@ -109,6 +126,7 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
             throw std::runtime_error("the file is truncated: tensor " + name + " ends at byte " + std::to_string(end) +
                                      ", the file at " + std::to_string(n_file));
         }
+        check_type(gguf, i);
         if (name == "position_embd.weight") {
             info.n_positions = info.n_ctx_train;
         }
