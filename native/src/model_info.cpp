@@ -6,7 +6,7 @@
 
 #include "ggml.h"
 #include "gguf.h"
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <sys/stat.h>
 

@@ -4,7 +4,7 @@
 #include "log.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <algorithm>
 #include <cstring>
