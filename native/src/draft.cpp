@@ -3,7 +3,7 @@
 #include "log.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <stdexcept>
 #include <vector>
