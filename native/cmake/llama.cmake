@@ -35,6 +35,10 @@ set(LLAMA_BUILD_COMMIT "pinned")
 set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
 set(CMAKE_INSTALL_RPATH "$ORIGIN")
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON) # an MPI, BLAS or CUDA in a folder of its own
+# RPATH, not RUNPATH: libraries of the same names in LD_LIBRARY_PATH must not take the place of ours.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    add_link_options(LINKER:--disable-new-dtags)
+endif()
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer
+from pipeinfer_cli.cli import options
+from pipeinfer_cli.cli.parsing.values import integer, reworded
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 
@@ -18,7 +18,8 @@ Prompts = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE.jsonl",
-        help="Many prompts: a JSON object per line, with prompt or messages; - is stdin.",
+        help="Many prompts: a JSON object per line, with prompt or messages, or in the form of "
+        "OpenAI's batch input; - is stdin.",
     ),
 ]
 Output = Annotated[
@@ -43,14 +44,15 @@ Parallel = Annotated[
     ),
 ]
 
-
-def asks_for_file(args: Sequence[str]) -> bool:
-    """Whether a command line, not parsed yet, has a batch write a file: then nothing is lost."""
-    if list(args[:1]) != ["generate"]:
-        return False  # bench has options of these names, too
-    names = {arg.partition("=")[0] for arg in args}
-    is_stdout = ("--output", "-") in zip(args, args[1:], strict=False) or "--output=-" in args
-    return {"--prompts", "--output"} <= names and not is_stdout
+Format = Annotated[
+    str,
+    reworded(
+        options.FORMAT,
+        "text|json|openai",
+        "text, or json: one object at the end. With --prompts: json, or openai: lines in the form "
+        "of OpenAI's batch output.",
+    ),
+]
 
 
 def files(

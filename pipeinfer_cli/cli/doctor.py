@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pipeinfer_cli import console
 from pipeinfer_cli.cli import doctor_cluster
-from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
+from pipeinfer_cli.launch.host import cgroup, shared_memory
 from pipeinfer_cli.models import cache, catalogue, resolve
 
 COMMAND_TIMEOUT_S = 20.0
@@ -71,6 +72,7 @@ def checks() -> Iterator[Check]:
             ("library", _library),
             ("llama-cpp-python", lambda: _bindings(info)),
             ("MPI library", lambda: _mpi_library(info.mpi)),
+            ("shared memory", lambda: _shared_memory(info.mpi)),
             ("MPI launcher", lambda: _launcher(info.mpi)),
             ("mpiexec in PATH", lambda: _foreign_mpiexec(info.mpi)),
             ("srun", lambda: _srun(info.mpi)),
@@ -115,14 +117,15 @@ def _library() -> Check:
     failed = _probe(code)
     path = build_info.LIB_DIR / "libpipeinfer.so"
     if failed:
-        todo = "pip install pipeinfer again, on this machine"
+        todo = loaded.remedy(os.environ, "pip install pipeinfer again, on this machine")
         return Check(name="library", ok=False, text=f"{path} does not load: {failed}", todo=todo)
     return Check(name="library", ok=True, text=f"{path} loads")
 
 
 def _bindings(info: build_info.BuildInfo) -> Check:
     name, wanted = info.upstream_package, info.upstream_version
-    todo = f"CMAKE_ARGS='-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF' pip install {name}=={wanted}"
+    build = "CMAKE_ARGS='-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF'"
+    todo = f"{build} pip install --no-cache-dir {name}=={wanted}"
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -141,9 +144,26 @@ def _mpi_library(mpi: build_info.MpiInfo) -> Check:
     # Alone, whatever started doctor: MPI must not try to join a launcher's job.
     failed = _probe("from pipeinfer_cli.launch import mpi; mpi.start()", alone=True)
     if failed:
-        todo = "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"
+        todo = loaded.remedy(
+            os.environ, "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"
+        )
         return Check(name="MPI library", ok=False, text=f"{text}: {failed}", todo=todo)
     return Check(name="MPI library", ok=True, text=f"{text}; mpi4py uses it")
+
+
+def _shared_memory(mpi: build_info.MpiInfo) -> Check:
+    name, free = "shared memory", shared_memory.free_bytes()
+    n_ranks = shared_memory.n_ranks_that_fit(mpi)
+    if free is None:
+        text = f"{shared_memory.FOLDER} cannot be written: local ranks cannot start"
+        return Check(name=name, ok=False, needed=False, text=text, todo=shared_memory.TODO_NONE)
+    text = f"{shared_memory.FOLDER} has {console.size(free)} left"
+    if n_ranks is None:
+        return Check(name=name, ok=True, text=text)
+    text = f"{text}, enough for {n_ranks} local ranks"
+    is_enough = n_ranks >= max(2, len(environment.affinity()))
+    todo = "" if is_enough else shared_memory.TODO
+    return Check(name=name, ok=is_enough, needed=False, text=text, todo=todo)
 
 
 def _launcher(mpi: build_info.MpiInfo) -> Check:
@@ -222,29 +242,25 @@ def _cores() -> Check:
     ranks = environment.default_ranks()
     threads = environment.default_threads(ranks)
     shown = environment.format_cpulist(environment.affinity())
+    quota = cgroup.limits().cpus
+    is_short = quota is not None and quota < usable
     text = (
-        f"{usable} of {all_cores} usable ({shown}); "
+        f"{usable} of {all_cores} usable ({shown})"
+        f"{f', {quota:g} by the CPU quota of the control group' if is_short else ''}; "
         f"default: {ranks} rank(s), {threads} thread(s) each"
     )
-    return Check(
-        name="cores",
-        ok=usable == all_cores,
-        needed=False,
-        text=text,
-        todo=""
-        if usable == all_cores
-        else "an affinity mask hides some: see taskset or the batch job",
-    )
+    todo = "raise the CPU quota of the container or job" if is_short else ""
+    if usable < all_cores:
+        todo = todo or "an affinity mask hides some: see taskset or the batch job"
+    return Check(name="cores", ok=not todo, needed=False, text=text, todo=todo)
 
 
 def _memory() -> Check:
-    fields = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
-    )
-    total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    return Check(
-        name="memory", ok=True, text=f"{console.size(free)} of {console.size(total)} available"
-    )
+    memory = environment.memory()
+    text = f"{console.size(memory.available_bytes)} of {console.size(memory.total_bytes)} available"
+    if memory.usable_bytes < memory.total_bytes:
+        text += f", {console.size(memory.usable_bytes)} at most by the control group"
+    return Check(name="memory", ok=True, text=text)
 
 
 def _cache() -> Check:

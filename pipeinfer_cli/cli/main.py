@@ -10,7 +10,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeinfer_cli import streams
 from pipeinfer_cli.errors import (
+    RESUME,
     Interrupted,
     OutputClosedError,
     OutputError,
@@ -18,12 +20,13 @@ from pipeinfer_cli.errors import (
     exit_code_of,
     is_disk_full,
 )
-from pipeinfer_cli.launch import environment, local_rank, report, signals
+from pipeinfer_cli.launch import environment, local_rank, nested, report, signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; every error becomes a line and an exit code here, nowhere else."""
     args = list(sys.argv[1:] if argv is None else argv)
+    streams.open_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path goes out as it came in
     place = local_rank.folder()
@@ -31,10 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeinfer_cli.commands.start import run_spawned
 
         return run_rank(place, lambda: run_spawned(place))
-    signals.raise_on_signals()
 
     def command() -> int:
-        with signals.resumable(_resume(args)):
+        # Before all else: what is imported from here on takes seconds on a busy machine.
+        with signals.resumable(RESUME if asks_for_file(args) else ""):
+            signals.raise_on_signals()
+            streams.check_stdout()
+            if note := nested.leave_job(os.environ):
+                print(f"pipeinfer: note: {note}", file=sys.stderr)
             return _command(args)
 
     return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))
@@ -49,14 +56,13 @@ def run_rank(place: Path, call: Callable[[], int]) -> int:
     return code
 
 
-def _resume(args: list[str]) -> str:
-    """How the user can continue an interrupted command; empty if nothing of it is kept."""
+def asks_for_file(args: list[str]) -> bool:
+    """Whether a command line, not parsed yet, has a batch write a file: then nothing is lost."""
     if args[:1] != ["generate"]:
-        return ""
-    from pipeinfer_cli.cli.batch_options import asks_for_file
-    from pipeinfer_cli.commands.batch.config import RESUME
-
-    return RESUME if asks_for_file(args) else ""
+        return False  # bench has options of these names, too
+    names = {arg.partition("=")[0] for arg in args}
+    is_stdout = ("--output", "-") in zip(args, args[1:], strict=False) or "--output=-" in args
+    return {"--prompts", "--output"} <= names and not is_stdout
 
 
 def _command(args: list[str]) -> int:

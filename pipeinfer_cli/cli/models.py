@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer
+from pipeinfer_cli.cli.parsing.values import integer
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime import config as cfg
 
@@ -107,7 +107,7 @@ def _derive(
     from pipeinfer_cli.models import derive, resolve
 
     if threads is None:
-        threads = min(len(environment.affinity()), engine_config.MAX_THREADS)
+        threads = min(environment.usable_cores(), engine_config.MAX_THREADS)
     config = derive.DeriveConfig(
         model=resolve.resolve(model),
         target=target,

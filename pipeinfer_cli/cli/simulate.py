@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeinfer_cli.cli import draft_options
-from pipeinfer_cli.cli.parsers import integer, listed, number, one, several, words
+from pipeinfer_cli.cli.parsing.values import integer, listed, number, one, several, words
 
 
 def simulate(

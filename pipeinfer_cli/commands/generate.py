@@ -11,14 +11,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.transcript import message_prompt
 from pipeinfer_cli.commands.generate_config import GenerateConfig, OutputFormat, read_prompt
+from pipeinfer_cli.commands.notes import TrainingNote, say
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import OutputError, RunError
 from pipeinfer_cli.launch import environment, signals
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
@@ -33,13 +35,14 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     text = read_prompt(config.prompt)
     vocab = Vocab(plan.files.head_path, verbose=config.verbose)
     prompt = message_prompt(config, vocab, text) if config.chat else vocab.tokenize(text)
+    ids_of(vocab, config.stop_tokens)  # says what is wrong with them
     room = check_room(prompt, config.n_ctx, config.n_predict)
-    if room < config.n_predict:
-        print(
-            f"pipeinfer: note: the context of {config.n_ctx} tokens (-c) ends the text "
-            f"after {room} tokens instead of {config.n_predict}",
-            file=sys.stderr,
+    if room < config.n_predict < MAX_COUNT:
+        say(
+            f"the context of {config.n_ctx} tokens (-c) ends the text "
+            f"after {room} tokens instead of {config.n_predict}"
         )
+    TrainingNote(config, plan)(len(prompt) + min(config.n_predict, room))
     request = make_request(config, plan, vocab, prompt, min(config.n_predict, room))
     return partial(generate, config, plan, request, vocab)
 
@@ -109,6 +112,7 @@ def write_text(
                     ignore_eos=request.ignores_eos(config.ignore_eos),
                     answer=answer,
                     stop=config.stop,
+                    stop_tokens=ids_of(vocab, config.stop_tokens),
                 ):
                     writer.write(text)
             finally:

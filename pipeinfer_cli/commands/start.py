@@ -17,6 +17,7 @@ from pipeinfer_cli.commands.chat.lines import read_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, supervisor
+from pipeinfer_cli.launch.host import shared_memory
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
 from pipeinfer_cli.runtime.config import JobConfig
@@ -100,10 +101,12 @@ def _spawn(config: JobConfig) -> int:
 
     assert config.ranks is not None
     log.begin(config.log_file, "parent")
+    mpi = build_info.load().mpi
+    shared_memory.prepare(mpi, config.ranks, os.environ)
     package_parent = str(Path(__file__).resolve().parents[2])
     return local.spawn(
         local.Job(
-            launcher=environment.Launcher.of(build_info.load().mpi),
+            launcher=environment.Launcher.of(mpi),
             ranks=config.ranks,
             program=[sys.executable, "-c", RANK_PROGRAM, package_parent],
             # Not through the command line: launchers read things into it (a prompt ":").

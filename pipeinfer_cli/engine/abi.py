@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.engine.build_info import LIB_DIR
 from pipeinfer_cli.errors import UserError
 
@@ -207,10 +208,13 @@ def lib_dir() -> Path:
 def load() -> Any:
     """The library with its prototypes declared. UserError if it is missing or another version."""
     path = lib_dir() / "libpipeinfer.so"
+    mpi = build_info.load(lib_dir()).mpi
     try:
+        loaded.preload_mpi(mpi)
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        raise UserError(f"cannot load {path}: {error}: install the package again") from None
+        raise UserError(f"cannot load {path}: {error}: {loaded.remedy(os.environ)}") from None
+    loaded.check([*lib_dir().glob("lib*.so"), *loaded.wheel_libraries(mpi)])
     _declare(lib)
     sizes = (c_size_t * len(MIRRORS))()
     lib.pi_abi_sizes(sizes)

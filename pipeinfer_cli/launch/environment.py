@@ -13,8 +13,14 @@ from pathlib import Path
 from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.engine.config import MAX_THREADS, DraftCores
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch.host import cgroup
 
 NODE_DIR = Path("/sys/devices/system/node")
+# This process's number among the ranks of its host, and how many they are.
+ON_HOST = (
+    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+)
 # Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
@@ -88,20 +94,45 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
+def ranks_on_host(env: Mapping[str, str]) -> int:
+    """How many ranks the launcher has started on this host; 1 where it does not say.
+
+    Also 1 for all but the first of them, which speaks for them.
+    """
+    for rank, size in ON_HOST:
+        if _number(env, rank) == 0:
+            return _number(env, size) or 1
+    return 1
+
+
 def affinity() -> frozenset[int]:
     """The CPUs that this process may use."""
     return frozenset(os.sched_getaffinity(0))
 
 
+def usable_cores() -> int:
+    """How many of them it may keep busy: a CPU quota may allow fewer, rounded down."""
+    return within_quota(len(affinity()), cgroup.limits().cpus)
+
+
+def within_quota(n_cores: int, quota: float | None) -> int:
+    """So many cores, or the whole ones that the quota allows; at least one.
+
+    With a thread more than that, all of them would wait for the one that the kernel suspends.
+    """
+    return n_cores if quota is None else max(1, min(n_cores, int(quota)))
+
+
 def default_ranks(node_dir: Path = NODE_DIR, cpus: frozenset[int] | None = None) -> int:
-    """One rank per NUMA node that has CPUs of ours, at least one.
+    """One rank per NUMA node that has CPUs of ours, at least one, and as many as may be busy.
 
     Without speculation several local ranks do not make one request faster, so that more are
     the user's choice.
     """
     mask = affinity() if cpus is None else cpus
     lists = sorted(node_dir.glob("node[0-9]*/cpulist"))
-    return max(1, sum(bool(mask & parse_cpulist(path.read_text())) for path in lists))
+    n_nodes = sum(bool(mask & parse_cpulist(path.read_text())) for path in lists)
+    return within_quota(max(1, n_nodes), cgroup.limits().cpus)
 
 
 def parse_cpulist(text: str) -> frozenset[int]:
@@ -135,7 +166,7 @@ def default_threads(sharers: int, env: Mapping[str, str] | None = None) -> int:
         count = _number({name: env.get(name, "").split(",")[0]}, name)
         if count:
             return min(count, MAX_THREADS)
-    return min(max(1, len(affinity()) // sharers), MAX_THREADS)
+    return min(max(1, usable_cores() // sharers), MAX_THREADS)
 
 
 def job_id(env: Mapping[str, str]) -> str | None:
@@ -180,6 +211,8 @@ class RankResources:
     # Resources are alike if host and threads are.
     cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
+    cpu_quota: float | None = field(default=None, compare=False)  # cores, of a control group
+    memory_bytes: int | None = field(default=None, compare=False)  # see Memory.usable_bytes
 
     @classmethod
     def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> RankResources:
@@ -191,12 +224,19 @@ class RankResources:
             n_threads=n_threads or default_threads(n_sharers),
             cpus=cpus,
             n_sharers=n_sharers,
+            cpu_quota=cgroup.limits().cpus,
+            memory_bytes=memory().usable_bytes,
         )
+
+    @property
+    def n_cores(self) -> int:
+        """How many of its cores the rank may keep busy, with the others that share them."""
+        return within_quota(len(self.cpus), self.cpu_quota)
 
     @property
     def has_own_cores(self) -> bool:
         """Whether there is a core for each thread, with other ranks' threads on theirs."""
-        return len(self.cpus) >= self.n_sharers * self.n_threads
+        return self.n_cores >= self.n_sharers * self.n_threads
 
     def draft_cores(self, n_threads: int | None, *, beside_layers: bool) -> DraftCores:
         """Where a draft model computes in this rank, with as many threads as asked for, if any.
@@ -205,7 +245,7 @@ class RankResources:
         they leave of this rank's share, at most as many as they have; if they leave none, it has
         all of theirs, and the two compute in turn.
         """
-        n_left = max(1, len(self.cpus) // self.n_sharers) - self.n_threads
+        n_left = max(1, self.n_cores // self.n_sharers) - self.n_threads
         if not beside_layers:
             return DraftCores(
                 n_threads=n_threads or self.n_threads, has_own_cores=self.has_own_cores
@@ -252,6 +292,31 @@ class Launcher:
     def environment(self) -> dict[str, str]:
         """Variables that keep a launcher from binding ranks to cores."""
         return {"I_MPI_PIN": "off"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """A host's, in bytes."""
+
+    total_bytes: int
+    available_bytes: int  # without swapping
+    limit_bytes: int | None  # of our control group
+
+    @property
+    def usable_bytes(self) -> int:
+        """What we may use of all that there is."""
+        limit = self.total_bytes if self.limit_bytes is None else self.limit_bytes
+        return min(self.total_bytes, limit)
+
+
+def memory() -> Memory:
+    """This host's."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    total, available = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    return Memory(
+        total_bytes=total, available_bytes=available, limit_bytes=cgroup.limits().memory_bytes
+    )
 
 
 def resident_bytes() -> int:

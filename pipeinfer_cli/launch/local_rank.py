@@ -16,6 +16,8 @@ import signal
 import threading
 from pathlib import Path
 
+from pipeinfer_cli.engine.loaded import mapped_files
+
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
@@ -117,12 +119,6 @@ def shared_memory_of(pid: int) -> list[str]:
     return sorted(path for path in paths if not path.endswith(" (deleted)"))
 
 
-def mapped_files(pid: int) -> list[str]:
-    """The files that a process has mapped, whatever bytes their names are made of."""
-    text = os.fsdecode(Path(f"/proc/{pid}/maps").read_bytes())
-    return [line.split(maxsplit=5)[-1] for line in text.split("\n") if "/" in line]
-
-
 def remove_shared_memory(place: Path) -> None:
     """Removes the segments that this job's own ranks have noted, and no others."""
     for note in place.glob("shm-*"):
@@ -140,6 +136,8 @@ def kill(pid: int, signum: int) -> None:
 
 def _watch_parent() -> None:
     parent_is_gone(wait=True)
+    for path in shared_memory_of(os.getpid()):  # nobody is left who would
+        Path(path).unlink(missing_ok=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

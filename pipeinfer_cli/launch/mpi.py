@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, report, signals, supervisor
+from pipeinfer_cli.launch.host import shared_memory
 from pipeinfer_cli.log import LOG
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 FINALIZE_S = 10.0  # all ranks have said before that they are at their end
 ABORT_S = 3.0
 
-# libmpi itself, under the names that vendors give it; not its Fortran or C++ companions.
-LIBMPI_NAME = re.compile(r"libmpi(ch)?(_(abi|amd|cray|gnu|intel|nvidia)[_\d]*)?\.so(\.|$)")
 # Families whose libraries hydra can serve: all descend from MPICH.
 HYDRA_FAMILIES = ("mpich", "intel", "intelmpi", "impi", "mvapich", "mvapich2", "cray")
 
@@ -36,25 +34,33 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
+    if local_rank.folder() is None:
+        shared_memory.prepare(mpi, environment.ranks_on_host(os.environ), os.environ)
     notes = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
         notes = supervisor.enter_launched(launch_env.rank)
-    # A variable of the user's own could name another MPI; with the library's path alone mpi4py
-    # loads it and finds out the ABI itself (told the ABI, it would not load the library).
-    os.environ.pop("MPI4PY_MPIABI", None)
+    # Variables of the user's own could name another MPI, or have it not started. With the library's
+    # path alone mpi4py loads it and finds out the ABI itself (told the ABI, it would not load it).
+    for name in [name for name in os.environ if name.startswith("MPI4PY_")]:
+        del os.environ[name]
     os.environ["MPI4PY_LIBMPI"] = mpi.library_path
     try:
+        loaded.preload_mpi(mpi)
         with (
             signals.default_signal_handlers()
         ):  # a rank that is not there is waited for without end
             from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise UserError(f"cannot start MPI from {mpi.library_path}: {_one_line(error)}") from None
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot start MPI from {mpi.library_path}: {_one_line(error)}: "
+            f"{loaded.remedy(os.environ)}"
+        ) from None
     if (place := local_rank.folder()) is not None:
         local_rank.record_shared_memory(place, os.getpid())
     if notes is not None:
         supervisor.note(notes, local_rank.shared_memory_of(os.getpid()))
     check_one_library()
+    loaded.check(loaded.wheel_libraries(mpi))
     comm = MPI.COMM_WORLD
     if launch_env.size is not None and comm.size != launch_env.size:
         # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.
@@ -174,7 +180,7 @@ def _abort(code: int) -> NoReturn:
 
 def check_one_library(mapped: Iterable[str] | None = None) -> None:
     """UserError if more than one libmpi is among the files mapped into this process."""
-    found = libraries(local_rank.mapped_files(os.getpid()) if mapped is None else mapped)
+    found = libraries(loaded.mapped_files(os.getpid()) if mapped is None else mapped)
     if len(found) > 1:
         raise UserError(
             f"two MPI libraries are in one process ({' and '.join(found)}): "
@@ -184,7 +190,7 @@ def check_one_library(mapped: Iterable[str] | None = None) -> None:
 
 def libraries(mapped: Iterable[str]) -> list[str]:
     """The libmpi files among them, each once."""
-    return sorted({path for path in mapped if LIBMPI_NAME.match(path.rpartition("/")[2])})
+    return sorted({path for path in mapped if loaded.LIBMPI_NAME.match(path.rpartition("/")[2])})
 
 
 def _check_launcher(

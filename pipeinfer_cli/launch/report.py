@@ -29,6 +29,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def say(text: str) -> None:
 
 
 def _print(line: str) -> None:
-    print(f"pipeinfer: error: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody can be told; the exit code tells
+        print(f"pipeinfer: error: {line}", file=sys.stderr, flush=True)
 
 
 def _line(error: BaseException) -> str:

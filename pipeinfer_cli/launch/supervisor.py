@@ -38,6 +38,7 @@ def enter_local(place: Path, rank: int) -> None:
     def ended(pid: int, code: int, _forwarded: Collection[int]) -> int:
         if local_rank.parent_is_gone(wait=False):
             # Its owner no longer can; the last rank succeeds.
+            local_rank.remove_shared_memory(place)
             shutil.rmtree(place, ignore_errors=True)
         elif code != 0:
             report.record_failure(place, report.Failure(rank=rank, pid=pid, code=code))

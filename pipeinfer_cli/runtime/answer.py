@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.stop_strings import StopStrings
 
 
@@ -35,11 +36,13 @@ class AnswerBuilder:
         *,
         ignore_eos: bool,
         stop: Sequence[str] = (),
+        stop_tokens: Collection[int] = (),
     ) -> None:
         self.answer = answer
         self._vocab, self._n_max, self._ignore_eos = vocab, n_max, ignore_eos
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stop)
+        self._stop_tokens = frozenset(stop_tokens)
 
     @property
     def is_over(self) -> bool:
@@ -51,7 +54,8 @@ class AnswerBuilder:
         answer = self.answer
         answer.tokens.append(token)
         answer.times_s.append(time.monotonic())
-        is_end = self._vocab.ends_generation(token) and not self._ignore_eos
+        is_eog = self._vocab.ends_generation(token) and not self._ignore_eos
+        is_end = is_eog or token in self._stop_tokens
         if is_end:
             answer.finish_reason = "stop"
         elif len(answer.tokens) == self._n_max:
@@ -68,3 +72,22 @@ class AnswerBuilder:
         text = self._stops.finish()
         self.answer.text += text
         return text
+
+
+def ids_of(vocab: Vocab, tokens: Iterable[str | int]) -> frozenset[int]:
+    """The ids of tokens that are given by id, or as they are spelled. Raises UserError."""
+    return frozenset(_id_of(vocab, token) for token in tokens)
+
+
+def _id_of(vocab: Vocab, token: str | int) -> int:
+    if isinstance(token, int) or (token.isascii() and token.isdigit()):
+        if int(token) >= vocab.n_tokens:
+            raise UserError(f"--stop-token {token}: ids are from 0 to {vocab.n_tokens - 1}")
+        return int(token)
+    ids = vocab.tokenize(token, is_whole=False)
+    if len(ids) != 1:
+        raise UserError(
+            f"--stop-token {token!r}: the model spells it with {len(ids)} tokens: give one token, "
+            "or its id, or use --stop for a text"
+        )
+    return ids[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
@@ -314,8 +315,9 @@ def check_room(prompt: Sequence[int], n_ctx: int, n_predict: int) -> int:
         raise UserError("the prompt is empty, and this model adds no token of its own: give a text")
     room = room_for(prompt, n_ctx)
     if room < LEAST_ROOM:
+        n_wanted = len(prompt) + (LEAST_ROOM if n_predict == MAX_COUNT else n_predict)
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the context {n_ctx} "
-            f"(-c/--ctx-size): use -c {len(prompt) + n_predict} or a shorter prompt"
+            f"(-c/--ctx-size): use -c {n_wanted} or a shorter prompt"
         )
     return room

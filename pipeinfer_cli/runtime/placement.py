@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.gguf_info import ModelInfo
@@ -14,7 +16,7 @@ from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resi
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
 from pipeinfer_cli.runtime.config import JobConfig, Threads
 
-HEADER = ("rank", "host", "cores", "threads", "layers", "bytes")
+HEADER = ("rank", "host", "cores", "threads", "layers", "bytes", "memory")
 
 Row = tuple[str, ...]
 
@@ -34,14 +36,21 @@ def warnings(all_resources: Sequence[RankResources]) -> list[str]:
     """A sentence for each kind of rank that has more threads than cores, naming its ranks."""
     ranks: dict[tuple[int, int], list[int]] = {}
     for rank, resources in enumerate(all_resources):
-        if resources.n_threads > len(resources.cpus):
-            ranks.setdefault((resources.n_threads, len(resources.cpus)), []).append(rank)
-    return [
-        f"{n_threads} threads on {n_cores} core(s) of the affinity mask (rank "
-        f"{format_cpulist(who)}; cores {format_cpulist(all_resources[who[0]].cpus)}): "
-        "give fewer with --threads, or bind the rank to more"
-        for (n_threads, n_cores), who in ranks.items()
-    ]
+        if resources.n_threads > resources.n_cores:
+            ranks.setdefault((resources.n_threads, resources.n_cores), []).append(rank)
+    return [_too_many_threads(who, all_resources[who[0]]) for who in ranks.values()]
+
+
+def _too_many_threads(ranks: Sequence[int], resources: RankResources) -> str:
+    who = f"rank {format_cpulist(ranks)}; cores {format_cpulist(resources.cpus)}"
+    if resources.n_cores < len(resources.cpus):
+        limit, way = f"that the CPU quota of {resources.cpu_quota:g} allows", "raise the quota"
+    else:
+        limit, way = "of the affinity mask", "bind the rank to more"
+    return (
+        f"{resources.n_threads} threads on {resources.n_cores} core(s) {limit} ({who}): "
+        f"give fewer with --threads, or {way}"
+    )
 
 
 def report(
@@ -51,17 +60,41 @@ def report(
     config: JobConfig,
 ) -> None:
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
+    for warning in memory_warnings(model, layers, all_resources):
+        print(f"pipeinfer: warning: {warning}", file=sys.stderr)
     table = rows(model, layers, all_resources)
-    if config.plan_only:
+    if config.plan_only and config.is_json:
+        print(json.dumps(as_dict(model, layers, all_resources), ensure_ascii=False))
+    elif config.plan_only:
         console.table(HEADER, table)
     for line in tables.aligned((HEADER, *table)):
         log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
+def memory_warnings(
+    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
+) -> list[str]:
+    """A sentence for each host whose ranks hold more than it, or its control group, has memory."""
+    found = []
+    for host in dict.fromkeys(resources.host for resources in all_resources):
+        ranks = [rank for rank, each in enumerate(all_resources) if each.host == host]
+        needed = sum(stage_bytes(model, layers[rank]) for rank in ranks)
+        usable = all_resources[ranks[0]].memory_bytes
+        if usable is not None and needed > usable:
+            found.append(
+                f"rank {format_cpulist(ranks)} on {host}: {console.size(needed)} of tensors, but "
+                f"{console.size(usable)} of memory: use more hosts, or raise the job's limit"
+            )
+    return found
+
+
 def rows(
     model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
 ) -> list[Row]:
-    """A row for each rank; bytes are those of the tensors that a token's way reads there."""
+    """A row for each rank; bytes are those of the tensors that a token's way reads there.
+
+    Memory is the host's, or what the rank's control group allows of it.
+    """
     return [
         (
             str(rank),
@@ -70,9 +103,28 @@ def rows(
             str(resources.n_threads),
             str(held) if len(held) else "none",
             console.size(stage_bytes(model, held)),
+            "?" if resources.memory_bytes is None else console.size(resources.memory_bytes),
         )
         for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
     ]
+
+
+def as_dict(
+    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
+) -> dict[str, Any]:
+    """The same for programs: ranges are half-open, null where a rank has no layers."""
+    ranks = [
+        {
+            "rank": rank,
+            "host": resources.host,
+            "cores": sorted(resources.cpus),
+            "threads": resources.n_threads,
+            "layers": [held.first, held.last] if len(held) else None,
+            "bytes": stage_bytes(model, held),
+        }
+        for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
+    ]
+    return {"arch": model.arch, "n_layer": model.n_layer, "ranks": ranks}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
@@ -154,14 +154,18 @@ def answer_tokens(
     ignore_eos: bool,
     answer: Answer,
     stop: Sequence[str] = (),
+    stop_tokens: Collection[int] = (),
 ) -> Iterator[str]:
     """Takes tokens until the answer ends; yields text as it comes, in whole UTF-8 characters.
 
-    An end-of-generation token counts among the tokens, but has no text. The text also ends before
+    An end-of-generation token counts among the tokens, but has no text; `stop_tokens` are more of
+    them, also if those of the model are ignored. The text also ends before
     the first of the strings `stop`; the tokens then end with the one that completes it. Tokens that
     end before the answer does have been interrupted. An error comes after the text before it.
     """
-    builder = AnswerBuilder(answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop)
+    builder = AnswerBuilder(
+        answer, vocab, n_max, ignore_eos=ignore_eos, stop=stop, stop_tokens=stop_tokens
+    )
     try:
         for token in tokens:
             if text := builder.feed(token):

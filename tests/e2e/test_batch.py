@@ -18,7 +18,7 @@ from terminal import run_on_terminal
 
 pytestmark = pytest.mark.e2e
 
-ENDLESS = {"id": "endless", "prompt": "abc", "n_predict": 200}
+ENDLESS = {"prompt": "abc", "n_predict": 200}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,8 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
         prompt = made[index]["prompt"]
         alone = json.loads(check_output(pipeinfer(*single, *more, "--format", "json", prompt)))
         del alone["stats"]
+        request = found[index].pop("request")
+        assert request["n_predict"] == int(more[1])
         assert found[index] == {"id": made[index].get("id", 2), **alone, "job_id": "77"}
 
     again = run(pipeinfer(*command, "--ranks", "1"))
@@ -67,10 +69,22 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
     before = output.read_bytes()
     again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
     assert (again.returncode, output.read_bytes()) == (1, before), again.stderr
-    write_items(prompts, made[1:])
-    again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
-    assert (again.returncode, output.read_bytes()) == (2, before)
-    assert "line 1 belongs to the item 'a', not 1" in again.stderr
+    for more, changed, said in (
+        ((), made[1:], "line 1 belongs to the item 'a', not 1"),
+        (
+            (),
+            [{**made[0], "prompt": "hallo"}, *made[1:]],
+            "line 1 of '*' was made with another prompt",
+        ),
+        (("-n", "8"), made, "line 2 of '*' was made with n_predict 7, now 8"),
+        (("-m", "smollm2"), made, "line 1 of '*' was made with another model"),
+        ((), [*made, made[0]], "the items 1 and 6 have the same id 'a'"),
+    ):
+        write_items(prompts, changed)
+        again = run(pipeinfer(*command, "--ranks", "1", "--resume", *more))
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
+        assert output.read_bytes() == before
+        assert said.replace("'*'", f"'{output}'") in again.stderr
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "pipeinfer"])
@@ -136,6 +150,7 @@ def test_messages_and_stop_strings(model, tmp_path):
     done = run(pipeinfer(*command, *files, "-m", "smollm2", "--chat"))
     assert done.returncode == 0, done.stderr
     chat, stopped, asked = results(output)
+    assert chat.pop("request") == asked.pop("request")
     single = ["generate", "-m", "smollm2", "--chat", "-n", "30", "-c", "256", "-t", "1"]
     alone = json.loads(
         check_output(pipeinfer(*single, "--format", "json", "--ranks", "1", question))
@@ -151,6 +166,37 @@ def test_messages_and_stop_strings(model, tmp_path):
     assert done.returncode == 1
     assert ["error" in line for line in lines] == [True, True, False]
     assert "no chat template" in lines[0]["error"]
+
+
+def test_openai_lines_and_their_output_have_the_text_of_our_own(tmp_path):
+    question = "What is the capital of Italy?"
+    chat = {"messages": [{"role": "user", "content": [{"type": "text", "text": question}]}]}
+    made = [
+        {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+        {"id": "b", "messages": [{"role": "user", "content": question}]},
+        {"custom_id": "c", "body": {"prompt": question, "max_tokens": 3, "n": 2}},
+        {"custom_id": "d", "body": {"prompt": question, "max_tokens": 3}},
+    ]
+    prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
+    command = ["generate", "-m", "smollm2", "--prompts", str(prompts), "-n", "12", "-c", "256"]
+    more = ["-t", "1", "--ranks", "1", "--ignore-eos"]
+    done = run(pipeinfer(*command, *more))
+    own = [json.loads(line) for line in done.stdout.splitlines()]
+    written = ["--output", str(output), "--format", "openai"]
+    done = run(pipeinfer(*command, *more, *written, "--parallel", "2"))
+    assert done.returncode == 1, done.stderr  # for n
+    lines = results(output)
+    assert [line["custom_id"] for line in lines] == ["a", "b", "c", "d"]
+    bodies = [line["response"]["body"] for line in lines]
+    texts = [bodies[i]["choices"][0]["message"]["content"] for i in (0, 1)]
+    assert own[0]["text"] == own[1]["text"] == texts[0] == texts[1]
+    assert bodies[3]["choices"][0]["text"] == own[3]["text"]
+    assert bodies[3]["usage"]["completion_tokens"] == 3
+    assert "n 2 is not supported" in lines[2]["error"]["message"]
+    assert [each["request"] for each in own] == [each["request"] for each in lines]
+    before = output.read_bytes()
+    done = run(pipeinfer(*command, *more, *written, "--resume"))
+    assert (done.returncode, output.read_bytes()) == (1, before), done.stderr
 
 
 def test_items_from_stdin_and_results_on_stdout(model, tmp_path):

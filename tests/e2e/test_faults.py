@@ -129,9 +129,10 @@ def test_a_signal_ends_the_job_and_keeps_the_text(signum, code, ranks, tmp_path)
     assert signum.name in lines[0]
 
 
-def test_a_killed_parent_leaves_no_ranks(tmp_path):
+def test_a_killed_parent_leaves_no_ranks_and_no_shared_memory(tmp_path):
     job = endless(tmp_path)
     job.await_text()
+    job.note_shared_memory()
     job.process.kill()
     job.end()
 

@@ -40,6 +40,13 @@ CLI_HEAD = """# Command-line reference
 Generated from the commands' `--help` by `make docs`; do not edit.
 """
 
+LLAMA_CPP_HEAD = """## Coming from llama.cpp
+
+What llama.cpp's options are here, in `generate`, `chat` and `bench`. *Ignored* options change
+neither the text nor what is done: a note says so. *Refused* ones would change the text, or ask for
+what is not there: the command ends with exit code 2. Options that are not listed are unknown.
+"""
+
 
 def cli_page() -> str:
     """All commands with their arguments and options, in the order of `pipeinfer --help`."""
@@ -47,6 +54,7 @@ def cli_page() -> str:
     import typer
 
     from pipeinfer_cli.cli.application import COMMANDS
+    from pipeinfer_cli.cli.parsing import llama_cpp
 
     app = typer.Typer(name="pipeinfer", add_completion=False, rich_markup_mode=None)
     app.callback()(lambda: None)
@@ -60,7 +68,7 @@ def cli_page() -> str:
     sections = [CLI_HEAD]
     for name, command in root.commands.items():
         sections += _sections(command, click.Context(command, info_name=f"pipeinfer {name}"))
-    return "\n".join(sections)
+    return "\n".join([*sections, LLAMA_CPP_HEAD, llama_cpp.table(), ""])
 
 
 def _sections(command: Any, context: Any) -> Iterator[str]:

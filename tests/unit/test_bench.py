@@ -29,7 +29,8 @@ from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summarise
 from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import environment, machine, mpi
+from pipeinfer_cli.launch import environment, mpi
+from pipeinfer_cli.launch.host import machine
 from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy
 from pipeinfer_cli.scheduler.scheduler import Counters
 

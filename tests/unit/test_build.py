@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import link_bindings
 import upstream
 from sdists import FILES, PATCH, make_sdist
 from unidiff import PatchError, apply_patch
@@ -221,3 +222,33 @@ BAD_PATCHES = {
 def test_bad_patch_is_refused(patch: bytes) -> None:
     with pytest.raises(PatchError):
         apply_patch({"f": b"1\n2\n"}, patch)
+
+
+def test_no_wheel_without_libraries_gets_into_the_users_cache() -> None:
+    """Whoever installs llama-cpp-python without llama.cpp keeps pip from keeping the wheel."""
+    pattern = re.compile(r"(?:NO_LLAMA_BUILD\)|LLAMA_BUILD=OFF)[^\n]*(?:\\\n[^\n]*)*")
+    found = []
+    for path in (*ROOT.glob("Makefile"), *ROOT.glob("*/*.mk"), *ROOT.rglob("docs/*.md"),
+                 *ROOT.glob("README.md"), *ROOT.glob("pipeinfer_cli/cli/*.py")):  # fmt: skip
+        commands = pattern.findall(path.read_text(encoding="utf-8"))
+        found += [command for command in commands if "install" in command]
+    assert len(found) >= 2
+    assert [each for each in found if not re.search(r"--no-cache-dir|OWN_CACHE", each)] == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^OWN_CACHE +:= --cache-dir .*/pipeinfer/pip", makefile, re.MULTILINE)
+
+
+def test_bindings_without_libraries_get_links_to_ours(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "llama_cpp" / "lib"
+    ours.mkdir()
+    theirs.parent.mkdir()
+    for name in ("libllama.so", "libggml.so", "libggml-cpu.so", "libpipeinfer.so"):
+        (ours / name).write_text(name)
+    for _ in range(2):  # an older link is replaced
+        linked = link_bindings.link(ours, theirs)
+        assert linked == ["libggml-cpu.so", "libggml.so", "libllama.so"]
+        assert [(theirs / name).read_text() for name in linked] == linked
+    (theirs / "libllama.so").unlink()
+    (theirs / "libllama.so").write_text("their own")
+    assert link_bindings.link(ours, theirs) == []
+    assert (theirs / "libllama.so").read_text() == "their own"

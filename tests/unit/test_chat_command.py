@@ -41,7 +41,7 @@ def test_options_become_a_configuration(configs):
 
 def test_options_are_those_of_generate():
     ours, theirs = (inspect.signature(command).parameters for command in (chat, generate))
-    own = {"n_predict"}  # without a limit here
+    own = {"n_predict", "format_"}  # without a limit here, and without the form of batches
     assert own < set(ours) < set(theirs)
     assert [ours[name] for name in ours if name not in own] == [
         each for name, each in theirs.items() if name in ours and name not in own

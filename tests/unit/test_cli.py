@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -75,7 +76,9 @@ def test_one_rank_runs_in_this_process(
         verbose=True,
         timeout_s=1.5,
     )
-    assert calls == [(expected, None)]
+    ((config, comm),) = calls
+    assert (replace(config, given=()), comm) == (expected, None)
+    assert {"--ranks", "--layer-split", "--temp", "--min-p"} < set(config.given)
 
 
 def test_a_plan_needs_no_prompt(calls: list[tuple[GenerateConfig, object]], model: str) -> None:
@@ -96,7 +99,8 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(local, "spawn", lambda job: spawned.append(job) or 7)
     launcher = environment.Launcher(mpiexec="mpiexec", family="mpich")
     monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
-    monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": None}))
+    mpi = type("M", (), {"family": "none"})
+    monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": mpi}))
     monkeypatch.setattr(start, "check_ranks", lambda model, ranks: None)
     assert main.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
     config = pickle.loads(spawned[0].files[start.CONFIG_FILE])
@@ -136,9 +140,9 @@ def test_under_a_launcher_rank_0_resolves_later(
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert main.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
-    assert calls == [
-        (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
-    ]
+    prompt = Prompt(file=Path("/no/file"))
+    given = ("--model", "--file")
+    assert calls == [(GenerateConfig(model="not-there", prompt=prompt, given=given), comm)]
 
 
 def test_ranks_must_be_those_of_the_launcher(

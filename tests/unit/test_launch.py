@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi
 from pipeinfer_cli.launch.environment import ALONE, LaunchEnvironment, Launcher, RankResources
+from pipeinfer_cli.launch.host import cgroup
+from pipeinfer_cli.launch.host.cgroup import Limits
+
+
+@pytest.fixture(autouse=True)
+def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "limits", Limits)
 
 
 def launch_env(
@@ -122,6 +129,48 @@ def test_threads_share_the_cores_with_those_who_may_use_them(
     resources = RankResources.take(None, [frozenset(mask) for mask in masks])
     assert (resources.n_threads, resources.has_own_cores) == (threads, own)
     assert RankResources.take(5, [resources.cpus]).n_threads == 5
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads", "ranks"),
+    [(None, 8, 2), (64.0, 8, 2), (3.9, 3, 2), (1.5, 1, 1), (0.5, 1, 1)],
+)
+def test_a_cpu_quota_counts(
+    quota: float | None, threads: int, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset(range(8)))
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(cpus=quota))
+    resources = RankResources.take(None, [frozenset(range(8))])
+    assert (resources.n_threads, resources.n_cores) == (threads, threads)
+    assert resources.has_own_cores
+    assert environment.default_threads(2, {}) == max(1, threads // 2)
+    assert RankResources.take(8, [frozenset(range(8))]).has_own_cores == (threads == 8)
+    for number, cpus in enumerate(["0-3", "4-7"]):
+        (tmp_path / f"node{number}").mkdir()
+        (tmp_path / f"node{number}" / "cpulist").write_text(cpus)
+    assert environment.default_ranks(tmp_path, frozenset(range(8))) == ranks
+
+
+def test_a_limit_of_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(memory_bytes=1 << 20))
+    assert RankResources.take(None, []).memory_bytes == environment.memory().usable_bytes == 1 << 20
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(memory_bytes=1 << 60))
+    memory = environment.memory()
+    assert memory.usable_bytes == memory.total_bytes >= memory.available_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("env", "ranks"),
+    [
+        ({}, 1),
+        ({"MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "6"}, 6),
+        ({"MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "6"}, 1),
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "3"}, 3),
+        ({"MPI_LOCALRANKID": "0"}, 1),
+    ],
+)
+def test_the_first_rank_of_a_host_speaks_for_all(env: dict[str, str], ranks: int) -> None:
+    assert environment.ranks_on_host(env) == ranks
 
 
 @pytest.mark.parametrize(
@@ -270,7 +319,7 @@ def test_mapped_files_may_have_any_name(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
-        assert str(path) in local_rank.mapped_files(os.getpid())
+        assert str(path) in loaded.mapped_files(os.getpid())
         assert local_rank.shared_memory_of(os.getpid()) == []
         mpi.check_one_library()
 

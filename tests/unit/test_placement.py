@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from pipeinfer_cli.cli.parsers import integers
+from pipeinfer_cli.cli.parsing.values import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
@@ -27,14 +31,14 @@ MODEL = ModelInfo(
 )
 RESOURCES = (
     RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
-    RankResources(host="b", n_threads=4, cpus=frozenset(range(4))),
-    RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8))),
+    RankResources(host="b", n_threads=4, cpus=frozenset(range(4)), memory_bytes=8000),
+    RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8)), memory_bytes=8000),
 )
 LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
 Capture = pytest.CaptureFixture[str]
 
 
-def config(**more: bool) -> GenerateConfig:
+def config(**more: Any) -> GenerateConfig:
     return GenerateConfig(model="m", prompt=Prompt(text="p"), **more)
 
 
@@ -43,13 +47,31 @@ def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
     said = capsys.readouterr()
     assert (said.out.splitlines(), said.err) == (
         [
-            "rank\thost\tcores\tthreads\tlayers\tbytes",
-            "0\ta\t0-1,8\t2\tnone\t0 B",
-            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB",
-            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB",
+            "rank\thost\tcores\tthreads\tlayers\tbytes\tmemory",
+            "0\ta\t0-1,8\t2\tnone\t0 B\t?",
+            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB\t8.0 kB",
+            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB\t8.0 kB",
         ],
         "",
     )
+
+
+def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
+    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True, format="json"))
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    none, first, last = json.loads(line)["ranks"]
+    assert json.loads(line)["n_layer"] == 3
+    assert none == {
+        "rank": 0,
+        "host": "a",
+        "cores": [0, 1, 8],
+        "threads": 2,
+        "layers": None,
+        "bytes": 0,
+    }
+    assert (first["layers"], last["layers"], first["bytes"]) == ([0, 2], [2, 3], 3000)
+    assert said.err == ""
 
 
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
@@ -57,7 +79,7 @@ def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()[2]) == (
         "",
-        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB",
+        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB  8.0 kB",
     )
     placement.report(MODEL, LAYERS, RESOURCES, config())
     assert capsys.readouterr() == ("", "")
@@ -95,3 +117,21 @@ def test_threads_of_a_rank() -> None:
     for wrong in (0, (2, 0), (2, 513)):
         with pytest.raises(UserError, match="--threads"):
             made(wrong)
+
+
+def test_more_threads_than_a_quota_allows_are_warned_of() -> None:
+    resources = RankResources(host="a", n_threads=3, cpus=frozenset(range(8)), cpu_quota=2.5)
+    (warning,) = placement.warnings([resources])
+    assert warning == (
+        "3 threads on 2 core(s) that the CPU quota of 2.5 allows (rank 0; cores 0-7): "
+        "give fewer with --threads, or raise the quota"
+    )
+
+
+def test_more_tensors_than_memory_are_warned_of_for_each_host(capsys: Capture) -> None:
+    resources = [replace(each, memory_bytes=7000) for each in RESOURCES]
+    placement.report(MODEL, LAYERS, resources, config(plan_only=True))
+    assert capsys.readouterr().err == (
+        "pipeinfer: warning: rank 1-2 on b: 7.5 kB of tensors, but 7.0 kB of memory: "
+        "use more hosts, or raise the job's limit\n"
+    )

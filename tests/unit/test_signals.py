@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from pipeinfer_cli.errors import Interrupted
+from pipeinfer_cli.errors import RESUME, Interrupted
 from pipeinfer_cli.launch import local_rank, signals
 
 
@@ -95,3 +97,36 @@ def test_what_cannot_go_on_has_the_shells_code() -> None:
     with pytest.raises(Interrupted) as raised, signals.resumable(""):
         raise KeyboardInterrupt
     assert raised.value.exit_code == 130
+
+
+# Sends a signal to itself as soon as somebody asks for the module named first.
+SIGNALLED_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+from pipeinfer_cli.cli.main import main
+sys.meta_path.insert(0, Finder())
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["typer", "generate", "batch_options", "start"])
+def test_a_signal_while_modules_are_imported_loses_nothing_of_a_batch(
+    module: str, signum: signal.Signals
+) -> None:
+    names = {"typer": "typer", "start": "pipeinfer_cli.commands.start"}
+    when = names.get(module, f"pipeinfer_cli.cli.{module}")
+    batch = ["generate", "-m", "none.gguf", "--prompts", "in.jsonl", "--output", "out.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_IMPORT, when, str(int(signum)), *batch],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    text = f"pipeinfer: error: interrupted by {signum.name}: {RESUME}\n"
+    assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, text)

@@ -7,8 +7,8 @@ from itertools import count, islice
 import pytest
 
 from pipeinfer_cli.commands.generate import Writer, verify
-from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.head import ActiveRequest
 from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
@@ -46,6 +46,38 @@ def test_characters_come_whole():
     answer, pieces = answer_of([0, 1, 2, 3], vocab, n_max=4)
     assert pieces == ["a", "🌸b"]
     assert answer.text == "a🌸b"
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_more_tokens_end_the_text_and_have_no_part_in_it(ignore_eos):
+    answer = Answer()
+    stream = answer_tokens(
+        iter([0, 0, 1, 0]),
+        ScriptedVocab(b"a", b"b"),
+        9,
+        ignore_eos=ignore_eos,
+        answer=answer,
+        stop_tokens={1, 7},
+    )
+    assert "".join(stream) == "aa"
+    assert (answer.tokens, answer.finish_reason) == ([0, 0, 1], "stop")
+
+
+class SpellingVocab:
+    """Spells a text letter by letter, but for one token."""
+
+    n_tokens = 10
+
+    def tokenize(self, text, *, is_whole=True):
+        assert not is_whole
+        return [7] if text == "<end>" else list(range(len(text)))
+
+
+def test_stop_tokens_are_ids_or_spellings():
+    assert ids_of(SpellingVocab(), ["<end>", "3", 4]) == {7, 3, 4}
+    for token, said in (("10", "ids are from 0 to 9"), (10, "0 to 9"), ("ab", "with 2 tokens")):
+        with pytest.raises(UserError, match=f"--stop-token '?{token}'?: .*{said}"):
+            ids_of(SpellingVocab(), [token])
 
 
 def test_half_a_character_at_the_end_becomes_a_replacement_character():

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
-from pipeinfer_cli.commands.batch.results import error_line, to_line
+from pipeinfer_cli.commands.batch.items import BadItem, Item
+from pipeinfer_cli.commands.batch.lines import LineForm
+from pipeinfer_cli.commands.batch.results import to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import answer_tokens
@@ -43,6 +45,7 @@ class Task:
 
     item: Item
     request: Request
+    stop_tokens: frozenset[int] = frozenset()
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
@@ -57,45 +60,46 @@ class Tasks:
         config: GenerateConfig,
         plan: Plan,
         vocab: Vocab,
+        form: LineForm,
         drafters: Drafters | None,  # None: others see to them
-        chat_prompt: Callable[[Messages], list[int]],
+        chat_prompt: Callable[[Item], list[int]],
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
+        self._form = form
+        self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
 
     def task(self, item: Item | BadItem) -> Task | Result:
         """The item's request, or a line that says why there is none."""
         if isinstance(item, BadItem):
-            return failed(item, item.error)
+            return self._failed(item, item.error)
         try:
-            return Task(item=item, request=self._request(item))
+            stop_tokens = ids_of(self._vocab, item.stop_tokens)
+            return Task(item=item, request=self._request(item), stop_tokens=stop_tokens)
         except UserError as error:
-            return failed(item, str(error))
+            return self._failed(item, str(error))
 
     def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
-        fields: dict[str, Any] = {
-            "id": item.id,
-            "text": answer.text,
-            "tokens": answer.tokens,
-            "n_prompt": stats.n_prompt,
-            "seed": item.sample.seed,
-            "finish_reason": answer.finish_reason,
-        }
-        if self._config.synth_acceptance is not None:
-            fields["synthetic"] = self._config.synth_acceptance
+        fields = self._form.answer(item, answer, stats)
         fields.update(environment.job_mark(os.environ))
         if self._config.stats:
             fields["stats"] = _short(stats.as_dict())
         return to_line(fields)
 
+    def _failed(self, item: Item | BadItem, error: str) -> Result:
+        """The result of an item that cannot be answered."""
+        line = to_line(self._form.error(item, error))
+        return Result(index=item.index, line=line, is_failed=True)
+
     def _request(self, item: Item) -> Request:
         config = self._config
         if item.prompt is None:
-            prompt = self._chat_prompt(item.messages)
+            prompt = self._chat_prompt(item)
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
+        self._note_training(len(prompt) + min(item.n_predict, room))
         emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
         )
@@ -154,6 +158,7 @@ class SequentialAnswers:
                 ignore_eos=request.ignores_eos(item.ignore_eos),
                 answer=answer,
                 stop=item.stop,
+                stop_tokens=task.stop_tokens,
             ):
                 pass
             stats = active.measure(start_s, answer.times_s)
@@ -163,11 +168,6 @@ class SequentialAnswers:
             n_tokens=len(answer.tokens),
             is_interrupted=answer.finish_reason == "interrupted",
         )
-
-
-def failed(item: Item | BadItem, error: str) -> Result:
-    """The result of an item that cannot be answered."""
-    return Result(index=item.index, line=error_line(item, error), is_failed=True)
 
 
 def _short(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,12 @@ class ConcurrentAnswers:
         scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
         item = task.item
         builder = AnswerBuilder(
-            Answer(), self._vocab, request.n_max, ignore_eos=item.ignore_eos, stop=item.stop
+            Answer(),
+            self._vocab,
+            request.n_max,
+            ignore_eos=item.ignore_eos,
+            stop=item.stop,
+            stop_tokens=task.stop_tokens,
         )
         self._begun[item.index] = _Begun(task, builder, scheduler, time.monotonic())
         streams.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))

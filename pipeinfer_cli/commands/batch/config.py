@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.commands.generate_config import FORMATS, GenerateConfig, OutputFormat, Prompt
 from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.kv_sequences import MAX_PARALLEL
 
 STDIN = "-"
-RESUME = "give --resume to continue"
 AnyBatch = TypeVar("AnyBatch", bound="BatchConfig")
 
 
@@ -74,15 +74,9 @@ class BatchConfig(GenerateConfig):
 
     files: BatchFiles
 
-    @classmethod
-    def of(cls, config: GenerateConfig, files: BatchFiles) -> BatchConfig:
-        """The options of one request, for each prompt of a file."""
-        options = {each.name: getattr(config, each.name) for each in fields(config)}
-        return cls(files=files, **options)
-
     def __post_init__(self) -> None:
         GenerateConfig.__post_init__(self)  # super() does not know a class with slots
-        if self.prompt != Prompt():
+        if self.prompt != Prompt(escape=self.prompt.escape):
             raise UserError("a prompt cannot be combined with --prompts: give one of them")
         if self.verify:
             raise UserError("--verify cannot be combined with --prompts: leave one of them out")
@@ -96,6 +90,16 @@ class BatchConfig(GenerateConfig):
             raise UserError(
                 "--trace, --plot and --live cannot be combined with --prompts: leave --prompts out"
             )
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether there is use for a chat template: items may have messages."""
+        return True
+
+    @property
+    def formats(self) -> Sequence[OutputFormat]:
+        """Forms of the output that there are: text and json are the same here."""
+        return (*FORMATS, "openai")
 
     def on_terminal(self: AnyBatch) -> AnyBatch:
         """The same with the terminal for its progress bar, if there is one."""
@@ -111,7 +115,10 @@ class BatchConfig(GenerateConfig):
         from pipeinfer_cli.models.resolve import file_of
 
         files, draft_model = self.files.resolved(), file_of(self.draft_model)
-        return JobConfig.resolved(replace(self, files=files, draft_model=draft_model))
+        template = self.template.read()
+        return JobConfig.resolved(
+            replace(self, files=files, draft_model=draft_model, template=template)
+        )
 
     @property
     def n_texts(self) -> int:

@@ -13,8 +13,10 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
-from pipeinfer_cli.commands.batch.config import RESUME, BatchConfig
-from pipeinfer_cli.commands.batch.items import Messages, read_items
+from pipeinfer_cli.commands.batch.config import BatchConfig
+from pipeinfer_cli.commands.batch.items import Item, read_items
+from pipeinfer_cli.commands.batch.lines import check_ids, form_of
+from pipeinfer_cli.commands.batch.origin import Origins
 from pipeinfer_cli.commands.batch.progress import Progress
 from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, StdoutSink, check_new
 from pipeinfer_cli.commands.batch.turns import in_order
@@ -22,8 +24,9 @@ from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
+from pipeinfer_cli.models.shards import model_digest
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -40,6 +43,8 @@ class BatchWork:
     def __init__(self, config: BatchConfig, plan: Plan) -> None:
         self._config, self._batch, self._plan = config, config.files, plan
         self._items = read_items(config.files.read(), config)
+        self._form = form_of(config, Origins(config, model_digest(plan.files)))
+        check_ids(self._items, self._form)
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
@@ -61,7 +66,7 @@ class BatchWork:
             ).notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
             drafters = self._drafters if self._batch.parallel == 1 else None
-            tasks = Tasks(config, self._plan, self._vocab, drafters, self._chat_prompt)
+            tasks = Tasks(config, self._plan, self._vocab, self._form, drafters, self._chat_prompt)
             progress = Progress(
                 n_items=len(self._items),
                 n_before=resume_point.n_items,
@@ -90,7 +95,14 @@ class BatchWork:
             return StdoutSink(), ResumePoint()
         path = Path(self._batch.output)
         if self._batch.resume and os.path.lexists(path):
-            return FileSink.resume(path, self._items)
+            sink, resume_point = FileSink.resume(path, self._items, self._form)
+            if n_unknown := resume_point.n_unknown:
+                print(
+                    f"pipeinfer: note: {n_unknown} of {resume_point.n_items} lines in {path} are "
+                    "an older version's, which did not record requests: only ids were compared",
+                    file=sys.stderr,
+                )
+            return sink, resume_point
         check_new(path)
         return None, ResumePoint()
 
@@ -100,13 +112,15 @@ class BatchWork:
         assert self._batch.output is not None
         return FileSink.create(Path(self._batch.output))
 
-    def _chat_prompt(self, messages: Messages) -> list[int]:
-        """Messages as the model's chat template puts them. UserError if it cannot."""
+    def _chat_prompt(self, item: Item) -> list[int]:
+        """An item's messages as the chat template puts them. UserError if it cannot."""
         if self._template is None:
             config = self._config
-            self._template = ChatTemplate.of(self._vocab, config.model, system=config.system)
+            self._template = ChatTemplate.of(
+                self._vocab, config.model, system=config.system, options=config.template
+            )
             self._template.say_note()
-        return whole_prompt(self._vocab, self._template.text(messages))
+        return whole_prompt(self._vocab, self._template.text(item.messages, **item.variables))
 
     def _write(
         self, results: Iterator[Result], sink: Sink, progress: Progress, show: Callable[[], None]

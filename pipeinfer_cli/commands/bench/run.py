@@ -17,7 +17,8 @@ from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import summarise
 from pipeinfer_cli.commands.bench.turns import n_turns
-from pipeinfer_cli.launch import environment, machine, mpi
+from pipeinfer_cli.launch import environment, mpi
+from pipeinfer_cli.launch.host import machine
 from pipeinfer_cli.tables import Writer
 
 WATCH_S = 0.3  # how often the progress bar looks

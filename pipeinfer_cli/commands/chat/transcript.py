@@ -121,6 +121,6 @@ def whole_prompt(vocab: Tokenizer, text: str) -> list[int]:
 
 def message_prompt(config: GenerateConfig, vocab: Vocab, message: str) -> list[int]:
     """The prompt for an answer to one message. UserError if the model has no chat template."""
-    template = ChatTemplate.of(vocab, config.model, system=config.system)
+    template = ChatTemplate.of(vocab, config.model, system=config.system, options=config.template)
     template.say_note()
     return Transcript(vocab, template).ask(message)

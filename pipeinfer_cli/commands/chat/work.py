@@ -12,10 +12,11 @@ from pipeinfer_cli.commands.chat.lines import note, open_lines
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import Transcript
 from pipeinfer_cli.commands.generate import make_request, write_text
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, ids_of
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -27,13 +28,17 @@ class ChatWork:
 
     def __init__(self, config: ChatConfig, plan: Plan) -> None:
         vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-        template = ChatTemplate.of(vocab, config.model, system=config.system)
+        template = ChatTemplate.of(
+            vocab, config.model, system=config.system, options=config.template
+        )
         template.say_note()
+        ids_of(vocab, config.stop_tokens)  # says what is wrong with them
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)
         self._request = make_request(config, plan, vocab, (), config.n_predict)
         self._plan = plan
+        self._note_training = TrainingNote(config, plan)
         self._interrupts = Interrupts()
 
     def __call__(self, engine: Engine) -> None:
@@ -71,6 +76,7 @@ class ChatWork:
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return
+        self._note_training(len(prompt))
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )

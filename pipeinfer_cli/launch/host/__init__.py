@@ -1,0 +1,1 @@
+"""What this host is, and what it lets us have: CPU time, memory, shared memory."""
