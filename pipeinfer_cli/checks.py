@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 
 from pipeinfer_cli.errors import UserError
 
@@ -20,3 +21,10 @@ def check_lists(lists: Mapping[str, Collection[object]]) -> None:
     for option, values in lists.items():
         if not values:
             raise UserError(f"{option} is empty: give one or more, with commas between them")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A guess to put into a message, or nothing if no known word is close."""
+    by_lower = {each.lower(): each for each in known}
+    found = get_close_matches(word.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[found[0]]}?)" if found else ""

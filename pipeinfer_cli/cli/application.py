@@ -9,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeinfer_cli.cli.parsing import command as parsing_command
+
 # Newer versions of typer carry a click of their own: only this way is its base class found.
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}  # of all commands
 
 # Commands only say what to do: click has ideas of its own about errors in them (Ctrl-C, EPIPE).
 Action = Callable[[], int]
@@ -71,16 +75,19 @@ def _application(args: Sequence[str]) -> typer.Typer:
         no_args_is_help=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=CONTEXT,
     )
-    app.callback()(_global_options)
+    app.callback()(global_options)
     named = next((arg for arg in args if not arg.startswith("-")), None)
     for name, command in COMMANDS.items():
         if name != named:
             app.command(name, help=command.summary)(_not_named)
         elif isinstance(found := command.load(), typer.Typer):
+            for each in found.registered_commands:
+                each.cls = parsing_command.Command
             app.add_typer(found, name=name)
         else:
-            app.command(name)(found)
+            app.command(name, cls=parsing_command.Command)(found)
     return app
 
 
@@ -103,10 +110,10 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _global_options(
+def global_options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    """Options of `pipeinfer` itself."""

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer
+from pipeinfer_cli.cli import options
+from pipeinfer_cli.cli.parsing.values import integer, reworded
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.errors import UserError
 
@@ -17,7 +18,8 @@ Prompts = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE.jsonl",
-        help="Many prompts: a JSON object per line, with prompt or messages; - is stdin.",
+        help="Many prompts: a JSON object per line, with prompt or messages, or in the form of "
+        "OpenAI's batch input; - is stdin.",
     ),
 ]
 Output = Annotated[
@@ -39,6 +41,16 @@ Parallel = Annotated[
         parser=integer,
         metavar="N",
         help="With --prompts: at most N requests in the pipeline at once.",
+    ),
+]
+
+Format = Annotated[
+    str,
+    reworded(
+        options.FORMAT,
+        "text|json|openai",
+        "text, or json: one object at the end. With --prompts: json, or openai: lines in the form "
+        "of OpenAI's batch output.",
     ),
 ]
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from pipeinfer_cli.cli import draft_options, options
-from pipeinfer_cli.cli.parsers import integer, listed, number
+from pipeinfer_cli.cli.parsing.values import integer, listed, number
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
 from pipeinfer_cli.commands.bench.outputs import Outputs
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
-from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 
 STRATEGIES = ",".join(policy.DEFAULT_STRATEGIES)
 DRAFT = policy.DEFAULT_DRAFT
@@ -52,6 +52,7 @@ Acceptances = Annotated[
 
 
 def bench(
+    context: typer.Context,
     model: Models,
     draft_model: draft_options.DraftModels = "",
     ranks: RanksList = "",
@@ -110,8 +111,14 @@ def bench(
     ignore_eos: options.IgnoreEos = False,
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl", help="Format.")
-    ] = "md",
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="auto|md|csv|json|jsonl",
+            help="Format; auto: a table that fits the terminal, Markdown into a pipe.",
+        ),
+    ] = "auto",
     plot: Annotated[
         str,
         typer.Option("--plot", metavar="FILE.svg|png", help="Draw speed over what varies."),
@@ -160,6 +167,7 @@ def bench(
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
     """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
+    sample = options.sampling(temp, top_k, top_p, min_p, seed)
     config = bench_cfg.BenchConfig(
         models=model,
         draft_models=draft_model,
@@ -195,12 +203,12 @@ def bench(
             "layer_split": layer_split,
             "draft_threads": draft_threads,
             "draft_ratio": draft_ratio,
-            "sample": SampleParams(
-                temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
-            ),
+            "sample": sample,
             "ignore_eos": ignore_eos,
             "timeout_s": timeout_s,
             "verbose": verbose,
+            "given": options.given(context),
+            "notes": options.notes(context, sample),
         },
     )
     if calibrate or calibrate_to:

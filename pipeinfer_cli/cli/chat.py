@@ -10,13 +10,14 @@ import typer
 
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli import draft_options, options
-from pipeinfer_cli.cli.parsers import integer
+from pipeinfer_cli.cli.parsing.values import count_or_rest
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import greet
+from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.generate_config import Prompt, parse_format
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
-from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 
 
 def chat(
@@ -27,7 +28,7 @@ def chat(
         typer.Option(
             "-n",
             "--n-predict",
-            parser=integer,
+            parser=count_or_rest,
             metavar="N",
             help="Generate at most N tokens per answer.",
             show_default="what the context leaves",
@@ -46,7 +47,12 @@ def chat(
     seed: options.Seed = DEFAULT_SAMPLE.seed,
     ignore_eos: options.IgnoreEos = False,
     stop: options.Stop = None,
+    stop_token: options.StopToken = None,
     system: options.System = None,
+    chat_template: options.TemplateFile = None,
+    chat_template_kwargs: options.TemplateKwargs = "",
+    reasoning: options.Reasoning = "auto",
+    reasoning_effort: options.ReasoningEffort = None,
     stats: options.ShowStats = False,
     format_: options.Format = "text",
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
@@ -64,7 +70,8 @@ def chat(
     log_file: options.LogFile = None,
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
-    """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
+    """Talk with the model: a message per line. /help lists what else can be typed."""
+    sample = options.sampling(temp, top_k, top_p, min_p, seed)
     config = ChatConfig(
         model=model,
         prompt=Prompt(text=""),
@@ -75,11 +82,18 @@ def chat(
         threads=threads,
         plan_only=plan_only,
         report_binding=report_binding,
-        sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
+        sample=sample,
         ignore_eos=ignore_eos,
         stop=tuple(stop or ()),
         chat=True,
+        stop_tokens=tuple(stop_token or ()),
         system=system,
+        template=TemplateOptions(
+            file=chat_template,
+            kwargs=chat_template_kwargs,
+            reasoning=reasoning,
+            effort=reasoning_effort,
+        ),
         stats=stats,
         format=parse_format(format_),
         timeout_s=timeout_s,
@@ -99,6 +113,8 @@ def chat(
         draft_threads=draft_threads,
         log_file=log_file,
         verbose=verbose,
+        given=options.given(context),
+        notes=options.notes(context, sample),
     )
     return partial(_run, config)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer, integer_or_auto, listed, number
+from pipeinfer_cli.cli.parsing.values import integer, integer_or_auto, listed, number
 from pipeinfer_cli.scheduler.policy import DraftConfig, DrafterKind
 
 STRATEGY = typer.Option(

@@ -12,9 +12,11 @@ import typer
 from pipeinfer_cli.cli import batch_options, draft_options, options
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.batch.config import BatchConfig
+from pipeinfer_cli.commands.chat.template_options import TemplateOptions
+from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
-from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 from pipeinfer_cli.trace.config import Pictures
 
 
@@ -24,9 +26,11 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; without it (or with -) it is read from stdin.")
     ] = None,
+    prompt_text: options.PromptText = None,
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="A file with the prompt.")
     ] = None,
+    escape: options.Escape = False,
     n_predict: options.NPredict = generate_config.DEFAULT_N_PREDICT,
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     ranks: options.Ranks = None,
@@ -41,14 +45,19 @@ def generate(
     seed: options.Seed = DEFAULT_SAMPLE.seed,
     ignore_eos: options.IgnoreEos = False,
     stop: options.Stop = None,
+    stop_token: options.StopToken = None,
     chat: options.Chat = False,
     system: options.System = None,
+    chat_template: options.TemplateFile = None,
+    chat_template_kwargs: options.TemplateKwargs = "",
+    reasoning: options.Reasoning = "auto",
+    reasoning_effort: options.ReasoningEffort = None,
     stats: options.ShowStats = False,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Decode again without speculation; report differences."),
     ] = False,
-    format_: options.Format = "text",
+    format_: batch_options.Format = "text",
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
     strategy: draft_options.Strategy = "auto",
     draft_model: draft_options.DraftModel = None,
@@ -75,9 +84,12 @@ def generate(
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
     """Generate text. Joins the job of mpirun or srun; alone it starts --ranks local ranks."""
-    config = generate_config.GenerateConfig(
+    sample = options.sampling(temp, top_k, top_p, min_p, seed)
+    files = batch_options.files(prompts, output, resume, parallel)
+    make = partial(BatchConfig, files=files) if files else generate_config.GenerateConfig
+    config = make(
         model=model,
-        prompt=generate_config.Prompt.from_options(prompt, file),
+        prompt=generate_config.Prompt.from_options(prompt, file, prompt_text, escape=escape),
         n_predict=n_predict,
         n_ctx=n_ctx,
         ranks=ranks,
@@ -85,11 +97,18 @@ def generate(
         threads=threads,
         plan_only=plan_only,
         report_binding=report_binding,
-        sample=SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
+        sample=sample,
         ignore_eos=ignore_eos,
-        stop=tuple(stop or ()),
+        stop=tuple(unescape(text) if escape else text for text in stop or ()),
         chat=chat,
+        stop_tokens=tuple(stop_token or ()),
         system=system,
+        template=TemplateOptions(
+            file=chat_template,
+            kwargs=chat_template_kwargs,
+            reasoning=reasoning,
+            effort=reasoning_effort,
+        ),
         stats=stats,
         verify=verify,
         format=generate_config.parse_format(format_),
@@ -113,9 +132,9 @@ def generate(
         synth_acceptance=synth_acceptance,
         log_file=log_file,
         verbose=verbose,
+        given=options.given(context),
+        notes=options.notes(context, sample),
     )
-    if files := batch_options.files(prompts, output, resume, parallel):
-        return partial(_run, BatchConfig.of(config, files))
     return partial(_run, config)
 
 

@@ -6,22 +6,34 @@ value, its alias says Any and the parser makes the value.
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeinfer_cli.cli.parsers import integer, integers, number
+from pipeinfer_cli.cli.parsing.command import notes_of
+from pipeinfer_cli.cli.parsing.values import count_or_rest, integer, integers, number
 from pipeinfer_cli.runtime import config
+from pipeinfer_cli.scheduler.runs import SampleParams
+
+ANY_SEED = -1  # draw one
+DRAWN_SEED_BITS = 32  # short enough to type again
 
 # model, context and ranks
 
-MODEL = typer.Option("-m", "--model", metavar="MODEL", help="A GGUF path, or a model's name.")
+MODEL = typer.Option(
+    "-m", "--model", metavar="MODEL", help="A GGUF path, a model's name, or hf:USER/REPO[:QUANT]."
+)
 Model = Annotated[str, MODEL]
 NPredict = Annotated[
     int,
     typer.Option(
-        "-n", "--n-predict", parser=integer, metavar="N", help="Generate at most N tokens."
+        "-n",
+        "--n-predict",
+        parser=count_or_rest,
+        metavar="N",
+        help="Generate at most N tokens; -1: what the context leaves.",
     ),
 ]
 CtxSize = Annotated[
@@ -31,7 +43,7 @@ CtxSize = Annotated[
         "--ctx-size",
         parser=integer,
         metavar="N",
-        help="Room for prompt and text, in tokens.",
+        help="Room for prompt and text, in tokens; 0: what the model was trained for.",
     ),
 ]
 RANKS = typer.Option(
@@ -122,21 +134,37 @@ MinP = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
+        "-s",
         "--seed",
         parser=integer,
         metavar="N",
-        help="With --temp: seed of the draw; the same seed gives the same text.",
+        help="With --temp: seed of the draw; the same seed gives the same text. -1: draw one.",
     ),
 ]
 
 # the text
 
+PromptText = Annotated[
+    str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="As the argument PROMPT.")
+]
+Escape = Annotated[
+    bool,
+    typer.Option("-e", "--escape", help="Read \\n, \\t, \\xHH etc. in prompt and --stop."),
+]
 IgnoreEos = Annotated[
     bool, typer.Option("--ignore-eos", help="Continue after end-of-generation tokens.")
 ]
 Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="End before this text; may be given repeatedly."),
+]
+StopToken = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop-token",
+        metavar="TOKEN",
+        help="A further end of generation: an id, or a token as it is spelled; may be repeated.",
+    ),
 ]
 Chat = Annotated[
     bool,
@@ -146,11 +174,40 @@ System = Annotated[
     str | None,
     typer.Option("--system", metavar="TEXT", help="System message of the chat."),
 ]
-ShowStats = Annotated[bool, typer.Option("--stats", help="Print statistics to stderr.")]
-Format = Annotated[
-    str,
-    typer.Option("--format", metavar="text|json", help="text, or json: one object at the end."),
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--chat-template", metavar="FILE", help="A chat template in place of the model's own."
+    ),
 ]
+TemplateKwargs = Annotated[
+    str,
+    typer.Option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="Values for the template's variables: an object.",
+        show_default=False,
+    ),
+]
+Reasoning = Annotated[
+    str,
+    typer.Option(
+        "--reasoning",
+        metavar="on|off|auto",
+        help="The chat template's switch for thinking; auto: leave it.",
+    ),
+]
+ReasoningEffort = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning-effort",
+        metavar="LEVEL",
+        help="A level that the chat template knows: low, medium, high.",
+    ),
+]
+ShowStats = Annotated[bool, typer.Option("--stats", help="Print statistics to stderr.")]
+FORMAT = typer.Option("--format", metavar="text|json", help="text, or json: one object at the end.")
+Format = Annotated[str, FORMAT]
 
 # emulated clusters
 
@@ -190,3 +247,27 @@ PlotWindow = Annotated[
 Live = Annotated[
     bool, typer.Option("--live", help="Show on stderr what the stages are doing during generation.")
 ]
+
+
+def sampling(temp: float, top_k: int, top_p: float, min_p: float, seed: int) -> SampleParams:
+    """How tokens are drawn; draws a seed for ANY_SEED. Raises UserError."""
+    drawn = secrets.randbits(DRAWN_SEED_BITS) if seed == ANY_SEED else seed
+    return SampleParams(temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, seed=drawn)
+
+
+def notes(context: typer.Context, sample: SampleParams) -> tuple[str, ...]:
+    """What is to be said about the command line before the work begins."""
+    is_drawn = context.params.get("seed") == ANY_SEED and sample.temperature > 0
+    said = f"--seed -1: the seed is {sample.seed}"
+    return (*notes_of(context), *([said] if is_drawn else []))
+
+
+def given(context: typer.Context) -> tuple[str, ...]:
+    """The long names of the options that are on the command line."""
+    return tuple(
+        max(param.opts, key=len)
+        for param in context.command.params
+        if param.param_type_name == "option"
+        and (source := context.get_parameter_source(str(param.name)))
+        and source.name == "COMMANDLINE"
+    )

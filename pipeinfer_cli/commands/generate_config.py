@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 from pipeinfer_cli.checks import check_count
+from pipeinfer_cli.commands.chat.template_options import NO_OPTIONS, TemplateOptions
+from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
@@ -22,8 +24,8 @@ from pipeinfer_cli.scheduler.policy import (
 )
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
-OutputFormat = Literal["text", "json"]
-FORMATS: tuple[OutputFormat, ...] = ("text", "json")
+OutputFormat = Literal["text", "json", "openai"]
+FORMATS: tuple[OutputFormat, ...] = ("text", "json")  # of single answers
 DEFAULT_N_PREDICT = 128
 AnyGenerate = TypeVar("AnyGenerate", bound="GenerateConfig")
 
@@ -34,17 +36,24 @@ class Prompt:
 
     text: str | None = None
     file: Path | None = None
+    escape: bool = False  # read \\n and the like in it
 
     def __post_init__(self) -> None:
         if self.text is not None and self.file is not None:
             raise UserError("a prompt cannot be combined with -f/--file: give one of them")
 
     @classmethod
-    def from_options(cls, text: str | None, file: Path | None) -> Prompt:
-        """The source that the command line names; `-` stands for stdin."""
+    def from_options(
+        cls, text: str | None, file: Path | None, option: str | None = None, *, escape: bool = False
+    ) -> Prompt:
+        """The source that the command line names; `-` stands for stdin. `option` is -p."""
+        if text is not None and option is not None:
+            raise UserError("-p/--prompt cannot be combined with a prompt argument: give one")
+        text = option if text is None else text
         return cls(
             text=None if text == "-" else text,
             file=None if file is not None and str(file) == "-" else file,
+            escape=escape,
         )
 
 
@@ -64,19 +73,34 @@ class GenerateConfig(JobConfig):
     draft_given: tuple[str, ...] = ()  # its fields that were asked for; with `-md auto` they stay
     pictures: Pictures = NO_PICTURES
     stop: tuple[str, ...] = ()  # strings before which the text ends
+    stop_tokens: tuple[str, ...] = ()  # ids or spellings of further ends of generation
     chat: bool = False  # the prompt is a user's message
     system: str | None = None  # with chat
+    template: TemplateOptions = NO_OPTIONS  # with chat
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
+        if self.n_predict == 0:
+            raise UserError(
+                "-n/--n-predict 0: a prompt that is only computed has no output: give 1 or more, "
+                "or -1 for what the context leaves"
+            )
         check_count("-n/--n-predict", self.n_predict)
         check_texts(self.stop, self.system, chat=self.chat)
+        for token in self.stop_tokens:
+            if not _decode(token.encode(errors="surrogateescape"), "--stop-token"):
+                raise UserError("--stop-token '': must not be empty")
+        if self.template.given and not self.takes_messages:
+            raise UserError(f"{self.template.given} requires --chat: add it, or use pipeinfer chat")
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         self._check_drafter()
         self._check_synthetic()
-        if self.format not in FORMATS:
-            raise UserError(f"--format {self.format!r}: give one of {', '.join(FORMATS)}")
+        if self.format not in self.formats:
+            hint = " (openai requires --prompts)" if self.format == "openai" else ""
+            raise UserError(
+                f"--format {self.format!r}: give one of {', '.join(self.formats)}{hint}"
+            )
 
     def _check_drafter(self) -> None:
         if self.drafter not in DRAFTERS:
@@ -99,6 +123,21 @@ class GenerateConfig(JobConfig):
                 "--verify cannot be combined with --synth-acceptance: leave --verify out"
             )
 
+    @property
+    def is_json(self) -> bool:
+        """Whether a plan is for programs."""
+        return self.format == "json"
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether there is use for a chat template."""
+        return self.chat
+
+    @property
+    def formats(self) -> Sequence[OutputFormat]:
+        """Forms of the output that there are."""
+        return FORMATS
+
     def on_terminal(self: AnyGenerate) -> AnyGenerate:
         """The same with the terminal that it draws on, if it draws and there is one."""
         if not self.pictures.live:
@@ -116,7 +155,10 @@ class GenerateConfig(JobConfig):
 
         prompt = self.prompt if self.plan_only else Prompt(text=read_prompt(self.prompt))
         draft_model = file_of(self.draft_model)
-        return JobConfig.resolved(replace(self, prompt=prompt, draft_model=draft_model))
+        template = self.template.read()
+        return JobConfig.resolved(
+            replace(self, prompt=prompt, draft_model=draft_model, template=template)
+        )
 
     @property
     def uses_draft_model(self) -> bool:
@@ -130,7 +172,7 @@ class GenerateConfig(JobConfig):
 
 
 def parse_format(text: str) -> OutputFormat:
-    """`text` or `json`; GenerateConfig refuses anything else."""
+    """One of FORMATS; GenerateConfig refuses anything else."""
     return cast("OutputFormat", text)
 
 
@@ -139,6 +181,13 @@ def read_prompt(prompt: Prompt) -> str:
 
     Raises UserError if it cannot be read, is not UTF-8, or nothing was given on a terminal.
     """
+    text = _read(prompt)
+    if not prompt.escape:
+        return text
+    return _decode(unescape(text).encode(errors="surrogateescape"), "the prompt after -e/--escape")
+
+
+def _read(prompt: Prompt) -> str:
     if prompt.text is not None:
         return _decode(prompt.text.encode(errors="surrogateescape"), "the prompt argument")
     if prompt.file is not None:

@@ -5,7 +5,7 @@ A new kind is a subclass of JobConfig and a row of JOBS.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,13 @@ def job_of(config: JobConfig) -> Job:
 
 def run(config: JobConfig, comm: Comm | None) -> int:
     """Carries out the job on this rank; see pipeline.run."""
-    from pipeinfer_cli.runtime import pipeline  # not in the parent of local ranks
+    from pipeinfer_cli.commands import notes  # not in the parent of local ranks
+    from pipeinfer_cli.runtime import pipeline
 
-    job = job_of(config)
-    return pipeline.run(config, comm, lambda plan: job.load()(config, plan))
+    def prepare(plan: pipeline.Plan) -> pipeline.Work:
+        for note in notes.notes(config, plan):
+            notes.say(note)
+        work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
+        return work
+
+    return pipeline.run(config, comm, prepare)

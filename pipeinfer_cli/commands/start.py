@@ -113,6 +113,7 @@ def _spawn(config: JobConfig) -> int:
             files={CONFIG_FILE: pickle.dumps(config)},
             verbose=config.verbose,
             read_line=read_line if jobs.job_of(config).is_interactive else None,
+            forwards_stdin=config.reads_stdin,
             start_s=max(config.timeout_s, START_S),
         )
     )

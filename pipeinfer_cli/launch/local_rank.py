@@ -22,7 +22,7 @@ from pipeinfer_cli.engine.loaded import mapped_files
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
-STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see local_input
+STDIN_FIFO = "stdin"  # these two only if the parent has something for rank 0: see local_input
 ASK_FIFO = "ask"
 ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
@@ -60,7 +60,7 @@ def begin(place: Path, rank: int) -> None:
 def make_fifo(path: Path) -> int:
     """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
     os.mkfifo(path, 0o600)
-    # With the other end being our own, too, it has no end before we say so.
+    # This process holds the other end, too, so that it does not end before we close that.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 

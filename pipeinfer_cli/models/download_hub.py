@@ -1,10 +1,18 @@
-"""Files of Hugging Face repositories, by huggingface-hub: in its cache, with its token."""
+"""Files of Hugging Face repositories, by huggingface-hub: in its cache, with its token.
+
+`hf:USER/REPO` is the repository's GGUF of the usual quantization, `hf:USER/REPO:QUANT` of another
+one, `hf:USER/REPO/FILE.gguf` a file.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +22,12 @@ from pipeinfer_cli.models.catalogue import HubSource
 REACH_S = 5.0
 ENDPOINT = "https://huggingface.co"
 PORTS = {"https": 443, "http": 80}
+PREFIX = "hf:"
+REVISION = "main"
+USUAL = "Q4_K_M"  # as in llama.cpp
+NAMED = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+)|/([\w./-]+\.gguf))?")
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")  # of a GGUF in several files
+QUANT = re.compile(r"(?i:(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|BF16|F16|F32|MXFP4\w*))(?=[-./]|$))")
 
 
 def is_installed() -> bool:
@@ -45,19 +59,123 @@ def fetch(source: HubSource) -> Path:
 
     Raises UserError if huggingface-hub or a permission is missing, RunError if it fails.
     """
+    _check_usable()
+    from huggingface_hub import hf_hub_download
+
+    with _errors(source):
+        paths = [
+            hf_hub_download(source.repository, file, revision=source.revision)
+            for file in source.files
+        ]
+    return Path(paths[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubName:
+    """A GGUF of a repository, as it is named after `hf:`."""
+
+    repository: str
+    quant: str = ""  # empty: the usual one
+    file: str = ""  # empty: the one of the quantization
+
+    @classmethod
+    def of(cls, text: str) -> HubName:
+        """UserError if it is not a name of that form."""
+        match = NAMED.fullmatch(text.removeprefix(PREFIX))
+        if match is None or ".." in text:
+            raise UserError(
+                f"-m {text!r}: give {PREFIX}USER/REPO, {PREFIX}USER/REPO:QUANT or "
+                f"{PREFIX}USER/REPO/FILE.gguf"
+            )
+        return cls(repository=match[1], quant=match[2] or "", file=match[3] or "")
+
+    def choose(self, files: Sequence[str], *, is_all: bool = True) -> HubSource:
+        """The files of that GGUF, of those of the repository. UserError if there is none.
+
+        Any GGUF will do if no quantization was asked for, the usual one is missing, and these are
+        all files.
+        """
+        models = sorted(each for each in files if each.endswith(".gguf") and "mmproj" not in each)
+        found = [each for each in models if self._fits(each)]
+        if not found and is_all and not (self.quant or self.file):
+            found = models[:1]
+        if not found:
+            there = sorted({match[1] for each in models if (match := QUANT.search(each))})
+            raise UserError(
+                f"{self.repository} has no GGUF {self.file or self.quant or 'file'}: "
+                f"it has {', '.join(there or models) or 'none'}"
+            )
+        parts = _parts(found[0], models)
+        return HubSource(repository=self.repository, files=parts, revision=REVISION)
+
+    def _fits(self, file: str) -> bool:
+        if self.file:
+            return file == self.file
+        quants = {each.lower() for each in QUANT.findall(file)}
+        return (self.quant or USUAL).lower() in quants
+
+
+def fetch_named(text: str) -> Path:
+    """The GGUF that `hf:...` names, from the hub's cache, or fetched. Errors as fetch."""
+    name = HubName.of(text)
+    try:
+        source = name.choose(_cached_files(name.repository), is_all=False)
+    except UserError:
+        source = name.choose(_listed_files(name))
+    return cached(source) or fetch(source)
+
+
+def _parts(file: str, files: Sequence[str]) -> tuple[str, ...]:
+    """All files of a GGUF, the first one first. UserError if one is missing."""
+    match = PART.search(file)
+    if match is None:
+        return (file,)
+    n_parts, stem = int(match[2]), PART.sub("", file)
+    parts = tuple(f"{stem}-{index:05}-of-{match[2]}.gguf" for index in range(1, n_parts + 1))
+    if missing := sorted(set(parts) - set(files)):
+        raise UserError(f"the GGUF {file} lacks its part {missing[0]}")
+    return parts
+
+
+def _cached_files(repository: str) -> list[str]:
+    """Those of the repository that are in the hub's cache, of its revision REVISION."""
+    if not is_installed():
+        return []
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / REVISION).read_text().strip()
+    except OSError:
+        return []
+    return [str(path.relative_to(snapshot)) for path in snapshot.rglob("*.gguf")]
+
+
+def _listed_files(name: HubName) -> list[str]:
+    _check_usable()
+    from huggingface_hub import HfApi, constants
+
+    source = HubSource(repository=name.repository, files=(name.file or "GGUF",), revision=REVISION)
+    with _errors(source):
+        return list(HfApi(endpoint=constants.ENDPOINT).list_repo_files(name.repository))
+
+
+def _check_usable() -> None:
     if not is_installed():
         raise UserError(
             "it comes from the Hugging Face hub, and huggingface-hub is not installed: "
             "pip install 'pipeinfer[hub]', or fetch the file yourself and give -m its path"
         )
     _check_reachable()
-    from huggingface_hub import errors, hf_hub_download
+
+
+@contextmanager
+def _errors(source: HubSource) -> Iterator[None]:
+    """What the hub's client raises, for people."""
+    from huggingface_hub import errors
 
     try:
-        paths = [
-            hf_hub_download(source.repository, file, revision=source.revision)
-            for file in source.files
-        ]
+        yield
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         raise UserError(
             f"{source.repository} does not exist on the hub or requires a permission: "
@@ -73,7 +191,6 @@ def fetch(source: HubSource) -> Path:
             f"the download was interrupted ({' '.join(str(error).split())}): the part received "
             "is kept, and the next pull continues there"
         ) from None
-    return Path(paths[0])
 
 
 def _check_reachable() -> None:

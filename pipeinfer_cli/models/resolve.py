@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeinfer_cli.checks import did_you_mean
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_folder, is_there
 from pipeinfer_cli.models import catalogue as catalogue_
@@ -17,6 +18,8 @@ from pipeinfer_cli.models.catalogue import (
     check_name,
 )
 
+HUB_PREFIX = "hf:"
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 AUTO = "auto"  # -md: the draft that the catalogue names for the target
 
 
@@ -29,17 +32,27 @@ def find(name: str) -> NamedModel:
     """The catalogue's entry; UserError with the known names if there is none."""
     known = catalogue().models
     if check_name(name) not in known:
-        raise UserError(f"there is no model named {name!r}: known names are {', '.join(known)}")
+        raise UserError(
+            f"there is no model named {name!r}{did_you_mean(name, known)}: known names are "
+            f"{', '.join(known)}"
+        )
     return known[name]
 
 
 def resolve(name_or_path: str) -> Path:
     """The GGUF that `-m` means: a file, or a named model, which is pulled if it is not cached.
 
-    It may also be what `shards` knows: a folder, a path with {rank} or {stage}, or a list of paths.
+    It may also be a file on the Hugging Face hub (see download_hub), or what `shards` knows: a
+    folder, a path with {rank} or {stage}, or a list of paths.
     Raises UserError for a path that does not exist and a name that nobody knows, RunError if a pull
     fails.
     """
+    if "://" in name_or_path:
+        raise _is_url(name_or_path)
+    if name_or_path.startswith(HUB_PREFIX) and not is_there(name_or_path):
+        from pipeinfer_cli.models import download_hub
+
+        return download_hub.fetch_named(name_or_path)
     path = expanded(name_or_path)
     if by_rank := shards.listed(path):
         if not is_folder(by_rank[0]):
@@ -53,7 +66,8 @@ def resolve(name_or_path: str) -> Path:
     known = catalogue().models
     if not NAME.fullmatch(name_or_path) or name_or_path not in known:
         raise UserError(
-            f"the model {name_or_path!r} is neither a file nor a known name: "
+            f"the model {name_or_path!r} is neither a file nor a known name"
+            f"{did_you_mean(name_or_path, known)}: "
             f"give a GGUF path or one of {', '.join(known)}"
         )
     model = known[name_or_path]
@@ -73,6 +87,23 @@ def _looks_like_path(text: str) -> bool:
     return "/" in text or text.endswith(".gguf") or text.startswith("~")
 
 
+def _is_url(url: str) -> UserError:
+    place = url.partition("://")[2].partition("?")[0].split("/")
+    if place[0] in HUB_HOSTS and len(place) > 2:
+        file = f"/{place[-1]}" if place[-1].endswith(".gguf") else ""
+        return UserError(
+            f"-m {url!r} is a URL: give {HUB_PREFIX}{'/'.join(place[1:3])}{file} instead"
+        )
+    return UserError(
+        f"-m {url!r} is a URL: fetch the file and give its path, or name it in {_user_file()} with "
+        'a source of the type "url"'
+    )
+
+
+def _user_file() -> str:
+    return str(catalogue_.user_file(os.environ) or "models.toml")
+
+
 def _check_file(path: Path) -> Path:
     """What can be said without reading the file; whether it is a GGUF, the loader says."""
     try:
@@ -80,5 +111,14 @@ def _check_file(path: Path) -> Path:
             return path.absolute()
     except OSError as error:
         raise UserError(
-            f"cannot read the model {str(path)!r}: {error.strerror}: check -m/--model"
+            f"cannot read the model {str(path)!r}: {error.strerror}{_neighbour(path)}: "
+            "check -m/--model"
         ) from None
+
+
+def _neighbour(path: Path) -> str:
+    """A guess at a file that is there."""
+    try:
+        return did_you_mean(str(path), map(str, path.parent.glob("*.gguf")))
+    except OSError:
+        return ""

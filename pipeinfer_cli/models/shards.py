@@ -20,6 +20,7 @@ from pipeinfer_cli.models.layer_split import LayerRange
 
 HEADER_BYTES = 1 << 20  # of a model file: what kind of model it is stands at its beginning
 DIGEST_CHARS = 16
+N_SAMPLES, SAMPLE_BYTES = 128, 1 << 14  # of a model file, for its digest
 
 PREFIX = "pipeinfer.shard."
 SHA256_CHARS = 64
@@ -246,9 +247,11 @@ def _digest(path: Path) -> str:
     try:
         return file_digest(path)
     except OSError as error:
-        raise UserError(
-            f"cannot read the model {str(path)!r}: {error.strerror}: check -m/--model"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read the model {str(path)!r}: {error.strerror}: check -m/--model")
 
 
 def _required(path: Path) -> Shard:
@@ -272,6 +275,27 @@ def file_digest(path: Path) -> str:
     """Tells model files apart by size and beginning, whatever their names and times are."""
     with path.open("rb") as file:
         return digest_of(f"{path.stat().st_size}", file.read(HEADER_BYTES))
+
+
+def model_digest(files: ModelFiles) -> str:
+    """Tells models apart whose texts may differ, without reading all of their tensors.
+
+    By size, beginning and samples of a whole file; by the source's SHA-256 of shards. UserError if
+    the file cannot be read.
+    """
+    if files.split is not None:
+        return digest_of(files.split.sha256)
+    path = files.head_path
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            parts = [file.read(HEADER_BYTES)]
+            for index in range(N_SAMPLES):
+                file.seek(size * index // N_SAMPLES)
+                parts.append(file.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return digest_of(f"{size}", b"".join(parts))
 
 
 def digest_of(text: str, data: bytes = b"") -> str:

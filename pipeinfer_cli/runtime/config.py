@@ -19,6 +19,15 @@ from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
 
+# Long names of options that have no effect together: see commands.notes.
+SAMPLING = ("--top-k", "--top-p", "--min-p", "--seed")
+WITHOUT_TEMP = "the text is greedy without --temp"
+CUTOFF = ("--draft-p-recovery", "--draft-p-decay")
+DRAFTS = (
+    *("--draft-max", "--draft-min", "--draft-p-min", *CUTOFF),
+    *("--draft-width", "--draft-p-split", "--draft-threads"),
+)
+
 # Of every rank, or a list with one number per rank; None: see environment.default_threads.
 Threads = int | Sequence[int] | None
 AnyJob = TypeVar("AnyJob", bound="JobConfig")
@@ -32,7 +41,7 @@ class JobConfig:
     """
 
     model: str  # a GGUF path or a name of models.toml; see resolve.resolve
-    n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together
+    n_ctx: int = DEFAULT_N_CTX  # tokens of prompt and text together; 0: as the model was trained
     ranks: int | None = None  # None: what the launcher started, or this machine's default
     layer_split: tuple[float, ...] | None = None  # a weight per rank; None: even by time or bytes
     threads: Threads = None
@@ -47,11 +56,13 @@ class JobConfig:
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
+    given: tuple[str, ...] = ()  # options that are on the command line, by their long names
+    notes: tuple[str, ...] = ()  # on the command line, which the head says first
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("-m/--model is empty: give a GGUF path or a name of models list")
-        check_count("-c/--ctx-size", self.n_ctx)
+        check_count("-c/--ctx-size", self.n_ctx, least=0)
         check_count("--ranks", self.ranks)
         for count in self.threads if isinstance(self.threads, Sequence) else (self.threads,):
             check_count("-t/--threads", count, MAX_THREADS)
@@ -91,6 +102,16 @@ class JobConfig:
         raise NotImplementedError
 
     @property
+    def is_json(self) -> bool:
+        """Whether a plan is for programs."""
+        return False
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether rank 0 reads stdin while it works."""
+        return False
+
+    @property
     def n_texts(self) -> int:
         """Texts that have cells in the KV caches at a time."""
         return 1
@@ -124,3 +145,8 @@ def _check_weights(weights: tuple[float, ...]) -> None:
     if any(weight == 0 for weight in weights[1:]) or not any(weights):
         # Rank 0 without layers still drives the others; any other rank would only idle.
         raise UserError(f"--layer-split {shown}: only rank 0 may have the weight 0")
+
+
+def no_effect(options: Sequence[str], why: str) -> str:
+    """A note about options that are given in vain."""
+    return f"no effect of {', '.join(options)}: {why}"

@@ -30,9 +30,10 @@ from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import placement
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Placement
+from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
-from pipeinfer_cli.scheduler.run_size import PriorCosts
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm  # noqa: TID251 (only its name)
@@ -54,6 +55,7 @@ class Plan:
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
     all_resources: tuple[RankResources, ...] = ()  # per rank
+    sample: SampleParams = DEFAULT_SAMPLE  # as on the head: others may have drawn another seed
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
     @property
@@ -141,6 +143,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     """Finds the model and places its layers on the ranks. Raises UserError."""
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
+    n_ctx = config.n_ctx or _trained_context(info)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
     result = _place_layers(config, files, info, all_resources, profile)
     prior = result.expected.prior(None) if result.expected else None
@@ -149,13 +152,20 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         files=files,
         model=info,
         layers=result.layers,
-        n_ctx=config.n_ctx,
+        n_ctx=n_ctx,
         draft_cores=_draft_cores(config, all_resources, result.layers),
-        n_cells=max(N_BATCH, config.n_ctx * config.n_texts + _spare_cells(config, depth)),
+        n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         all_resources=tuple(all_resources),
+        sample=config.sample,
         expected=result.expected,
     )
+
+
+def _trained_context(info: ModelInfo) -> int:
+    if info.n_ctx_train <= 0:
+        raise UserError("-c/--ctx-size 0: the GGUF does not say for how much: give a number")
+    return info.n_ctx_train
 
 
 def _place_layers(
@@ -210,7 +220,7 @@ def open_engine(
     resident_before, begin_s = environment.resident_bytes(), time.monotonic()
     watchdog.enter(Phase.LOADING)
     if comm is None:
-        engine = Engine(_engine_config(config, plan, rank=0, local_ranks=1))
+        engine = Engine(_engine_config(plan, rank=0, local_ranks=1))
         placement.note([Placement.of(plan.model, plan.layers, 0, resident_before)], config.verbose)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
@@ -218,9 +228,7 @@ def open_engine(
     opened: Engine | None = None
     error, code = "", 0
     try:
-        opened = Engine(
-            _engine_config(config, plan, rank=comm.rank, local_ranks=local_ranks, comms=comms)
-        )
+        opened = Engine(_engine_config(plan, rank=comm.rank, local_ranks=local_ranks, comms=comms))
     except PipeinferError as reason:
         error, code = f"rank {comm.rank} on {socket.gethostname()}: {reason}", reason.exit_code
     watchdog.enter(Phase.RUNNING)
@@ -238,7 +246,6 @@ def open_engine(
 
 
 def _engine_config(
-    config: JobConfig,
     plan: Plan,
     *,
     rank: int,
@@ -264,7 +271,7 @@ def _engine_config(
         shares_cores=rank == 0 and plan.draft_cores.shares_cores,
         comm_data=comms[0],
         comm_control=comms[1],
-        sample=config.sample,
+        sample=plan.sample,
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.gguf_info import ModelInfo
@@ -61,7 +63,9 @@ def report(
     for warning in memory_warnings(model, layers, all_resources):
         print(f"pipeinfer: warning: {warning}", file=sys.stderr)
     table = rows(model, layers, all_resources)
-    if config.plan_only:
+    if config.plan_only and config.is_json:
+        print(json.dumps(as_dict(model, layers, all_resources), ensure_ascii=False))
+    elif config.plan_only:
         console.table(HEADER, table)
     for line in tables.aligned((HEADER, *table)):
         log.note(line, verbose=config.report_binding and not config.plan_only)
@@ -103,6 +107,24 @@ def rows(
         )
         for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
     ]
+
+
+def as_dict(
+    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
+) -> dict[str, Any]:
+    """The same for programs: ranges are half-open, null where a rank has no layers."""
+    ranks = [
+        {
+            "rank": rank,
+            "host": resources.host,
+            "cores": sorted(resources.cpus),
+            "threads": resources.n_threads,
+            "layers": [held.first, held.last] if len(held) else None,
+            "bytes": stage_bytes(model, held),
+        }
+        for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
+    ]
+    return {"arch": model.arch, "n_layer": model.n_layer, "ranks": ranks}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

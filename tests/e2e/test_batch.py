@@ -12,21 +12,17 @@ import pytest
 
 from batches import SIGNALS, await_gone, count_lines, items, options, write_items
 from small_models import talking_llama
-from support import check_output, mpiexec, pipeinfer
+from support import check_output, mpiexec, pipeinfer, run
 from terminal import run_on_terminal
 
 pytestmark = pytest.mark.e2e
 
-ENDLESS = {"id": "endless", "prompt": "abc", "n_predict": 200}
+ENDLESS = {"prompt": "abc", "n_predict": 200}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return talking_llama(tmp_path_factory.mktemp("model") / "tiny.gguf")
-
-
-def run(command, **more):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
 
 
 def results(path):
@@ -58,6 +54,8 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
         prompt = made[index]["prompt"]
         alone = json.loads(check_output(pipeinfer(*single, *more, "--format", "json", prompt)))
         del alone["stats"]
+        request = found[index].pop("request")
+        assert request["n_predict"] == int(more[1])
         assert found[index] == {"id": made[index].get("id", 2), **alone, "job_id": "77"}
 
     again = run(pipeinfer(*command, "--ranks", "1"))
@@ -66,10 +64,22 @@ def test_results_are_those_of_single_requests_in_order_and_bad_items_are_lines(m
     before = output.read_bytes()
     again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
     assert (again.returncode, output.read_bytes()) == (1, before), again.stderr
-    write_items(prompts, made[1:])
-    again = run(pipeinfer(*command, "--ranks", "1", "--resume"))
-    assert (again.returncode, output.read_bytes()) == (2, before)
-    assert "line 1 belongs to the item 'a', not 1" in again.stderr
+    for more, changed, said in (
+        ((), made[1:], "line 1 belongs to the item 'a', not 1"),
+        (
+            (),
+            [{**made[0], "prompt": "hallo"}, *made[1:]],
+            "line 1 of '*' was made with another prompt",
+        ),
+        (("-n", "8"), made, "line 2 of '*' was made with n_predict 7, now 8"),
+        (("-m", "smollm2"), made, "line 1 of '*' was made with another model"),
+        ((), [*made, made[0]], "the items 1 and 6 have the same id 'a'"),
+    ):
+        write_items(prompts, changed)
+        again = run(pipeinfer(*command, "--ranks", "1", "--resume", *more))
+        assert (again.returncode, again.stderr.count("\n")) == (2, 1), again.stderr
+        assert output.read_bytes() == before
+        assert said.replace("'*'", f"'{output}'") in again.stderr
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "pipeinfer"])
@@ -119,6 +129,7 @@ def test_messages_and_stop_strings(model, tmp_path):
     done = run(pipeinfer(*command, *files, "-m", "smollm2", "--chat"))
     assert done.returncode == 0, done.stderr
     chat, stopped, asked = results(output)
+    assert chat.pop("request") == asked.pop("request")
     single = ["generate", "-m", "smollm2", "--chat", "-n", "30", "-c", "256", "-t", "1"]
     alone = json.loads(
         check_output(pipeinfer(*single, "--format", "json", "--ranks", "1", question))
@@ -136,6 +147,37 @@ def test_messages_and_stop_strings(model, tmp_path):
     assert "no chat template" in lines[0]["error"]
 
 
+def test_openai_lines_and_their_output_have_the_text_of_our_own(tmp_path):
+    question = "What is the capital of Italy?"
+    chat = {"messages": [{"role": "user", "content": [{"type": "text", "text": question}]}]}
+    made = [
+        {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+        {"id": "b", "messages": [{"role": "user", "content": question}]},
+        {"custom_id": "c", "body": {"prompt": question, "max_tokens": 3, "n": 2}},
+        {"custom_id": "d", "body": {"prompt": question, "max_tokens": 3}},
+    ]
+    prompts, output = write_items(tmp_path / "in.jsonl", made), tmp_path / "out.jsonl"
+    command = ["generate", "-m", "smollm2", "--prompts", str(prompts), "-n", "12", "-c", "256"]
+    more = ["-t", "1", "--ranks", "1", "--ignore-eos"]
+    done = run(pipeinfer(*command, *more))
+    own = [json.loads(line) for line in done.stdout.splitlines()]
+    written = ["--output", str(output), "--format", "openai"]
+    done = run(pipeinfer(*command, *more, *written, "--parallel", "2"))
+    assert done.returncode == 1, done.stderr  # for n
+    lines = results(output)
+    assert [line["custom_id"] for line in lines] == ["a", "b", "c", "d"]
+    bodies = [line["response"]["body"] for line in lines]
+    texts = [bodies[i]["choices"][0]["message"]["content"] for i in (0, 1)]
+    assert own[0]["text"] == own[1]["text"] == texts[0] == texts[1]
+    assert bodies[3]["choices"][0]["text"] == own[3]["text"]
+    assert bodies[3]["usage"]["completion_tokens"] == 3
+    assert "n 2 is not supported" in lines[2]["error"]["message"]
+    assert [each["request"] for each in own] == [each["request"] for each in lines]
+    before = output.read_bytes()
+    done = run(pipeinfer(*command, *more, *written, "--resume"))
+    assert (done.returncode, output.read_bytes()) == (1, before), done.stderr
+
+
 def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
     text = write_items(tmp_path / "in.jsonl", items(5, 6)[1:]).read_text()
     command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1", "--stats"]
@@ -148,6 +190,51 @@ def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
     summary, last = done.stderr.splitlines()
     assert f"4 items: {n_tokens} tokens in " in summary
     assert last == "pipeinfer: 4 items, none failed"
+
+
+@pytest.mark.parametrize("parallel", ["1", "3"])
+@pytest.mark.parametrize("way", ["alone", "ranks", "mpiexec"])
+def test_an_item_is_answered_before_the_next_one_comes(way, parallel, model, tmp_path):
+    made = [*items(5, 4)[1:], {"id": "item 2", "prompt": "again"}]
+    lines = write_items(tmp_path / "in.jsonl", made).read_text().splitlines(keepends=True)
+    more = ["-c", "256", "-t", "1", "--parallel", parallel]
+    command = ["generate", "-m", str(model), "--prompts", "-", *more]
+    launched = {
+        "alone": pipeinfer(*command, "--ranks", "1"),
+        "ranks": pipeinfer(*command, "--ranks", "2"),
+        "mpiexec": mpiexec(2, *command),
+    }[way]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as job:
+        found = []
+        for line in lines[:3]:
+            job.stdin.write(line)
+            job.stdin.flush()
+            found.append(json.loads(job.stdout.readline()))
+        rest, said = job.communicate("".join(lines[3:]), timeout=30)
+    assert job.returncode == 1, said  # the last one has the id of another
+    found += [json.loads(line) for line in rest.splitlines()]
+    assert [each["id"] for each in found] == [each["id"] for each in made]
+    assert "have the same id 'item 2'" in found[-1].pop("error")
+    assert said.endswith("1 of 5 items failed: their lines in the output say why\n")
+    at_once = run(pipeinfer(*command, "--ranks", "2"), input="".join(lines[:-1]))
+    assert [json.loads(line) for line in at_once.stdout.splitlines()] == found[:-1]
+
+
+@pytest.mark.parametrize("way", ["alone", "ranks"])
+def test_a_signal_ends_the_wait_for_an_item(way, model, tmp_path):
+    command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1"]
+    launched = pipeinfer(*command, "--ranks", "1" if way == "alone" else "2")
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdin=pipe, stdout=pipe, stderr=pipe, env=env) as job:
+        job.stdin.write(b'{"prompt": "hello", "n_predict": 3}\n')
+        job.stdin.flush()
+        assert json.loads(job.stdout.readline())["id"] == 1
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=20) == 130
+        assert job.stderr.read() == b"pipeinfer: error: interrupted by SIGINT\n"
+    await_gone(tmp_path)
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda each: each.name)

@@ -6,7 +6,7 @@ plain_sampling. Knows nothing of pipeinfer.
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch"};
 prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the
-first prompt token on]}. With "n_batch", the prompt is decoded in batches of so many tokens.
+first prompt token on]}. With "n_batch", the prompt is decoded in batches of that size.
 Generation goes on at end-of-generation tokens.
 """
 

@@ -13,7 +13,7 @@ from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
-from support import PROMPTS, plain_decode, smollm2
+from support import PROMPTS, plain_decode, smollm2, smollm2_request
 
 pytestmark = pytest.mark.native
 
@@ -140,21 +140,14 @@ def test_branches_of_a_tree_see_their_own_path_only(engine):
     rows = call(engine, Run(run_id=next(run_ids), tokens=tuple(mixed), kv_ops=copies)).rows
     for index, ids in enumerate(branches.values()):
         plain = [
-            plain_decode(
-                {
-                    "model": str(smollm2()),
-                    "prompts": [prompt + ids[: n + 1]],
-                    "n_predict": 1,
-                    "n_ctx": 512,
-                }
-            )[0]["tokens"][0]
+            plain_decode(smollm2_request([prompt + ids[: n + 1]], 1, 512))[0]["tokens"][0]
             for n in range(len(ids))
         ]
         assert list(rows[index :: len(branches)]) == plain
 
 
 def test_an_engine_says_what_it_is_at(engine):
-    """Who watches sees that a long run gets on: see watchdog."""
+    """Who watches sees that a long run makes progress: see watchdog."""
     before = engine.activity()
     assert (before.run_id, before.done_id, before.awaited_id, before.is_due) == (0, 0, 0, False)
     for run_id in (5, 6):
@@ -165,7 +158,7 @@ def test_an_engine_says_what_it_is_at(engine):
         moved.add(activity.moved)
         seen.add(activity.run_id)
     assert {5, 6} <= seen
-    assert len(moved) > 10, "it computes, and does not seem to get on"
+    assert len(moved) > 10, "it computes, and does not seem to make progress"
     assert engine.activity().awaited_id == 5
     assert engine.wait(WAIT_S).run_id == 5
     activity = engine.activity()

@@ -26,7 +26,10 @@ SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
 REPACKED_SHAPES = [(1, 8), (3, 24), (2, 40)]
 REPACKED = ("Q4_0", "Q4_K")
 FLOATS = ("F32", "F16", "BF16")
-FLOAT_SHAPES = [(100, 5), (4160, 9)]  # a row that is no multiple of a vector; one of several parts
+FLOAT_SHAPES = [
+    (100, 5),
+    (4160, 9),
+]  # a row that is not a multiple of a vector; one of several parts
 
 
 def cases(type_name):

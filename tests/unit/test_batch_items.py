@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli.main import asks_for_file
 from pipeinfer_cli.commands.batch.config import BatchFiles
 from pipeinfer_cli.commands.batch.items import BadItem, Item, read_items
@@ -75,6 +76,12 @@ def test_ids_default_to_line_numbers_and_blank_lines_are_no_items() -> None:
     items = read_items(b"\xef\xbb\xbf" + "\n".join(lines).encode(), CONFIG)
     assert [(item.index, item.id) for item in items] == [(0, 1), (1, 2.5), (2, 5)]
     assert all(isinstance(item, Item) for item in items)
+
+
+def test_a_text_may_take_what_the_context_leaves() -> None:
+    item = read_one('{"prompt": "a", "n_predict": -1}')
+    assert isinstance(item, Item)
+    assert item.n_predict == MAX_COUNT
 
 
 def test_one_stop_string_needs_no_list() -> None:

@@ -18,13 +18,19 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.commands.batch import results
 from pipeinfer_cli.commands.batch.items import BadItem
+from pipeinfer_cli.commands.batch.lines import OwnForm
+from pipeinfer_cli.commands.batch.origin import Origins
 from pipeinfer_cli.commands.batch.progress import Progress
 from pipeinfer_cli.commands.batch.results import FileSink, check_new, to_line
 from pipeinfer_cli.commands.batch.turns import in_order
+from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
 
 IDS = [1, "b", 2.5, "ü\n", "5"]
 ITEMS = [BadItem(index=index, id=each, error="x") for index, each in enumerate(IDS)]
+CONFIG = GenerateConfig(model="m", prompt=Prompt())
+FORM = OwnForm(CONFIG, Origins(CONFIG, "model 1"))
+# as an older version wrote them: without a record of the request
 LINES = [to_line({"id": each, "text": f"text of {each}", "tokens": [1]}) for each in IDS]
 
 
@@ -81,7 +87,7 @@ def test_a_file_cut_anywhere_goes_on_to_the_same_end(tmp_path: Path) -> None:
     whole = b"".join(LINES)
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
-        sink, resume_point = FileSink.resume(path, ITEMS)
+        sink, resume_point = FileSink.resume(path, ITEMS, FORM)
         n_whole = whole[:size].count(b"\n")
         assert (resume_point.n_items, resume_point.n_failed) == (n_whole, 0)
         assert path.read_bytes() == b"".join(LINES[:n_whole])
@@ -94,7 +100,7 @@ def test_a_file_cut_anywhere_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def test_zeros_after_a_crash_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(LINES[0] + LINES[1][:9] + bytes(4096))
-    sink, resume_point = FileSink.resume(path, ITEMS)
+    sink, resume_point = FileSink.resume(path, ITEMS, FORM)
     sink.close()
     assert resume_point.n_items == 1
     assert path.read_bytes() == LINES[0]
@@ -103,9 +109,9 @@ def test_zeros_after_a_crash_are_cut(tmp_path: Path) -> None:
 def test_errors_are_results(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     written(path, [to_line({"id": 1, "error": "bad"}), LINES[1]])
-    sink, resume_point = FileSink.resume(path, ITEMS)
+    sink, resume_point = FileSink.resume(path, ITEMS, FORM)
     sink.close()
-    assert (resume_point.n_items, resume_point.n_failed) == (2, 1)
+    assert (resume_point.n_items, resume_point.n_failed, resume_point.n_unknown) == (2, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_a_foreign_file_is_refused_and_stays_as_it_was(
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError) as refused:
-        FileSink.resume(path, ITEMS)
+        FileSink.resume(path, ITEMS, FORM)
     assert said in str(refused.value)
     assert path.read_bytes() == content
 
@@ -153,10 +159,10 @@ def test_links_are_not_followed_in_a_shared_folder(tmp_path: Path) -> None:
         FileSink.create(link)
     assert not target.exists()
     target.touch()
-    FileSink.resume(link, ITEMS)[0].close()
+    FileSink.resume(link, ITEMS, FORM)[0].close()
     link.parent.chmod(0o1777)
     with pytest.raises(UserError, match="it is a link: name the file itself"):
-        FileSink.resume(link, ITEMS)
+        FileSink.resume(link, ITEMS, FORM)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +179,9 @@ def test_a_file_that_cannot_be_made(tmp_path: Path, name: str, said: str) -> Non
 def test_not_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UserError, match="not a regular file"):
-        FileSink.resume(tmp_path / "fifo", ITEMS)
+        FileSink.resume(tmp_path / "fifo", ITEMS, FORM)
     with pytest.raises(UserError, match="directory"):
-        FileSink.resume(tmp_path, ITEMS)
+        FileSink.resume(tmp_path, ITEMS, FORM)
 
 
 def test_the_umask_counts(tmp_path: Path) -> None:
@@ -194,16 +200,16 @@ def test_a_file_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another job is writing to it"):
-            FileSink.resume(path, ITEMS)
-    sink, _ = FileSink.resume(path, ITEMS)
+            FileSink.resume(path, ITEMS, FORM)
+    sink, _ = FileSink.resume(path, ITEMS, FORM)
     with pytest.raises(UserError, match="another job is writing to it"):
-        FileSink.resume(path, ITEMS)
+        FileSink.resume(path, ITEMS, FORM)
     sink.close()
 
 
 @contextmanager
 def file_size_limit(n_bytes: int) -> Iterator[None]:
-    """A disk that is full after so many bytes of a file; write() takes what fits."""
+    """A disk that is full after that number of bytes of a file; write() takes what fits."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
@@ -226,7 +232,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, room: int) -> None:
         sink.write(LINES[1])
     sink.close()
     assert path.read_bytes() == LINES[0]
-    sink, _ = FileSink.resume(path, ITEMS)
+    sink, _ = FileSink.resume(path, ITEMS, FORM)
     sink.write(LINES[1])
     sink.close()
     assert path.read_bytes() == b"".join(LINES[:2])

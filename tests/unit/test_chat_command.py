@@ -9,7 +9,6 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
-from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.chat import work
 from pipeinfer_cli.commands.chat.config import ChatConfig
 
@@ -19,13 +18,6 @@ def _keep_signals():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def configs(monkeypatch):
-    seen = []
-    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
-    return seen
 
 
 def test_options_become_a_configuration(configs):
@@ -41,7 +33,7 @@ def test_options_become_a_configuration(configs):
 
 def test_options_are_those_of_generate():
     ours, theirs = (inspect.signature(command).parameters for command in (chat, generate))
-    own = {"n_predict"}  # without a limit here
+    own = {"n_predict", "format_"}  # without a limit here, and without the form of batches
     assert own < set(ours) < set(theirs)
     assert [ours[name] for name in ours if name not in own] == [
         each for name, each in theirs.items() if name in ours and name not in own

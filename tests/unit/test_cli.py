@@ -7,7 +7,8 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,18 +20,11 @@ from pipeinfer_cli.commands import jobs, start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
-from pipeinfer_cli.launch import environment, local, report, signals
+from pipeinfer_cli.launch import environment, local, report
 from pipeinfer_cli.scheduler.runs import SampleParams
 
+pytestmark = pytest.mark.usefixtures("keep_signals")
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 @pytest.fixture
@@ -75,7 +69,9 @@ def test_one_rank_runs_in_this_process(
         verbose=True,
         timeout_s=1.5,
     )
-    assert calls == [(expected, None)]
+    ((config, comm),) = calls
+    assert (replace(config, given=()), comm) == (expected, None)
+    assert {"--ranks", "--layer-split", "--temp", "--min-p"} < set(config.given)
 
 
 def test_a_plan_needs_no_prompt(calls: list[tuple[GenerateConfig, object]], model: str) -> None:
@@ -137,9 +133,9 @@ def test_under_a_launcher_rank_0_resolves_later(
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     assert main.main(["generate", "-m", "not-there", "-f", "/no/file"]) == 0
-    assert calls == [
-        (GenerateConfig(model="not-there", prompt=Prompt(file=Path("/no/file"))), comm)
-    ]
+    prompt = Prompt(file=Path("/no/file"))
+    given = ("--model", "--file")
+    assert calls == [(GenerateConfig(model="not-there", prompt=prompt, given=given), comm)]
 
 
 def test_ranks_must_be_those_of_the_launcher(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import threading
@@ -36,6 +37,7 @@ class Server:
     status: int = 200
     error_code: str = ""  # as the hub tells why
     ranges: list[str] = field(default_factory=list)
+    files: tuple[str, ...] = ()  # of the hub's repository
     port: int = 0
 
     @property
@@ -60,6 +62,9 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def do_GET(self) -> None:
+            if self.path.startswith("/api/models/") and server.status == 200:
+                self.send_list()
+                return
             tag = self.headers.get("If-Range")
             asked = self.headers.get("Range", "") if tag in (None, self.tag) else ""
             server.ranges.append(asked)
@@ -78,6 +83,17 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 end = min(end, start + server.breaks_after.pop(0))
                 self.close_connection = True
             self.wfile.write(server.data[start:end])
+
+        def send_list(self) -> None:
+            entries = [
+                {"type": "file", "path": file, "size": 1, "oid": "0" * 40} for file in server.files
+            ]
+            body = json.dumps(entries).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         @property
         def tag(self) -> str:
@@ -286,6 +302,86 @@ def test_without_the_hub_client(own: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(download_hub, "is_installed", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'pipeinfer\[hub\]'"):
         resolve.resolve("tiny")
+
+
+REPO = "someone/tiny-GGUF"
+REPO_FILES = (
+    "README.md",
+    "mmproj-F16.gguf",
+    "tiny-Q4_0.gguf",
+    "tiny-Q4_K_M.gguf",
+    "tiny-Q8_0-00001-of-00002.gguf",
+    "tiny-Q8_0-00002-of-00002.gguf",
+    "tiny-f16.gguf",
+)
+
+
+def test_a_repository_of_the_hub_is_named_with_a_quantization(hub: Server) -> None:
+    hub.files = REPO_FILES
+    path = resolve.resolve(f"hf:{REPO}")
+    assert (path.name, path.read_bytes()) == ("tiny-Q4_K_M.gguf", GGUF)
+    assert resolve.resolve(f"hf:{REPO}:f16").name == "tiny-f16.gguf"
+    hub.files = ()  # from the cache, without asking
+    assert resolve.resolve(f"hf:{REPO}") == path
+    assert resolve.resolve(f"hf:{REPO}:q4_k_m") == path
+    assert resolve.resolve(f"hf:{REPO}/tiny-Q4_K_M.gguf") == path
+
+
+def test_all_parts_of_a_gguf_come_from_the_hub(hub: Server) -> None:
+    hub.files = REPO_FILES
+    path = resolve.resolve(f"hf:{REPO}:Q8_0")
+    assert sorted(each.name for each in path.parent.iterdir()) == list(REPO_FILES[4:6])
+    assert path.name == REPO_FILES[4]
+    (path.parent / REPO_FILES[5]).unlink()  # as after an interrupted pull
+    assert resolve.resolve(f"hf:{REPO}:Q8_0") == path
+    assert (path.parent / REPO_FILES[5]).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "said"),
+    [
+        (REPO, (), f"{REPO} has no GGUF file: it has none"),
+        (f"{REPO}:Q2_K", REPO_FILES, "no GGUF Q2_K: it has Q4_0, Q4_K_M, Q8_0, f16"),
+        (f"{REPO}:Q4_K", REPO_FILES, "no GGUF Q4_K: it has"),
+        (f"{REPO}:Q8_0", REPO_FILES[:5], "lacks its part tiny-Q8_0-00002-of-00002.gguf"),
+        (f"{REPO}/no.gguf", REPO_FILES, "no GGUF no.gguf: it has"),
+        ("someone", (), "give hf:USER/REPO"),
+        ("a/../b", (), "give hf:USER/REPO"),
+        ("a/b/c", (), "give hf:USER/REPO"),
+    ],
+)
+def test_what_a_repository_does_not_have(
+    hub: Server, name: str, files: tuple[str, ...], said: str
+) -> None:
+    hub.files = files
+    with pytest.raises(UserError, match=re.escape(said)):
+        resolve.resolve(f"hf:{name}")
+
+
+def test_a_repository_without_the_usual_quantization_has_another(hub: Server) -> None:
+    hub.files = ("b-Q8_0.gguf", "a-Q8_0.gguf")
+    assert resolve.resolve(f"hf:{REPO}").name == "a-Q8_0.gguf"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("https://huggingface.co/a/b/resolve/main/c.gguf?download=true", "give hf:a/b/c.gguf"),
+        ("https://huggingface.co/a/b", "give hf:a/b instead"),
+        ("https://example.org/m.gguf", "fetch the file and give its path, or name it in"),
+        ("SmolLM2", "(did you mean smollm2?)"),
+        ("smollm-2", "(did you mean smollm2?)"),
+    ],
+)
+def test_a_name_that_is_not_one_says_what_to_do(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        resolve.resolve(name)
+
+
+def test_a_misspelt_path_has_a_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "tiny-Q4_0.gguf").touch()
+    with pytest.raises(UserError, match=r"\(did you mean .*/tiny-Q4_0.gguf\?\): check -m"):
+        resolve.resolve(str(tmp_path / "tiny-Q4-0.gguf"))
 
 
 def test_a_path(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

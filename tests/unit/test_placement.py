@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pipeinfer_cli.cli.parsers import integers
+from pipeinfer_cli.cli.parsing.values import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import placement
+from plans import model_info
 
-MODEL = ModelInfo(
-    arch="llama",
-    n_layer=3,
-    n_embd=64,
-    n_vocab=10,
-    n_ctx_train=128,
-    layer_bytes=(1000, 2000, 4000),
-    bytes_input=10,
-    bytes_output=500,
-    bytes_total=7510,
-    tied_output=False,
-    can_split=True,
-)
+MODEL = model_info((1000, 2000, 4000), bytes_input=10, bytes_output=500)
 RESOURCES = (
     RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
     RankResources(host="b", n_threads=4, cpus=frozenset(range(4)), memory_bytes=8000),
@@ -36,7 +26,7 @@ LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
 Capture = pytest.CaptureFixture[str]
 
 
-def config(**more: bool) -> GenerateConfig:
+def config(**more: Any) -> GenerateConfig:
     return GenerateConfig(model="m", prompt=Prompt(text="p"), **more)
 
 
@@ -52,6 +42,24 @@ def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
         ],
         "",
     )
+
+
+def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
+    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True, format="json"))
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    none, first, last = json.loads(line)["ranks"]
+    assert json.loads(line)["n_layer"] == 3
+    assert none == {
+        "rank": 0,
+        "host": "a",
+        "cores": [0, 1, 8],
+        "threads": 2,
+        "layers": None,
+        "bytes": 0,
+    }
+    assert (first["layers"], last["layers"], first["bytes"]) == ([0, 2], [2, 3], 3000)
+    assert said.err == ""
 
 
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.items import BadItem, Item, Messages
-from pipeinfer_cli.commands.batch.results import error_line, to_line
+from pipeinfer_cli.commands.batch.feed import Feed
+from pipeinfer_cli.commands.batch.items import BadItem, Item
+from pipeinfer_cli.commands.batch.lines import LineForm
+from pipeinfer_cli.commands.batch.results import to_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.answer import Answer, Ends
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
+WAIT_S = 0.1  # for an item: how soon a signal is obeyed
 # What a line says of the speed with --stats: times differ from run to run.
 LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n_accepted")
 
@@ -43,10 +45,11 @@ class Task:
 
     item: Item
     request: Request
+    ends: Ends
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
-Answers = Callable[[Iterable[Item | BadItem], int], Iterator[Result]]
+Answers = Callable[[Feed, int], Iterator[Result]]
 
 
 class Tasks:
@@ -57,45 +60,56 @@ class Tasks:
         config: GenerateConfig,
         plan: Plan,
         vocab: Vocab,
+        form: LineForm,
         drafters: Drafters | None,  # None: others see to them
-        chat_prompt: Callable[[Messages], list[int]],
+        chat_prompt: Callable[[Item], list[int]],
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
+        self._form = form
+        self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
 
     def task(self, item: Item | BadItem) -> Task | Result:
         """The item's request, or a line that says why there is none."""
         if isinstance(item, BadItem):
-            return failed(item, item.error)
+            return self._failed(item, item.error)
         try:
-            return Task(item=item, request=self._request(item))
+            ends = Ends.of(item, self._vocab)
+            return Task(item=item, request=self._request(item), ends=ends)
         except UserError as error:
-            return failed(item, str(error))
+            return self._failed(item, str(error))
 
-    def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
+    def answered(self, item: Item, active: ActiveRequest) -> Result:
+        """The result of an item whose answer is over, or was interrupted."""
+        answer = active.answer
+        return Result(
+            index=item.index,
+            line=self._line(item, answer, active.measure()),
+            n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
+        )
+
+    def _line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
-        fields: dict[str, Any] = {
-            "id": item.id,
-            "text": answer.text,
-            "tokens": answer.tokens,
-            "n_prompt": stats.n_prompt,
-            "seed": item.sample.seed,
-            "finish_reason": answer.finish_reason,
-        }
-        if self._config.synth_acceptance is not None:
-            fields["synthetic"] = self._config.synth_acceptance
+        fields = self._form.answer(item, answer, stats)
         fields.update(environment.job_mark(os.environ))
         if self._config.stats:
             fields["stats"] = _short(stats.as_dict())
         return to_line(fields)
 
+    def _failed(self, item: Item | BadItem, error: str) -> Result:
+        """The result of an item that cannot be answered."""
+        line = to_line(self._form.error(item, error))
+        return Result(index=item.index, line=line, is_failed=True)
+
     def _request(self, item: Item) -> Request:
         config = self._config
         if item.prompt is None:
-            prompt = self._chat_prompt(item.messages)
+            prompt = self._chat_prompt(item)
         else:
             prompt = self._vocab.tokenize(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
+        self._note_training(len(prompt) + min(item.n_predict, room))
         emulation = EmulationSettings.of(
             self._plan.profile, config.synth_acceptance, item.sample.seed
         )
@@ -135,39 +149,18 @@ class SequentialAnswers:
             stop_requested,
         )
 
-    def __call__(self, items: Iterable[Item | BadItem], _n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, _n_parallel: int) -> Iterator[Result]:
         """Ends early if a signal asks for it, with what has come of the last answer."""
-        for item in items:
-            if self._stop_requested():
-                return
+        while not (feed.is_through or self._stop_requested()):
+            if (item := feed.take(WAIT_S)) is None:
+                continue
             task = self._tasks.task(item)
             yield task if isinstance(task, Result) else self._answer(task)
 
     def _answer(self, task: Task) -> Result:
-        item, request, answer = task.item, task.request, Answer()
-        with self._head.begin(request) as active:
-            start_s = time.monotonic()
-            for _ in answer_tokens(
-                active.tokens,
-                self._vocab,
-                request.n_max,
-                ignore_eos=request.ignores_eos(item.ignore_eos),
-                answer=answer,
-                stop=item.stop,
-            ):
-                pass
-            stats = active.measure(start_s, answer.times_s)
-        return Result(
-            index=item.index,
-            line=self._tasks.line(item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
+        return self._tasks.answered(
+            task.item, self._head.answer(task.request, self._vocab, task.ends)
         )
-
-
-def failed(item: Item | BadItem, error: str) -> Result:
-    """The result of an item that cannot be answered."""
-    return Result(index=item.index, line=error_line(item, error), is_failed=True)
 
 
 def _short(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.commands.generate_config import FORMATS, GenerateConfig, OutputFormat, Prompt
 from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
@@ -43,9 +44,25 @@ class BatchFiles:
         """Whether an end before the last item loses nothing."""
         return self.output is not None
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether items are answered as stdin brings them. To resume, all must be known."""
+        return self.prompts == STDIN and self.items is None and not self.resume
+
+    def check_stdin(self) -> None:
+        """UserError if there is none, or if it is a terminal."""
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError("--prompts -: there is nothing on stdin: pipe the items")
+
     def resolved(self) -> BatchFiles:
-        """The same for other processes of this host: without our folder, and our stdin."""
+        """The same for other processes of this host: without our folder.
+
+        What is on stdin goes with it, unless items are answered as they come.
+        """
         output = None if self.output is None else str(Path(self.output).absolute())
+        if self.is_stream:
+            self.check_stdin()
+            return replace(self, output=output)
         if self.prompts == STDIN:
             items = self.read().decode(errors="surrogateescape")
             return replace(self, items=items, output=output)
@@ -62,8 +79,7 @@ class BatchFiles:
                 raise UserError(
                     f"cannot read the items {self.prompts!r}: {error.strerror}: check --prompts"
                 ) from None
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UserError("--prompts -: there is nothing on stdin: pipe the items")
+        self.check_stdin()
         return sys.stdin.buffer.read()
 
 
@@ -73,15 +89,9 @@ class BatchConfig(GenerateConfig):
 
     files: BatchFiles
 
-    @classmethod
-    def of(cls, config: GenerateConfig, files: BatchFiles) -> BatchConfig:
-        """The options of one request, for each prompt of a file."""
-        options = {each.name: getattr(config, each.name) for each in fields(config)}
-        return cls(files=files, **options)
-
     def __post_init__(self) -> None:
         GenerateConfig.__post_init__(self)  # super() does not know a class with slots
-        if self.prompt != Prompt():
+        if self.prompt != Prompt(escape=self.prompt.escape):
             raise UserError("a prompt cannot be combined with --prompts: give one of them")
         if self.verify:
             raise UserError("--verify cannot be combined with --prompts: leave one of them out")
@@ -95,6 +105,16 @@ class BatchConfig(GenerateConfig):
             raise UserError(
                 "--trace, --plot and --live cannot be combined with --prompts: leave --prompts out"
             )
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether there is use for a chat template: items may have messages."""
+        return True
+
+    @property
+    def formats(self) -> Sequence[OutputFormat]:
+        """Forms of the output that there are: text and json are the same here."""
+        return (*FORMATS, "openai")
 
     def on_terminal(self: AnyBatch) -> AnyBatch:
         """The same with the terminal for its progress bar, if there is one."""
@@ -110,7 +130,15 @@ class BatchConfig(GenerateConfig):
         from pipeinfer_cli.models.resolve import file_of
 
         files, draft_model = self.files.resolved(), file_of(self.draft_model)
-        return JobConfig.resolved(replace(self, files=files, draft_model=draft_model))
+        template = self.template.read()
+        return JobConfig.resolved(
+            replace(self, files=files, draft_model=draft_model, template=template)
+        )
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether rank 0 does, while it works."""
+        return self.files.is_stream
 
     @property
     def n_texts(self) -> int:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short
 from typing import Any
 
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands import json_lines
+from pipeinfer_cli.commands.batch import openai
+from pipeinfer_cli.commands.chat.template_options import RESERVED
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.shards import digest_of
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float
@@ -24,7 +27,10 @@ SAMPLING = {  # key of an item -> field of SampleParams, and the types it may ha
     "min_p": ("min_p", (int, float)),
     "seed": ("seed", (int,)),
 }
-KEYS = ("id", "prompt", "messages", "n_predict", "stop", "ignore_eos", *SAMPLING)
+KEYS = (
+    *("id", "prompt", "messages", "n_predict", "stop", "stop_tokens", "ignore_eos"),
+    *("chat_template_kwargs", *SAMPLING),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,9 @@ class Item:
     sample: SampleParams
     stop: tuple[str, ...]
     ignore_eos: bool
+    stop_tokens: tuple[str | int, ...] = ()  # as in GenerateConfig
+    variables: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
+    model: str | None = None  # as a line in OpenAI's form names it; the answer repeats it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,7 @@ class BadItem:
     index: int
     id: ItemId
     error: str  # what is wrong, for a person
+    digest: str = ""  # of its line
 
 
 class _ItemError(Exception):
@@ -57,19 +67,26 @@ class _ItemError(Exception):
 def read_items(data: bytes, config: GenerateConfig) -> list[Item | BadItem]:
     """All items in their order; blank lines are none. What an item leaves open, config says."""
     lines = enumerate(json_lines.split(data))
-    return [_read(index, number, line, config) for index, (number, line) in lines]
+    return [read_item(index, number, line, config) for index, (number, line) in lines]
 
 
-def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
+def read_item(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
+    """The item of a line, the `index`-th of those that are not blank."""
     name: ItemId = number
+    is_openai = False
     try:
         fields = _fields(line)
-        name = _id(fields, number)
-        return _item(index, name, fields, config)
+        is_openai = openai.is_openai(fields)
+        name = _id("custom_id" if is_openai else "id", fields, number)
+        if not is_openai:
+            return _item(index, name, fields, config)
+        item = _item(index, name, _from_openai(fields), config)
+        return replace(item, model=openai.requested_model(fields))
     except _ItemError as error:
-        return BadItem(index=index, id=name, error=str(error))
+        reason = openai.own_name(str(error)) if is_openai else str(error)
     except OverflowError:
-        return BadItem(index=index, id=name, error="a number is too large")
+        reason = "a number is too large"
+    return BadItem(index=index, id=name, error=reason, digest=digest_of("", line))
 
 
 def _fields(line: bytes) -> dict[str, Any]:
@@ -79,14 +96,21 @@ def _fields(line: bytes) -> dict[str, Any]:
         raise _ItemError(str(error)) from None
 
 
-def _id(fields: Mapping[str, Any], number: int) -> ItemId:
-    value = fields.get("id", number)
+def _from_openai(fields: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return openai.to_item(fields)
+    except ValueError as error:
+        raise _ItemError(str(error)) from None
+
+
+def _id(key: str, fields: Mapping[str, Any], number: int) -> ItemId:
+    value = fields.get(key, number)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(value, str):
-        return _text("id", value)
+        return _text(key, value)
     if is_number and math.isfinite(value):
         return value  # type: ignore[no-any-return]
-    raise _ItemError(f"id {short(value)}: give a string or a number")
+    raise _ItemError(f"{key} {short(value)}: give a string or a number")
 
 
 def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateConfig) -> Item:
@@ -106,6 +130,8 @@ def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateC
         sample=_sample(fields, config.sample),
         stop=_stop(fields.get("stop", config.stop)),
         ignore_eos=_ignore_eos(fields.get("ignore_eos", config.ignore_eos)),
+        stop_tokens=_stop_tokens(fields.get("stop_tokens", config.stop_tokens)),
+        variables=_variables(fields.get("chat_template_kwargs", {})),
     )
 
 
@@ -121,12 +147,27 @@ def _messages(value: Any) -> Messages:
     for number, message in enumerate(value, 1):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise _ItemError(f"message {number}: give an object with role and content")
-        for key in ("role", "content"):
-            _text(f"{key} of message {number}", message[key])
-    return tuple(value)
+        _text(f"role of message {number}", message["role"])
+    return tuple(
+        {**message, "content": _content(number, message["content"])}
+        for number, message in enumerate(value, 1)
+    )
+
+
+def _content(number: int, value: Any) -> str:
+    """A message's text; parts of it are joined by line ends, as llama.cpp's server does."""
+    name = f"content of message {number}"
+    if not isinstance(value, list):
+        return _text(name, value)
+    for part in value:
+        if not isinstance(part, dict) or part.get("type") != "text" or "text" not in part:
+            raise _ItemError(f"{name}, part {short(part)}: only parts of the type text can be used")
+    return "\n".join(_text(name, part["text"]) for part in value)
 
 
 def _n_predict(value: Any) -> int:
+    if value == -1:  # as -n: what the context leaves
+        return MAX_COUNT
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
         raise _ItemError(f"n_predict {short(value)}: give a whole number from 1 to {MAX_COUNT}")
     return value
@@ -156,6 +197,25 @@ def _stop(value: Any) -> tuple[str, ...]:
     if not all(stops):
         raise _ItemError("stop: must not be empty: leave it out")
     return stops
+
+
+def _stop_tokens(value: Any) -> tuple[str | int, ...]:
+    if not isinstance(value, list | tuple):
+        raise _ItemError(f"stop_tokens {short(value)}: give a list of ids or spellings")
+    for token in value:
+        is_id = isinstance(token, int) and not isinstance(token, bool) and token >= 0
+        if not is_id and not (isinstance(token, str) and token):
+            raise _ItemError(f"stop_tokens: {short(token)} is neither an id nor a spelling")
+    return tuple(value)
+
+
+def _variables(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _ItemError(f"chat_template_kwargs {short(value)}: give an object")
+    for name in RESERVED:
+        if name in value:
+            raise _ItemError(f"chat_template_kwargs: {name} is not for items")
+    return value
 
 
 def _ignore_eos(value: Any) -> bool:

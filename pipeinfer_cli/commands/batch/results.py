@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeinfer_cli import files
+from pipeinfer_cli.commands.batch import origin
 from pipeinfer_cli.commands.batch.items import BadItem, Item, ItemId
+from pipeinfer_cli.commands.batch.lines import LineForm
 from pipeinfer_cli.errors import OutputError, RunError, UserError
 
 # The ranks of a killed job may live so long: what they have begun to write comes first.
@@ -25,14 +27,10 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def to_line(fields: Mapping[str, Any]) -> bytes:
-    """JSON with a newline. The first key is the item's id, which `check_lines` relies on."""
-    assert tuple(fields)[:1] == ("id",)
+    """JSON with a newline. The first key has the item's id, which `check_lines` relies on."""
+    first, *_ = fields
+    assert first.endswith("id")
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
-
-
-def error_line(item: Item | BadItem, error: str) -> bytes:
-    """What is written in place of an answer."""
-    return to_line({"id": item.id, "error": error})
 
 
 class Sink(Protocol):
@@ -68,6 +66,7 @@ class ResumePoint:
 
     n_items: int = 0
     n_failed: int = 0  # of these
+    n_unknown: int = 0  # of these, without a record of what they were made from
     size: int = 0  # bytes, of whole lines
     n_cut: int = 0  # bytes after that
 
@@ -88,16 +87,19 @@ class FileSink:
         return sink
 
     @classmethod
-    def resume(cls, path: Path, items: Sequence[Item | BadItem]) -> tuple[FileSink, ResumePoint]:
+    def resume(
+        cls, path: Path, items: Sequence[Item | BadItem], form: LineForm
+    ) -> tuple[FileSink, ResumePoint]:
         """Continues a file after its last complete line; what follows is truncated.
 
-        UserError, and the file as it was, unless it was written for the same items.
+        UserError, and the file as it was, unless it was written for the same items, with the same
+        model and options.
         """
         fd = _open(path, 0)
         try:
             _lock(fd, path)
             with os.fdopen(os.dup(fd), "rb") as file:
-                resume_point = check_lines(path, file, items)
+                resume_point = check_lines(path, file, items, form)
             if resume_point.n_cut:
                 os.ftruncate(fd, resume_point.size)
                 os.fsync(fd)
@@ -133,30 +135,40 @@ class FileSink:
             pass  # `resume` does it later
 
 
-def check_lines(path: Path, file: Any, items: Sequence[Item | BadItem]) -> ResumePoint:
+def check_lines(
+    path: Path, file: Any, items: Sequence[Item | BadItem], form: LineForm
+) -> ResumePoint:
     """What the file has of the results of these items. UserError if it is another's."""
     resume_point = ResumePoint()
     for line in file:
         if resume_point.n_items == len(items):
             raise _foreign(path, f"it has more lines than the {len(items)} items")
-        item_id = items[resume_point.n_items].id
+        item = items[resume_point.n_items]
+        item_id = form.id_of(item)
         number = resume_point.n_items + 1
         if not line.endswith(b"\n"):
             resume_point.n_cut = len(line)
-            if not _may_begin(line, item_id):
+            if not _may_begin(line, form.id_key, item_id):
                 raise _foreign(
                     path, f"line {number} is truncated, and does not belong to the item {item_id!r}"
                 )
             break
         found = _fields(line)
-        if found is None:
-            raise _foreign(path, f"line {number} is not a result")
-        if not same_id(found["id"], item_id):
-            raise _foreign(
-                path, f"line {number} belongs to the item {found['id']!r}, not {item_id!r}"
+        if found is None or not form.is_result(found):
+            raise _foreign(path, f"line {number} is not a result in the form of this --format")
+        found_id = found[form.id_key]
+        if not same_id(found_id, item_id):
+            raise _foreign(path, f"line {number} belongs to the item {found_id!r}, not {item_id!r}")
+        made_from = found.get(origin.KEY)
+        if not isinstance(made_from, dict):
+            resume_point.n_unknown += 1
+        elif differs := origin.differences(made_from, form.origins.of(item)):
+            raise UserError(
+                f"--resume: line {number} of {str(path)!r} was made with {', '.join(differs)}: "
+                "give the same model, items and options, or another --output"
             )
         resume_point.n_items += 1
-        resume_point.n_failed += "error" in found
+        resume_point.n_failed += found.get("error") is not None
         resume_point.size += len(line)
     return resume_point
 
@@ -230,16 +242,13 @@ def _fields(line: bytes) -> dict[str, Any] | None:
         fields = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_result = (
-        isinstance(fields, dict) and "id" in fields and ("text" in fields or "error" in fields)
-    )
-    return fields if is_result else None
+    return fields if isinstance(fields, dict) else None
 
 
-def _may_begin(line: bytes, item_id: ItemId) -> bool:
+def _may_begin(line: bytes, id_key: str, item_id: ItemId) -> bool:
     """Whether a half line can be the item's. After a crash there may be zeros in place of it."""
     begun = line.rstrip(b"\0")
-    start = to_line({"id": item_id}).rstrip(b"}\n")
+    start = to_line({id_key: item_id}).rstrip(b"}\n")
     return begun.startswith(start) or start.startswith(begun)
 
 

@@ -12,7 +12,7 @@ from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.commands.bench.outputs import NO_OUTPUTS, Outputs
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.runtime.config import DRAFTS, SAMPLING, WITHOUT_TEMP, JobConfig, no_effect
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_STRATEGIES,
     DRAFTERS,
@@ -21,9 +21,10 @@ from pipeinfer_cli.scheduler.policy import (
     Variant,
     parse_strategy,
 )
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 
-OutputFormat = Literal["md", "csv", "json", "jsonl"]
-FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl")
+OutputFormat = Literal["auto", "md", "csv", "json", "jsonl"]  # auto: drawn on a terminal, else md
+FORMATS: tuple[OutputFormat, ...] = ("auto", "md", "csv", "json", "jsonl")
 DEFAULT_REPETITIONS = 5
 AnyGroup = TypeVar("AnyGroup", bound="BenchGroup")
 
@@ -80,7 +81,7 @@ class BenchConfig:
     n_predict: int
     repetitions: int = DEFAULT_REPETITIONS
     warmup: bool = True
-    output: OutputFormat = "md"
+    output: OutputFormat = "auto"
     outputs: Outputs = NO_OUTPUTS
     job: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JobConfig's other fields."""
@@ -109,6 +110,7 @@ class BenchConfig:
         )
         for index, (model, emulate, ranks, threads, acceptance) in enumerate(products):
             outputs = self._of_group(variants) if index == len(products) - 1 else {}
+            job = {**self.job, "notes": () if index else self.notes}  # said once
             yield BenchGroup(
                 model=model,
                 ranks=ranks,
@@ -122,8 +124,23 @@ class BenchConfig:
                 warmup=self.warmup,
                 record=record,
                 **outputs,
-                **self.job,
+                **job,
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the command line before the work begins."""
+        given = self.job.get("given", ())
+        is_greedy = self.job.get("sample", DEFAULT_SAMPLE).temperature == 0
+        found = {
+            WITHOUT_TEMP: SAMPLING if is_greedy and self.synth_acceptance == (None,) else (),
+            "no --strategy drafts": ("--model-draft", "--drafter", *DRAFTS)
+            if all(each.strategy == "iterative" for each in self._variants())
+            else (),
+        }
+        options = {why: [each for each in names if each in given] for why, names in found.items()}
+        effects = [no_effect(names, why) for why, names in options.items() if names]
+        return (*self.job.get("notes", ()), *effects)
 
     def _check_outputs(self) -> None:
         """UserError unless there is what a trace and a recording are about."""

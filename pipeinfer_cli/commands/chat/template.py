@@ -9,11 +9,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
+from pipeinfer_cli.commands.chat.template_options import (
+    NO_OPTIONS,
+    TemplateOptions,
+    variables_of,
+)
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 
 Message = Mapping[str, str]  # role and content
-Render = Callable[[Sequence[Message]], str]
+# Where the last answer ends in a rendered text: a character that nobody uses, in no template.
+MARK = "\U0010fffd"
+Render = Callable[..., str]  # of messages, and values of variables by their names
 
 
 class ChatTemplate:
@@ -28,6 +35,7 @@ class ChatTemplate:
         self._system: list[Message] = []
         self._folded = ""
         self.note = ""
+        self.unused: tuple[str, ...] = ()  # variables that were given values
         probe: Message = {"role": "user", "content": "?"}
         if system is not None:
             message: Message = {"role": "system", "content": system}
@@ -39,37 +47,75 @@ class ChatTemplate:
         self.text([probe])
 
     @classmethod
-    def of(cls, vocab: Vocab, model: str, *, system: str | None) -> ChatTemplate:
-        """The model's own. Raises UserError if it has none, or if that is not a template."""
-        source = vocab.chat_template
+    def of(
+        cls,
+        vocab: Vocab,
+        model: str,
+        *,
+        system: str | None,
+        options: TemplateOptions = NO_OPTIONS,
+    ) -> ChatTemplate:
+        """The model's own, or another one that was asked for.
+
+        UserError if there is none, if it is not a template, or lacks a switch that is asked for.
+        """
+        own, given = vocab.chat_template, options.read().source
+        source = own if given is None else given
         if source is None:
             raise UserError(
                 f"{model!r} has no chat template (tokenizer.chat_template): use an instruct "
-                "model, or generate without --chat and a prompt in the form that the model knows"
+                "model, give one with --chat-template, or generate without --chat and a prompt in "
+                "the form that the model knows"
             )
         try:
             render = chat_formatter(
                 source, bos=_text(vocab, vocab.bos), eos=_text(vocab, vocab.eos)
             )
+            known = variables_of(source)
         except Exception as error:  # noqa: BLE001 (whatever Jinja2 has against it)
-            raise UserError(f"the chat template of {model!r} is damaged: {error}") from None
-        return cls(render, system=system)
+            owner = model if given is None else str(options.file)
+            raise UserError(f"the chat template of {owner!r} is damaged: {error}") from None
+        template = cls(partial(render, **options.values_for(known)), system=system)
+        template.unused = tuple(name for name in options.variables if name not in known)
+        return template
 
     def say_note(self) -> None:
         """Says on stderr what is unusual about it."""
         if self.note:
             print(f"pipeinfer: note: {self.note}", file=sys.stderr)
+        if self.unused:
+            print(
+                f"pipeinfer: note: --chat-template-kwargs: the chat template does not use "
+                f"{', '.join(self.unused)}",
+                file=sys.stderr,
+            )
 
-    def text(self, messages: Sequence[Message]) -> str:
+    def text(self, messages: Sequence[Message], **variables: Any) -> str:
         """The conversation up to where the next answer begins. The first message is a user's.
+
+        An answer that is the last message is continued: the text ends where it ends.
+        `variables` are values for the template, beside those of the options.
 
         Raises UserError if the template refuses it.
         """
+        *before, last = messages
+        if last["role"] != "assistant":
+            return self._rendered(messages, variables)
+        if not last["content"] and before:
+            return self._rendered(before, variables)
+        marked = {**last, "content": last["content"] + MARK}
+        text = self._rendered([*before, marked], {**variables, "add_generation_prompt": False})
+        end = text.rfind(MARK)
+        if end < 0:
+            raise UserError("the model's chat template leaves out the last message to continue")
+        return text[:end].replace(MARK, "")
+
+    def _rendered(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         first, *others = messages
         if self._folded:
             first = {**first, "content": f"{self._folded}\n\n{first['content']}"}
         try:
-            return self._render([*self._system, first, *others])
+            return self._render([*self._system, first, *others], **variables)
         except Exception as error:  # noqa: BLE001 (a template is a program by somebody else)
             raise UserError(f"the model's chat template fails: {_reason(error)}") from None
 
@@ -113,7 +159,7 @@ def chat_formatter(template: str, *, bos: str, eos: str) -> Render:
         tools=None,
         tool_choice=None,
     )
-    return lambda messages: str(render(messages=list(messages)))
+    return lambda messages, **variables: str(render(messages=list(messages), **variables))
 
 
 def _to_json(value: Any, **options: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import typer
 from typer.models import OptionInfo
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.errors import UserError
 
 T = TypeVar("T")
@@ -20,6 +21,12 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def count_or_rest(text: str) -> int:
+    """A number of tokens; -1 and -2, as in llama.cpp: as many as the context leaves."""
+    number = integer(text)
+    return MAX_COUNT if number in (-1, -2) else number
 
 
 def integer_or_auto(text: str) -> int | None:
@@ -62,6 +69,13 @@ def words(option: str, text: str) -> tuple[str, ...]:
     if not all(parts):
         raise UserError(f"{option} {text!r} has an empty part: give a list like a,b,c")
     return parts
+
+
+def reworded(option: OptionInfo, metavar: str, help_text: str) -> OptionInfo:
+    """The same option for a command where it takes more values."""
+    found = copy(option)
+    found.metavar, found.help = metavar, help_text
+    return found
 
 
 def listed(option: OptionInfo, help_text: str | None = None) -> OptionInfo:

@@ -1,0 +1,148 @@
+"""Notes before the first token: options that have no effect, and a context beyond the training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeinfer_cli.checks import MAX_COUNT
+from pipeinfer_cli.commands.batch.config import BatchConfig
+from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.runtime.config import (
+    CUTOFF,
+    DRAFTS,
+    SAMPLING,
+    WITHOUT_TEMP,
+    JobConfig,
+    no_effect,
+)
+from pipeinfer_cli.runtime.pipeline import Plan
+
+CTX_SIZE, N_PREDICT = "--ctx-size", "--n-predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Options that have no effect if something holds, and why."""
+
+    options: tuple[str, ...]
+    holds: Callable[[GenerateConfig, Plan], bool]
+    why: str
+
+
+def _is_greedy(config: GenerateConfig, _plan: Plan) -> bool:
+    # Items of a batch may have a temperature; synthetic verdicts are drawn by the seed.
+    is_batch = isinstance(config, BatchConfig)
+    return config.sample.temperature == 0 and not config.synth_acceptance and not is_batch
+
+
+def _never_drops(config: GenerateConfig, plan: Plan) -> bool:
+    """Whether drafts are never waited for; see Policy.of."""
+    in_turn = plan.n_stages == 1 and config.uses_draft_model
+    return config.strategy != "speculative" and not in_turn
+
+
+def _has_fixed_cutoff(config: GenerateConfig, _plan: Plan) -> bool:
+    is_fixed = not config.draft.auto_length or config.draft.width > 1
+    return config.strategy == "speculative" and is_fixed
+
+
+RULES = (
+    Rule(SAMPLING, _is_greedy, WITHOUT_TEMP),
+    Rule(
+        ("--model-draft", "--drafter", *DRAFTS),
+        lambda config, _: config.strategy == "iterative",
+        "--strategy iterative drafts nothing",
+    ),
+    Rule(
+        DRAFTS,
+        lambda config, _: config.strategy != "iterative" and config.drafter == "none",
+        "--drafter none drafts nothing",
+    ),
+    Rule(
+        ("--drafter",),
+        lambda config, _: config.strategy != "iterative" and config.synth_acceptance is not None,
+        "--synth-acceptance is in place of a drafter",
+    ),
+    Rule(
+        ("--draft-threads",),
+        lambda config, _: config.draft_model is None and config.drafter != "none",
+        "only a draft model (-md) computes with them",
+    ),
+    Rule(("--draft-min",), _never_drops, "drafts are not waited for (only speculative does)"),
+    Rule(CUTOFF, _has_fixed_cutoff, "speculative drafts of a given length have a fixed cutoff"),
+    Rule(
+        ("--draft-p-split",),
+        lambda config, _: config.draft.width == 1,
+        "drafts have one candidate per position (--draft-width)",
+    ),
+    Rule(
+        ("--verify",),
+        lambda config, _: config.strategy == "iterative",
+        "the text is decoded without speculation anyway",
+    ),
+    Rule(
+        ("--ignore-eos",),
+        lambda config, _: config.synth_acceptance is not None,
+        "drawn texts have no ends of generation",
+    ),
+    Rule(
+        ("--format",),
+        lambda config, _: isinstance(config, BatchConfig) and config.format == "text",
+        "results of --prompts are lines of JSON",
+    ),
+    Rule(
+        ("--escape",),
+        lambda config, _: isinstance(config, BatchConfig) and not config.stop,
+        "prompts in JSON have escape sequences of their own",
+    ),
+    Rule(
+        ("--layer-split",),
+        lambda _, plan: len(plan.layers) == 1,
+        "one rank holds all layers",
+    ),
+)
+
+
+def say(note: str) -> None:
+    """Prints a note on stderr."""
+    print(f"pipeinfer: note: {note}", file=sys.stderr)
+
+
+def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
+    """What the head says of the options before the work begins, one note for each matter."""
+    yield from config.notes
+    trained = plan.model.n_ctx_train
+    if CTX_SIZE in config.given and plan.n_ctx > trained > 0:
+        yield f"-c {plan.n_ctx}: {_beyond(trained)}"
+    if not isinstance(config, GenerateConfig):
+        return
+    is_batch = isinstance(config, BatchConfig)  # one request says it with its number of tokens
+    if is_batch and N_PREDICT in config.given and plan.n_ctx < config.n_predict < MAX_COUNT:
+        yield f"-n {config.n_predict}: the context of {plan.n_ctx} tokens (-c) ends texts before"
+    said: set[str] = set()  # an option has one reason
+    for rule in RULES:
+        found = [each for each in rule.options if each in config.given and each not in said]
+        if found and rule.holds(config, plan):
+            said |= set(found)
+            yield no_effect(found, rule.why)
+
+
+class TrainingNote:
+    """Says once that a text goes beyond what the model was trained for."""
+
+    def __init__(self, config: JobConfig, plan: Plan) -> None:
+        self._trained = plan.model.n_ctx_train
+        is_said = CTX_SIZE in config.given and plan.n_ctx > self._trained
+        self._is_due = self._trained > 0 and not is_said
+
+    def __call__(self, n_tokens: int) -> None:
+        """A text will have this number of tokens, with its prompt."""
+        if self._is_due and n_tokens > self._trained:
+            self._is_due = False
+            say(f"prompt and text may have {n_tokens} tokens: {_beyond(self._trained)}")
+
+
+def _beyond(trained: int) -> str:
+    return f"the model was trained for {trained} tokens, and may be worse beyond them"
