@@ -325,7 +325,7 @@ def test_a_terminal_shows_a_bar(model, tmp_path):
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
-    command = ["generate", "-m", str(model), "-c", "4096", "-n", "4000", "-t", "1", "--ignore-eos"]
+    command = ["generate", "-m", str(model), "-c", "2048", "-n", "2000", "-t", "1", "--ignore-eos"]
     with subprocess.Popen(
         pipeinfer(*command, "--ranks", ranks, "--format", "json", "--live", "hello"),
         stdout=subprocess.PIPE,
@@ -339,7 +339,7 @@ def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
     assert (job.returncode, said) == (138, "pipeinfer: error: interrupted by SIGUSR1\n")
     shown = json.loads(out)
     assert shown["finish_reason"] == "interrupted"
-    assert shown["stats"]["n_generated"] == len(shown["tokens"]) < 4000
+    assert shown["stats"]["n_generated"] == len(shown["tokens"]) < 2000
     await_gone(tmp_path)
 
 
