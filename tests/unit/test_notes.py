@@ -151,9 +151,9 @@ def test_rules_are_about_options_that_exist() -> None:
 def test_a_text_beyond_the_training_is_noted_once(capsys: Capture) -> None:
     config = GenerateConfig(model="m", prompt=Prompt(text="p"))
     note = TrainingNote(config, plan(n_ctx_train=64))
-    for n_tokens in (64, 65, 300):
+    for n_tokens in (64, 65, 66, 300):
         note(n_tokens)
-    said = "prompt and text may have 65 tokens: the model was trained for 64 tokens, and may be"
+    said = "prompt and text may have 66 tokens: the model was trained for 64 tokens, and may be"
     assert capsys.readouterr().err.startswith(f"pipeinfer: note: {said}")
     for given, n_ctx, trained in ((("--ctx-size",), 4096, 64), ((), 4096, 0)):
         TrainingNote(replace(config, given=given), plan(n_ctx=n_ctx, n_ctx_train=trained))(300)
