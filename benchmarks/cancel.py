@@ -15,13 +15,12 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeinfer_cli.engine import gguf_info, llama_cpp
-from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.launch import environment, mpi
-from pipeinfer_cli.models.layer_split import split_layers
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.scheduler.metrics import percentile
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, RunStatus, RunToken
+from rank_engine import drive, rank_config
 
 N_TOKENS = 32
 FORGET = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
@@ -42,28 +41,8 @@ def main() -> None:
     path, n_times = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
     comm = mpi.start()
     llama_cpp.capture_log()
-    layers = split_layers(gguf_info.read_model_info(path), comm.size, None)[comm.rank]
-    config = EngineConfig(
-        model_path=path,
-        rank=comm.rank,
-        n_ranks=comm.size,
-        layer_first=layers.first,
-        layer_last=layers.last,
-        n_ctx=256,
-        n_cells=256,
-        n_batch=N_TOKENS,
-        n_threads=1,
-        has_own_cores=len(environment.affinity()) >= comm.size,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
-    )
-    with Engine(config) as engine:
-        comm.Barrier()
-        if comm.rank == 0:
-            measure(engine, n_times)
-        else:
-            while engine.serve(0.2) is None:
-                pass
+    config = rank_config(comm, path, n_ctx=256, n_batch=N_TOKENS)
+    drive(comm, config, lambda engine: measure(engine, n_times))
 
 
 def measure(engine: Engine, n_times: int) -> None:

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.launch import environment, mpi
-from pipeinfer_cli.models.layer_split import split_layers
-from pipeinfer_cli.runtime.token_stream import POLL_S
+from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.launch import mpi
+from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.scheduler.runs import Run, RunToken
+from rank_engine import drive, rank_config
 
 N_CTX = 512
+N_BATCH = 32
 
 
 def decode(engine: Engine, n_tokens: int) -> tuple[list[float], list[float]]:
@@ -47,38 +50,30 @@ def main() -> None:
     n_rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     comm = mpi.start()
     llama_cpp.capture_log()
-    model = gguf_info.read_model_info(path)
-    layers = split_layers(model, comm.size, None)[comm.rank]
-    shared: dict[str, Any] = {"model_path": path, "n_ctx": N_CTX, "n_cells": N_CTX}
-    shared |= {"n_batch": 32, "n_threads": 1}
-    comms: dict[str, Any] = {"comm_data": comm.Dup().py2f(), "comm_control": comm.Dup().py2f()}
-    has_own_cores = len(environment.affinity()) >= comm.size
-    rows = []
+    config = rank_config(comm, path, n_ctx=N_CTX, n_batch=N_BATCH)
+    whole = EngineConfig(
+        model_path=path,
+        layer_first=0,
+        layer_last=read_model_info(path).n_layer,
+        n_ctx=N_CTX,
+        n_cells=N_CTX,
+        n_batch=N_BATCH,
+        n_threads=1,
+    )
+    rows: list[Any] = []
     for _ in range(n_rounds):
-        alone = ([0.0], [0.0])
+        alone: Any = None
         if comm.rank == 0:
-            with Engine(EngineConfig(layer_first=0, layer_last=model.n_layer, **shared)) as engine:
+            with Engine(whole) as engine:
                 alone = decode(engine, n_tokens)
         _sleep_until_all_are_here(comm)
-        with Engine(
-            EngineConfig(
-                rank=comm.rank,
-                n_ranks=comm.size,
-                layer_first=layers.first,
-                layer_last=layers.last,
-                has_own_cores=has_own_cores,
-                **shared,
-                **comms,
-            )
-        ) as engine:
-            comm.Barrier()
-            if comm.rank == 0:
-                rows.append((alone, decode(engine, n_tokens)))
-            else:
-                while engine.serve(0.2) is None:
-                    pass
+        drive(comm, config, partial(_measure, rows, alone, n_tokens))
     if comm.rank == 0:
         _print(rows, comm.size)
+
+
+def _measure(rows: list[Any], alone: Any, n_tokens: int, engine: Engine) -> None:
+    rows.append((alone, decode(engine, n_tokens)))
 
 
 def _sleep_until_all_are_here(comm: Any) -> None:

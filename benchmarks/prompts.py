@@ -30,7 +30,7 @@ TYPES = "Q4_0,Q4_K,Q8_0,F16"
 
 
 def serve_prompts(path: str, n_threads: int, n_ctx: int, n_run: int) -> None:
-    """Answers with the seconds that a prompt of so many tokens took."""
+    """Answers with the seconds that a prompt of that length took."""
     llama = load_llama()
     context = open_context(llama, path, n_threads=n_threads, n_ctx=n_ctx, n_run=n_run)
     model = llama.llama_get_model(context)

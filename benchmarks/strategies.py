@@ -24,21 +24,17 @@ sys.path += [str(TESTS / "helpers"), str(TESTS / "mpi")]
 from guessers import make_guesser  # type: ignore[import-not-found]  # noqa: E402
 
 from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
-from pipeinfer_cli.engine import gguf_info, llama_cpp  # noqa: E402
-from pipeinfer_cli.engine.config import EngineConfig  # noqa: E402
+from pipeinfer_cli.engine import llama_cpp  # noqa: E402
 from pipeinfer_cli.engine.engine import Engine  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
-from pipeinfer_cli.launch import (  # noqa: E402
-    environment,
-    mpi,
-)
-from pipeinfer_cli.models.layer_split import split_layers  # noqa: E402
+from pipeinfer_cli.launch import mpi  # noqa: E402
 from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.auto import AutoSpeculation  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import RequestInfo, measure  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy  # noqa: E402
 from pipeinfer_cli.scheduler.scheduler import Scheduler  # noqa: E402
+from rank_engine import drive, rank_config  # noqa: E402
 from support import PROMPTS  # noqa: E402
 
 N_CTX = 1024
@@ -65,30 +61,9 @@ def main() -> None:
     comm = mpi.start()
     llama_cpp.capture_log()
     weights = None if comm.size < 3 else [0.0] + [1.0] * (comm.size - 1)
-    layers = split_layers(gguf_info.read_model_info(model), comm.size, weights)
-    first_rank = 0 if len(layers[0]) else 1
-    config = EngineConfig(
-        model_path=model,
-        rank=comm.rank,
-        n_ranks=comm.size,
-        stage_rank0=first_rank,
-        layer_first=layers[comm.rank].first,
-        layer_last=layers[comm.rank].last,
-        n_ctx=N_CTX,
-        n_cells=N_CTX,
-        n_batch=N_BATCH,
-        n_threads=1,
-        has_own_cores=len(environment.affinity()) >= comm.size,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
-    )
-    with Engine(config) as engine:
-        comm.Barrier()
-        if comm.rank == 0:
-            compare(engine, model, draft, n_predict, n_rounds, comm.size - first_rank)
-        else:
-            while engine.serve(0.2) is None:
-                pass
+    config = rank_config(comm, model, n_ctx=N_CTX, n_batch=N_BATCH, weights=weights)
+    n_stages = comm.size - config.stage_rank0
+    drive(comm, config, lambda engine: compare(engine, model, draft, n_predict, n_rounds, n_stages))
 
 
 def compare(

@@ -16,8 +16,14 @@ MODEL="${MODEL:-/models/model.gguf}"
 # Options for pipeinfer, if there are any.
 OPTIONS="${OPTIONS:-}"
 
-# One rank for each host.
-RANKS=$(grep -c '^[^#]' "$HOSTS")
-# Starts them through ssh. For Open MPI: mpirun --hostfile "$HOSTS" --map-by node --bind-to none.
+# Their names: without comments, blank lines, spaces and the line ends of Windows.
+NAMES=$(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$HOSTS")
+# One rank for each.
+RANKS=$(wc -w <<< "$NAMES")
+if [ "$RANKS" -eq 0 ]; then
+    echo "$HOSTS names no host: give one per line" >&2
+    exit 2
+fi
+# Starts them through ssh. For Open MPI: mpirun -H "${NAMES//$'\n'/,}" --map-by node --bind-to none.
 # shellcheck disable=SC2086
-mpiexec -f "$HOSTS" -n "$RANKS" pipeinfer generate -m "$MODEL" --report-binding --stats $OPTIONS "$PROMPT"
+mpiexec -hosts "${NAMES//$'\n'/,}" -n "$RANKS" pipeinfer generate -m "$MODEL" --report-binding --stats $OPTIONS "$PROMPT"

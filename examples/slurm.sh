@@ -4,7 +4,7 @@
 
 # The name that squeue shows.
 #SBATCH --job-name=pipeinfer
-# So many nodes; each holds a part of the layers.
+# The number of nodes; each holds a part of the layers.
 #SBATCH --nodes=2
 # One rank per node. Two or more on a node pay where it has several NUMA nodes.
 #SBATCH --ntasks-per-node=1
@@ -31,8 +31,10 @@ MPI_TYPE="${MPI_TYPE:-pmi2}"
 # Options for pipeinfer, if there are any.
 OPTIONS="${OPTIONS:-}"
 
-# Slurm before 22.05 told srun by itself; now srun must hear how many cores a task has.
-export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# Since Slurm 22.05 srun has to be told how many cores a task has, if the job asked for a number.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+    export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+fi
 # One copy per task; they find each other, and rank 0 writes. When one has ended, the others get 30 s to do so.
 # shellcheck disable=SC2086
 srun --mpi="$MPI_TYPE" --wait=30 pipeinfer generate -m "$MODEL" --report-binding --stats $OPTIONS "$PROMPT"

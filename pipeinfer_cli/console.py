@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 REFRESHES_PER_S = 8
 USUAL_SIZE = os.terminal_size((80, 24))
+COLUMN_GAP = 2  # between columns of a table
+LEAST_WRAPPED, MAX_COLUMN = 24, 64  # of the terminal's columns: for a text that is wrapped, or not
 SHOW_CURSOR = "\x1b[?25h"
 ACTIVITIES: dict[Activity, tuple[str, str]] = {  # a sign, for those who see no colours, and a style
     "idle": ("·", "dim"),
@@ -41,24 +43,93 @@ def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: drawn by rich on a terminal, tab-separated lines into a pipe.
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    first: Sequence[str] = (),
+    wrapped: Collection[str] = (),
+) -> None:
+    """A table on stdout: drawn on a terminal (see `draw_table`), tab-separated lines into a pipe.
 
     Cells may come from files: nothing in them reaches a terminal raw.
     """
-    header, *rows = [[printable(cell) for cell in row] for row in (header, *rows)]
-    if not sys.stdout.isatty():
-        for row in (header, *rows):
-            print("\t".join(row))
+    if sys.stdout.isatty():
+        draw_table(header, rows, first=first, wrapped=wrapped)
         return
+    for row in (header, *rows):
+        print("\t".join(map(printable, row)))
+
+
+def draw_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    first: Sequence[str] = (),
+    numeric: Collection[str] = (),
+    wrapped: Collection[str] = (),
+    title: str = "",
+) -> None:
+    """Draws a table on the terminal on stdout, with as many of its columns as fit its width.
+
+    They are taken in the order of `first`, then in their own; which ones were left out is said
+    below. Columns of these headings are `numeric`, so aligned to the right, or may be `wrapped`.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(*header, box=box.SIMPLE)
+    console = Console()
+    header, *rows = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [
+        min(
+            max(len(row[index]) for row in (header, *rows)),
+            LEAST_WRAPPED if header[index] in wrapped else MAX_COLUMN,
+        )
+        for index in range(len(header))
+    ]
+    fitting = fitting_columns(header, widths, first, console.width)
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, COLUMN_GAP - 1, 0, 0),  # and a space where other boxes have a line
+        title=Text(title) if title else None,
+        title_justify="left",
+    )
+    for index in fitting:
+        name = header[index]
+        drawn.add_column(
+            Text(name),
+            justify="right" if name in numeric else "left",
+            no_wrap=name not in wrapped and len(fitting) > 1,
+            min_width=min(widths[index], console.width),
+            overflow="fold",
+        )
     for row in rows:
-        drawn.add_row(*row)
-    Console().print(drawn, markup=False)
+        drawn.add_row(*(Text(row[index]) for index in fitting))
+    console.print(drawn)
+    if left_out := [name for index, name in enumerate(header) if index not in fitting]:
+        names = ", ".join(left_out)
+        console.print(Text(f"too narrow for: {names} (a pipe gets all columns)", style="dim"))
+
+
+def fitting_columns(
+    header: Sequence[str], widths: Sequence[int], first: Sequence[str], n_columns: int
+) -> list[int]:
+    """The indices of the columns that fit side by side, in their order; at least one.
+
+    A column that does not fit does not keep out the ones after it.
+    """
+    order = {name: number for number, name in enumerate(first)}
+    fitting: list[int] = []
+    used = -COLUMN_GAP
+    for index in sorted(range(len(header)), key=lambda i: order.get(header[i], len(order))):
+        if not fitting or used + COLUMN_GAP + widths[index] <= n_columns:
+            fitting.append(index)
+            used += COLUMN_GAP + widths[index]
+    return sorted(fitting)
 
 
 def check_line(verdict: str, name: str, text: str, todo: str) -> None:
@@ -125,7 +196,7 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
-def items_bar(total: int, terminal: Terminal) -> Iterator[Callable[[int, str], None]]:
+def items_bar(total: int | None, terminal: Terminal) -> Iterator[Callable[[int, str], None]]:
     """A bar on the terminal on stderr while the block runs.
 
     Call the value with how many are done, and a text about it.

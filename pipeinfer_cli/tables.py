@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, TextIO
 
+from pipeinfer_cli import console
+
 Record = dict[str, Any]  # values by name
 
 
@@ -136,6 +138,46 @@ class Writer:
     def _put(self, text: str) -> None:
         self._stdout.write(text)
         self._stdout.flush()
+
+
+class DrawnWriter(Writer):
+    """Draws a table on the terminal on stdout for all records that come together."""
+
+    def __init__(self, columns: Sequence[Column], *, first: Sequence[str] = ()) -> None:
+        super().__init__(Format())
+        self._columns, self._first = columns, first
+
+    def add(self, records: Iterable[Record]) -> None:
+        """More of them: a table of their own."""
+        new = list(records)
+        draw(self._columns, new, first=self._first)
+        self.records += new
+
+
+def draw(
+    columns: Sequence[Column],
+    records: Sequence[Record],
+    *,
+    first: Sequence[str] = (),
+    title: str = "",
+) -> None:
+    """Draws the records on the terminal on stdout; see console.draw_table.
+
+    After the columns that are named first come those whose values differ from record to record.
+    """
+    cells = [[each.text(record) for each in columns] for record in records]
+    differing = [
+        each.name
+        for each, values in zip(columns, zip(*cells, strict=True), strict=False)
+        if len(set(values)) > 1
+    ]
+    console.draw_table(
+        [each.name for each in columns],
+        cells,
+        first=list(dict.fromkeys((*first, *differing))),
+        numeric=[each.name for each in columns if each.numeric],
+        title=title,
+    )
 
 
 def text_of(form: Format, records: Iterable[Record]) -> str:

@@ -6,10 +6,15 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from pipeinfer_cli.commands import start
+from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.launch import signals
 
 # A shell lets its background jobs ignore SIGINT, and so would the commands that we interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +36,23 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(LAUNCHED) and name != "PIPEINFER_CACHE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("PIPEINFER_MODELS", os.devnull)  # the user's own models.toml
+
+
+@pytest.fixture
+def keep_signals() -> Iterator[None]:
+    """What the test does to the handlers of signals does not outlive it."""
+    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[GenerateConfig]:
+    """The configurations of jobs that the test's commands would have run."""
+    seen: list[GenerateConfig] = []
+    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
+    return seen
 
 
 @pytest.fixture

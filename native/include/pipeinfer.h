@@ -141,6 +141,8 @@ struct pi_engine_params {
     int32_t      n_threads; // compute threads of this rank
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
     int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
+    int32_t reads_weights; // 1: read this rank's weights into memory instead of mapping the file
+    int32_t locks_memory; // 1: as reads_weights, and keep all memory of the process from being paged out
     int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t comm_control;
 

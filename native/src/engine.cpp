@@ -27,6 +27,9 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.n_batch       = params.n_batch;
     stage_params.n_threads     = params.n_threads;
     stage_params.has_own_cores = params.has_own_cores != 0;
+    stage_params.locks_memory  = params.locks_memory != 0;
+    // a mapping, which would be locked as a whole, has other stages' layers, too
+    stage_params.reads_weights = params.reads_weights != 0 || params.locks_memory != 0;
     stage_params.takes_turns   = params.shares_cores != 0;
     stage_params.sample        = params.sample;
     stage_params.emulation     = params.emulation;

@@ -110,7 +110,7 @@ void check_type(const gguf_context * gguf, int64_t tensor) {
         case GGML_TYPE_Q8_K:
             throw std::runtime_error(std::string("tensor ") + gguf_get_tensor_name(gguf, tensor) + " has the type " +
                                      ggml_type_name(gguf_get_tensor_type(gguf, tensor)) +
-                                     ", with which llama.cpp cannot compute: convert the model to another type");
+                                     ", which llama.cpp cannot multiply (convert the model to another type)");
         default:
             return;
     }

@@ -6,7 +6,10 @@
 
 #include "llama-pipeline.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <stdexcept>
 
@@ -62,6 +65,10 @@ struct stage::batch_arrays {
 static llama_model * load_layers(const stage_params & params) {
     llama_model_params model_params = llama_model_default_params();
 
+    if (params.reads_weights) {
+        model_params.load_mode = LLAMA_LOAD_MODE_NONE;
+        model_params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+    }
     log_reset_errors();
     llama_model * model = llama_model_load_stage_from_file(params.model_path.c_str(), model_params, params.layer_first,
                                                            params.layer_last);
@@ -134,6 +141,10 @@ void stage::warm_up() {
     compute(run);
     last_logits_ = nullptr;
     llama_memory_clear(llama_get_memory(context_.get()), true);
+    if (params_.locks_memory && mlockall(MCL_CURRENT) != 0) {
+        throw std::runtime_error(std::string("--mlock: memory cannot be locked (") + strerror(errno) +
+                                 "): raise its limit (ulimit -l), or leave --mlock out");
+    }
 }
 
 void stage::step(run_state & run) {

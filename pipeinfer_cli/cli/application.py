@@ -77,7 +77,7 @@ def _application(args: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=CONTEXT,
     )
-    app.callback()(_global_options)
+    app.callback()(global_options)
     named = next((arg for arg in args if not arg.startswith("-")), None)
     for name, command in COMMANDS.items():
         if name != named:
@@ -110,10 +110,10 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _global_options(
+def global_options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    """Options of `pipeinfer` itself."""

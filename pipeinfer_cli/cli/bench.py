@@ -103,6 +103,8 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
+    no_mmap: options.NoMmap = False,
+    mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
     top_k: options.TopK = DEFAULT_SAMPLE.top_k,
     top_p: options.TopP = DEFAULT_SAMPLE.top_p,
@@ -111,8 +113,14 @@ def bench(
     ignore_eos: options.IgnoreEos = False,
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="md|csv|json|jsonl", help="Format.")
-    ] = "md",
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="auto|md|csv|json|jsonl",
+            help="Format; auto: a table that fits the terminal, Markdown into a pipe.",
+        ),
+    ] = "auto",
     plot: Annotated[
         str,
         typer.Option("--plot", metavar="FILE.svg|png", help="Draw speed over what varies."),
@@ -195,6 +203,8 @@ def bench(
         job={
             "n_ctx": n_ctx,
             "layer_split": layer_split,
+            "no_mmap": no_mmap,
+            "mlock": mlock,
             "draft_threads": draft_threads,
             "draft_ratio": draft_ratio,
             "sample": sample,

@@ -38,6 +38,8 @@ def chat(
     ranks: options.Ranks = None,
     layer_split: options.LayerSplit = "auto",
     threads: options.Threads = None,
+    no_mmap: options.NoMmap = False,
+    mlock: options.Mlock = False,
     plan_only: options.PlanOnly = False,
     report_binding: options.ReportBinding = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
@@ -70,7 +72,7 @@ def chat(
     log_file: options.LogFile = None,
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
-    """Talk with the model: a message per line. /reset forgets, /quit and Ctrl-D end."""
+    """Talk with the model: a message per line. /help lists what else can be typed."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
     config = ChatConfig(
         model=model,
@@ -80,6 +82,8 @@ def chat(
         ranks=ranks,
         layer_split=layer_split,
         threads=threads,
+        no_mmap=no_mmap,
+        mlock=mlock,
         plan_only=plan_only,
         report_binding=report_binding,
         sample=sample,

@@ -139,7 +139,12 @@ def _list() -> int:
         )
         for each in resolve.catalogue().models.values()
     ]
-    console.table(("name", "size", "cached", "SHA-256", "description"), rows)
+    console.table(
+        ("name", "size", "cached", "SHA-256", "description"),
+        rows,
+        first=("name", "size", "cached", "description"),
+        wrapped=("description",),
+    )
     return 0
 
 
@@ -165,7 +170,12 @@ def _pairs() -> int:
         )
         for pair in known.pairs
     ]
-    console.table(("target", "draft", "layers", "architecture", "settings", "from"), rows)
+    console.table(
+        ("target", "draft", "layers", "architecture", "settings", "from"),
+        rows,
+        first=("target", "draft", "settings"),
+        wrapped=("settings", "from"),
+    )
     return 0
 
 

@@ -85,8 +85,14 @@ def simulate(
         ),
     ] = False,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="md|json|csv", help="How to print it.")
-    ] = "md",
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="auto|md|json|csv",
+            help="Format; auto: tables that fit the terminal, Markdown into a pipe.",
+        ),
+    ] = "auto",
 ) -> Callable[[], int]:
     """Predict the speed of strategies on a cluster. Comma lists make the product."""
     from pipeinfer_cli.cluster.simulate import SimulateConfig

@@ -41,6 +41,9 @@ class AcceptanceModel(Protocol):
     def rank(self, position: int, ahead: int) -> int:
         """Which of the drafter's proposals is right, 0 the first. `ahead` 1: next to the text."""
 
+    def best_rank(self, position: int) -> int:
+        """The same at the distance at which the drafter knows the token best."""
+
     def chances(self, position: int, ahead: int, n: int) -> list[float]:
         """How probable the drafter holds its `n` best proposals."""
 
@@ -119,6 +122,10 @@ class RandomAcceptance:
             rank += 1
         return rank
 
+    def best_rank(self, position: int) -> int:
+        """See AcceptanceModel."""
+        return min(self.rank(position, ahead) for ahead in range(1, len(self.rates) + 1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAcceptance:
@@ -165,6 +172,10 @@ class RecordedAcceptance:
     def rank(self, position: int, ahead: int) -> int:  # noqa: ARG002
         """See AcceptanceModel. Nothing is known of a second proposal."""
         return 0 if self.verdicts[(position - self.n_prompt) % len(self.verdicts)] else _MASK
+
+    def best_rank(self, position: int) -> int:
+        """See AcceptanceModel."""
+        return self.rank(position, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

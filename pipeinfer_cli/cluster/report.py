@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pipeinfer_cli import tables
 from pipeinfer_cli.tables import Column, Record
 
-FORMATS = ("md", "json", "csv")
+FORMATS = ("auto", "md", "json", "csv")  # auto: drawn on a terminal, else md
 SHOWN = {  # of limits and predictions: field, heading in the table and format of its values
     "profile": ("profile", ""),
     "n_stages": ("stages", ""),
@@ -19,7 +20,7 @@ SHOWN = {  # of limits and predictions: field, heading in the table and format o
     "draft_max": ("draft max", ""),
     "draft_width": ("width", ""),
     "tokens_per_s": ("tok/s", ".2f"),
-    "chain_tps": ("ideal chains", ".2f"),
+    "bound_tps": ("bound", ".2f"),
     "speedup": ("x iterative", ".2f"),
     "over_speculative": ("x speculative", ".2f"),
     "utilisation": ("utilisation", ".0%"),
@@ -27,35 +28,62 @@ SHOWN = {  # of limits and predictions: field, heading in the table and format o
     "n_runs": ("runs", ""),
     "n_invalidated": ("invalidated", ""),
     "n_cancels": ("cancels", ""),
+    "chain_tps": ("mean of ideal chains", ".2f"),
     "iterative_tps": ("iterative", ".2f"),
-    "pipeline_tps": ("pipeline bound", ".1f"),
-    "batched_tps": ("with best runs", ".1f"),
+    "pipeline_tps": ("runs of one token", ".1f"),
+    "batched_tps": ("best runs", ".1f"),
     "batch": ("of tokens", ""),
-    "draft_tps": ("draft bound", ".1f"),
+    "drafted_tps": ("with this drafter", ".1f"),
     "oracle_tps": ("oracle drafter", ".1f"),
 }
 TEXTS = ("profile", "acceptance", "strategy")
 
 
-def formatted(output: str, sections: Sequence[tuple[Any, Sequence[Any]]]) -> str:
-    """`md`: a table of limits and one of predictions; else each prediction with its limits.
+FIRST = {  # of each table, where there is not room for all of it
+    "Limits, in tok/s": ("profile", "stages", "iterative", "best runs"),
+    "Predictions": ("strategy", "draft max", "tok/s", "x iterative", "x speculative", "bound"),
+}
 
-    A section is of one profile: its limits and its predictions.
+
+def report(output: str, sections: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+    """Prints the sections: each is of one profile, its limits and its predictions.
+
+    For people a table of limits and one of predictions; else each prediction with its limits.
     """
-    if output == "md":
-        limits = _table([asdict(limits) for limits, _ in sections])
-        predictions = _table([asdict(each) for _, found in sections for each in found])
-        return f"Limits, in tok/s:\n\n{limits}\nPredictions:\n\n{predictions}"
-    records = [asdict(limits) | asdict(each) for limits, found in sections for each in found]
-    form = tables.Json() if output == "json" else tables.Csv(list(records[0]))
-    return tables.text_of(form, records)
+    if output in ("json", "csv"):
+        records = [asdict(limits) | asdict(each) for limits, found in sections for each in found]
+        form = tables.Json() if output == "json" else tables.Csv(list(records[0]))
+        print(tables.text_of(form, records), end="")
+        return
+    all_records = (
+        [asdict(limits) for limits, _ in sections],
+        [asdict(each) for _, found in sections for each in found],
+    )
+    for index, (title, records) in enumerate(zip(FIRST, all_records, strict=True)):
+        columns = [_column(field) for field in SHOWN if field in records[0]]
+        if output == "auto" and sys.stdout.isatty():
+            print(end="\n" * bool(index))
+            tables.draw(columns, records, first=_first(title, records), title=title)
+        else:
+            table = tables.text_of(tables.Markdown(tables.fitted(columns, records)), records)
+            print("\n" * bool(index) + f"{title}:\n\n{table}", end="")
 
 
-def _table(records: Sequence[Record]) -> str:
-    columns = [_column(field) for field in SHOWN if field in records[0]]
-    return tables.text_of(tables.Markdown(tables.fitted(columns, records)), records)
+def _first(title: str, records: Sequence[Record]) -> list[str]:
+    """What a row is about, as far as that differs, before its values; 0: nothing is drafted."""
+    about = ("profile", "n_stages", "acceptance", "strategy", "draft_max", "draft_width")
+    differing = [
+        SHOWN[field][0]
+        for field in about
+        if field in records[0] and len({record[field] for record in records} - {0}) > 1
+    ]
+    return list(dict.fromkeys((*differing, *FIRST[title])))
 
 
 def _column(field: str) -> Column:
     name, form = SHOWN[field]
-    return Column(name, lambda record: format(record[field], form), numeric=field not in TEXTS)
+    return Column(name, lambda record: _text(record[field], form), numeric=field not in TEXTS)
+
+
+def _text(value: Any, form: str) -> str:
+    return "auto" if value is None else format(value, form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,22 +15,21 @@ from pipeinfer_cli.cluster.acceptance import (
     RecordedAcceptance,
     SyntheticText,
 )
-from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, bounds_of
+from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure, ratio
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
-    DEFAULT_STRATEGIES,
     MAX_AUTO_DRAFT,
     DraftConfig,
     Policy,
     Variant,
     parse_strategy,
 )
-from pipeinfer_cli.scheduler.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 ITERATIVE = Variant(strategy="iterative")
@@ -45,7 +44,7 @@ class SimulateConfig:
     profiles: tuple[str, ...]  # names or paths
     stages: tuple[int, ...] = ()  # empty: those of the profile
     acceptance: tuple[str, ...]  # rates, or files of verdicts
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES  # each may have ablations: `pipeinfer:...`
+    strategies: tuple[str, ...] = ("iterative", "speculative", "pipeinfer")  # or `pipeinfer:...`
     draft_max: tuple[int | None, ...] = (1, 2, 4, 8)  # None: auto
     draft_width: tuple[int, ...] = (1,)
     draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
@@ -57,7 +56,7 @@ class SimulateConfig:
     draft_ratio: float | None = None  # draft_ms as a share of the first stage's time for a token
     head_us: float = HEAD_US
     shares_cores: bool = False  # a single stage computes when the drafter does not
-    output: str = "md"
+    output: str = "auto"
 
     def __post_init__(self) -> None:
         check_lists(
@@ -128,6 +127,7 @@ class Limits(Bounds):
     profile: str
     n_stages: int
     draft_ms: float
+    drafted_tps: float  # see Bounds
     oracle_tps: float  # `pipeinfer` with a drafter that is always right; see _oracle_tps
 
 
@@ -145,7 +145,8 @@ class Prediction:
     draft_p_split: float
     draft_p_min: float
     tokens_per_s: float
-    chain_tps: float  # of chains without any loss, best runs; 0: unknown for such an acceptance
+    bound_tps: float  # nothing writes this text faster with drafts of these lengths; see TextBound
+    chain_tps: float  # chains without any loss, the mean of all texts; 0: unknown for such rates
     speedup: float = 0.0  # over iterative
     over_speculative: float = 0.0  # over the fastest `speculative` of the table; 0: there is none
     utilisation: float  # compute of the stages over their time; the mean of all stages
@@ -165,7 +166,7 @@ def simulate(config: SimulateConfig) -> int:
     sections = [
         (_limits(profile, config), _predictions(profile, config)) for profile in _profiles(config)
     ]
-    print(report.formatted(config.output, sections), end="")
+    report.report(config.output, sections)
     return 0
 
 
@@ -200,25 +201,35 @@ def _acceptance_model(acceptance: str, config: SimulateConfig) -> AcceptanceMode
 
 
 def _limits(profile: Profile, config: SimulateConfig) -> Limits:
-    bounds = bounds_of(profile, head_us=config.head_us, largest=config.largest_draft)
+    # A decided token goes with the drafted ones.
+    bounds = bounds_of(profile, head_us=config.head_us, largest=config.largest_draft + 1)
+    drafts = [
+        DraftConfig.of(n_max, width=width)
+        for n_max, width in itertools.product(config.draft_max, config.draft_width)
+    ]
     return Limits(
         profile=profile.name,
         n_stages=profile.n_stages,
         draft_ms=profile.draft_ms,
-        oracle_tps=max(_oracle_tps(profile, n_max, config) for n_max in config.draft_max),
+        drafted_tps=bounds.drafted_tps,
+        oracle_tps=max(_oracle_tps(profile, draft, config) for draft in drafts),
         **asdict(bounds),
     )
 
 
-def _oracle_tps(profile: Profile, draft_max: int | None, config: SimulateConfig) -> float:
-    """Over the second half of the tokens: the first ones were drafted while the prompt went in."""
+def _oracle_tps(profile: Profile, draft: DraftConfig, config: SimulateConfig) -> float:
+    """Of all tokens, or of their second half: the first ones are drafted while the prompt goes in.
+
+    With few tokens that makes all of them faster, else the second half.
+    """
     text = SyntheticText(acceptance=RandomAcceptance(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
-    draft = DraftConfig.of(draft_max)
     simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)
     times_s = simulation.token_times_s
-    middle = len(times_s) // 2
-    return ratio(len(times_s) - 1 - middle, times_s[-1] - times_s[middle])
+    last = len(times_s) - 1
+    return max(
+        ratio(last - first, times_s[-1] - times_s[first]) for first in (0, len(times_s) // 2)
+    )
 
 
 def compare(cluster: Cluster, config: SimulateConfig) -> list[Prediction]:
@@ -262,7 +273,8 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
         draft_p_split=draft.p_split if draft else 0.0,
         draft_p_min=draft.p_min if draft else 0.0,
         tokens_per_s=stats.tokens_per_s,
-        chain_tps=_chain_tps(cluster, config.largest_draft),
+        bound_tps=_bound_tps(cluster, draft, simulation.token_times_s, config),
+        chain_tps=_chain_tps(cluster, config),
         utilisation=float(simulation.pipeline.busy_s(now_s).mean()) / now_s,
         wasted=ratio(sum(stats.wasted_ms), sum(stats.busy_ms)),
         acceptance_rate=stats.acceptance_rate,
@@ -309,10 +321,32 @@ def _draft_max(draft: DraftConfig | None) -> int | None:
     return None if draft.auto_length else draft.n_max
 
 
-def _chain_tps(cluster: Cluster, largest: int) -> float:
+def _bound_tps(
+    cluster: Cluster, draft: DraftConfig | None, times_s: Sequence[float], config: SimulateConfig
+) -> float:
+    """Over the same tokens as `tokens_per_s`: all but the first."""
+    n_candidates, largest = 0, 1
+    if draft is not None:
+        n_candidates = draft.width
+        largest = 1 + (MAX_AUTO_DRAFT if draft.auto_length else draft.n_max)
+    bound = TextBound(
+        profile=cluster.profile,
+        bounds=bounds_of(cluster.profile, head_us=config.head_us, largest=largest),
+        largest=largest,
+        n_prompt=config.n_prompt,
+    )
+    acceptance = cluster.text.acceptance
+    positions = range(config.n_prompt, config.n_prompt + len(times_s))
+    known = [acceptance.best_rank(position) < n_candidates for position in positions]
+    return ratio(len(times_s) - 1, bound.least_s(known, first_s=times_s[0]))
+
+
+def _chain_tps(cluster: Cluster, config: SimulateConfig) -> float:
+    """An ideal scheduler decodes plainly where drafts cost more than they gain."""
     rate = cluster.text.acceptance.rate
     if rate is None:
         return 0.0
     costs = ProfileCosts(cluster.profile)
-    sizes = best_run_sizes(costs, acceptance=rate, largest=largest)
-    return chain_tps(costs, sizes, acceptance=rate)
+    sizes = best_run_sizes(costs, acceptance=rate, largest=config.largest_draft)
+    plain = bounds_of(cluster.profile, head_us=config.head_us, largest=1)
+    return max(chain_tps(costs, sizes, acceptance=rate), plain.iterative_tps)

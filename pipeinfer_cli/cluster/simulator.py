@@ -1,7 +1,7 @@
 """A request on a virtual clock: the real scheduler, and everything around it as events.
 
-The head's loop and the drafter do as token_stream.TokenStream and thread.DraftThread do; the
-pipeline is in pipeline_model.py.
+The head takes the same turns as a real one (scheduler/exchange.py), the drafter does as
+thread.DraftThread does; the pipeline is in pipeline_model.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.pipeline_model import RunTiming, SimulatedPipeline
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.exchange import Exchange, OneRequest
 from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
@@ -44,16 +45,17 @@ class Clock:
 
 
 class SimulatedDrafter:
-    """Takes its time for each token, and posts it; as thread.DraftThread, with its epochs."""
+    """Takes its time for each token, and notifies then; as thread.DraftThread, with its epochs."""
 
     def __init__(
-        self, clock: Clock, drafter: Drafter, draft_s: float, post: Callable[[Draft], None]
+        self, clock: Clock, drafter: Drafter, draft_s: float, notify: Callable[[], None]
     ) -> None:
         self.busy_s = 0.0
         self._clock = clock
         self._drafter = drafter
         self._draft_s = draft_s
-        self._post = post
+        self._notify = notify
+        self._drafts: list[Draft] = []
         self._requests: deque[DraftRequest] = deque()  # the first one is under way
         self._proposals: Iterator[Sequence[Candidate]] = iter(())
         self._n_posted = 0  # of the first one
@@ -69,6 +71,15 @@ class SimulatedDrafter:
         self._requests.append(request)
         if len(self._requests) == 1:
             self._begin()
+
+    def take(self) -> list[Draft]:
+        """What has been drafted since the last call."""
+        drafts, self._drafts = self._drafts, []
+        return drafts
+
+    def _post(self, draft: Draft) -> None:
+        self._drafts.append(draft)
+        self._notify()
 
     def _begin(self) -> None:
         self._proposals = self._drafter.propose(
@@ -130,21 +141,17 @@ class Simulation:
         drafter = SyntheticDrafter(text)
         drafter.n_decided = n_prompt
         self.drafts = SimulatedDrafter(
-            self.clock, drafter, profile.draft_ms / 1000, self._on_drafted
+            self.clock, drafter, profile.draft_ms / 1000, self._wake_head
         )
         self._drafter = drafter
         self._profile = profile
-        self._scheduler = scheduler
-        self._auto = auto
-        if auto is not None:
-            scheduler.set_speculating(auto.is_speculating)
+        self._exchange = Exchange(self, OneRequest(scheduler, self.drafts), auto=auto)
         self._text = text
         self._times_by_size: dict[int, tuple[StageTime, ...]] = {}
         self._head_s = head_us * 1e-6
         self._head_free_s = 0.0
         self._is_head_due = False
         self._results: deque[Result] = deque()
-        self._drafted: deque[Draft] = deque()
         self._n_expected = 0  # grows with each change of when the next result comes
 
     def run(self, n_tokens: int) -> None:
@@ -182,10 +189,6 @@ class Simulation:
             self._times_by_size[n_tokens] = _completed_times(self._profile, n_tokens)
         return self._times_by_size[n_tokens]
 
-    def _on_drafted(self, draft: Draft) -> None:
-        self._drafted.append(draft)
-        self._wake_head()
-
     # the head
 
     def _wake_head(self) -> None:
@@ -194,33 +197,31 @@ class Simulation:
             self.clock.at(self._head_free_s, self._head_turn)
 
     def _head_turn(self) -> None:
-        """One turn of token_stream.TokenStream's loop, from a wait to the next."""
+        """One turn of the head's loop, from a wait to the next."""
         self._is_head_due = False
+        self._head_free_s = self.clock.now_s
         if self._results:
-            decided = self._scheduler.on_result(self._results.popleft())
-            self.token_times_s += [self.clock.now_s] * len(decided)
-            self._drafter.n_decided += len(decided)
-            if self._auto is not None and decided:
-                self._auto.decide(self._scheduler, len(decided), self.clock.now_s)
-        while self._drafted:
-            self._scheduler.on_draft(self._drafted.popleft())
-        self._submit()
+            now_s = self.clock.now_s
+            for _, tokens in self._exchange.on_result(self._results.popleft(), now_s):
+                self.token_times_s += [now_s] * len(tokens)
+                self._drafter.n_decided += len(tokens)
+        self._exchange.take_drafts()
+        self._exchange.submit()
+        self._expect_result()
         if self._results:
             self._wake_head()
 
-    def _submit(self) -> None:
-        time_s = self.clock.now_s
-        for first, last in self._scheduler.take_cancels():
-            self.n_cancels += 1
-            self.pipeline.cancel(first, last, time_s)
-        for run in self._scheduler.take_runs():
-            time_s += self._head_s
-            self.pipeline.submit(run, time_s)
-        self._head_free_s = time_s
-        self._expect_result()
-        self.drafts.set_epoch(self._scheduler.epoch)
-        if (request := self._scheduler.take_draft_request()) is not None:
-            self.drafts.request(request)
+    # interfaces.RunSink: what the head sends, and its own time for it
+
+    def submit(self, run: Run) -> None:
+        """The head has spent its time on the run, and sends it."""
+        self._head_free_s += self._head_s
+        self.pipeline.submit(run, self._head_free_s)
+
+    def cancel(self, run_first: int, run_last: int) -> None:
+        """A cancel goes to all stages."""
+        self.n_cancels += 1
+        self.pipeline.cancel(run_first, run_last, self.clock.now_s)
 
 
 def _completed_times(profile: Profile, n_tokens: int) -> tuple[StageTime, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,11 +19,10 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import OutputError, RunError
 from pipeinfer_cli.launch import environment, signals
-from pipeinfer_cli.runtime.answer import Answer, ids_of
+from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.observe import tracing
 
@@ -35,7 +33,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     text = read_prompt(config.prompt)
     vocab = Vocab(plan.files.head_path, verbose=config.verbose)
     prompt = message_prompt(config, vocab, text) if config.chat else vocab.tokenize(text)
-    ids_of(vocab, config.stop_tokens)  # says what is wrong with them
+    Ends.of(config, vocab)  # says what is wrong with its tokens
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:
         say(
@@ -71,11 +69,10 @@ def generate(
     """The head: streams the text to stdout, and does as --stats and --verify ask."""
     with signals.deferred_signals() as stop_request:
         head = Head(plan, engine, timeout_s=config.timeout_s, stop_requested=stop_request)
-        answer = Answer()
         emulation = _emulation(config, plan)
         for note in emulation.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
-        stats = write_text(config, head, request, vocab, answer, emulation)
+        answer, stats = write_text(config, head, request, vocab, emulation)
         for note in head.overruns.notes():
             print(f"pipeinfer: note: {note}", file=sys.stderr)
         if config.stats:
@@ -96,32 +93,21 @@ def write_text(
     head: Head,
     request: Request,
     vocab: Vocab,
-    answer: Answer,
     emulation: EmulationSettings,
-) -> Stats:
+) -> tuple[Answer, Stats]:
     """Writes the answer to stdout while it comes."""
     with tracing(config.pictures, head.info(request), emulation.label) as tracer:
         writer = Writer(config.format, tracer.stdout, seed=config.sample.seed)
         with head.begin(request, tracer) as active:
-            start_s = time.monotonic()
             try:
-                for text in answer_tokens(
-                    active.tokens,
-                    vocab,
-                    request.n_max,
-                    ignore_eos=request.ignores_eos(config.ignore_eos),
-                    answer=answer,
-                    stop=config.stop,
-                    stop_tokens=ids_of(vocab, config.stop_tokens),
-                ):
+                for text in active.text(vocab, Ends.of(config, vocab)):
                     writer.write(text)
             finally:
-                stats = active.measure(start_s, answer.times_s)
-                tracer.finish()
+                stats = active.measure()
                 marks = {**emulation.as_dict(head.overruns), **environment.job_mark(os.environ)}
-                writer.finish(answer, stats, marks)
+                writer.finish(active.answer, stats, marks)
     tracer.write_files(config.pictures, stats)
-    return stats
+    return active.answer, stats
 
 
 def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 BOM = b"\xef\xbb\xbf"
 
 
 def split(data: bytes) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1.
+    """The lines that are not blank, with their numbers from 1; see `received`."""
+    pieces = iter((data, b""))
+    return list(received(lambda: next(pieces)))
 
-    Only a newline ends one: JSON may have other characters that separate lines in its texts.
+
+def received(read: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1, each as soon as it is whole.
+
+    `read` gives the next bytes, none at the end. Only a newline ends a line: JSON may have other
+    characters that separate lines in its texts.
     """
-    numbered = enumerate(data.removeprefix(BOM).split(b"\n"), 1)
-    return [(number, line) for number, line in numbered if line.strip()]
+    number, parts = 0, [b""]
+    is_over = False
+    while not is_over:
+        data = read()
+        is_over = not data
+        *whole, rest = data.split(b"\n")
+        lines = [b"".join([*parts, whole[0]]), *whole[1:]] if whole else []
+        parts = [rest] if whole else [*parts, rest]
+        if is_over:
+            lines.append(b"".join(parts))
+        for line in lines:
+            number += 1
+            if number == 1:
+                line = line.removeprefix(BOM)  # noqa: PLW2901
+            if line.strip():
+                yield number, line
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -138,8 +138,8 @@ class TrainingNote:
         self._is_due = self._trained > 0 and not is_said
 
     def __call__(self, n_tokens: int) -> None:
-        """A text will have this number of tokens, with its prompt."""
-        if self._is_due and n_tokens > self._trained:
+        """A text may have this number of tokens, with its prompt; the last one is not computed."""
+        if self._is_due and n_tokens - 1 > self._trained:
             self._is_due = False
             say(f"prompt and text may have {n_tokens} tokens: {_beyond(self._trained)}")
 

@@ -102,7 +102,7 @@ def _spawn(config: JobConfig) -> int:
     assert config.ranks is not None
     log.begin(config.log_file, "parent")
     mpi = build_info.load().mpi
-    shared_memory.prepare(mpi, config.ranks, os.environ)
+    shared_memory.prepare(mpi, config.ranks, os.environ, among=False)
     package_parent = str(Path(__file__).resolve().parents[2])
     return local.spawn(
         local.Job(
@@ -113,6 +113,7 @@ def _spawn(config: JobConfig) -> int:
             files={CONFIG_FILE: pickle.dumps(config)},
             verbose=config.verbose,
             read_line=read_line if jobs.job_of(config).is_interactive else None,
+            forwards_stdin=config.reads_stdin,
             start_s=max(config.timeout_s, START_S),
         )
     )

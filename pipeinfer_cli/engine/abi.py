@@ -134,6 +134,8 @@ class EngineParams(ctypes.Structure):
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
         ("shares_cores", c_int32),
+        ("reads_weights", c_int32),
+        ("locks_memory", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
         ("sample", SampleParams),

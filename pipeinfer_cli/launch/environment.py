@@ -16,11 +16,8 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
 
 NODE_DIR = Path("/sys/devices/system/node")
-# This process's number among the ranks of its host, and how many they are.
-ON_HOST = (
-    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-)
+# How many ranks the launcher has started on a host.
+RANKS_ON_HOST = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 # Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
@@ -95,14 +92,8 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
 
 
 def ranks_on_host(env: Mapping[str, str]) -> int:
-    """How many ranks the launcher has started on this host; 1 where it does not say.
-
-    Also 1 for all but the first of them, which speaks for them.
-    """
-    for rank, size in ON_HOST:
-        if _number(env, rank) == 0:
-            return _number(env, size) or 1
-    return 1
+    """How many ranks the launcher has started on this host; 1 where it does not say."""
+    return next(filter(None, (_number(env, name) for name in RANKS_ON_HOST)), 1)
 
 
 def affinity() -> frozenset[int]:

@@ -35,6 +35,7 @@ class Job:
     files: Mapping[str, bytes] = field(default_factory=dict)  # by name, for the private folder
     verbose: bool = False  # show what the launcher said if the job fails
     read_line: local_input.ReadLine | None = None  # to talk with rank 0: a line when it asks
+    forwards_stdin: bool = False  # all of it goes to rank 0
     start_s: float = math.inf  # what the ranks may take until MPI has started on all of them
 
 
@@ -66,6 +67,8 @@ def _run(
     stdin_forwarder = (
         local_input.StdinForwarder(place, forwarders, job.read_line) if job.read_line else None
     )
+    if job.forwards_stdin:
+        local_input.forward_stdin(place)
     with _start(job, place) as process:
         try:
             noise = [forwarders.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]

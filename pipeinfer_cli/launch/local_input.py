@@ -1,8 +1,9 @@
-"""A parent that talks with rank 0: it has the terminal, and reads a line when rank 0 asks for one.
+"""What the parent passes to rank 0: all of its stdin, or a line of its terminal when rank 0 asks.
 
-Two more FIFOs in the private folder: through one rank 0 asks, a byte for a line; through the other
-the line comes, in JSON, or null after the last one. While an answer is under way, Ctrl-C goes to
-rank 0 as ANSWER_SIGNAL; the next one ends the job, and so does one at the prompt.
+For lines there are two more FIFOs in the private folder: through one rank 0 asks, a byte for a
+line; through the other the line comes, in JSON, or null after the last one. While an answer is
+under way, Ctrl-C goes to rank 0 as ANSWER_SIGNAL; the next one ends the job, and so does one at the
+prompt.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +27,25 @@ CHECK_S = 0.2  # how soon the end of a rank is noticed at the prompt
 
 class _Over(BaseException):
     """The job has ended while a person was typing."""
+
+
+def forward_stdin(place: Path) -> None:
+    """Begins to copy our stdin to rank 0's, as it comes. Call it before the ranks start."""
+    guard = local_rank.make_fifo(place / local_rank.STDIN_FIFO)
+    # Nothing ends a thread that waits for a line: it must not keep the process from ending.
+    threading.Thread(target=_copy, args=(place, guard), daemon=True).start()
+
+
+def _copy(place: Path, guard: int) -> None:
+    """Until its end, which rank 0 sees when no process has the FIFO open for writing."""
+    with suppress(OSError), (place / local_rank.STDIN_FIFO).open("wb", buffering=0) as fifo:
+        while data := os.read(0, local_output.CHUNK_BYTES):
+            while data:
+                data = data[fifo.write(data) :]
+        # Before rank 0 has opened it, too, what is in it would be lost.
+        while place.exists() and not (place / "rank-0.pid").exists():
+            time.sleep(CHECK_S)
+    os.close(guard)
 
 
 class StdinForwarder:

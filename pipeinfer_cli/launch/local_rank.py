@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import select
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeinfer_cli.engine.loaded import mapped_files
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
 STDERR_FIFO = "stderr"
-STDIN_FIFO = "stdin"  # these two only if the parent talks with rank 0: see local_input
+STDIN_FIFO = "stdin"  # these two only if the parent has something for rank 0: see local_input
 ASK_FIFO = "ask"
 ANSWER_SIGNAL = signal.SIGUSR2  # to rank 0, from its parent: end the answer that is under way
 # Shared memory of MPICH and of two generations of Open MPI: killed ranks leave it behind.
@@ -59,7 +60,7 @@ def begin(place: Path, rank: int) -> None:
 def make_fifo(path: Path) -> int:
     """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
     os.mkfifo(path, 0o600)
-    # With the other end being our own, too, it has no end before we say so.
+    # This process holds the other end, too, so that it does not end before we close that.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
@@ -86,6 +87,8 @@ def adopt(fifo: Path, fd: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENXIO, errno.ENOENT):
             raise
+        if error.errno == errno.ENXIO:  # the folder is there, and its owner is not
+            shutil.rmtree(fifo.parent, ignore_errors=True)
         os._exit(1)
     os.set_blocking(opened, True)
     os.dup2(opened, fd)

@@ -1,4 +1,4 @@
-"""How a job on this machine ends before its work is done, and that nothing of it is left."""
+"""Ends a job on this machine before its work is done, and leaves nothing of it behind."""
 
 from __future__ import annotations
 

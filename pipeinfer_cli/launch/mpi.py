@@ -35,7 +35,8 @@ def start() -> Comm:
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
     if local_rank.folder() is None:
-        shared_memory.prepare(mpi, environment.ranks_on_host(os.environ), os.environ)
+        n_here = environment.ranks_on_host(os.environ)
+        shared_memory.prepare(mpi, n_here, os.environ, among=True)
     notes = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
         notes = supervisor.enter_launched(launch_env.rank)

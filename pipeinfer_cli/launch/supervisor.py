@@ -1,4 +1,4 @@
-"""The supervisor of a rank: the process that was there first waits, and tells how the rank ended.
+"""The supervisor of a rank: waits for the process that works, and reports how it ended.
 
 A rank forks before MPI starts: the process that the launcher knows waits for the one that works.
 Launchers end the other ranks when one was killed, but few say which one it was, and once they have

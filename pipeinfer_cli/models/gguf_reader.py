@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypeVar
 
@@ -44,6 +46,8 @@ FORMATS = {  # value type to struct format
 }
 LENGTH = struct.Struct("<Q")  # of a text
 BLOCK_BYTES = 1 << 20
+MAX_HEADERS = 128  # kept in a process
+SETTLED_NS = 2_000_000_000  # a file changed within this time may change again within its clock tick
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -117,7 +121,26 @@ Entry = TypeVar("Entry", Field, Tensor)
 
 
 def read(path: Path) -> GgufFile:
-    """Reads the header. UserError if the file cannot be read, is damaged or ends too early."""
+    """The header, read once in a process as long as the file stays the same.
+
+    UserError if the file cannot be read, is damaged or ends too early.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return _read(path)  # says why
+    if abs(time.time_ns() - status.st_mtime_ns) < SETTLED_NS:
+        return _read(path)
+    return _read_once(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=MAX_HEADERS)
+def _read_once(path: Path, _identity: tuple[int, ...]) -> GgufFile:
+    """By what tells the file from what stood there before."""
+    return _read(path)
+
+
+def _read(path: Path) -> GgufFile:
     with _opened(path) as file:
         n_bytes = file.seek(0, 2)
         file.seek(0)

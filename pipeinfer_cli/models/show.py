@@ -40,7 +40,8 @@ def show(config: ShowConfig) -> int:
     info = read_model_info(files.head_path)
     header = gguf_reader.read(files.head_path)
     kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
-    console.table(("", str(config.model)), _header_rows(header, info, files.split))
+    name = str(config.model)
+    console.table(("", name), _header_rows(header, info, files.split), wrapped=(name,))
     print()
     console.table(
         ("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv_bytes)

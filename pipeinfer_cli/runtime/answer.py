@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.errors import Interrupted, UserError
 from pipeinfer_cli.runtime.stop_strings import StopStrings
 
 
@@ -25,24 +26,57 @@ class Answer:
     finish_reason: str = "error"
 
 
-class AnswerBuilder:
-    """An answer that grows by tokens as they come."""
+class EndOptions(Protocol):
+    """What GenerateConfig and a batch's Item say of the end of a text."""
 
-    def __init__(
-        self,
-        answer: Answer,
-        vocab: Vocab,
-        n_max: int,
-        *,
-        ignore_eos: bool,
-        stop: Sequence[str] = (),
-        stop_tokens: Collection[int] = (),
-    ) -> None:
+    @property
+    def ignore_eos(self) -> bool:
+        """Whether the model's own end-of-generation tokens end nothing."""
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Strings that end the text."""
+
+    @property
+    def stop_tokens(self) -> Iterable[str | int]:
+        """Ids or spellings of further end-of-generation tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What ends a text besides its length.
+
+    An end-of-generation token counts among the tokens, but has no text; `stop_tokens` are more of
+    them, also if those of the model are ignored. The text also ends before the first of the strings
+    `stop`; the tokens then end with the one that completes it.
+    """
+
+    ignore_eos: bool = False
+    stop: Sequence[str] = ()
+    stop_tokens: Collection[int] = ()
+
+    @classmethod
+    def of(cls, options: EndOptions, vocab: Vocab) -> Ends:
+        """As the options say. UserError if a stop token is none of the vocabulary's."""
+        return cls(
+            ignore_eos=options.ignore_eos,
+            stop=options.stop,
+            stop_tokens=ids_of(vocab, options.stop_tokens),
+        )
+
+    def without_eos(self) -> Ends:
+        """The same, but the model's own end-of-generation tokens end nothing."""
+        return replace(self, ignore_eos=True)
+
+
+class AnswerBuilder:
+    """An answer that grows by tokens as they come, until one of its ends, or `n_max` tokens."""
+
+    def __init__(self, answer: Answer, vocab: Vocab, n_max: int, ends: Ends) -> None:
         self.answer = answer
-        self._vocab, self._n_max, self._ignore_eos = vocab, n_max, ignore_eos
+        self._vocab, self._n_max, self._ends = vocab, n_max, ends
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stops = StopStrings(stop)
-        self._stop_tokens = frozenset(stop_tokens)
+        self._stops = StopStrings(ends.stop)
 
     @property
     def is_over(self) -> bool:
@@ -54,8 +88,8 @@ class AnswerBuilder:
         answer = self.answer
         answer.tokens.append(token)
         answer.times_s.append(time.monotonic())
-        is_eog = self._vocab.ends_generation(token) and not self._ignore_eos
-        is_end = is_eog or token in self._stop_tokens
+        is_eog = self._vocab.ends_generation(token) and not self._ends.ignore_eos
+        is_end = is_eog or token in self._ends.stop_tokens
         if is_end:
             answer.finish_reason = "stop"
         elif len(answer.tokens) == self._n_max:
@@ -72,6 +106,33 @@ class AnswerBuilder:
         text = self._stops.finish()
         self.answer.text += text
         return text
+
+
+def texts(tokens: Iterable[int], builder: AnswerBuilder) -> Iterator[str]:
+    """Takes tokens until the answer is over; yields its text as it comes, in whole characters.
+
+    Tokens that end before the answer does have been interrupted. An error comes after the text
+    before it.
+    """
+    answer = builder.answer
+    try:
+        for token in tokens:
+            if text := builder.feed(token):
+                yield text
+            if builder.is_over:
+                break
+        else:
+            answer.finish_reason = "interrupted"
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            answer.finish_reason = "interrupted"
+        if text := builder.finish():
+            yield text
+        raise
+    if text := builder.finish():
+        yield text
 
 
 def ids_of(vocab: Vocab, tokens: Iterable[str | int]) -> frozenset[int]:

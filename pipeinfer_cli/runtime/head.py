@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
+from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
@@ -44,7 +47,6 @@ from pipeinfer_cli.scheduler.policy import (
     Policy,
     Strategy,
 )
-from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.scheduler.runs import SampleParams
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.trace.observe import RequestTracer
@@ -73,23 +75,55 @@ class Request:
         has_drafter = self.drafter is not None or self.synthetic is not None
         return has_drafter and self.strategy != "iterative"
 
-    def ignores_eos(self, wanted: bool) -> bool:
-        """Whether ends of generation end nothing: if that is wanted, or if they were drawn."""
-        return wanted or self.synthetic is not None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveRequest:
-    """A request that has begun: iterate over its tokens."""
+    """A request that has begun: its answer so far, and what that has cost."""
+
+    request: Request
+    info: RequestInfo
+    scheduler: Scheduler
+    answer: Answer = field(default_factory=Answer)
+    start_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened so far."""
+        return self.scheduler.counters
+
+    def builder(self, vocab: Vocab, ends: Ends) -> AnswerBuilder:
+        """To be fed the tokens. In a synthetic text, drawn ends of generation end nothing."""
+        if self.request.synthetic is not None:
+            ends = ends.without_eos()
+        return AnswerBuilder(self.answer, vocab, self.request.n_max, ends)
+
+    def end(self) -> None:
+        """The text is long enough: what is in flight is superfluous. Twice is fine."""
+        self.scheduler.finish()
+
+    def measure(self) -> Stats:
+        """Ends the text: what it has cost. See metrics.measure."""
+        self.end()
+        info = replace(self.info, n_reused=self.scheduler.n_reused)
+        return measure(info, self.start_s, self.answer.times_s, self.counters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedRequest(ActiveRequest):
+    """A request that has the pipeline to itself: iterate over its tokens, or its text."""
 
     tokens: TokenStream
-    counters: Counters
-    info: RequestInfo
+    tracer: RequestTracer | None = None
 
-    def measure(self, start_s: float, times_s: Sequence[float]) -> Stats:
-        """The text is long enough: what it has cost. See metrics.measure."""
-        self.tokens.end()
-        return measure(self.info, start_s, times_s, self.counters)
+    def text(self, vocab: Vocab, ends: Ends) -> Iterator[str]:
+        """Takes tokens until the answer is over; its text as it comes. See answer.texts."""
+        return texts(self.tokens, self.builder(vocab, ends))
+
+    def end(self) -> None:
+        """The text is long enough: what follows is superfluous, and not in pictures."""
+        ActiveRequest.end(self)
+        if self.tracer is not None:
+            self.tracer.finish()
 
 
 class Head:
@@ -113,20 +147,19 @@ class Head:
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
 
-    def info(self, request: Request, *, n_reused: int = 0) -> RequestInfo:
+    def info(self, request: Request) -> RequestInfo:
         """What the stats say of a request besides its measurements."""
         return RequestInfo(
             strategy=request.strategy if request.speculates else "iterative",
             n_ranks=len(self._plan.layers),
             n_stages=self._plan.n_stages,
             n_prompt=len(request.prompt),
-            n_reused=n_reused,
         )
 
     @contextmanager
     def begin(
         self, request: Request, tracer: RequestTracer | None = None
-    ) -> Iterator[ActiveRequest]:
+    ) -> Iterator[StreamedRequest]:
         """The request while the block runs; its drafter is at rest after it."""
         cached = self._end_last(may_keep=request.reuse)
         pipeline, drafter = self._pipeline_and_drafter(request)
@@ -155,8 +188,23 @@ class Head:
                 stop_requested=self._stop_requested,
             )
             self._last = stream, scheduler
-            info = self.info(request, n_reused=scheduler.n_reused)
-            yield ActiveRequest(tokens=stream, counters=scheduler.counters, info=info)
+            yield StreamedRequest(
+                request=request,
+                info=self.info(request),
+                scheduler=scheduler,
+                tokens=stream,
+                tracer=tracer,
+            )
+
+    def answer(
+        self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
+    ) -> StreamedRequest:
+        """The request with its whole answer, once that is there."""
+        with self.begin(request, tracer) as active:
+            for _ in active.text(vocab, ends):
+                pass
+            active.end()
+        return active
 
     @contextmanager
     def streams(self, strategy: Strategy) -> Iterator[TokenStreams[Any]]:
@@ -183,9 +231,10 @@ class Head:
         with closing(streams):
             yield streams
 
-    def scheduler(self, request: Request, *, has_drafter: bool) -> Scheduler:
-        """For a request that is one of many; its drafter is made when it may draft."""
-        return self._scheduler(request, itertools.count(1), has_drafter=has_drafter)
+    def begin_shared(self, request: Request, *, has_drafter: bool) -> ActiveRequest:
+        """A request for `streams`; its drafter is made when it may draft."""
+        scheduler = self._scheduler(request, itertools.count(1), has_drafter=has_drafter)
+        return ActiveRequest(request=request, info=self.info(request), scheduler=scheduler)
 
     def _scheduler(
         self,
@@ -252,6 +301,9 @@ class Drafters:
         self._vocab = vocab
         self._cores = cores
         self._models: dict[tuple[Path, int], ModelDrafter] = {}
+        self._limits_of: dict[
+            Path, tuple[int, int]
+        ] = {}  # tokens that a draft model shares with the target
 
     def make(
         self,
@@ -281,20 +333,27 @@ class Drafters:
 
     def _load(self, path: Path, slot: int) -> ModelDrafter:
         if (path, slot) not in self._models:
-            config = self._config
-            info = read_model_info(path)  # says what is wrong with the file
-            draft_vocab = Vocab(path, verbose=config.verbose)
-            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
-            if shared.note and slot == 0:
-                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
+            n_shared, n_ctx = self._limits(path)
             self._models[path, slot] = ModelDrafter(
                 path,
-                n_ctx=min(config.n_ctx, info.n_positions or config.n_ctx),
+                n_ctx=n_ctx,
                 cores=self._cores,
-                sample=config.sample,
-                n_shared=shared.n_shared,
+                sample=self._config.sample,
+                n_shared=n_shared,
             )
         return self._models[path, slot]
+
+    def _limits(self, path: Path) -> tuple[int, int]:
+        """How many tokens a draft model shares with the target, and its context; looked up once."""
+        if path not in self._limits_of:
+            info = read_model_info(path)  # says what is wrong with the file
+            draft_vocab = Vocab(path, verbose=self._config.verbose)
+            shared = share(self._vocab.entries(), draft_vocab.entries(), path)
+            if shared.note:
+                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
+            n_ctx = self._config.n_ctx
+            self._limits_of[path] = shared.n_shared, min(n_ctx, info.n_positions or n_ctx)
+        return self._limits_of[path]
 
 
 def uses_model(drafter: Drafter | None) -> bool:

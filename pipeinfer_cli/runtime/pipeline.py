@@ -30,9 +30,9 @@ from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import placement
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Placement
+from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
-from pipeinfer_cli.scheduler.run_size import PriorCosts
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Plan:
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
     all_resources: tuple[RankResources, ...] = ()  # per rank
+    reads_weights: bool = False  # see EngineConfig
+    locks_memory: bool = False
     sample: SampleParams = DEFAULT_SAMPLE  # as on the head: others may have drawn another seed
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
@@ -157,6 +159,8 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         all_resources=tuple(all_resources),
+        reads_weights=config.no_mmap,
+        locks_memory=config.mlock,
         sample=config.sample,
         expected=result.expected,
     )
@@ -277,6 +281,8 @@ def _engine_config(
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,
         shares_cores=rank == 0 and plan.draft_cores.shares_cores,
+        reads_weights=plan.reads_weights,
+        locks_memory=plan.locks_memory,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=plan.sample,

@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends, however it comes in pieces."""
+"""Stop strings: end a text, also where one comes in several pieces."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeinfer_cli.scheduler.run_size import EWMA_DECAY
+from pipeinfer_cli.scheduler.costs.run_size import EWMA_DECAY
 
 ASSUMED_NOISE = 0.1  # of a token's time, before there is more than one window to tell
 
@@ -79,10 +80,6 @@ class Speculator(Protocol):
     """What AutoSpeculation needs of scheduler.Scheduler."""
 
     @property
-    def expected_gain(self) -> float | None:
-        """The expected speed of speculation over plain decoding's; None: unknown."""
-
-    @property
     def n_drafted(self) -> int:
         """Drafted tokens that are neither confirmed nor refuted yet."""
 
@@ -118,10 +115,19 @@ class AutoSpeculation:
         self._n_tokens = 0
         self._start_s: float | None = None
 
-    def decide(self, scheduler: Speculator, n_tokens: int, now_s: float) -> None:
-        """Tokens of one request were decided: switches its speculation on or off."""
-        self.on_tokens(n_tokens, now_s, gain=scheduler.expected_gain, n_drafted=scheduler.n_drafted)
-        scheduler.set_speculating(self.is_speculating)
+    def decide(
+        self,
+        schedulers: Sequence[Speculator],
+        n_tokens: int,
+        now_s: float,
+        *,
+        gain: float | None = None,
+    ) -> None:
+        """Tokens of these requests were decided: switches speculation of all on or off."""
+        n_drafted = sum(each.n_drafted for each in schedulers)
+        self.on_tokens(n_tokens, now_s, gain=gain, n_drafted=n_drafted)
+        for each in schedulers:
+            each.set_speculating(self.is_speculating)
 
     def on_tokens(
         self, n_tokens: int, now_s: float, *, gain: float | None = None, n_drafted: int = 0

@@ -24,6 +24,7 @@ from pipeinfer_cli.scheduler.in_flight import add_cancel
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -34,6 +35,7 @@ class ActiveRequest(Generic[Key]):
 
     key: Key
     scheduler: Scheduler
+    drafts: Drafts | None = None  # its drafter at work; None: it has not drafted yet
     is_over: bool = False  # its text is long enough
 
 
@@ -47,6 +49,8 @@ class _Part(Generic[Key]):
 
 class Batcher(Generic[Key]):
     """Requests that share a pipeline; they come and go while it runs."""
+
+    expected_gain = None  # of speculation: not known of several requests together
 
     def __init__(
         self,

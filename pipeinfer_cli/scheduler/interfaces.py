@@ -24,14 +24,18 @@ class Drafter(Protocol):
         """
 
 
-class Pipeline(Protocol):
-    """What the head needs of engine.Engine."""
+class RunSink(Protocol):
+    """Where runs and cancels go."""
 
     def submit(self, run: Run) -> None:
         """Sends a run on its way."""
 
     def cancel(self, run_first: int, run_last: int) -> None:
         """Gives up the runs `[run_first, run_last]`."""
+
+
+class Pipeline(RunSink, Protocol):
+    """What the head needs of engine.Engine."""
 
     def wait(self, timeout_s: float) -> Result | None:
         """The next result, in the order of submission; None when the time is over, or nudged."""

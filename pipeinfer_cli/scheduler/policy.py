@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 
-DEFAULT_STRATEGIES = ("iterative", "speculative", "pipeinfer")
+# Of bench. The last one is what it traces, and whose acceptance it records.
+DEFAULT_STRATEGIES = ("iterative", "speculative", "auto", "pipeinfer")
 
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")

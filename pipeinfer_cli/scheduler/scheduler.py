@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pipeinfer_cli.scheduler.costs.run_size import RunSizer
 from pipeinfer_cli.scheduler.in_flight import InFlightRuns
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import Policy
-from pipeinfer_cli.scheduler.run_size import RunSizer
 from pipeinfer_cli.scheduler.runs import Result, Run, RunToken, SampleParams
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest, Speculation
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeinfer_cli.scheduler.interfaces import Candidate
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
@@ -40,6 +41,19 @@ class Draft:
     probability: float = 1.0  # how sure the drafter is of the token
     alternatives: tuple[Candidate, ...] = ()  # less probable ones, the best first
     took_us: int = 0  # the drafter's time for it
+
+
+class Drafts(Protocol):
+    """What is needed of a request's drafter at work: of drafters.thread.DraftThread."""
+
+    def request(self, request: DraftRequest) -> None:
+        """Starts a draft."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Ends drafts of earlier epochs."""
+
+    def take(self) -> list[Draft]:
+        """What has been drafted since the last call."""
 
 
 @dataclass(frozen=True, slots=True)

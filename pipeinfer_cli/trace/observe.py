@@ -43,8 +43,11 @@ class RequestTracer:
         return TimedDrafter(drafter, self._recorder.on_drafted)
 
     def finish(self) -> None:
-        """The text is complete: what happens from now on is not part of the pictures."""
-        if self._recorder is not None:
+        """The text is complete: what happens from now on is not part of the pictures.
+
+        Only the first call counts.
+        """
+        if self._recorder is not None and self._recording is None:
             self._recording = self._recorder.recording()
 
     def write_files(self, pictures: Pictures, stats: Stats) -> None:

@@ -13,7 +13,7 @@ import pytest
 from batches import SIGNALS, await_gone, count_lines, items, options, write_items
 from pipeinfer_cli.engine.vocab import Vocab
 from small_models import talking_llama
-from support import check_output, mpiexec, pipeinfer, plain_decode
+from support import check_output, mpiexec, pipeinfer, plain_decode, run
 from terminal import run_on_terminal
 
 pytestmark = pytest.mark.e2e
@@ -24,10 +24,6 @@ ENDLESS = {"prompt": "abc", "n_predict": 200}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return talking_llama(tmp_path_factory.mktemp("model") / "tiny.gguf")
-
-
-def run(command, **more):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
 
 
 def results(path):
@@ -213,6 +209,51 @@ def test_items_from_stdin_and_results_on_stdout(model, tmp_path):
     assert last == "pipeinfer: 4 items, none failed"
 
 
+@pytest.mark.parametrize("parallel", ["1", "3"])
+@pytest.mark.parametrize("way", ["alone", "ranks", "mpiexec"])
+def test_an_item_is_answered_before_the_next_one_comes(way, parallel, model, tmp_path):
+    made = [*items(5, 4)[1:], {"id": "item 2", "prompt": "again"}]
+    lines = write_items(tmp_path / "in.jsonl", made).read_text().splitlines(keepends=True)
+    more = ["-c", "256", "-t", "1", "--parallel", parallel]
+    command = ["generate", "-m", str(model), "--prompts", "-", *more]
+    launched = {
+        "alone": pipeinfer(*command, "--ranks", "1"),
+        "ranks": pipeinfer(*command, "--ranks", "2"),
+        "mpiexec": mpiexec(2, *command),
+    }[way]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as job:
+        found = []
+        for line in lines[:3]:
+            job.stdin.write(line)
+            job.stdin.flush()
+            found.append(json.loads(job.stdout.readline()))
+        rest, said = job.communicate("".join(lines[3:]), timeout=30)
+    assert job.returncode == 1, said  # the last one has the id of another
+    found += [json.loads(line) for line in rest.splitlines()]
+    assert [each["id"] for each in found] == [each["id"] for each in made]
+    assert "have the same id 'item 2'" in found[-1].pop("error")
+    assert said.endswith("1 of 5 items failed: their lines in the output say why\n")
+    at_once = run(pipeinfer(*command, "--ranks", "2"), input="".join(lines[:-1]))
+    assert [json.loads(line) for line in at_once.stdout.splitlines()] == found[:-1]
+
+
+@pytest.mark.parametrize("way", ["alone", "ranks"])
+def test_a_signal_ends_the_wait_for_an_item(way, model, tmp_path):
+    command = ["generate", "-m", str(model), "--prompts", "-", "-c", "256", "-t", "1"]
+    launched = pipeinfer(*command, "--ranks", "1" if way == "alone" else "2")
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdin=pipe, stdout=pipe, stderr=pipe, env=env) as job:
+        job.stdin.write(b'{"prompt": "hello", "n_predict": 3}\n')
+        job.stdin.flush()
+        assert json.loads(job.stdout.readline())["id"] == 1
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=20) == 130
+        assert job.stderr.read() == b"pipeinfer: error: interrupted by SIGINT\n"
+    await_gone(tmp_path)
+
+
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda each: each.name)
 @pytest.mark.parametrize("way", ["ranks", "mpiexec"])
 def test_a_signal_ends_a_batch_so_that_it_can_go_on(way, signum, model, tmp_path):
@@ -301,7 +342,7 @@ def test_a_terminal_shows_a_bar(model, tmp_path):
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
-    command = ["generate", "-m", str(model), "-c", "4096", "-n", "4000", "-t", "1", "--ignore-eos"]
+    command = ["generate", "-m", str(model), "-c", "2048", "-n", "2000", "-t", "1", "--ignore-eos"]
     with subprocess.Popen(
         pipeinfer(*command, "--ranks", ranks, "--format", "json", "--live", "hello"),
         stdout=subprocess.PIPE,
@@ -315,7 +356,7 @@ def test_a_signal_keeps_the_text_of_a_request(ranks, model, tmp_path):
     assert (job.returncode, said) == (138, "pipeinfer: error: interrupted by SIGUSR1\n")
     shown = json.loads(out)
     assert shown["finish_reason"] == "interrupted"
-    assert shown["stats"]["n_generated"] == len(shown["tokens"]) < 4000
+    assert shown["stats"]["n_generated"] == len(shown["tokens"]) < 2000
     await_gone(tmp_path)
 
 

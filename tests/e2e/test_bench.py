@@ -81,7 +81,8 @@ def test_csv_of_one_rank(small):
     found = list(csv.DictReader(io.StringIO(out)))
     first = found[0]
     assert (first["strategy"], first["draft_max"], first["identical"]) == ("iterative", "", "true")
-    assert len(found) == 5
+    strategies = [row["strategy"] for row in found]
+    assert strategies == ["iterative", *["speculative"] * 2, *["auto"] * 2, *["pipeinfer"] * 2]
 
 
 def test_under_a_launcher_groups_follow_one_another_in_one_world(small):
@@ -111,8 +112,8 @@ def test_an_emulated_cluster_with_synthetic_acceptance(small, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    assert [row["synth_acceptance"] for row in shown] == ["0.9"] * 3 + ["0.9/0.1"] * 3
-    assert [row["drafter"] for row in shown] == ["none", "synthetic", "synthetic"] * 2
+    assert [row["synth_acceptance"] for row in shown] == ["0.9"] * 4 + ["0.9/0.1"] * 4
+    assert [row["drafter"] for row in shown] == ["none", *["synthetic"] * 3] * 2
     for row in shown:
         assert (row["emulate"], row["n_ranks"], row["n_stages"]) == ("cpu70b-4-gbe", 5, 4)
         assert row["identical"] is True
@@ -130,7 +131,7 @@ def test_ctrl_c_keeps_what_was_measured(small, ranks, tmp_path):
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     deadline = time.monotonic() + 90
-    while sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("*/record")) < 16:
+    while sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("*/record")) < 24:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -139,7 +140,7 @@ def test_ctrl_c_keeps_what_was_measured(small, ranks, tmp_path):
     assert process.returncode == 130, err
     shown = json.loads(out)
     assert shown[0]["strategy"] == "iterative"
-    assert len(shown) == 5
+    assert len(shown) == 7
     assert all(row["identical"] and row["repetitions"] >= 1 for row in shown)
     assert err.splitlines()[-1] == "pipeinfer: error: interrupted by SIGINT"
     assert list(tmp_path.glob("pipeinfer-*")) == []

@@ -84,7 +84,7 @@ def test_a_turn_reuses_what_the_turn_before_has_left_in_the_cache(conversation):
         # the last token of an answer was never fed, unless it was drafted
         n_known = len(prompts[turn - 1]) + len(answers[turn - 1]["tokens"])
         assert n_known - 1 <= n_reused[turn] <= n_known
-    # of the first prompt again: all but its last token, which is fed anew
+    # of the first prompt again: all but its last token, which is fed again
     assert again["stats"]["n_reused"] == len(prompts[0]) - 1
 
 
@@ -94,6 +94,19 @@ def test_under_a_launcher_rank_0_reads_stdin(conversation):
     assert [a["tokens"] for a in answers] == [a["tokens"] for a in conversation[0][:2]]
 
 
+def test_a_final_assistant_message_is_continued():
+    command = ["generate", *OPTIONS, "--ranks", "1", "--prompts", "-", "--chat", "--system", SYSTEM]
+    asked = {"role": "user", "content": TURNS[0]}
+    (whole,), _ = converse(pipeinfer(*command), [json.dumps({"messages": [asked]})])
+    n_begun = whole["text"].index(" ", 9)  # between two words, and so between two tokens
+    begun, rest = whole["text"][:n_begun], whole["text"][n_begun:]
+    begins = {"role": "assistant", "content": begun}
+    (found,), _ = converse(pipeinfer(*command), [json.dumps({"messages": [asked, begins]})])
+    assert found["n_prompt"] > whole["n_prompt"]
+    assert found["text"] == rest
+    assert whole["finish_reason"] == found["finish_reason"] == "stop"
+
+
 def test_generate_answers_one_message_and_ends_before_a_stop_string():
     command = ["generate", *OPTIONS, "--ranks", "1", "--chat", "--system", SYSTEM, TURNS[0]]
     whole = check_output(pipeinfer(*command)).rstrip("\n")
@@ -101,6 +114,11 @@ def test_generate_answers_one_message_and_ends_before_a_stop_string():
     shown = json.loads(check_output(pipeinfer(*command, "--stop", "aly", "--format", "json")))
     assert shown["text"] == whole[: whole.index("aly")]
     assert shown["finish_reason"] == "stop"
+
+
+@pytest.fixture(autouse=True)
+def _no_history_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIPEINFER_CHAT_HISTORY", str(tmp_path / "history"))
 
 
 def n_prompts(person):
@@ -120,18 +138,27 @@ def test_on_a_terminal(ranks, tmp_path):
     person.wait_until(lambda: n_prompts(person) == 2)
     assert "> Hello" in person.lines
     assert out.read_text().endswith("\n")
-    person.type(b"/reset\r")
+    n_bytes = out.stat().st_size
+    person.type(b"\x1b[200~/reset\r\nis a message\x1b[201~\r")
+    person.wait_until(lambda: out.stat().st_size > n_bytes)
+    person.type(b"\x03")
     person.wait_until(lambda: n_prompts(person) == 3)
+    assert not any("unknown command" in line or "forgotten" in line for line in person.lines)
+    person.type(b"/reset\r")
+    person.wait_until(lambda: n_prompts(person) == 4)
     assert "pipeinfer: the conversation is forgotten" in person.lines
     person.type(b"\x04")
     assert person.wait() == 0, person.lines
 
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
-def test_ctrl_c_at_the_prompt_ends(ranks, tmp_path):
+def test_only_the_second_ctrl_c_at_the_prompt_ends(ranks, tmp_path):
     person = Person(pipeinfer("chat", *OPTIONS, "--ranks", ranks), tmp_path / "out")
     person.wait_until(lambda: n_prompts(person) == 1)
     person.type(b"\x03")
+    person.wait_until(lambda: n_prompts(person) == 2)
+    person.type(b"\x03")
     assert person.wait() == 130, person.lines
+    assert not person.is_raw
     assert person.lines[-1] == "pipeinfer: error: interrupted by SIGINT"
     assert (tmp_path / "out").read_text() == ""

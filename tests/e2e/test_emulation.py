@@ -1,12 +1,20 @@
 """`pipeinfer generate --emulate` and `--synth-acceptance`, as people call them."""
 
 import json
-import subprocess
 
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
-from support import PROMPTS, check_output, mpiexec, pipeinfer, plain_decode, smollm2
+from support import (
+    PROMPTS,
+    check_output,
+    mpiexec,
+    pipeinfer,
+    plain_decode,
+    run,
+    smollm2,
+    smollm2_request,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +42,7 @@ def profile(tmp_path):
 
 def generate(*options, model="smollm2"):
     command = ("generate", "-m", model, "-n", str(N_PREDICT), "-c", "256", *options, PROMPTS[1])
-    return subprocess.run(pipeinfer(*command), capture_output=True, text=True, timeout=100)
+    return run(pipeinfer(*command), timeout_s=100)
 
 
 def test_an_emulated_cluster_writes_the_text_of_plain_decoding(profile):
@@ -42,8 +50,8 @@ def test_an_emulated_cluster_writes_the_text_of_plain_decoding(profile):
     done = generate(*options)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    request = {"model": str(smollm2()), "prompts": [Vocab(smollm2()).tokenize(PROMPTS[1])]}
-    plain = plain_decode({**request, "n_predict": N_PREDICT, "n_ctx": 256})
+    prompt = Vocab(smollm2()).tokenize(PROMPTS[1])
+    plain = plain_decode(smollm2_request([prompt], N_PREDICT, 256))
     assert shown["tokens"] == plain[0]["tokens"]
     assert (shown["stats"]["n_ranks"], shown["stats"]["n_stages"]) == (3, 2)
     assert shown["emulation"]["profile"] == "small"

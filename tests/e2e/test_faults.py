@@ -3,21 +3,16 @@
 import os
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from jobs import END_S, Job, orphans
-from support import mpiexec, pipeinfer, smollm2, tiny_model
+from support import mpiexec, pipeinfer, run, smollm2, tiny_model
 
 pytestmark = pytest.mark.e2e
 
 ENDLESS = ["-n", "3000", "-c", "3500", "-t", "1", "--ignore-eos"]
-
-
-def run(command):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def assert_refused(done, *words):

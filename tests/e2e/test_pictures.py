@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from small_models import without_layers
-from support import PROMPTS, check_output, mpiexec, pipeinfer, smollm2
+from support import PROMPTS, check_output, mpiexec, pipeinfer, run, smollm2, smollm2_args
 from terminal import run_on_terminal, wrapped
 from trace_check import check_agrees, check_format, load, slices
 
@@ -24,13 +24,9 @@ def draft(tmp_path_factory):
     return str(without_layers(smollm2(), folder / "draft.gguf", {9, 14, 19, 24}))
 
 
-def arguments(*more, n_predict=N_PREDICT):
-    return ["generate", "-m", "smollm2", "-n", str(n_predict), "-c", "256", "-t", "1", *more]
-
-
 @cache
 def plain_text():
-    return check_output(pipeinfer(*arguments("--ranks", "1", "--strategy", "iterative", PROMPT)))
+    return check_output(pipeinfer(*smollm2_args("--ranks", "1", "--strategy", "iterative", PROMPT)))
 
 
 def check_trace(path, shown):
@@ -46,7 +42,7 @@ def test_the_trace_agrees_with_the_stats(strategy, draft, tmp_path):
     path = tmp_path / "trace.json"
     out = check_output(
         pipeinfer(
-            *arguments("--ranks", "3", "-md", draft, "--strategy", strategy, "--draft-max", "2"),
+            *smollm2_args("--ranks", "3", "-md", draft, "--strategy", strategy, "--draft-max", "2"),
             *("-pa", "0", "--trace", str(path), "--format", "json", PROMPT),
         )
     )
@@ -64,7 +60,7 @@ def test_a_head_with_layers_and_a_plot_under_a_launcher(ranks, tmp_path):
     out = check_output(
         mpiexec(
             ranks,
-            *arguments("--trace", str(trace), "--plot", str(plot), "--strategy", "pipeinfer"),
+            *smollm2_args("--trace", str(trace), "--plot", str(plot), "--strategy", "pipeinfer"),
             *("--plot-window", "0:300", "--format", "json", PROMPT),
         )
     )
@@ -83,7 +79,7 @@ def test_a_head_with_layers_and_a_plot_under_a_launcher(ranks, tmp_path):
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(options, said, tmp_path):
     done = subprocess.run(
-        pipeinfer(*arguments("--ranks", "2", *options, PROMPT)),
+        pipeinfer(*smollm2_args("--ranks", "2", *options, PROMPT)),
         capture_output=True,
         text=True,
         timeout=60,
@@ -97,19 +93,14 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(options, said, tmp_path):
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_live_without_a_terminal_says_so_and_writes_the_text(ranks):
-    done = subprocess.run(
-        pipeinfer(*arguments("--ranks", ranks, "--live", PROMPT)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(pipeinfer(*smollm2_args("--ranks", ranks, "--live", PROMPT)))
     assert (done.returncode, done.stdout) == (0, plain_text())
     assert done.stderr == "pipeinfer: note: no --live panel: stderr is not a terminal\n"
 
 
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_live_on_the_terminal_of_the_text_leaves_the_text(ranks):
-    seen = run_on_terminal(pipeinfer(*arguments("--ranks", ranks, "--live", PROMPT)))
+    seen = run_on_terminal(pipeinfer(*smollm2_args("--ranks", ranks, "--live", PROMPT)))
     assert seen.code == 0
     assert seen.lines == wrapped(plain_text().removesuffix("\n"))
     assert not seen.is_cursor_hidden
@@ -118,7 +109,7 @@ def test_live_on_the_terminal_of_the_text_leaves_the_text(ranks):
 
 
 def test_live_beside_a_text_that_goes_elsewhere():
-    command = pipeinfer(*arguments("--ranks", "2", "--live", "--stats", PROMPT))
+    command = pipeinfer(*smollm2_args("--ranks", "2", "--live", "--stats", PROMPT))
     seen = run_on_terminal(command, pipe_stdout=True)
     assert (seen.code, seen.stdout) == (0, plain_text())
     assert any("stage 1" in line for line in seen.frames)
@@ -128,7 +119,7 @@ def test_live_beside_a_text_that_goes_elsewhere():
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_the_terminal_is_restored_after_ctrl_c(ranks):
     first_line = wrapped(plain_text())[0]
-    endless = arguments("--ranks", ranks, "--live", "--ignore-eos", PROMPT, n_predict=3000)
+    endless = smollm2_args("--ranks", ranks, "--live", "--ignore-eos", PROMPT, n_predict=3000)
     seen = run_on_terminal(pipeinfer(*endless, "-c", "3500"), interrupt_at=first_line)
     assert seen.code == 130
     assert seen.lines[-1] == "pipeinfer: error: interrupted by SIGINT"

@@ -1,4 +1,4 @@
-"""File names that are no UTF-8: ranks start and end, and what is printed is the file's own name."""
+"""File names that are not UTF-8: ranks start and end, and the file's own name is printed."""
 
 import json
 import os

@@ -1,13 +1,10 @@
 """Targets and drafts whose vocabularies are nearly the same: the text is the target's own."""
 
-import json
-import subprocess
-
 import pytest
 
 from padded_models import tiny_llama
 from pipeinfer_cli.engine.vocab import Vocab
-from support import pipeinfer, smollm2
+from support import pipeinfer, run_json, smollm2
 
 pytestmark = pytest.mark.e2e
 
@@ -23,14 +20,7 @@ def models(tmp_path_factory):
 
 def generated(model, *more):
     command = ["generate", "-m", str(model), "-n", "12", "-c", "64", "-t", "1", "--ranks", "2"]
-    done = subprocess.run(
-        pipeinfer(*command, "--format", "json", *more, "The sea is"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
+    return run_json(pipeinfer(*command, "--format", "json", *more, "The sea is"))
 
 
 @pytest.mark.parametrize(("target", "draft"), [("smollm2", "padded"), ("padded", "smollm2")])

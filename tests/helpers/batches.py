@@ -53,7 +53,7 @@ class Leg:
         )
 
     def await_lines(self, n_lines: int) -> None:
-        """Returns when so many are there, or the job has ended."""
+        """Returns when there are that many, or the job has ended."""
         deadline_s = time.monotonic() + WAIT_S
         while self.process.poll() is None and count_lines(self.output) < n_lines:
             assert time.monotonic() < deadline_s, "no line in time"

@@ -47,8 +47,18 @@ def plain_decode(request: dict[str, Any]) -> Any:
     )
 
 
+def smollm2_request(prompts: list[list[int]], n_predict: int, n_ctx: int) -> dict[str, Any]:
+    """SmolLM2 continues these token ids: for the oracle, and for programs of tests/mpi."""
+    return {"model": str(smollm2()), "prompts": prompts, "n_predict": n_predict, "n_ctx": n_ctx}
+
+
+def smollm2_args(*more: str, n_predict: int = 24) -> list[str]:
+    """Arguments of the installed command: a short text of SmolLM2 with one thread a rank."""
+    return ["generate", "-m", "smollm2", "-n", str(n_predict), "-c", "256", "-t", "1", *more]
+
+
 def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = TIMEOUT_S) -> Any:
-    """Runs tests/mpi/<program> on so many ranks; returns the JSON that rank 0 prints last."""
+    """Runs tests/mpi/<program> on the ranks; returns the JSON that rank 0 prints last."""
     launcher = Launcher.of(build_info.load().mpi)
     command = launcher.command(
         ranks, [sys.executable, str(TESTS / "mpi" / program), json.dumps(request)]
@@ -56,11 +66,25 @@ def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = TIME
     return json.loads(check_output(command, timeout_s=timeout_s).splitlines()[-1])
 
 
+def run(
+    command: list[str], *, timeout_s: float = 60.0, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """The ended command with its exit code, stdout and stderr."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, **more)
+
+
+def run_json(command: list[str], *, timeout_s: float = 60.0) -> tuple[Any, str]:
+    """The JSON that the command prints, and its stderr; a failure shows that."""
+    done = run(command, timeout_s=timeout_s)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
 def check_output(
     command: list[str], *, timeout_s: float = TIMEOUT_S, env: dict[str, str] | None = None
 ) -> str:
     """The command's stdout; a failure shows its stderr."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env)
+    done = run(command, timeout_s=timeout_s, env=env)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.stdout
 

@@ -109,6 +109,7 @@ class Person:
             )
         os.close(terminal)
         self._screen = Screen()
+        self.is_raw = False  # whether the program has left it in raw mode
 
     @property
     def lines(self) -> list[str]:
@@ -130,6 +131,7 @@ class Person:
         try:
             while (data := _read(self._main)) is not None:
                 self._screen.feed(data)
+            self.is_raw = not termios.tcgetattr(self._main)[3] & termios.ICANON
             return self.process.wait(timeout=20)
         finally:
             self.process.kill()

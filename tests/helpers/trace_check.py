@@ -20,10 +20,10 @@ PHASES = {"X", "i", "C", "M", "s", "f"}
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The trace; NaN and infinity, which are no JSON, are refused."""
+    """The trace; NaN and infinity, which are not JSON, are refused."""
 
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     trace: dict[str, Any] = json.loads(path.read_text(), parse_constant=refuse)
     return trace

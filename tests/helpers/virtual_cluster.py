@@ -99,7 +99,7 @@ class VirtualCluster:
             if current is not None and current[0].run_id in run_ids and not current[4]:
                 self.end(stage, current[0].run_id, RunStatus.ABORTED)
 
-    # token_stream.Drafts
+    # speculation.Drafts
 
     def request(self, request):
         self.epoch = request.epoch

@@ -15,24 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = "pipeinfer_cli"
+sys.path.append(str(Path(__file__).parents[2] / ".ci"))
+
+import check_layout
+from check_layout import PACKAGE, ROOT
+
 CLI_PAGE = Path("docs/cli.md")
 TREE_PAGE = Path("docs/architecture.md")
 BEGIN, END = "<!-- tree: begin (make docs) -->", "<!-- tree: end -->"
-# The package's folders as they stand in the tree: each imports only from those after it.
-ORDER = (
-    "cli",
-    "commands",
-    "runtime",
-    "trace",
-    "cluster",
-    "drafters",
-    "models",
-    "launch",
-    "engine",
-    "scheduler",
-)
 COLUMN = 26  # of the summaries in the tree
 
 CLI_HEAD = """# Command-line reference
@@ -53,19 +43,19 @@ def cli_page() -> str:
     import click
     import typer
 
-    from pipeinfer_cli.cli.application import COMMANDS
+    from pipeinfer_cli.cli import application
     from pipeinfer_cli.cli.parsing import llama_cpp
 
     app = typer.Typer(name="pipeinfer", add_completion=False, rich_markup_mode=None)
-    app.callback()(lambda: None)
-    for name, command in COMMANDS.items():
+    app.callback()(application.global_options)
+    for name, command in application.COMMANDS.items():
         found = command.load()
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
             app.command(name)(found)
     root: Any = typer.main.get_command(app)
-    sections = [CLI_HEAD]
+    sections = [CLI_HEAD, "\n".join(_table(root, click.Context(root, info_name="pipeinfer")))]
     for name, command in root.commands.items():
         sections += _sections(command, click.Context(command, info_name=f"pipeinfer {name}"))
     return "\n".join([*sections, LLAMA_CPP_HEAD, llama_cpp.table(), ""])
@@ -79,12 +69,16 @@ def _sections(command: Any, context: Any) -> Iterator[str]:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     text = " ".join((command.help or "").split())
     lines = [f"## {path}", "", f"    {usage}", "", text, ""]
-    shown = [each for each in command.get_params(context) if not getattr(each, "hidden", False)]
-    if rows := [row for each in shown if (row := _row(each, context))]:
-        lines += ["| option | meaning |", "|---|---|", *rows, ""]
-    yield "\n".join(lines)
+    yield "\n".join([*lines, *_table(command, context)])
     for name, sub in getattr(command, "commands", {}).items():
         yield from _sections(sub, click.Context(sub, info_name=name, parent=context))
+
+
+def _table(command: Any, context: Any) -> list[str]:
+    """The lines of a table of its options and arguments; none if it has none."""
+    shown = [each for each in command.get_params(context) if not getattr(each, "hidden", False)]
+    rows = [row for each in shown if (row := _row(each, context))]
+    return ["| option | meaning |", "|---|---|", *rows, ""] if rows else []
 
 
 def _row(param: Any, context: Any) -> str:
@@ -106,7 +100,8 @@ def tree() -> str:
 def _entries(folder: Path, indent: str) -> Iterator[str]:
     """The packages of a folder, then its modules."""
     packages = sorted(path.parent for path in folder.glob("*/__init__.py"))
-    packages.sort(key=lambda path: ORDER.index(path.name) if path.name in ORDER else len(ORDER))
+    layers = check_layout.LAYERS  # upper ones first; folders inside one stay in their order
+    packages.sort(key=lambda path: layers.index(path.name) if path.name in layers else len(layers))
     for package in packages:
         yield _line(f"{indent}{package.name}/", package / "__init__.py")
         yield from _entries(package, f"{indent}  ")
@@ -116,7 +111,7 @@ def _entries(folder: Path, indent: str) -> Iterator[str]:
 
 
 def _line(name: str, path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    docstring = ast.get_docstring(check_layout.parsed(path)) or ""
     summary = docstring.partition("\n")[0]
     return f"{name:{COLUMN}} {summary}".rstrip()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
-from support import PROMPTS, plain_decode, run_ranks, smollm2
+from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
 
@@ -15,9 +15,7 @@ N_CTX = 256
 @pytest.mark.parametrize("layer_split", [[1], [1, 1], [0, 1, 1], [2, 1, 1, 1]], ids=str)
 def test_random_cancels_against_sequential_oracle(layer_split):
     prompt = Vocab(smollm2()).tokenize(PROMPTS[0])
-    plain = plain_decode(
-        {"model": str(smollm2()), "prompts": [prompt], "n_predict": N_PREDICT, "n_ctx": N_CTX}
-    )
+    plain = plain_decode(smollm2_request([prompt], N_PREDICT, N_CTX))
     seen = run_ranks(
         len(layer_split),
         "cancels.py",

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
-from support import PROMPTS, plain_decode, run_ranks, smollm2
+from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
 
@@ -19,8 +19,8 @@ CLUSTERS = {
 @pytest.fixture(scope="module")
 def texts():
     prompts = [Vocab(smollm2()).tokenize(text) for text in PROMPTS[:2]]
-    request = {"model": str(smollm2()), "prompts": prompts, "n_predict": 48, "n_ctx": N_CTX}
-    return prompts, [each["tokens"] for each in plain_decode(request)]
+    plain = plain_decode(smollm2_request(prompts, 48, N_CTX))
+    return prompts, [each["tokens"] for each in plain]
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

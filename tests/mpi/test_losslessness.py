@@ -8,7 +8,7 @@ import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import SampleParams
-from support import PROMPTS, plain_decode, run_ranks, smollm2
+from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
 
@@ -27,7 +27,7 @@ def tokenized():
 
 
 def request(prompts, n_predict):
-    return {"model": str(smollm2()), "prompts": prompts, "n_predict": n_predict, "n_ctx": N_CTX}
+    return smollm2_request(prompts, n_predict, N_CTX)
 
 
 def decoded(layer_split, **more):

@@ -25,7 +25,7 @@ def source(folder):
 
 
 def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS):
-    """Random trees on so many stages: see trees.py, which compares."""
+    """Random trees on this number of stages: see trees.py, which compares."""
     request = {
         "model": str(model),
         "layers": layers,

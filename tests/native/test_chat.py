@@ -43,7 +43,11 @@ class Script:
         )
         files = SimpleNamespace(head_path=smollm2())
         plan = SimpleNamespace(
-            files=files, profile=None, prior=lambda _draft: None, draft_cores=ONE_THREAD
+            files=files,
+            model=SimpleNamespace(n_ctx_train=8192),
+            profile=None,
+            prior=lambda _draft: None,
+            draft_cores=ONE_THREAD,
         )
         work.ChatWork(config, plan)(SimpleNamespace(watched=False))
 
@@ -90,6 +94,17 @@ def test_what_was_said_before_ctrl_c_is_kept(monkeypatch):
 def test_a_message_is_not_kept_if_nothing_was_said(monkeypatch):
     _, second = Script(monkeypatch, ["One?", "Two?"], interrupted={1: False}).prompts
     assert "One?" not in second
+
+
+def test_an_answer_that_ctrl_c_has_ended_is_continued(monkeypatch, capsys):
+    lines = ["/continue", "One?", "/continue", "Two?", "/help", "/other"]
+    first, more, third = Script(monkeypatch, lines, interrupted={1: True}).prompts
+    assert more == first + "So far"
+    assert third.startswith(first + "So farYes.<|im_end|>")
+    said = capsys.readouterr().err
+    assert "no answer to continue" in said
+    assert "pipeinfer: /reset forgets the conversation\n" in said
+    assert "unknown command /other" in said
 
 
 def test_a_conversation_that_fills_the_context_goes_on_after_a_reset(monkeypatch, capsys):

@@ -1,8 +1,11 @@
 """The engine in one process: its rules, KV operations and token trees. No MPI is started."""
 
 import itertools
+import re
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
-from support import PROMPTS, plain_decode, smollm2
+from support import PROMPTS, plain_decode, smollm2, smollm2_request
 
 pytestmark = pytest.mark.native
 
@@ -50,6 +53,39 @@ def call(engine, run):
     result = engine.wait(WAIT_S)
     assert result.run_id == run.run_id
     return result
+
+
+def greedy(engine, ids):
+    return call(engine, Run(run_id=1, tokens=chain(ids))).rows
+
+
+def n_mappings(path):
+    return sum(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def locked_bytes():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmLck:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_weights_that_are_read_give_the_same_tokens_without_a_mapping(engine):
+    ids = Vocab(smollm2()).tokenize(PROMPTS[1])[:N_BATCH]
+    expected, n_mapped = greedy(engine, ids), n_mappings(smollm2())
+    assert n_mapped > 0
+    with Engine(replace(engine.config, reads_weights=True)) as reading:
+        assert n_mappings(smollm2()) == n_mapped
+        assert greedy(reading, ids) == expected
+
+
+def test_memory_is_locked_or_it_is_said_why_not(engine):
+    n_locked, said = 0, ""
+    try:
+        with Engine(replace(engine.config, locks_memory=True)):
+            n_locked = locked_bytes()
+    except RunError as refused:  # without the right to do it
+        said = str(refused)
+    why = r"--mlock: memory cannot be locked \(.*\): raise its limit \(ulimit -l\), or leave"
+    assert n_locked > sum(read_model_info(smollm2()).layer_bytes) or re.search(why, said)
 
 
 def test_model_info():
@@ -141,21 +177,14 @@ def test_branches_of_a_tree_see_their_own_path_only(engine):
     rows = call(engine, Run(run_id=next(run_ids), tokens=tuple(mixed), kv_ops=copies)).rows
     for index, ids in enumerate(branches.values()):
         plain = [
-            plain_decode(
-                {
-                    "model": str(smollm2()),
-                    "prompts": [prompt + ids[: n + 1]],
-                    "n_predict": 1,
-                    "n_ctx": 512,
-                }
-            )[0]["tokens"][0]
+            plain_decode(smollm2_request([prompt + ids[: n + 1]], 1, 512))[0]["tokens"][0]
             for n in range(len(ids))
         ]
         assert list(rows[index :: len(branches)]) == plain
 
 
 def test_an_engine_says_what_it_is_at(engine):
-    """Who watches sees that a long run gets on: see watchdog."""
+    """Who watches sees that a long run makes progress: see watchdog."""
     before = engine.activity()
     assert (before.run_id, before.done_id, before.awaited_id, before.is_due) == (0, 0, 0, False)
     for run_id in (5, 6):
@@ -166,7 +195,7 @@ def test_an_engine_says_what_it_is_at(engine):
         moved.add(activity.moved)
         seen.add(activity.run_id)
     assert {5, 6} <= seen
-    assert len(moved) > 10, "it computes, and does not seem to get on"
+    assert len(moved) > 10, "it computes, and does not seem to make progress"
     assert engine.activity().awaited_id == 5
     assert engine.wait(WAIT_S).run_id == 5
     activity = engine.activity()

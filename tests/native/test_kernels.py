@@ -25,7 +25,7 @@ OTHER_LIB = os.environ.get("TEST_KERNELS")
 SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
 REPACKED_SHAPES = [(1, 8), (3, 24), (2, 40)]
 FLOATS = ("F32", "F16", "BF16")
-# a row that is no multiple of a vector; one of several parts
+# a row that is not a multiple of a vector; one of several parts
 FLOAT_SHAPES = [(32, 1), (96, 3), (64, 8), (544, 37), (100, 5), (4160, 9)]
 N_EXPERTS = 4
 

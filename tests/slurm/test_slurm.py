@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ pytestmark = [
 ]
 
 EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
+BATCH = EXAMPLE.with_name("slurm-batch.sh")
+N_ITEMS = 40  # too many for the time until the signal
 OPTIONS = "-n 24 -c 256 --format json"
 PROMPT = PROMPTS[1]
 N_EMBD = 576  # of SmolLM2-135M
@@ -79,6 +82,52 @@ def test_the_example_on_two_nodes(tmp_path: Path) -> None:
     placed = re.findall(r"^pipeinfer: (\d)  +(host\d) ", job.err, re.MULTILINE)
     assert placed == [("0", "host1"), ("1", "host2")]
     assert sent > 24 * N_EMBD * 4
+
+
+@pytest.mark.timeout(400)
+def test_a_batch_goes_back_into_the_queue_until_it_is_complete(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    """Its limit is a minute, of which Slurm may take all but ten seconds for the signal."""
+    prompts, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    items = [
+        {"id": index, "prompt": f"Item {index}:", "n_predict": 200} for index in range(N_ITEMS)
+    ]
+    prompts.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    settings = {"MODEL": str(smollm2()), "VENV": sys.prefix, "OPTIONS": "-c 256 -t 1 --ignore-eos"}
+    submit = ("sbatch", "--parsable", f"--chdir={slurm.folder}", "--nodes=1", "--time=1")
+    files = {"PROMPTS": str(prompts), "OUTPUT": str(output)}
+    mpi_type = build_info.load().mpi.srun_type
+    done = slurm.run(
+        *submit, "--signal=USR1@50", str(BATCH), MPI_TYPE=mpi_type, **settings, **files
+    )
+    job_id = done.stdout.strip()
+    assert job_id.isdecimal(), (done.stdout, done.stderr)
+    n_restarts, deadline_s = 0, time.monotonic() + 350
+    while (state := shown(slurm, job_id, "JobState")) != "COMPLETED":
+        assert state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"), slurm.logs()
+        assert time.monotonic() < deadline_s, slurm.logs()
+        if state == "PENDING" and int(shown(slurm, job_id, "Restarts")) > n_restarts:
+            n_restarts += 1
+            slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")  # not in minutes
+        time.sleep(0.5)
+    log = (slurm.folder / f"pipeinfer-{job_id}.log").read_text()
+    assert n_restarts >= 1, log
+    assert log.count("interrupted by SIGUSR1") == n_restarts
+    assert log.count("goes back into the queue") == n_restarts
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(line["id"], len(line["tokens"])) for line in lines] == [
+        (index, 200) for index in range(N_ITEMS)
+    ]
+    assert f"{N_ITEMS} items, none failed" in log
+
+
+def shown(slurm: Slurm, job_id: str, key: str) -> str:
+    """What Slurm says of a job."""
+    text = slurm.run("scontrol", "--oneliner", "show", "job", job_id).stdout
+    found = re.search(rf"\b{key}=(\S+)", text)
+    assert found, text
+    return found[1]
 
 
 def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:

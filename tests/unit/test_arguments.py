@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,13 @@ from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
 from pipeinfer_cli.cli.parsing.command import Command
 from pipeinfer_cli.cli.parsing.llama_cpp import BY_NAME, OPTIONS, Use, table
-from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import signals
 
+pytestmark = pytest.mark.usefixtures("keep_signals")
 Capture = pytest.CaptureFixture[str]
 NAMES = (Path(__file__).parents[1] / "helpers" / "llama_cpp_options.txt").read_text().split()
-
-
-@pytest.fixture(autouse=True)
-def _keep_signals() -> Iterator[None]:
-    import signal
-
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
-@pytest.fixture
-def configs(monkeypatch: pytest.MonkeyPatch) -> list[GenerateConfig]:
-    seen: list[GenerateConfig] = []
-    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
-    return seen
 
 
 def own_names() -> set[str]:
@@ -98,7 +79,7 @@ def test_no_option_of_llama_cpp_is_misread(
         (["-fa", "off"], ["-fa off: flash attention is always on"]),
         (["-b", "512", "-ub", "512"], ["-b 512: the scheduler", "-ub 512: the scheduler"]),
         (["--repeat-penalty", "1.0", "--presence-penalty", "0", "-ctk", "f16"], []),
-        (["--mlock", "--mlock"], ["--mlock: "]),
+        (["--numa", "x", "--numa", "x"], ["--numa x: "]),
     ],
 )
 def test_what_has_no_effect_is_noted_once(

@@ -209,7 +209,7 @@ def test_a_file_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @contextmanager
 def file_size_limit(n_bytes: int) -> Iterator[None]:
-    """A disk that is full after so many bytes of a file; write() takes what fits."""
+    """A disk that is full after that number of bytes of a file; write() takes what fits."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))

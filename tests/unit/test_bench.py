@@ -77,7 +77,7 @@ def test_lists_make_the_product_and_iterative_is_once() -> None:
     (group,) = config(drafters=("ngram", "model"), draft_models=("a", "b")).groups(PROMPTS, "r")
     names = Counter(variant.name for variant in group.variants)
     # ngram, model a, model b; two lengths, two cutoffs
-    assert names == {"iterative": 1, "speculative": 12, "pipeinfer": 12}
+    assert names == {"iterative": 1, "speculative": 12, "auto": 12, "pipeinfer": 12}
     assert {v.draft_model for v in group.variants if v.drafter == "model"} == {"a", "b"}
     assert {v.draft_model for v in group.variants if v.drafter != "model"} == {None}
     assert group.uses_draft_model
@@ -122,7 +122,7 @@ def test_variants_that_are_the_same_are_measured_once() -> None:
         (["-m", "m", "-t", "0"], "--threads 0"),
         (["-m", "m", "-r", "0"], "-r/--repetitions 0"),
         (["-m", "m", "-n", "many"], "'many' is not a whole number"),
-        (["-m", "m", "-o", "xml"], "'xml': give one of md, csv"),
+        (["-m", "m", "-o", "xml"], "'xml': give one of auto, md, csv"),
         (["-m", "m", "--drafter", "model"], "give one with -md"),
         (["-m", "m", "--drafter", "none"], "--drafter 'none': give one or more of ngram"),
         (["-m", "m", "--temp", "-1"], "--temp -1"),
@@ -371,6 +371,31 @@ def test_md_is_a_table_for_people(table: list[rows.Row]) -> None:
     assert cells[3][cells[0].index("strategy")] == "pipeinfer"
     assert cells[3][cells[0].index("x iterative")] == "2.25"
     assert cells[1][cells[0].index("identical")] == "yes"
+    assert written("auto", table) == written("md", table)  # a pipe
+
+
+def test_a_terminal_gets_the_columns_that_fit(
+    table: list[rows.Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stdout = Terminal()
+    monkeypatch.setattr("sys.stdout", stdout)
+    for name, value in {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with report("auto", stdout=stdout) as writer:
+        writer.add(table[:1])
+        writer.add(table[1:])
+    assert writer.records == table
+    lines = stdout.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    headers = [line for line in lines if "strategy" in line]
+    assert len(headers) == 2  # a table for each group
+    assert all("t/s (p10-p90)" in line and "x iterative" in line for line in headers)
+    assert "|" not in stdout.getvalue()
+    assert written("md", table).startswith("| model")
 
 
 @pytest.mark.parametrize("output", FORMATS)

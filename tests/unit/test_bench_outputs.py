@@ -137,7 +137,7 @@ PLOT_RATES = ("--plot", "x.svg", "--plot-x", "synth_acceptance")
             "synth_acceptance: '0.8/0.7' is not a number",
         ),
         (["--trace-of", "pipeinfer"], "--trace-of pipeinfer requires --trace"),
-        (["--trace", "x", "--trace-of", "auto"], "--trace-of auto: give one of those"),
+        (["--trace", "x", "--trace-of", "other"], "--trace-of other: give one of those"),
         (["--record-acceptance", "x"], "ends with .json"),
         (["--record-acceptance", "x.json", "--strategy", "iterative"], "no --strategy drafts"),
         (["--record-acceptance", "x.json", "--synth-acceptance", "0.5"], "leave one out"),

@@ -26,13 +26,13 @@ from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJo
 from pipeinfer_cli.commands.calibrate.estimate import Probe, estimate, rising
 from pipeinfer_cli.commands.calibrate.measure import save
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken, StageTime
 from pipeinfer_cli.trace.recorder import Recording, RunRecord
+from plans import model_info
 
 HIDDEN_BYTES = 4000
 LINK = Link(latency_us=50, gbit_per_s=2)
@@ -343,19 +343,7 @@ def test_a_cache_that_cannot_be_written_is_said(place, model) -> None:
 
 # what a job makes of it
 
-INFO = ModelInfo(
-    arch="llama",
-    n_layer=10,
-    n_embd=64,
-    n_vocab=9,
-    n_ctx_train=64,
-    can_split=True,
-    tied_output=False,
-    layer_bytes=(10,) * 10,
-    bytes_input=0,
-    bytes_output=0,
-    bytes_total=100,
-)
+INFO = model_info((10,) * 10)
 
 
 def placed(model, layers, *, may_move=True, verbose=True):

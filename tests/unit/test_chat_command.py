@@ -9,7 +9,6 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
-from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.chat import work
 from pipeinfer_cli.commands.chat.config import ChatConfig
 
@@ -19,13 +18,6 @@ def _keep_signals():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def configs(monkeypatch):
-    seen = []
-    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
-    return seen
 
 
 def test_options_become_a_configuration(configs):

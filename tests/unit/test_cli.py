@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,18 +20,11 @@ from pipeinfer_cli.commands import jobs, start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
-from pipeinfer_cli.launch import environment, local, report, signals
+from pipeinfer_cli.launch import environment, local, report
 from pipeinfer_cli.scheduler.runs import SampleParams
 
+pytestmark = pytest.mark.usefixtures("keep_signals")
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 @pytest.fixture

@@ -34,10 +34,12 @@ def test_the_reference_has_all_commands() -> None:
     for command in ("generate", "chat", "bench", "simulate", "shard", "doctor", "models pull"):
         assert f"\n## pipeinfer {command}\n" in page
     assert "`-n, --n-predict N`" in page
+    assert page.index("| `--version` |") < page.index("## pipeinfer generate")
 
 
 def test_the_tree_has_the_order_of_the_layers() -> None:
-    assert check_layout.LAYERS[1:] == write_docs.ORDER  # the first is __main__
+    folders = re.findall(r"^  (\w+)/ ", write_docs.tree(), re.MULTILINE)
+    assert tuple(folders) == check_layout.LAYERS[1:]  # the first is __main__
 
 
 def test_the_readme_is_short() -> None:

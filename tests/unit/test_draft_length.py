@@ -9,7 +9,7 @@ from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Simulation
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length, draft_lengths
+from pipeinfer_cli.scheduler.costs.draft_length import DraftOdds, best_draft_length, draft_lengths
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 

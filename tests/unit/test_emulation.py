@@ -1,7 +1,6 @@
 """Emulated clusters and synthetic texts, as far as the head goes: no ranks, no real clock."""
 
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,11 @@ from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
-from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.runtime.head import Head, Request
-from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.policy import DraftConfig
-from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime
+from pipeinfer_cli.scheduler.runs import StageTime
+from plans import plan_of
+from scripted import PositionPipeline
 
 PROFILE = Profile(
     name="test",
@@ -34,46 +33,21 @@ PROFILE = Profile(
 )
 
 
-class RealEngine:
+class RealEngine(PositionPipeline):
     """In place of the model: rows that no synthetic text has, and results of an hour's delay."""
 
-    watched = False
+    def row(self, token):
+        return -1
 
-    def __init__(self):
-        self.in_flight = []
-        self.cancelled = set()
-
-    def submit(self, run):
-        self.in_flight.append(run)
-
-    def cancel(self, run_first, run_last):
-        self.cancelled.update(range(run_first, run_last + 1))
-
-    def wait(self, timeout_s):
-        if not self.in_flight:
-            return None
-        run = self.in_flight.pop(0)
-        is_cancelled = run.run_id in self.cancelled
-        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        rows = () if is_cancelled else tuple(-1 for token in run.tokens if token.want)
+    def times(self, run, status):
         late_us = 1500 if run.run_id == 1 else 0
-        times = (StageTime(0, status, 0, 0, 10), StageTime(1, status, 0, 0, 10, late_us=late_us))
-        return Result(run_id=run.run_id, status=status, rows=rows, times=times)
-
-    def nudge(self):
-        pass
+        return (StageTime(0, status, 0, 0, 10), StageTime(1, status, 0, 0, 10, late_us=late_us))
 
 
 def decode(acceptance, strategy, *, n_tokens=60, seed=3, n_prompt=4, profile=None, n_max=3):
     """Tokens, the text that they should be, the counters and the head."""
-    plan = Plan(
-        files=ModelFiles(name=Path("m"), head_path=Path("m"), split=None),
-        model=None,
-        layers=(LayerRange(0, 0), LayerRange(0, 1), LayerRange(1, 2)),
-        n_ctx=256,
-        n_cells=256,
-        profile=profile,
-    )
+    layers = (LayerRange(0, 0), LayerRange(0, 1), LayerRange(1, 2))
+    plan = plan_of(layers, n_ctx=256, profile=profile)
     text = EmulationSettings.of(profile, acceptance, seed).text(n_vocab=500)
     head = Head(plan, RealEngine(), timeout_s=5)
     request = Request(

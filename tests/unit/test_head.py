@@ -3,48 +3,35 @@
 import threading
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
+from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
-from pipeinfer_cli.models.shards import ModelFiles
-from pipeinfer_cli.runtime.head import Head, Request, check_room
-from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, RunStatus
+from pipeinfer_cli.runtime import head as head_module
+from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.scheduler.runs import KvKind, KvOp
+from plans import plan_of
+from scripted import PositionPipeline
 
 
-class ScriptedEngine:
-    """Answers each run's wanted rows with position + 1; notes what is in flight."""
-
-    watched = False
+class ScriptedEngine(PositionPipeline):
+    """Notes what is submitted, too."""
 
     def __init__(self):
-        self.in_flight = []
+        super().__init__()
         self.run_ids = []
         self.first_runs = []  # of each request
-        self.cancelled = set()
 
     def submit(self, run):
         self.run_ids.append(run.run_id)
         if run.tokens[0].position == 0:
             self.first_runs.append(run)
-        self.in_flight.append(run)
-
-    def cancel(self, run_first, run_last):
-        self.cancelled.update(range(run_first, run_last + 1))
-
-    def wait(self, timeout_s):
-        if not self.in_flight:
-            return None
-        run = self.in_flight.pop(0)
-        is_cancelled = run.run_id in self.cancelled
-        rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        return Result(run_id=run.run_id, status=status, rows=rows, times=())
-
-    def nudge(self):
-        pass
+        super().submit(run)
 
 
 class CountingDrafter:
@@ -60,13 +47,7 @@ def n_drafter_threads():
 
 
 def plan():
-    return Plan(
-        files=ModelFiles(name=Path("m"), head_path=Path("m"), split=None),
-        model=None,
-        layers=(LayerRange(0, 3),) * 3,
-        n_ctx=64,
-        n_cells=64,
-    )
+    return plan_of((LayerRange(0, 3),) * 3, n_ctx=64)
 
 
 @pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])
@@ -109,7 +90,7 @@ def test_a_prompt_that_goes_on_with_the_text_before_is_not_computed_again(strate
         )
         with head.begin(request) as active:
             assert list(islice(active.tokens, 10)) == list(range(n_prompt, n_prompt + 10))
-            n_reused.append(active.info.n_reused)
+            n_reused.append(active.measure().n_reused)
     assert n_reused[0] == 0
     assert 12 <= n_reused[1] <= 14  # the last token of a text is not kept, of a prompt not reused
     assert n_reused[2] == 11
@@ -128,7 +109,7 @@ def test_many_requests_share_a_pipeline():
                 key = todo.pop(0)
                 active.add(key)
                 request = Request(prompt=range(key + 2), n_max=20, strategy="pipeinfer")
-                scheduler = head.scheduler(request, has_drafter=True)
+                scheduler = head.begin_shared(request, has_drafter=True).scheduler
                 streams.begin(key, scheduler, lambda slot: CountingDrafter())
             for key, tokens in streams.step():
                 texts[key] += tokens
@@ -140,6 +121,24 @@ def test_many_requests_share_a_pipeline():
     }
     assert not engine.in_flight
     assert n_drafter_threads() <= n_before + 3, "one for each request at a time"
+
+
+def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(head_module, "read_model_info", lambda path: opened.append(path.name))
+    monkeypatch.setattr(head_module, "Vocab", mock.MagicMock())
+    monkeypatch.setattr(
+        head_module, "share", lambda *_: SimpleNamespace(n_shared=9, note="not all are shared")
+    )
+    monkeypatch.setattr(head_module, "ModelDrafter", mock.MagicMock())
+    monkeypatch.setattr(head_module.resolve, "resolve", Path)
+    drafters = Drafters(JobConfig(model="m"), mock.MagicMock(), DraftCores(n_threads=1))
+    for slot in (0, 1, 2):
+        for _ in range(2):
+            assert drafters.make("model", "d.gguf", slot=slot) is not None
+    assert opened == ["d.gguf"]
+    assert capsys.readouterr().err == "pipeinfer: note: not all are shared\n"
+    assert [each.kwargs["n_shared"] for each in head_module.ModelDrafter.call_args_list] == [9] * 3
 
 
 def test_without_a_drafter_a_request_is_iterative():

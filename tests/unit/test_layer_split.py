@@ -5,24 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange, split_by_time, split_layers, stage_bytes
+from plans import model_info
 
 
 def model(layer_bytes, *, can_split=True, output=0, tied=False, embedding=0):
-    return ModelInfo(
-        arch="llama",
-        n_layer=len(layer_bytes),
-        n_embd=64,
-        n_vocab=100,
-        n_ctx_train=512,
-        can_split=can_split,
-        tied_output=tied,
-        layer_bytes=tuple(layer_bytes),
+    return model_info(
+        layer_bytes,
         bytes_input=embedding,
         bytes_output=output,
-        bytes_total=sum(layer_bytes) + output + embedding,
+        can_split=can_split,
+        tied_output=tied,
     )
 
 

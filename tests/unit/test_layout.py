@@ -52,6 +52,24 @@ def test_an_upward_import_is_found(folder: Path, module: str, text: str) -> None
     assert f"pipeinfer_cli.{dotted} imports pipeinfer_cli.cli.main, which is above it" in problem
 
 
+@pytest.mark.parametrize(
+    "text", ["import time\n", "from random import random\n", "def f():\n    import time as clock\n"]
+)
+@pytest.mark.parametrize(
+    "module", ["scheduler/auto", "scheduler/costs/run_size", "scheduler/__init__"]
+)
+def test_an_impure_import_of_the_scheduler_is_found(folder: Path, module: str, text: str) -> None:
+    for package in ("scheduler", "scheduler/costs"):
+        path = folder / check_layout.PACKAGE / package / "__init__.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write(folder, "engine/abi", text)
+    assert check_layout.problems(folder) == [], "others may"
+    write(folder, module, text)
+    (problem,) = check_layout.problems(folder)
+    assert problem.endswith(": scheduler/ is pure")
+
+
 def test_a_circle_is_found(folder: Path) -> None:
     write(folder, "engine/abi", "from pipeinfer_cli.engine import other\n")
     write(folder, "engine/other", "def late():\n    from pipeinfer_cli.engine.abi import x\n")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,59 +13,21 @@ from pipeinfer_cli.cli.bench import bench
 from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
-from pipeinfer_cli.commands import start
 from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.commands.notes import RULES, TrainingNote, notes
-from pipeinfer_cli.engine.gguf_info import ModelInfo
-from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.layer_split import LayerRange
-from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.runtime.pipeline import Plan
+from plans import model_info, plan_of
 
-MODEL = ModelInfo(
-    arch="llama",
-    n_layer=3,
-    n_embd=64,
-    n_vocab=10,
-    n_ctx_train=4096,
-    layer_bytes=(1, 1, 1),
-    bytes_input=1,
-    bytes_output=1,
-    bytes_total=5,
-    tied_output=False,
-    can_split=True,
-)
+pytestmark = pytest.mark.usefixtures("keep_signals")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def _keep_signals() -> Iterator[None]:
-    import signal
-
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
-@pytest.fixture
-def configs(monkeypatch: pytest.MonkeyPatch) -> list[GenerateConfig]:
-    seen: list[GenerateConfig] = []
-    monkeypatch.setattr(start, "generate", lambda config: seen.append(config) or 0)
-    return seen
-
-
 def plan(n_stages: int = 2, n_ctx: int = 4096, n_ctx_train: int = 4096) -> Plan:
-    path = Path("m.gguf")
-    return Plan(
-        files=ModelFiles(name=path, head_path=path, split=None),
-        model=replace(MODEL, n_ctx_train=n_ctx_train),
-        layers=tuple(LayerRange(index, index + 1) for index in range(n_stages)),
-        n_ctx=n_ctx,
-        n_cells=n_ctx,
-    )
+    layers = [LayerRange(index, index + 1) for index in range(n_stages)]
+    return plan_of(layers, n_ctx, model=model_info((1, 1, 1), n_ctx_train=n_ctx_train))
 
 
 @pytest.mark.parametrize(
@@ -191,9 +151,9 @@ def test_rules_are_about_options_that_exist() -> None:
 def test_a_text_beyond_the_training_is_noted_once(capsys: Capture) -> None:
     config = GenerateConfig(model="m", prompt=Prompt(text="p"))
     note = TrainingNote(config, plan(n_ctx_train=64))
-    for n_tokens in (64, 65, 300):
+    for n_tokens in (64, 65, 66, 300):
         note(n_tokens)
-    said = "prompt and text may have 65 tokens: the model was trained for 64 tokens, and may be"
+    said = "prompt and text may have 66 tokens: the model was trained for 64 tokens, and may be"
     assert capsys.readouterr().err.startswith(f"pipeinfer: note: {said}")
     for given, n_ctx, trained in ((("--ctx-size",), 4096, 64), ((), 4096, 0)):
         TrainingNote(replace(config, given=given), plan(n_ctx=n_ctx, n_ctx_train=trained))(300)

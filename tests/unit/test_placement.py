@@ -10,25 +10,13 @@ import pytest
 
 from pipeinfer_cli.cli.parsing.values import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import placement
+from plans import model_info
 
-MODEL = ModelInfo(
-    arch="llama",
-    n_layer=3,
-    n_embd=64,
-    n_vocab=10,
-    n_ctx_train=128,
-    layer_bytes=(1000, 2000, 4000),
-    bytes_input=10,
-    bytes_output=500,
-    bytes_total=7510,
-    tied_output=False,
-    can_split=True,
-)
+MODEL = model_info((1000, 2000, 4000), bytes_input=10, bytes_output=500)
 RESOURCES = (
     RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
     RankResources(host="b", n_threads=4, cpus=frozenset(range(4)), memory_bytes=8000),

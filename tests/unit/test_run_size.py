@@ -4,14 +4,14 @@ from itertools import count
 
 import pytest
 
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.run_size import (
+from pipeinfer_cli.scheduler.costs.run_size import (
     REVIEW_EVERY,
     MeasuredCosts,
     PriorCosts,
     RunSizer,
     best_run_sizes,
 )
+from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft

@@ -19,6 +19,7 @@ def mpi(family: str = "mpich") -> MpiInfo:
 
 def leave(monkeypatch: pytest.MonkeyPatch, n_bytes: int | None) -> None:
     monkeypatch.setattr(shared_memory, "free_bytes", lambda: n_bytes)
+    monkeypatch.setattr(shared_memory, "total_bytes", lambda: n_bytes)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,8 @@ def leave(monkeypatch: pytest.MonkeyPatch, n_bytes: int | None) -> None:
         (64, 8, {}, {}),
         (63, 8, {}, {"UCX_TLS": "^posix"}),
         (63, 8, {"UCX_TLS": "tcp"}, {"UCX_TLS": "tcp"}),
+        (28, 2, {}, {}),
+        (27, 2, {}, {"UCX_TLS": "^posix"}),
         (10, 8, {}, {"UCX_TLS": "^posix"}),
         (0, 1, {}, {}),
     ],
@@ -36,19 +39,30 @@ def test_with_less_room_ucx_uses_another_kind_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     leave(monkeypatch, mib << 20)
-    shared_memory.prepare(mpi(), n_ranks, given)
+    shared_memory.prepare(mpi(), n_ranks, given, among=False)
     assert given == env
 
 
-@pytest.mark.parametrize(("n_bytes", "words"), [(1 << 20, "1.0 MB left"), (None, "be written")])
+@pytest.mark.parametrize(
+    ("n_bytes", "words"), [(1 << 20, "/dev/shm has 1.0 MB"), (None, "be written")]
+)
 def test_too_little_is_refused(
     n_bytes: int | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(monkeypatch, n_bytes)
-    with pytest.raises(UserError, match=words):
-        shared_memory.prepare(mpi(), 2, {})
-    shared_memory.prepare(mpi(), 1, {})
-    shared_memory.prepare(mpi("unknown"), 2, {})
+    for among in (False, True):
+        with pytest.raises(UserError, match=words):
+            shared_memory.prepare(mpi(), 2, {}, among=among)
+        shared_memory.prepare(mpi(), 1, {}, among=among)
+        shared_memory.prepare(mpi("unknown"), 2, {}, among=among)
+
+
+def test_what_other_ranks_have_taken_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(monkeypatch, 1 << 20)
+    monkeypatch.setattr(shared_memory, "total_bytes", lambda: 64 << 20)
+    env: dict[str, str] = {}
+    shared_memory.prepare(mpi(), 2, env, among=True)
+    assert env == {"UCX_TLS": "^posix"}
 
 
 def test_free_bytes(tmp_path: Path) -> None:

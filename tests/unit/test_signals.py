@@ -7,20 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from pipeinfer_cli.errors import RESUME, Interrupted
 from pipeinfer_cli.launch import local_rank, signals
 
-
-@pytest.fixture(autouse=True)
-def _keep_signals() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+pytestmark = pytest.mark.usefixtures("keep_signals")
 
 
 def receive(signum: signal.Signals) -> None:

@@ -29,6 +29,33 @@ def test_lists_make_the_product(capsys) -> None:
         assert each["n_generated"] >= 40
 
 
+@pytest.mark.parametrize("draft_ratio", ["0.05", "0.25", "4"])
+@pytest.mark.parametrize("stages", ["1", "8"])
+def test_nothing_is_faster_than_its_bounds(capsys, stages, draft_ratio) -> None:
+    options = [
+        *("--acceptance", "0.3,0.9,1,0.9/0.6", "--draft-width", "1,3", "--draft-max", "1,auto"),
+        *("--strategy", "iterative,speculative,pipeinfer,auto", "-n", "30", "--seed", "3"),
+        *("--stages", stages, "--draft-ratio", draft_ratio),
+    ]
+    found = records(capsys, *options)
+    assert len(found) == 4 * (1 + 3 * 4)
+    rounding = 1 + 1e-9
+    for each in found:
+        speed = each["tokens_per_s"]
+        assert speed <= rounding * each["bound_tps"], each
+        assert speed <= 1.01 * each["batched_tps"], each  # of long texts; these have 30 tokens
+        assert speed <= 1.01 * each["drafted_tps"], each
+        assert each["chain_tps"] == 0 or each["chain_tps"] >= each["iterative_tps"]
+        if each["strategy"] == "iterative":
+            assert speed == pytest.approx(each["bound_tps"])
+
+
+def test_a_bound_is_near_what_a_slow_drafter_lets_pipeinfer_reach(capsys) -> None:
+    options = ("--acceptance", "0.3,1", "--draft-ratio", "2", "--strategy", "pipeinfer")
+    for each in records(capsys, *options, "-n", "200"):
+        assert 0.9 * each["bound_tps"] < each["tokens_per_s"] <= each["bound_tps"]
+
+
 def test_speedups_are_those_of_the_table(capsys) -> None:
     found = records(capsys, "--acceptance", "0.8")
     by_name = {(each["strategy"], each["draft_max"]): each for each in found}
@@ -121,6 +148,7 @@ def test_table_and_csv(capsys) -> None:
     tables = [line for line in lines if line.startswith("|")]
     assert len(tables) == (2 + 1) + (2 + 5)
     assert "oracle drafter" in tables[0]
+    assert "| bound |" in tables[3]
     assert "| pipeinfer" in tables[-1]
     assert main.main([*FAST, "--acceptance", "0.5", "-o", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -149,7 +177,7 @@ def test_table_and_csv(capsys) -> None:
         (["--draft-ms", "-1"], "--draft-ms -1: give a number above 0"),
         (["--draft-ms", "1", "--draft-ratio", "1"], "cannot be combined with --draft-ratio"),
         (["--head-us", "nan"], "--head-us nan: give a number of 0 or more"),
-        (["--output", "xml"], "--output 'xml': give one of md, json, csv"),
+        (["--output", "xml"], "--output 'xml': give one of auto, md, json, csv"),
         (["--seed", "x"], "--seed 'x' is not a whole number"),
     ],
 )

@@ -7,11 +7,11 @@ import pytest
 
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
-from pipeinfer_cli.cluster.bounds import ProfileCosts, bounds_of
+from pipeinfer_cli.cluster.bounds import ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
+from pipeinfer_cli.scheduler.costs.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
@@ -148,7 +148,7 @@ def test_draft_of_an_earlier_epoch_ends_with_its_token() -> None:
     """As thread.DraftThread: the token under way takes its time, and is not posted."""
     clock, posted = Clock(), []
     drafter = SimulatedDrafter(
-        clock, Numbers(), 2.0, lambda draft: posted.append((clock.now_s, draft))
+        clock, Numbers(), 2.0, lambda: posted.extend((clock.now_s, each) for each in drafter.take())
     )
     drafter.request(DraftRequest(0, (7, 7), 5))
     clock.at(3.0, lambda: drafter.set_epoch(1))
@@ -171,6 +171,35 @@ def test_chains_without_loss_by_hand() -> None:
     # Two tokens per cycle: 20 ms, 10 more with probability 1/2, again with 1/4, 1/8, ...
     assert chain_tps(profile, RunSizes(1), acceptance=0.5) == pytest.approx(2 * 1000 / 30)
     assert chain_tps(profile, RunSizes(3), acceptance=1) == pytest.approx(3 * 1000 / 10)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected_ms"),
+    [
+        # Two stages of 10 ms, a draft of 2 ms: a token that is not known takes 20 ms.
+        ([False, False, False], 2 * 20),
+        ([False, True, False], 20 + 2),
+        # Ends with a known one, which the run of the token before it decides.
+        ([False, True, True], 20 + 2),
+        # One of three pass a stage, and the next takes 20 ms again.
+        ([False, True, True, False, False], 3 * 10 + 20),
+        # All are known, and drafted since 0; but they leave one by one.
+        ([True] * 5, 4 * 10),
+        # Runs of one token: seven pass a stage after the first.
+        ([False] + [True] * 6 + [False], 7 * 10),
+    ],
+)
+def test_the_least_time_of_a_text_by_hand(known, expected_ms) -> None:
+    profile = flat(2)
+    bound = TextBound(
+        profile=profile,
+        bounds=bounds_of(profile, head_us=0, largest=1),
+        largest=1,
+        n_prompt=1,
+    )
+    links_ms = 1000 * profile.links_s()
+    found_ms = 1000 * bound.least_s(known, first_s=0.02)
+    assert expected_ms <= found_ms <= expected_ms + 4 * links_ms
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.stop_strings import StopStrings
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 
 # few letters, so that strings overlap and repeat; one of them has several bytes
 TEXTS = st.text("abé", max_size=20)
@@ -72,7 +71,7 @@ class Bytes:
 
 def answer_to(tokens, stop, n_max=100):
     answer = Answer()
-    stream = answer_tokens(tokens, Bytes(), n_max, ignore_eos=False, answer=answer, stop=stop)
+    stream = texts(tokens, AnswerBuilder(answer, Bytes(), n_max, Ends(stop=stop)))
     return answer, list(stream)
 
 
@@ -103,7 +102,8 @@ def test_the_beginning_of_a_stop_string_is_text_when_the_ranks_fail():
         raise RunError("rank 1 is gone")
 
     answer, pieces = Answer(), []
-    stream = answer_tokens(failing(), Bytes(), 9, ignore_eos=False, answer=answer, stop=["\n\n"])
+    builder = AnswerBuilder(answer, Bytes(), 9, Ends(stop=["\n\n"]))
+    stream = texts(failing(), builder)
     with pytest.raises(RunError, match="rank 1"):
         deque(map(pieces.append, stream))
     assert pieces == ["a", "\n"]

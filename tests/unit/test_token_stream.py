@@ -8,15 +8,15 @@ import pytest
 
 from pipeinfer_cli.commands.generate import Writer, verify
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.runtime.answer import Answer, ids_of
-from pipeinfer_cli.runtime.head import ActiveRequest
-from pipeinfer_cli.runtime.token_stream import TokenStream, answer_tokens
+from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, ids_of, texts
+from pipeinfer_cli.runtime.head import Request, StreamedRequest
+from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.runs import Result, RunStatus
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Draft
+from scripted import PositionPipeline
 
 END = 99
 
@@ -35,9 +35,9 @@ class ScriptedVocab:
 
 
 def answer_of(tokens, vocab, n_max=100, *, ignore_eos=False):
-    answer = Answer()
-    pieces = list(answer_tokens(iter(tokens), vocab, n_max, ignore_eos=ignore_eos, answer=answer))
-    return answer, pieces
+    builder = AnswerBuilder(Answer(), vocab, n_max, Ends(ignore_eos=ignore_eos))
+    pieces = list(texts(iter(tokens), builder))
+    return builder.answer, pieces
 
 
 def test_characters_come_whole():
@@ -51,15 +51,9 @@ def test_characters_come_whole():
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_more_tokens_end_the_text_and_have_no_part_in_it(ignore_eos):
     answer = Answer()
-    stream = answer_tokens(
-        iter([0, 0, 1, 0]),
-        ScriptedVocab(b"a", b"b"),
-        9,
-        ignore_eos=ignore_eos,
-        answer=answer,
-        stop_tokens={1, 7},
-    )
-    assert "".join(stream) == "aa"
+    ends = Ends(ignore_eos=ignore_eos, stop_tokens={1, 7})
+    builder = AnswerBuilder(answer, ScriptedVocab(b"a", b"b"), 9, ends)
+    assert "".join(texts(iter([0, 0, 1, 0]), builder)) == "aa"
     assert (answer.tokens, answer.finish_reason) == ([0, 0, 1], "stop")
 
 
@@ -107,30 +101,6 @@ def test_tokens_that_end_before_the_text_does_have_been_interrupted():
     assert (answer.finish_reason, "".join(pieces)) == ("interrupted", "ab")
 
 
-class ScriptedPipeline:
-    """Answers each run's wanted rows with position + 1, or never."""
-
-    def __init__(self, *, is_silent=False):
-        self.is_silent = is_silent
-        self.runs = []
-        self.cancelled = set()
-
-    def submit(self, run):
-        self.runs.append(run)
-
-    def cancel(self, run_first, run_last):
-        self.cancelled.update(range(run_first, run_last + 1))
-
-    def wait(self, timeout_s):
-        if self.is_silent or not self.runs:
-            return None
-        run = self.runs.pop(0)
-        is_cancelled = run.run_id in self.cancelled
-        rows = () if is_cancelled else tuple(t.position + 1 for t in run.tokens if t.want)
-        status = RunStatus.CANCELLED if is_cancelled else RunStatus.COMPLETED
-        return Result(run_id=run.run_id, status=status, rows=rows, times=())
-
-
 class EagerDrafts:
     """Drafts at once: position + 1 like the pipeline, but every fifth token is wrong."""
 
@@ -157,7 +127,7 @@ def scheduler_of(policy, n_max=30):
 
 
 def test_a_silent_pipeline_ends_with_an_error():
-    pipeline = ScriptedPipeline(is_silent=True)
+    pipeline = PositionPipeline(is_silent=True)
     stream = TokenStream(pipeline, scheduler_of(Policy()), timeout_s=0.01)
     with pytest.raises(RunError, match=r"no result for 0.01 s"):
         next(iter(stream))
@@ -175,27 +145,28 @@ def test_a_silent_pipeline_ends_with_an_error():
 def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy, auto):
     if auto and policy.is_synchronous:
         return
-    pipeline, scheduler = ScriptedPipeline(), scheduler_of(policy)
+    pipeline, scheduler = PositionPipeline(), scheduler_of(policy)
     stream = TokenStream(
         pipeline, scheduler, timeout_s=1, drafts=EagerDrafts(), auto=auto and auto()
     )
     assert list(islice(stream, 20)) == list(range(3, 23))
     stream.finish()
     assert scheduler.is_idle
-    assert pipeline.runs == []
+    assert pipeline.in_flight == []
 
 
 def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
-    pipeline = ScriptedPipeline()
+    pipeline = PositionPipeline()
     scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
     info = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
-    active = ActiveRequest(tokens=stream, counters=scheduler.counters, info=info)
+    request = Request(prompt=[0, 1, 2], n_max=30)
+    active = StreamedRequest(request=request, info=info, scheduler=scheduler, tokens=stream)
     assert list(islice(stream, 10)) == list(range(3, 13))
     n_live = scheduler.n_live
     assert n_live > 0
     for _ in range(2):  # measuring once more changes nothing
-        assert active.measure(0.0, [1.0, 2.0]).n_superfluous == n_live
+        assert active.measure().n_superfluous == n_live
     stream.finish()
     assert scheduler.is_idle
     assert scheduler.counters.n_superfluous == n_live
@@ -204,7 +175,7 @@ def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
 def test_the_stream_ends_when_it_is_asked_to():
     stops = []
     stream = TokenStream(
-        ScriptedPipeline(), scheduler_of(Policy()), timeout_s=1, stop_requested=lambda: bool(stops)
+        PositionPipeline(), scheduler_of(Policy()), timeout_s=1, stop_requested=lambda: bool(stops)
     )
     tokens = iter(stream)
     assert [next(tokens), next(tokens)] == [3, 4]

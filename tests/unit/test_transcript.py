@@ -39,7 +39,9 @@ def raise_exception(message):
 def template_of(source, system=None):
     parsed = ImmutableSandboxedEnvironment().from_string(source)
     return ChatTemplate(
-        lambda messages: parsed.render(messages=messages, raise_exception=raise_exception),
+        lambda messages, **variables: parsed.render(
+            messages=messages, raise_exception=raise_exception, **variables
+        ),
         system=system,
     )
 
@@ -111,6 +113,54 @@ def test_a_message_that_was_not_answered_is_not_kept():
     assert transcript.ask("hello") == first
 
 
+def test_an_answer_goes_on_after_its_own_tokens():
+    vocab = Words()
+    transcript = Transcript(vocab, template_of(CHATML))
+    with pytest.raises(UserError, match="no answer to continue"):
+        transcript.go_on()
+    first = list(transcript.ask("hello"))
+    said = [vocab.id_of(piece) for piece in (b"go", b"od")]
+    transcript.keep([*said, 2], "good")
+    assert transcript.go_on() == [*first, *said]
+    transcript.keep([vocab.id_of(b" day")], " day")
+    assert transcript.go_on() == [*first, *said, vocab.id_of(b" day")]
+    transcript.keep([], "")
+    assert vocab.spell(transcript.ask("why")).endswith(
+        "<s>assistant\ngood day</s>\n<s>user\nwhy</s>\n<s>assistant\n"
+    )
+
+
+def test_an_answer_that_was_cut_in_mid_token_goes_on_where_its_text_ends():
+    vocab = Words()
+    transcript = Transcript(vocab, template_of(CHATML))
+    first = list(transcript.ask("hello"))
+    transcript.keep([vocab.id_of(piece) for piece in (b"good", b" day.User")], "good day.")
+    assert vocab.spell(transcript.go_on()) == vocab.spell(first) + "good day."
+
+
+@pytest.mark.parametrize("source", [CHATML, TRIMMING, WITH_BOS, IGNORES_SYSTEM])
+@pytest.mark.parametrize("said", ["good", "good \n", "</s", "s", "é"])
+def test_a_last_answer_is_continued(source, said):
+    messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": said}]
+    begun = template_of(source).text(messages[:1])
+    assert template_of(source).text(messages) == begun + said
+
+
+def test_an_empty_last_answer_is_begun():
+    template = template_of(CHATML)
+    messages = [{"role": "user", "content": "u"}]
+    assert template.text([*messages, {"role": "assistant", "content": ""}]) == template.text(
+        messages
+    )
+
+
+def test_a_template_that_hides_the_last_answer_says_so():
+    source = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(UserError, match="leaves out the last message"):
+        template_of(source).text(messages)
+
+
 def test_after_a_reset_nothing_is_known():
     transcript = Transcript(Words(), template_of(CHATML, system="be kind"))
     first = list(transcript.ask("hello"))
@@ -126,7 +176,7 @@ def test_after_a_reset_nothing_is_known():
         (CHATML, (b"good", b" day.User", b":"), "good day.", 1),  # a stop string in mid-token
         (CHATML, (b"good", b"\xc3", b"</s>"), "good\N{REPLACEMENT CHARACTER}", 1),
         (CHATML, (b"good", b"</s>", b" more"), "good more", 1),  # with --ignore-eos
-        (TRIMMING, (b" good",), " good", 0),  # the text is another: all is tokenized anew
+        (TRIMMING, (b" good",), " good", 0),  # the text is another: all is tokenized again
         (NO_THOUGHTS, (b"hm", b"</think>", b"yes"), "hm</think>yes", 0),
     ],
 )

@@ -114,7 +114,7 @@ def test_who_was_stopped_itself_blames_nobody():
 
 
 def test_slow_is_not_dead():
-    """A stage computes one run for longer than the timeout, and gets on with it."""
+    """A stage computes one run for longer than the timeout, and makes progress."""
     slow = lambda now_s: active(run_id=7, computing_us=now_s * 10**6, moved=now_s // 50)  # noqa: E731
     assert Scene().pass_s(5 * LONG, {0: WAITING, 1: slow, 2: active(done_id=6)}) is None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
+from pipeinfer_cli.commands.batch.feed import Feed
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.batch.lines import LineForm
 from pipeinfer_cli.commands.batch.results import to_line
@@ -17,13 +17,13 @@ from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.runtime.answer import Answer, ids_of
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.answer import Answer, Ends
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
+WAIT_S = 0.1  # for an item: how soon a signal is obeyed
 # What a line says of the speed with --stats: times differ from run to run.
 LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n_accepted")
 
@@ -45,11 +45,11 @@ class Task:
 
     item: Item
     request: Request
-    stop_tokens: frozenset[int] = frozenset()
+    ends: Ends
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
-Answers = Callable[[Iterable[Item | BadItem], int], Iterator[Result]]
+Answers = Callable[[Feed, int], Iterator[Result]]
 
 
 class Tasks:
@@ -74,12 +74,22 @@ class Tasks:
         if isinstance(item, BadItem):
             return self._failed(item, item.error)
         try:
-            stop_tokens = ids_of(self._vocab, item.stop_tokens)
-            return Task(item=item, request=self._request(item), stop_tokens=stop_tokens)
+            ends = Ends.of(item, self._vocab)
+            return Task(item=item, request=self._request(item), ends=ends)
         except UserError as error:
             return self._failed(item, str(error))
 
-    def line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
+    def answered(self, item: Item, active: ActiveRequest) -> Result:
+        """The result of an item whose answer is over, or was interrupted."""
+        answer = active.answer
+        return Result(
+            index=item.index,
+            line=self._line(item, answer, active.measure()),
+            n_tokens=len(answer.tokens),
+            is_interrupted=answer.finish_reason == "interrupted",
+        )
+
+    def _line(self, item: Item, answer: Answer, stats: Stats) -> bytes:
         """What is written of an answer: always the same without --stats and a batch system."""
         fields = self._form.answer(item, answer, stats)
         fields.update(environment.job_mark(os.environ))
@@ -139,34 +149,17 @@ class SequentialAnswers:
             stop_requested,
         )
 
-    def __call__(self, items: Iterable[Item | BadItem], _n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, _n_parallel: int) -> Iterator[Result]:
         """Ends early if a signal asks for it, with what has come of the last answer."""
-        for item in items:
-            if self._stop_requested():
-                return
+        while not (feed.is_through or self._stop_requested()):
+            if (item := feed.take(WAIT_S)) is None:
+                continue
             task = self._tasks.task(item)
             yield task if isinstance(task, Result) else self._answer(task)
 
     def _answer(self, task: Task) -> Result:
-        item, request, answer = task.item, task.request, Answer()
-        with self._head.begin(request) as active:
-            start_s = time.monotonic()
-            for _ in answer_tokens(
-                active.tokens,
-                self._vocab,
-                request.n_max,
-                ignore_eos=request.ignores_eos(item.ignore_eos),
-                answer=answer,
-                stop=item.stop,
-                stop_tokens=task.stop_tokens,
-            ):
-                pass
-            stats = active.measure(start_s, answer.times_s)
-        return Result(
-            index=item.index,
-            line=self._tasks.line(item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
+        return self._tasks.answered(
+            task.item, self._head.answer(task.request, self._vocab, task.ends)
         )
 
 

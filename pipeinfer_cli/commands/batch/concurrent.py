@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.commands.batch.answers import Result, Task, Tasks
+from pipeinfer_cli.commands.batch.answers import Result, Tasks
+from pipeinfer_cli.commands.batch.feed import Feed
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder
-from pipeinfer_cli.runtime.head import Drafters, Head
+from pipeinfer_cli.runtime.answer import AnswerBuilder
+from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.interfaces import Drafter
-from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.scheduler.scheduler import Scheduler
 
 
 @dataclass(slots=True)
 class _Begun:
     """An item that is being answered."""
 
-    task: Task
+    item: Item
+    active: ActiveRequest
     builder: AnswerBuilder
-    scheduler: Scheduler
-    start_s: float
 
 
 class ConcurrentAnswers:
@@ -44,45 +41,34 @@ class ConcurrentAnswers:
         self._drafters, self._stop_requested = drafters, stop_requested
         self._begun: dict[int, _Begun] = {}  # by item
 
-    def __call__(self, items: Iterable[Item | BadItem], n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, n_parallel: int) -> Iterator[Result]:
         """In the order of their ends. A signal ends them early, with what has come of each."""
-        todo = iter(items)
-        is_through = False
         streams: TokenStreams[int]
         with self._head.streams(self._config.strategy) as streams:
             while not self._stop_requested():
-                while not is_through and len(self._begun) < n_parallel:
-                    if (item := next(todo, None)) is None:
-                        is_through = True
-                    elif (result := self._begin(item, streams)) is not None:
+                while len(self._begun) < n_parallel and (item := feed.take(0.0)) is not None:
+                    if (result := self._begin(item, streams)) is not None:
                         yield result
-                if not self._begun:
+                if not self._begun and feed.is_through:
                     return
+                # Also with nothing begun: it waits for a while, in which an item may come.
                 for index, tokens in streams.step():
                     if self._feed(self._begun[index], tokens):
                         streams.end(index)
                         yield self._end(index)
         for index in list(self._begun):
-            self._begun[index].builder.answer.finish_reason = "interrupted"
+            self._begun[index].active.answer.finish_reason = "interrupted"
             yield self._end(index)
 
     def _begin(self, item: Item | BadItem, streams: TokenStreams[int]) -> Result | None:
         task = self._tasks.task(item)
         if isinstance(task, Result):
             return task
-        request = task.request
-        scheduler = self._head.scheduler(request, has_drafter=self._has_drafter)
         item = task.item
-        builder = AnswerBuilder(
-            Answer(),
-            self._vocab,
-            request.n_max,
-            ignore_eos=item.ignore_eos,
-            stop=item.stop,
-            stop_tokens=task.stop_tokens,
-        )
-        self._begun[item.index] = _Begun(task, builder, scheduler, time.monotonic())
-        streams.begin(item.index, scheduler, lambda slot: self._drafter(item, slot))
+        active = self._head.begin_shared(task.request, has_drafter=self._has_drafter)
+        builder = active.builder(self._vocab, task.ends)
+        self._begun[item.index] = _Begun(item, active, builder)
+        streams.begin(item.index, active.scheduler, lambda slot: self._drafter(item, slot))
         return None
 
     @property
@@ -105,12 +91,4 @@ class ConcurrentAnswers:
     def _end(self, index: int) -> Result:
         begun = self._begun.pop(index)
         begun.builder.finish()
-        answer, scheduler = begun.builder.answer, begun.scheduler
-        info = self._head.info(begun.task.request, n_reused=scheduler.n_reused)
-        stats = measure(info, begun.start_s, answer.times_s, scheduler.counters)
-        return Result(
-            index=index,
-            line=self._tasks.line(begun.task.item, answer, stats),
-            n_tokens=len(answer.tokens),
-            is_interrupted=answer.finish_reason == "interrupted",
-        )
+        return self._tasks.answered(begun.item, begun.active)

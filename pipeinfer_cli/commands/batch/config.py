@@ -44,9 +44,25 @@ class BatchFiles:
         """Whether an end before the last item loses nothing."""
         return self.output is not None
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether items are answered as stdin brings them. To resume, all must be known."""
+        return self.prompts == STDIN and self.items is None and not self.resume
+
+    def check_stdin(self) -> None:
+        """UserError if there is none, or if it is a terminal."""
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UserError("--prompts -: there is nothing on stdin: pipe the items")
+
     def resolved(self) -> BatchFiles:
-        """The same for other processes of this host: without our folder, and our stdin."""
+        """The same for other processes of this host: without our folder.
+
+        What is on stdin goes with it, unless items are answered as they come.
+        """
         output = None if self.output is None else str(Path(self.output).absolute())
+        if self.is_stream:
+            self.check_stdin()
+            return replace(self, output=output)
         if self.prompts == STDIN:
             items = self.read().decode(errors="surrogateescape")
             return replace(self, items=items, output=output)
@@ -63,8 +79,7 @@ class BatchFiles:
                 raise UserError(
                     f"cannot read the items {self.prompts!r}: {error.strerror}: check --prompts"
                 ) from None
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UserError("--prompts -: there is nothing on stdin: pipe the items")
+        self.check_stdin()
         return sys.stdin.buffer.read()
 
 
@@ -119,6 +134,11 @@ class BatchConfig(GenerateConfig):
         return JobConfig.resolved(
             replace(self, files=files, draft_model=draft_model, template=template)
         )
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether rank 0 does, while it works."""
+        return self.files.is_stream
 
     @property
     def n_texts(self) -> int:

@@ -67,10 +67,11 @@ class _ItemError(Exception):
 def read_items(data: bytes, config: GenerateConfig) -> list[Item | BadItem]:
     """All items in their order; blank lines are none. What an item leaves open, config says."""
     lines = enumerate(json_lines.split(data))
-    return [_read(index, number, line, config) for index, (number, line) in lines]
+    return [read_item(index, number, line, config) for index, (number, line) in lines]
 
 
-def _read(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
+def read_item(index: int, number: int, line: bytes, config: GenerateConfig) -> Item | BadItem:
+    """The item of a line, the `index`-th of those that are not blank."""
     name: ItemId = number
     is_openai = False
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,14 +154,29 @@ def _synthetic(config: GenerateConfig) -> Fields:
     return {} if rate is None else {"synthetic": rate}
 
 
-def check_ids(items: list[Item | BadItem], form: LineForm) -> None:
-    """UserError if two items have the same id: nobody could tell their results apart."""
-    known: dict[tuple[type, ItemId], int] = {}
-    for number, item in enumerate(items, 1):
-        shown = form.id_of(item)
-        first = known.setdefault((type(shown), shown), number)
-        if first != number:
-            raise UserError(
-                f"--prompts: the items {first} and {number} have the same id {shown!r}: give "
-                "each its own, or none (then it is the line's number)"
-            )
+class KnownIds:
+    """The ids so far: with the same one for two items nobody could tell their results apart."""
+
+    def __init__(self, form: LineForm) -> None:
+        self._form = form
+        self._numbers: dict[tuple[type, ItemId], int] = {}
+
+    def add(self, item: Item | BadItem) -> str:
+        """What is wrong with the next item's id; empty if nothing is."""
+        shown = self._form.id_of(item)
+        number = item.index + 1
+        first = self._numbers.setdefault((type(shown), shown), number)
+        if first == number:
+            return ""
+        return (
+            f"the items {first} and {number} have the same id {shown!r}: give each its own, or "
+            "none (then it is the line's number)"
+        )
+
+
+def check_ids(items: Sequence[Item | BadItem], form: LineForm) -> None:
+    """UserError if two items have the same id."""
+    known = KnownIds(form)
+    for item in items:
+        if error := known.add(item):
+            raise UserError(f"--prompts: {error}")

@@ -12,7 +12,7 @@ from pipeinfer_cli.scheduler.metrics import ratio
 class Progress:
     """Counts of items; those that a job before this one has done cost no time."""
 
-    n_items: int
+    n_items: int | None  # None: not known yet
     n_before: int  # done before this job
     n_failed: int  # in all
     start_s: float  # when this job began to answer, by the clock of `now_s`
@@ -38,17 +38,20 @@ class Progress:
 
     def left(self, now_s: float) -> str:
         """The time until the end, as text, if the other items take as long; empty if unknown."""
-        if not self.n_done:
+        if not self.n_done or self.n_items is None:
             return ""
         left_s = (now_s - self.start_s) / self.n_done * (self.n_items - self.n_through)
         return f"{timedelta(seconds=round(left_s))} left"
 
     def line(self, now_s: float) -> str:
         """All of it."""
-        parts = [f"{self.n_through} of {self.n_items} items", self.speed(now_s), self.left(now_s)]
+        parts = [f"{self.n_through}{self._of_all()} items", self.speed(now_s), self.left(now_s)]
         if self.n_failed:
             parts.insert(1, f"{self.n_failed} failed")
         return ", ".join(filter(None, parts))
+
+    def _of_all(self) -> str:
+        return "" if self.n_items is None else f" of {self.n_items}"
 
     def summary(self, now_s: float) -> str:
         """What to say at the end, of this job."""

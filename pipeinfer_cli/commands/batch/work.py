@@ -14,8 +14,9 @@ from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
 from pipeinfer_cli.commands.batch.config import BatchConfig
-from pipeinfer_cli.commands.batch.items import Item, read_items
-from pipeinfer_cli.commands.batch.lines import check_ids, form_of
+from pipeinfer_cli.commands.batch.feed import Feed, ListFeed, StreamFeed
+from pipeinfer_cli.commands.batch.items import BadItem, Item, read_item, read_items
+from pipeinfer_cli.commands.batch.lines import KnownIds, check_ids, form_of
 from pipeinfer_cli.commands.batch.origin import Origins
 from pipeinfer_cli.commands.batch.progress import Progress
 from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, StdoutSink, check_new
@@ -26,7 +27,7 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
-from pipeinfer_cli.models.shards import model_digest
+from pipeinfer_cli.models.shards import digest_of, model_digest
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.pipeline import Plan
 
@@ -42,9 +43,11 @@ class BatchWork:
 
     def __init__(self, config: BatchConfig, plan: Plan) -> None:
         self._config, self._batch, self._plan = config, config.files, plan
-        self._items = read_items(config.files.read(), config)
         self._form = form_of(config, Origins(config, model_digest(plan.files)))
-        check_ids(self._items, self._form)
+        self._items: list[Item | BadItem] = []  # none of a stream
+        if not config.files.is_stream:
+            self._items = read_items(config.files.read(), config)
+            check_ids(self._items, self._form)
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
@@ -67,20 +70,36 @@ class BatchWork:
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
             drafters = self._drafters if self._batch.parallel == 1 else None
             tasks = Tasks(config, self._plan, self._vocab, self._form, drafters, self._chat_prompt)
+            feed = self._feed()
             progress = Progress(
-                n_items=len(self._items),
+                n_items=feed.n_items,
                 n_before=resume_point.n_items,
                 n_failed=resume_point.n_failed,
                 start_s=time.monotonic(),
             )
             answers = self._answers(tasks, head, stop_request)
-            todo = self._items[resume_point.n_items :]
-            results = in_order(answers(todo, self._batch.parallel), resume_point.n_items)
+            results = in_order(answers(feed, self._batch.parallel), resume_point.n_items)
             with self._shown(progress) as show:
                 self._write(results, sink, progress, show)
+            progress.n_items = feed.n_items
             for note in head.overruns.notes():
                 print(f"pipeinfer: note: {note}", file=sys.stderr)
             self._end(progress, stop_request)
+
+    def _feed(self) -> Feed:
+        """The items that are not answered yet."""
+        if not self._batch.is_stream:
+            return ListFeed(self._items, self._resume_point.n_items)
+        self._batch.check_stdin()
+        known = KnownIds(self._form)
+
+        def read(index: int, number: int, line: bytes) -> Item | BadItem:
+            item = read_item(index, number, line, self._config)
+            if error := known.add(item):
+                return BadItem(index=index, id=item.id, error=error, digest=digest_of("", line))
+            return item
+
+        return StreamFeed(sys.stdin.fileno(), read)
 
     def _answers(self, tasks: Tasks, head: Head, stop_requested: Callable[[], bool]) -> Answers:
         if self._batch.parallel == 1:
@@ -136,8 +155,9 @@ class BatchWork:
     def _end(self, progress: Progress, stop_request: signals.StopRequest) -> None:
         if self._config.stats:
             print(f"pipeinfer: {progress.summary(time.monotonic())}", file=sys.stderr)
-        if progress.n_through < progress.n_items:
-            where = f"{progress.n_through} of {progress.n_items} items are in {self._batch.output}"
+        of_all = "" if progress.n_items is None else f" of {progress.n_items}"
+        if progress.n_through != progress.n_items:
+            where = f"{progress.n_through}{of_all} items are in {self._batch.output}"
             stop_request.check(f"{where}: {RESUME}" if self._batch.is_resumable else "")
         if progress.n_failed:
             raise RunError(

@@ -23,8 +23,8 @@ from pipeinfer_cli.scheduler.policy import (
 )
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 
-OutputFormat = Literal["md", "csv", "json", "jsonl"]
-FORMATS: tuple[OutputFormat, ...] = ("md", "csv", "json", "jsonl")
+OutputFormat = Literal["auto", "md", "csv", "json", "jsonl"]  # auto: drawn on a terminal, else md
+FORMATS: tuple[OutputFormat, ...] = ("auto", "md", "csv", "json", "jsonl")
 DEFAULT_REPETITIONS = 5
 AnyGroup = TypeVar("AnyGroup", bound="BenchGroup")
 
@@ -81,7 +81,7 @@ class BenchConfig:
     n_predict: int
     repetitions: int = DEFAULT_REPETITIONS
     warmup: bool = True
-    output: OutputFormat = "md"
+    output: OutputFormat = "auto"
     outputs: Outputs = NO_OUTPUTS
     job: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JobConfig's other fields."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
 
 from pipeinfer_cli.cluster.acceptance import SyntheticText
@@ -15,10 +14,9 @@ from pipeinfer_cli.commands.bench.turns import Turn, first_turns, turns
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH
 from pipeinfer_cli.scheduler.runs import MAX_SEED
 
@@ -40,6 +38,7 @@ class GroupWork:
         self._drafters = Drafters(group, self._vocab, plan.draft_cores)
         for variant in group.variants:  # what is wrong with a draft model is said now
             self._drafters.make(variant.drafter, variant.draft_model)
+        self._ends = Ends(ignore_eos=group.ignore_eos)
         self._texts: dict[int, tuple[int, ...]] = {}  # the tokens of whole answers, by prompt
 
     def __call__(self, engine: Engine) -> None:
@@ -69,32 +68,22 @@ class GroupWork:
             )
 
     def _measure(self, turn: Turn, head: Head) -> Sample:
-        request, answer = self._request(turn), Answer()
         n_late_before = head.overruns.n_late_in_all
-        with head.begin(request) as active:
-            start_s = time.monotonic()
-            for _ in answer_tokens(
-                active.tokens,
-                self._vocab,
-                request.n_max,
-                ignore_eos=request.ignores_eos(self._group.ignore_eos),
-                answer=answer,
-            ):
-                pass
-            active.tokens.end()
-            if turn.repetition != WARMUP or turn.variant == PLAIN:
-                self._texts[turn.prompt] = tuple(answer.tokens)
-            return Sample(
-                repetition=turn.repetition,
-                variant=turn.variant,
-                prompt=turn.prompt,
-                n_prompt=len(request.prompt),
-                tokens=tuple(answer.tokens),
-                start_s=start_s,
-                times_s=tuple(answer.times_s),
-                counters=active.counters,
-                n_late=head.overruns.n_late_in_all - n_late_before,
-            )
+        active = head.answer(self._request(turn), self._vocab, self._ends)
+        tokens = tuple(active.answer.tokens)
+        if turn.repetition != WARMUP or turn.variant == PLAIN:
+            self._texts[turn.prompt] = tokens
+        return Sample(
+            repetition=turn.repetition,
+            variant=turn.variant,
+            prompt=turn.prompt,
+            n_prompt=len(active.request.prompt),
+            tokens=tokens,
+            start_s=active.start_s,
+            times_s=tuple(active.answer.times_s),
+            counters=active.counters,
+            n_late=head.overruns.n_late_in_all - n_late_before,
+        )
 
     def _request(self, turn: Turn) -> Request:
         prompt, n_predict = self._prompts[turn.prompt], self._group.n_predict
@@ -123,7 +112,7 @@ class GroupWork:
                 head,
                 request,
                 self._vocab,
-                ignore_eos=request.ignores_eos(group.ignore_eos),
+                self._ends,
                 label=self._emulation(turn).label,
             )
         if group.acceptance is not None:

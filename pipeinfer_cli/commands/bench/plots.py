@@ -1,4 +1,4 @@
-"""A bench as a picture: speed over what varies, in a panel for each of what varies besides."""
+"""A bench as a picture: speed over one column, with a panel for each value of the others."""
 
 from __future__ import annotations
 

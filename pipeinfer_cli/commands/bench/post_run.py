@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeinfer_cli import files
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.runtime.answer import Answer
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Head, Request
-from pipeinfer_cli.runtime.token_stream import answer_tokens
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.observe import tracing
 
 
-def trace(
-    file: str, head: Head, request: Request, vocab: Vocab, *, ignore_eos: bool, label: str
-) -> None:
+def trace(file: str, head: Head, request: Request, vocab: Vocab, ends: Ends, *, label: str) -> None:
     """One more request, for its trace. `label` says what is not real."""
-    pictures, answer = Pictures(trace=file), Answer()
-    with (
-        tracing(pictures, head.info(request), label) as tracer,
-        head.begin(request, tracer) as active,
-    ):
-        start_s = time.monotonic()
-        for _ in answer_tokens(
-            active.tokens, vocab, request.n_max, ignore_eos=ignore_eos, answer=answer
-        ):
-            pass
-        stats = active.measure(start_s, answer.times_s)
-        tracer.finish()
+    pictures = Pictures(trace=file)
+    with tracing(pictures, head.info(request), label) as tracer:
+        stats = head.answer(request, vocab, ends, tracer).measure()
     tracer.write_files(pictures, stats)
 
 

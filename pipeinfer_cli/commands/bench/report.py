@@ -1,4 +1,4 @@
-"""Rows of a bench as Markdown, CSV or JSON on stdout, as llama-bench writes them."""
+"""Rows of a bench as a table, Markdown, CSV or JSON on stdout, as llama-bench writes them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from pipeinfer_cli.commands.bench.config import OutputFormat
 from pipeinfer_cli.commands.bench.rows import COLUMNS
 from pipeinfer_cli.tables import Column, Record
 
+SPEED = "t/s (p10-p90)"
+# Of what people look at, this comes first where there is not room for all of it.
+FIRST = ("strategy", SPEED, "x iterative", "identical", "accepted", "x speculative")
 IDENTICAL = {True: "yes", False: "NO", None: "?"}
 
 
 def report(
     output: OutputFormat, *, optional: Sequence[str] = (), stdout: TextIO = sys.stdout
 ) -> tables.Writer:
-    """`optional`: columns that md shows beside its own, since they differ from row to row."""
+    """`optional`: columns that people see besides, since they differ from row to row."""
+    columns = md_columns(optional)
+    if output == "auto" and stdout.isatty():
+        return tables.DrawnWriter(columns, first=FIRST)
     forms: dict[OutputFormat, tables.Format] = {
-        "md": tables.Markdown(md_columns(optional)),
+        "auto": tables.Markdown(columns),
+        "md": tables.Markdown(columns),
         "csv": tables.Csv(COLUMNS),
         "json": tables.Json(),
         "jsonl": tables.JsonLines(),
@@ -37,7 +44,7 @@ def md_columns(optional: Sequence[str]) -> list[Column]:
         Column("drafter", lambda row: str(row["drafter"]), numeric=False, width=9),
         Column("draft-max", _draft_max, width=9),
         *map(_optional, optional),
-        Column("t/s (p10-p90)", _speed, width=22),
+        Column(SPEED, _speed, width=22),
         Column("x iterative", lambda row: _or_blank(row["speedup"], ".2f"), width=11),
         Column("x speculative", _over_speculative, width=13),
         Column("accepted", _accepted, width=8),

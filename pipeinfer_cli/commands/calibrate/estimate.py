@@ -1,4 +1,4 @@
-"""From what runs took to a profile: medians, rising curves, links."""
+"""A profile from the measured times of runs: medians, rising curves, links."""
 
 from __future__ import annotations
 

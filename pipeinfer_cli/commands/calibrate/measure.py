@@ -22,9 +22,9 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.shards import file_digest
+from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.runtime.head import Drafters
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import POLL_S
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.policy import N_BATCH
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken

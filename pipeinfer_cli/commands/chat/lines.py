@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import Protocol
 
+from pipeinfer_cli.commands.chat.terminal import read_message
 from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import local_rank
 
-PROMPT = "> "
-GREETING = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C ends an answer"
+GREETING = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C ends an answer, /help"
 
 
 class Lines(Protocol):
@@ -64,15 +62,17 @@ def note(text: str) -> None:
 
 
 def read_line() -> str | None:
-    """The next line on stdin, without its end; None after the last one.
+    """The next message on stdin, without its end; None after the last one.
 
-    With a prompt and line editing if stdin is a terminal. UserError if it is not UTF-8.
+    On a terminal with a prompt and editing, and it may have several lines. UserError if it is not
+    UTF-8.
     """
     if sys.stdin is None:
         raise UserError("there is no stdin to read messages from: use generate --chat")
     try:
         if sys.stdin.isatty():
-            return _edited_line()
+            message = read_message(note)
+            return message and message.encode(errors="surrogateescape").decode()
         line = sys.stdin.buffer.readline()
         return line.decode().rstrip("\r\n") if line else None
     except UnicodeDecodeError as error:
@@ -80,36 +80,3 @@ def read_line() -> str | None:
             f"a message on stdin is not UTF-8 text (byte {error.start}): convert it, for example "
             "with iconv"
         ) from None
-
-
-def _edited_line() -> str | None:
-    with _terminal_as_stdout():
-        with contextlib.suppress(ImportError):  # not everywhere; lines are plain then
-            import readline  # noqa: F401 (input edits with it)
-        try:
-            return input(PROMPT).encode(errors="surrogateescape").decode()
-        except EOFError:
-            print()  # the prompt's line ends
-            return None
-        except BaseException:  # a signal; what is said then begins a line
-            print()
-            raise
-
-
-@contextlib.contextmanager
-def _terminal_as_stdout() -> Iterator[None]:
-    """Python edits lines, and shows prompts, on stdout only: it is the terminal for a moment."""
-    if sys.stdout.isatty():
-        yield
-        return
-    terminal = os.open(os.ttyname(sys.stdin.fileno()), os.O_WRONLY)
-    stdout = os.dup(1)
-    os.write(terminal, b"\r")  # over the ^C that ended an answer which is not on the terminal
-    os.dup2(terminal, 1)
-    os.close(terminal)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(stdout, 1)
-        os.close(stdout)

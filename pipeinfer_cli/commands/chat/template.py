@@ -18,6 +18,8 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 
 Message = Mapping[str, str]  # role and content
+# Where the last answer ends in a rendered text: a character that nobody uses, in no template.
+MARK = "\U0010fffd"
 Render = Callable[..., str]  # of messages, and values of variables by their names
 
 
@@ -91,10 +93,24 @@ class ChatTemplate:
     def text(self, messages: Sequence[Message], **variables: Any) -> str:
         """The conversation up to where the next answer begins. The first message is a user's.
 
+        An answer that is the last message is continued: the text ends where it ends.
         `variables` are values for the template, beside those of the options.
 
         Raises UserError if the template refuses it.
         """
+        *before, last = messages
+        if last["role"] != "assistant":
+            return self._rendered(messages, variables)
+        if not last["content"] and before:
+            return self._rendered(before, variables)
+        marked = {**last, "content": last["content"] + MARK}
+        text = self._rendered([*before, marked], {**variables, "add_generation_prompt": False})
+        end = text.rfind(MARK)
+        if end < 0:
+            raise UserError("the model's chat template leaves out the last message to continue")
+        return text[:end].replace(MARK, "")
+
+    def _rendered(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         first, *others = messages
         if self._folded:
             first = {**first, "content": f"{self._folded}\n\n{first['content']}"}

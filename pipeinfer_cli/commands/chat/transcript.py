@@ -8,6 +8,7 @@ from typing import Protocol
 from pipeinfer_cli.commands.chat.template import ChatTemplate, Message
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.errors import UserError
 
 # Some tokenizers put a space before the first word of a text, but not after this.
 ANCHOR = "\n"
@@ -52,6 +53,7 @@ class Transcript:
         self._prompt_text = ""
         self._prompt_ids: list[int] = []
         self._answer: Sequence[int] = ()
+        self._begun_text, self._begun_ids = "", list[int]()  # of an answer that is continued
 
     def ask(self, message: str) -> list[int]:
         """The prompt, whole, for an answer to this message, which is kept if `keep` is called.
@@ -63,13 +65,30 @@ class Transcript:
         text = self._template.text(messages)
         ids = self._known(text)
         self._pending, self._pending_text, self._pending_ids = messages, text, ids
+        self._begun_text, self._begun_ids = "", list[int]()
         return ids
+
+    def go_on(self) -> list[int]:
+        """The prompt, whole, for more of the last answer, which is kept if `keep` is called.
+
+        Raises UserError if there is no answer.
+        """
+        if not self._messages:
+            raise UserError("there is no answer to continue: send a message first")
+        *self._pending, last = self._messages
+        self._pending_text, self._pending_ids = self._prompt_text, self._prompt_ids
+        self._begun_text = last["content"]
+        ids, n_bytes = matching_tokens(self._vocab, self._answer, self._begun_text)
+        rest = self._begun_text.encode()[n_bytes:].decode()
+        self._begun_ids = [*ids, *(continuation(self._vocab, rest) or [] if rest else [])]
+        return [*self._pending_ids, *self._begun_ids]
 
     def keep(self, tokens: Sequence[int], text: str) -> None:
         """Keeps the message and this answer to it. The tokens may continue after the text."""
-        self._messages = [*self._pending, {"role": "assistant", "content": text}]
+        answer: Message = {"role": "assistant", "content": self._begun_text + text}
+        self._messages = [*self._pending, answer]
         self._prompt_text, self._prompt_ids = self._pending_text, self._pending_ids
-        self._answer = tokens
+        self._answer = [*self._begun_ids, *tokens]
 
     def _known(self, text: str) -> list[int]:
         """The prompt's ids: those that are known, and those of the text that is new."""

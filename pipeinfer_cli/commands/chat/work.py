@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.config import ChatConfig
@@ -16,11 +18,20 @@ from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.answer import Answer, ids_of
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 
 COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
+HELP = (
+    "/continue continues the last answer, which Ctrl-C or -n has ended",
+    "/reset forgets the conversation",
+    "/quit or Ctrl-D ends, and so does Ctrl-C twice",
+    "Ctrl-C ends an answer, or clears the line",
+    "Enter sends a message; Alt-Enter, or \\ at the end of a line, begins another line of it",
+    "a pasted text is one message; the arrow keys find earlier messages",
+    "a space at the beginning sends what looks like a command as a message",
+)
 
 
 class ChatWork:
@@ -32,7 +43,7 @@ class ChatWork:
             vocab, config.model, system=config.system, options=config.template
         )
         template.say_note()
-        ids_of(vocab, config.stop_tokens)  # says what is wrong with them
+        Ends.of(config, vocab)  # says what is wrong with its tokens
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)
@@ -51,21 +62,30 @@ class ChatWork:
             command = line.strip() if COMMAND.fullmatch(line) else ""
             if command in ("/quit", "/exit"):
                 return
-            if command == "/reset":
-                self._transcript.reset()
-                note("the conversation is forgotten")
-            elif command:
-                note(
-                    f"unknown command {command}: use /reset or /quit, or begin with a space to "
-                    "send it as a message"
-                )
+            if command:
+                self._obey(head, command)
             elif line.strip():
-                self._answer(head, line)
+                self._answer(head, partial(self._transcript.ask, line))
 
-    def _answer(self, head: Head, message: str) -> None:
+    def _obey(self, head: Head, command: str) -> None:
+        if command == "/reset":
+            self._transcript.reset()
+            note("the conversation is forgotten")
+        elif command == "/continue":
+            self._answer(head, self._transcript.go_on)
+        elif command == "/help":
+            for line in HELP:
+                note(line)
+        else:
+            note(
+                f"unknown command {command}: use /help, /continue, /reset or /quit, or begin with "
+                "a space to send it as a message"
+            )
+
+    def _answer(self, head: Head, make_prompt: Callable[[], list[int]]) -> None:
         config = self._config
         try:
-            prompt = self._transcript.ask(message)
+            prompt = make_prompt()
         except UserError as error:
             note(str(error))
             return
@@ -76,13 +96,12 @@ class ChatWork:
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return
-        self._note_training(len(prompt))
+        self._note_training(len(prompt) + 1)
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
-        answer = Answer()
         with self._interrupts.answering():
-            stats = write_text(config, head, request, self._vocab, answer, EmulationSettings())
+            answer, stats = write_text(config, head, request, self._vocab, EmulationSettings())
         if config.stats:
             note(stats.line())
         if answer.finish_reason == "length" and request.n_max == room:

@@ -1,4 +1,4 @@
-"""Where and with what a bench was made."""
+"""The host, processor and software versions that a bench reports."""
 
 from __future__ import annotations
 

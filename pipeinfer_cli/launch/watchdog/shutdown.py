@@ -1,4 +1,4 @@
-"""How ranks part: the last signs of life of a job. No clock, no messages of its own."""
+"""How ranks end together: the last signs of life of a job. No clock, no messages of its own."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from pipeinfer_cli.scheduler.draft_length import DraftOdds, best_draft_length
+from pipeinfer_cli.scheduler.costs.draft_length import DraftOdds, best_draft_length
 from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 from pipeinfer_cli.scheduler.token_tree import Verdict
 

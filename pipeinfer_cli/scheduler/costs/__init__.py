@@ -1,0 +1,1 @@
+"""What runs and drafts cost, and the sizes that follow from it."""

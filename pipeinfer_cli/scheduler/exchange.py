@@ -1,0 +1,164 @@
+"""One turn of the loop that schedules, submits and waits, for one request and for several alike.
+
+What flows, and who owns it:
+
+- Runs and cancels go from the requests to the pipeline. A request that has the pipeline to itself
+  (`OneRequest`) hands on what its scheduler says; of several, the `Batcher` gives runs the
+  pipeline's ids, puts decided tokens of different requests into one run, and translates cancels.
+- Results come back in the order of submission, to whoever made the runs, and decide token ids. They
+  leave by request, for the caller to make texts of.
+- Draft requests go from each scheduler to its request's drafter, and drafts come back. A drafter is
+  its request's own; whoever has made it closes it.
+- Whether to speculate is decided once for all requests, by `AutoSpeculation`.
+
+Nothing here waits or knows the time: runtime/decode_loop.py does both by the clock, and
+cluster/simulator.py by a virtual one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.batcher import ActiveRequest
+from pipeinfer_cli.scheduler.interfaces import Observer, RunSink
+from pipeinfer_cli.scheduler.runs import Result, Run
+from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.speculation import Drafts
+
+Key = TypeVar("Key", bound=Hashable)
+Decided = list[tuple[ActiveRequest[Key], list[int]]]  # token ids, by request
+
+
+class Requests(Protocol[Key]):
+    """What has runs to submit: OneRequest, or batcher.Batcher."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+
+    @property
+    def active(self) -> Sequence[ActiveRequest[Key]]:
+        """The requests whose text is not over."""
+
+    @property
+    def drafting(self) -> Sequence[ActiveRequest[Key]]:
+        """The requests that may draft now."""
+
+    @property
+    def expected_gain(self) -> float | None:
+        """The expected speed of speculation over plain decoding's; None: unknown."""
+
+    def take_cancels(self) -> list[tuple[int, int]]:
+        """Ranges `[first, last]` of run ids to give up now, in this order."""
+
+    def take_runs(self) -> list[Run]:
+        """The runs to submit now, in this order."""
+
+    def on_result(self, result: Result) -> Decided[Key]:
+        """The token ids that this result has decided, by request."""
+
+
+class OneRequest:
+    """A request that has the pipeline to itself: its scheduler's decisions as they are."""
+
+    def __init__(self, scheduler: Scheduler, drafts: Drafts | None = None) -> None:
+        self._scheduler = scheduler
+        self._request: ActiveRequest[None] = ActiveRequest(None, scheduler, drafts)
+        self.active = self.drafting = (self._request,)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+        return self._scheduler.is_idle
+
+    @property
+    def expected_gain(self) -> float | None:
+        """See Scheduler.expected_gain."""
+        return self._scheduler.expected_gain
+
+    def take_cancels(self) -> list[tuple[int, int]]:
+        """See Scheduler.take_cancels."""
+        return self._scheduler.take_cancels()
+
+    def take_runs(self) -> list[Run]:
+        """See Scheduler.take_runs."""
+        return self._scheduler.take_runs()
+
+    def on_result(self, result: Result) -> Decided[None]:
+        """The token ids that this result has decided."""
+        tokens = self._scheduler.on_result(result)
+        return [(self._request, tokens)] if tokens else []
+
+
+class Exchange(Generic[Key]):
+    """Carries runs, results and drafts between requests, pipeline and drafters.
+
+    A turn is `take_drafts`, `submit`, a wait, and `on_result` if a result has come.
+    """
+
+    def __init__(
+        self,
+        pipeline: RunSink,
+        requests: Requests[Key],
+        *,
+        open_drafts: Callable[[ActiveRequest[Key]], Drafts] | None = None,
+        auto: AutoSpeculation | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """`open_drafts` is called when a request without a drafter may draft for the first time."""
+        self._pipeline = pipeline
+        self._requests = requests
+        self._open_drafts = open_drafts
+        self._auto = auto
+        self._observer = observer
+        for request in requests.active:
+            self.on_begin(request)
+
+    def on_begin(self, request: ActiveRequest[Key]) -> None:
+        """The request has joined the others."""
+        if self._auto is not None:
+            request.scheduler.set_speculating(self._auto.is_speculating)
+
+    def take_drafts(self) -> None:
+        """Hands the schedulers what has been drafted. Raises what a drafter has raised."""
+        for request in self._requests.active:
+            for draft in request.drafts.take() if request.drafts is not None else ():
+                request.scheduler.on_draft(draft)
+
+    def submit(self) -> None:
+        """Sends cancels and runs, and asks for drafts."""
+        for run_first, run_last in self._requests.take_cancels():
+            if self._observer is not None:
+                self._observer.on_cancel(run_first, run_last)
+            self._pipeline.cancel(run_first, run_last)
+        for run in self._requests.take_runs():
+            if self._observer is not None:
+                self._observer.on_submit(run)
+            self._pipeline.submit(run)
+        for request in self._requests.drafting:
+            self._draft(request)
+
+    def on_result(self, result: Result, now_s: float) -> Decided[Key]:
+        """The token ids that this result has decided, by request; it came at `now_s`."""
+        decided = self._requests.on_result(result)
+        tokens = [token for _, each in decided for token in each]
+        if self._observer is not None:
+            self._observer.on_result(result, tokens)
+        if self._auto is not None and tokens:
+            schedulers = [request.scheduler for request in self._requests.active]
+            gain = self._requests.expected_gain
+            self._auto.decide(schedulers, len(tokens), now_s, gain=gain)
+        return decided
+
+    def _draft(self, request: ActiveRequest[Key]) -> None:
+        scheduler = request.scheduler
+        if scheduler.policy.draft is None:
+            return
+        if request.drafts is None:
+            assert self._open_drafts is not None, "the policy has something to draft with"
+            request.drafts = self._open_drafts(request)
+        request.drafts.set_epoch(scheduler.epoch)
+        if (wanted := scheduler.take_draft_request()) is not None:
+            request.drafts.request(wanted)
