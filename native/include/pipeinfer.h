@@ -135,11 +135,14 @@ struct pi_engine_params {
     int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
     int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
     int32_t      layer_last;
-    int32_t      n_ctx; // cells of the KV cache, for the tokens of all branches; a multiple of 256 is made of it
+    int32_t      n_ctx; // most tokens of a text: what a model knows as the context's size
+    int32_t      n_cells; // of the KV cache, for the tokens of all texts and branches; a multiple of 256 is made of it
     int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
     int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
+    int32_t reads_weights; // 1: read this rank's weights into memory instead of mapping the file
+    int32_t locks_memory; // 1: as reads_weights, and keep all memory of the process from being paged out
     int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t comm_control;
 
@@ -152,6 +155,7 @@ struct pi_model_info {
     int32_t  n_embd;
     int32_t  n_vocab;
     int32_t  n_ctx_train;
+    int32_t  n_positions; // that the model has embeddings for; 0: any
     int32_t  can_split; // 1: the architecture can be split by layers
     int32_t  tied_output; // 1: the output head is the token embedding
     uint64_t bytes_input; // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
@@ -173,7 +177,8 @@ struct pi_quantize_params {
 
 struct pi_draft_params {
     const char * model_path;
-    int32_t      n_ctx; // most tokens at a time
+    int32_t      n_ctx; // most tokens of a text, as in pi_engine_params
+    int32_t      n_cells; // of the KV cache: most tokens at a time
     int32_t      n_batch; // most tokens of one pi_draft_feed
     int32_t      n_threads; // compute threads of its own
     int32_t      has_own_cores; // 1: idle threads may spin

@@ -5,7 +5,7 @@
 #include "model_error.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <stdexcept>
 #include <thread>
@@ -33,7 +33,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     }
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx           = uint32_t(params.n_ctx);
+    context_params.n_ctx           = uint32_t(params.n_cells);
     context_params.n_batch         = uint32_t(params.n_batch);
     context_params.n_ubatch        = uint32_t(params.n_batch);
     context_params.n_threads       = params.n_threads;
@@ -44,6 +44,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     if (!context_) {
         throw_logged("llama.cpp could not create the context");
     }
+    llama_set_rope_n_ctx(context_.get(), uint32_t(params.n_ctx));
     threads_.attach(context_.get());
 }
 

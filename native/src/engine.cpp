@@ -24,9 +24,13 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.is_first      = params.rank == params.stage_rank0;
     stage_params.is_last       = params.rank == params.n_ranks - 1;
     stage_params.n_ctx         = params.n_ctx;
+    stage_params.n_cells       = params.n_cells;
     stage_params.n_batch       = params.n_batch;
     stage_params.n_threads     = params.n_threads;
     stage_params.has_own_cores = params.has_own_cores != 0;
+    stage_params.locks_memory  = params.locks_memory != 0;
+    // a mapping, which would be locked as a whole, has other stages' layers, too
+    stage_params.reads_weights = params.reads_weights != 0 || params.locks_memory != 0;
     stage_params.takes_turns   = params.shares_cores != 0;
     stage_params.sample        = params.sample;
     stage_params.emulation     = params.emulation;
@@ -34,8 +38,11 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
 }
 
 static const pi_engine_params & check(const pi_engine_params & params) {
-    if (params.n_batch < 1 || params.n_batch > params.n_ctx) {
-        throw std::runtime_error("n_batch must be from 1 to n_ctx");
+    if (params.n_batch < 1 || params.n_batch > params.n_cells) {
+        throw std::runtime_error("n_batch must be from 1 to n_cells");
+    }
+    if (params.n_ctx < 1) {
+        throw std::runtime_error("n_ctx must be at least 1");
     }
     if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
         throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));

@@ -7,7 +7,7 @@
 
 #include "ggml.h"
 #include "gguf.h"
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <sys/stat.h>
 
@@ -100,25 +100,30 @@ int32_t get_n_vocab(const gguf_context * gguf) {
     return int32_t(gguf_get_arr_n(gguf, key));
 }
 
-// Types that llama.cpp has for intermediate results or tables: no weight that is multiplied has them.
-bool is_weight_type(ggml_type type) {
-    switch (type) {
+// Maps token ids to others, or to experts.
+bool is_table(const std::string & name) {
+    return name == "d2t" || name.find("tid2eid") != std::string::npos;
+}
+
+// Matrices of these types can be in a file, but there is no function that multiplies them.
+void check_type(const gguf_context * gguf, int64_t tensor) {
+    if (is_table(gguf_get_tensor_name(gguf, tensor))) {
+        return;
+    }
+    switch (gguf_get_tensor_type(gguf, tensor)) {
+        case GGML_TYPE_F64:
         case GGML_TYPE_I8:
         case GGML_TYPE_I16:
         case GGML_TYPE_I32:
         case GGML_TYPE_I64:
-        case GGML_TYPE_F64:
         case GGML_TYPE_Q8_1:
         case GGML_TYPE_Q8_K:
-            return false;
+            throw std::runtime_error(std::string("tensor ") + gguf_get_tensor_name(gguf, tensor) + " has the type " +
+                                     ggml_type_name(gguf_get_tensor_type(gguf, tensor)) +
+                                     ", which llama.cpp cannot multiply (convert the model to another type)");
         default:
-            return true;
+            return;
     }
-}
-
-// Maps token ids to others, or to experts.
-bool is_table(const std::string & name) {
-    return name == "d2t" || name.find("tid2eid") != std::string::npos;
 }
 
 // The bytes of each layer's tensors, and of those before and after the layers, are added to the counts.
@@ -126,15 +131,14 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
     for (int64_t i = 0; i < gguf_get_n_tensors(gguf); i++) {
         const std::string name = gguf_get_tensor_name(gguf, i);
         const uint64_t    size = gguf_get_tensor_size(gguf, i);
-        const ggml_type   type = gguf_get_tensor_type(gguf, i);
-        if (!is_weight_type(type) && !is_table(name)) {
-            throw std::runtime_error("tensor " + name + " is of type " + ggml_type_name(type) +
-                                     ", with which nothing can be computed");
-        }
-        const uint64_t end = gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, i) + size;
+        const uint64_t    end  = gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, i) + size;
         if (end > n_file) {
             throw std::runtime_error("the file is truncated: tensor " + name + " ends at byte " + std::to_string(end) +
                                      ", the file at " + std::to_string(n_file));
+        }
+        check_type(gguf, i);
+        if (name == "position_embd.weight") {
+            info.n_positions = info.n_ctx_train;
         }
         info.bytes_total += size;
         int layer = -1;

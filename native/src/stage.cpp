@@ -6,9 +6,12 @@
 #include "model_error.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
+
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <stdexcept>
 
@@ -64,6 +67,10 @@ struct stage::batch_arrays {
 static llama_model * load_layers(const stage_params & params) {
     llama_model_params model_params = llama_model_default_params();
 
+    if (params.reads_weights) {
+        model_params.load_mode = LLAMA_LOAD_MODE_NONE;
+        model_params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+    }
     log_reset_errors();
     llama_model * model = llama_model_load_stage_from_file(params.model_path.c_str(), model_params, params.layer_first,
                                                            params.layer_last);
@@ -77,7 +84,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
                                     ggml_abort_callback abort_callback, void * abort_data) {
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx    = uint32_t(params.n_ctx);
+    context_params.n_ctx    = uint32_t(params.n_cells);
     context_params.n_batch  = uint32_t(params.n_batch);
     context_params.n_ubatch = uint32_t(params.n_batch);
     // a stage that is not the last hands on every row
@@ -101,6 +108,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
     if (!context) {
         throw_logged("llama.cpp could not create the context");
     }
+    llama_set_rope_n_ctx(context, uint32_t(params.n_ctx));
     return context;
 }
 
@@ -136,6 +144,10 @@ void stage::warm_up() {
     compute(run);
     last_logits_ = nullptr;
     llama_memory_clear(llama_get_memory(context_.get()), true);
+    if (params_.locks_memory && mlockall(MCL_CURRENT) != 0) {
+        throw std::runtime_error(std::string("--mlock: memory cannot be locked (") + strerror(errno) +
+                                 "): raise its limit (ulimit -l), or leave --mlock out");
+    }
 }
 
 void stage::step(run_state & run) {

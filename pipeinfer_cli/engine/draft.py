@@ -23,11 +23,14 @@ class DraftModel:
     RunError if loading fails, UserError if it is the file that cannot be used.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int, n_batch: int, cores: DraftCores) -> None:
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_cells: int, n_batch: int, cores: DraftCores
+    ) -> None:
         self._lib = abi.load()
         params = abi.DraftParams(
             os.fsencode(path),
             n_ctx,
+            n_cells,
             n_batch,
             cores.n_threads,
             cores.has_own_cores,

@@ -96,7 +96,7 @@ class ChatWork:
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return
-        self._note_training(len(prompt))
+        self._note_training(len(prompt) + 1)
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )
