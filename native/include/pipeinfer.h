@@ -297,8 +297,6 @@ PI_API void pi_activity(struct pi_engine * engine, uint64_t values[4]);
 // The message of the failure behind PI_ERR_FAILED or PI_ERR_INVALID; valid until the next call.
 PI_API const char * pi_last_error(struct pi_engine * engine);
 
-// 1 if PI_KV_COMPACT can be applied on this rank: not to every architecture's KV cache. Only while no run is in flight.
-PI_API int32_t       pi_can_compact(struct pi_engine * engine);
 // Positions held in this rank's KV cache, from the first to the last one of each sequence, summed over the sequences;
 // -1 without a stage. Only while no run is in flight.
 PI_API int32_t       pi_kv_positions(struct pi_engine * engine);

@@ -48,7 +48,6 @@ struct pi_engine {
         }
     }
 
-    bool          can_compact() const { return !stage_ || stage_->can_compact(); }
     int32_t       kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
     const float * last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }
 

@@ -238,10 +238,6 @@ const char * pi_last_error(pi_engine * engine) {
     return engine->last_error.c_str();
 }
 
-int32_t pi_can_compact(pi_engine * engine) {
-    return engine->can_compact();
-}
-
 int32_t pi_kv_positions(pi_engine * engine) {
     return engine->kv_positions();
 }

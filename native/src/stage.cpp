@@ -122,6 +122,10 @@ stage::stage(const stage_params & params) :
         model_.reset(load_layers(params));
         context_.reset(make_context(model_.get(), params, should_abort, &cancels));
     }
+    if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
+        throw model_error("llama.cpp keeps its KV cache in another way than for other architectures: cells cannot be "
+                          "put in order, on which the text would depend");
+    }
     threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
     if (params.emulation) {
@@ -265,10 +269,6 @@ void stage::sample(run_state & run) {
         run.rows.push_back(token_sample(logits, n_vocab_, token.position + 1, sample));
         last_logits_ = logits;
     }
-}
-
-bool stage::can_compact() const {
-    return llama_memory_compact(llama_get_memory(context_.get())) >= 0;
 }
 
 int32_t stage::kv_positions() const {

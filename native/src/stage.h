@@ -51,8 +51,6 @@ class stage {
 
     // Positions held in the KV cache, from the first to the last one of each sequence, summed over the sequences.
     int32_t       kv_positions() const;
-    // Whether a PI_KV_COMPACT can be applied, to which nothing is done if there is nothing to do.
-    bool          can_compact() const;
     int32_t       n_embd() const { return n_embd_; }
     const float * last_logits() const { return last_logits_; }
 

@@ -370,9 +370,6 @@ def _declare(lib: Any) -> None:
     # const char * pi_last_error(struct pi_engine * engine);
     lib.pi_last_error.argtypes = [c_engine]
     lib.pi_last_error.restype = c_char_p
-    # int32_t pi_can_compact(struct pi_engine * engine);
-    lib.pi_can_compact.argtypes = [c_engine]
-    lib.pi_can_compact.restype = c_int32
     # int32_t pi_kv_positions(struct pi_engine * engine);
     lib.pi_kv_positions.argtypes = [c_engine]
     lib.pi_kv_positions.restype = c_int32

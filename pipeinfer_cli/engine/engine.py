@@ -197,11 +197,6 @@ class Engine:
         """Tells the head that this rank cannot continue."""
         self._check(self._lib.pi_report_failure(self._handle, message.encode()))
 
-    @property
-    def can_compact(self) -> bool:
-        """Whether this rank's KV cache takes KvKind.COMPACT. Only while no run is in flight."""
-        return bool(self._lib.pi_can_compact(self._handle))
-
     def kv_positions(self) -> int:
         """Positions held in this rank's KV cache, summed over sequences; -1 without layers."""
         return int(self._lib.pi_kv_positions(self._handle))

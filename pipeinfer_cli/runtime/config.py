@@ -118,11 +118,6 @@ class JobConfig:
         """Texts that have cells in the KV caches at a time."""
         return 1
 
-    @property
-    def has_several_sequences(self) -> bool:
-        """Whether texts, or branches of one, share the KV caches, which are compacted then."""
-        return self.n_texts > 1 or any(draft.width > 1 for draft in self.drafts)
-
     def resolved(self: AnyJob) -> AnyJob:
         """The same with the models' files, for the ranks of this host. Raises UserError."""
         from pipeinfer_cli.models.resolve import resolve

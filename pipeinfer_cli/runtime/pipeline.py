@@ -233,7 +233,6 @@ def open_engine(
     if comm is None:
         engine = Engine(_engine_config(plan, rank=0, local_ranks=1))
         placement.note([Placement.of(plan.model, plan.layers, 0, resident_before)], config.verbose)
-        check_cache(config, engine, plan.model.arch)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
     comms = (comm.Dup().py2f(), comm.Dup().py2f())
@@ -255,19 +254,6 @@ def open_engine(
     placement.note(placements or [], config.verbose)
     assert opened is not None
     return opened
-
-
-def check_cache(config: JobConfig, engine: Engine, arch: str) -> None:
-    """UserError, and the engine closed, if the job's texts cannot share the model's KV cache.
-
-    Such an architecture cannot be split: no more than one rank ever meets one.
-    """
-    if config.has_several_sequences and not engine.can_compact:
-        engine.close(UserError.exit_code)
-        raise UserError(
-            f"llama.cpp's KV cache for the architecture {arch!r} holds one text at a time: chats, "
-            "batches and --draft-width cannot be used with it: use generate for each prompt"
-        )
 
 
 def _engine_config(

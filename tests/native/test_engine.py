@@ -133,10 +133,6 @@ def test_an_assertion_of_llama_cpp_in_mid_work_fails_the_engine(engine):
         engine.wait(WAIT_S)
 
 
-def test_the_kv_cache_of_a_llama_can_be_compacted(engine):
-    assert engine.can_compact
-
-
 def test_a_run_without_tokens_carries_its_kv_operations(engine):
     call(engine, Run(run_id=1, tokens=chain([504, 3575, 282])))
     assert engine.kv_positions() == 3

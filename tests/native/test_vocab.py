@@ -6,16 +6,12 @@ import re
 import pytest
 
 import raw_gguf
-from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
-from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
-from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.commands.generate_config import Prompt
 from pipeinfer_cli.engine.vocab import MAX_WORD_CHARS, Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.runtime.pipeline import check_cache
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
-from pipeinfer_cli.scheduler.policy import DraftConfig
 
 MODEL = {"model": "x.gguf", "prompt": Prompt()}
 pytestmark = pytest.mark.native
@@ -174,33 +170,6 @@ def test_an_empty_chat_template_is_none(source, tmp_path):
     path = write(tmp_path, tokenizer__chat_template=raw_gguf.text(source))
     with pytest.raises(UserError, match="has no chat template"):
         ChatTemplate.of(Vocab(path), "tiny", system=None)
-
-
-@pytest.mark.parametrize(
-    ("config", "is_refused"),
-    [
-        (GenerateConfig(**MODEL), False),
-        (GenerateConfig(**MODEL, draft=DraftConfig(width=2)), True),
-        (ChatConfig(**MODEL), True),
-        (BatchConfig(**MODEL, files=BatchFiles(prompts="a")), True),
-    ],
-)
-def test_a_cache_that_cannot_be_compacted_is_for_one_text(config, is_refused):
-    class Uncompactable:
-        can_compact = False
-        closed = None
-
-        def close(self, code):
-            self.closed = code
-
-    engine = Uncompactable()
-    if is_refused:
-        with pytest.raises(UserError, match=r"architecture 'x' holds one text at a time"):
-            check_cache(config, engine, "x")
-        assert engine.closed == 2
-    else:
-        check_cache(config, engine, "x")
-        assert engine.closed is None
 
 
 def test_a_model_without_flash_attention_is_refused(tmp_path):

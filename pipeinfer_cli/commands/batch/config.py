@@ -136,11 +136,6 @@ class BatchConfig(GenerateConfig):
         )
 
     @property
-    def has_several_sequences(self) -> bool:
-        """What an item has left is kept for the next."""
-        return True
-
-    @property
     def reads_stdin(self) -> bool:
         """Whether rank 0 does, while it works."""
         return self.files.is_stream

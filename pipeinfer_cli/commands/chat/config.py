@@ -13,8 +13,3 @@ class ChatConfig(GenerateConfig):
 
     `n_predict` is the most tokens of one answer.
     """
-
-    @property
-    def has_several_sequences(self) -> bool:
-        """What an answer has left is kept for the next."""
-        return True
