@@ -123,8 +123,9 @@ stage::stage(const stage_params & params) :
         context_.reset(make_context(model_.get(), params, should_abort, &cancels));
     }
     if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
-        throw model_error("llama.cpp keeps its KV cache in another way than for other architectures: cells cannot be "
-                          "put in order, on which the text would depend");
+        throw model_error(
+            "llama.cpp keeps its KV cache in another way than for other architectures: cells cannot be "
+            "put in order, on which the text would depend");
     }
     threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
