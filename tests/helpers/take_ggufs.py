@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from odd_ggufs import corpus
@@ -25,6 +26,17 @@ from raw_gguf import bpe_vocab, model
 
 CASE_S = 20
 MEMORY_BYTES = 6 << 30
+# Once, before the forks.
+PRELOADED = (
+    "jinja2",
+    "pipeinfer_cli.cli.application",
+    "pipeinfer_cli.cli.generate",
+    "pipeinfer_cli.cli.main",
+    "pipeinfer_cli.commands.chat.template",
+    "pipeinfer_cli.commands.generate",
+    "pipeinfer_cli.commands.jobs",
+    "pipeinfer_cli.runtime.pipeline",
+)
 DRAFT_EVERY = 8  # files are tried as drafts, too
 
 
@@ -84,10 +96,12 @@ def _child(arguments: list[str], said: Path) -> None:
 
 def take(names: list[str]) -> Iterator[tuple[str, str, Outcome]]:
     """Name, role (target or draft) and what came of it."""
-    from pipeinfer_cli.commands import generate, start  # noqa: F401 (once, before the forks)
-    from pipeinfer_cli.engine import abi
+    from pipeinfer_cli.engine import abi, llama_cpp
 
+    for module in PRELOADED:
+        import_module(module)
     abi.load()
+    llama_cpp.bindings()
     files = corpus()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
