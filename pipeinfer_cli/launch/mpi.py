@@ -34,6 +34,7 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
+    environment.check_host_name(mpi)
     if local_rank.folder() is None:
         n_here = environment.ranks_on_host(os.environ)
         shared_memory.prepare(mpi, n_here, os.environ, among=True)
