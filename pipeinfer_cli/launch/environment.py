@@ -87,6 +87,12 @@ def _detect_slurm(env: Mapping[str, str]) -> LaunchEnvironment | None:
     )
 
 
+def is_srun_step(env: Mapping[str, str]) -> bool:
+    """Whether srun has started this process itself, as one of several."""
+    is_others = "MPI_LOCALRANKID" in env or "OMPI_COMM_WORLD_RANK" in env  # which srun may start
+    return not is_others and _detect_slurm(env) is not None
+
+
 def _number(env: Mapping[str, str], name: str) -> int | None:
     value = env.get(name, "").strip()
     return int(value) if value.isdecimal() else None

@@ -13,12 +13,15 @@ from pipeinfer_cli.cli.bench import bench
 from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
+from pipeinfer_cli.commands import jobs
 from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.commands.notes import RULES, TrainingNote, inexact, notes
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.pipeline import Plan
 from plans import model_info, plan_of
 
@@ -193,3 +196,28 @@ def test_what_is_not_exact_is_said(
     config = GenerateConfig(model="m", prompt=Prompt(text="p"))
     of_build = [note for note in notes(config, plan()) if "at a time" in note]
     assert len(of_build) == bool(said)
+
+
+def test_notes_come_after_all_checks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """So that an error is the only line."""
+    config = GenerateConfig(model="m", prompt=Prompt(text="p"), notes=("a note",))
+
+    class Job:
+        fails = True
+
+        def load(self) -> Any:
+            return self.prepare
+
+        def prepare(self, *_: object) -> str:
+            if self.fails:
+                raise UserError("too long")
+            return "work"
+
+    monkeypatch.setattr(pipeline, "run", lambda config, comm, prepare: prepare(plan()) == "work")
+    monkeypatch.setattr(jobs, "job_of", lambda config: Job())
+    with pytest.raises(UserError, match="too long"):
+        jobs.run(config, None)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Job, "fails", False)
+    assert jobs.run(config, None)
+    assert capsys.readouterr().err == "pipeinfer: note: a note\n"
