@@ -13,6 +13,7 @@ from pipeinfer_cli.commands.generate_config import Prompt
 from pipeinfer_cli.engine.config import ONE_THREAD
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.launch import local_rank
+from pipeinfer_cli.runtime.answer import Answer
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
 from support import smollm2
 
@@ -54,7 +55,8 @@ class Script:
     def read(self):
         return next(self._lines, None)
 
-    def write_text(self, config, head, request, vocab, answer, emulation):
+    def write_text(self, config, head, request, vocab, emulation):
+        answer = Answer()
         self.requests.append(request)
         pieces = [vocab.piece(token, is_special=True) for token in request.prompt]
         self.prompts.append(b"".join(pieces).decode())
@@ -62,10 +64,10 @@ class Script:
             answer.text = "So far" if self._interrupted[turn] else ""
             answer.tokens += vocab.tokenize(answer.text, is_whole=False)
             answer.finish_reason = "interrupted"
-            return measure(INFO, 0.0, [], Counters())
+            return answer, measure(INFO, 0.0, [], Counters())
         answer.tokens += [*vocab.tokenize("Yes.", is_whole=False), vocab.eos]
         answer.text, answer.finish_reason = "Yes.", "stop"
-        return measure(INFO, 0.0, [1.0], Counters())
+        return answer, measure(INFO, 0.0, [1.0], Counters())
 
 
 def test_turns_follow_one_another(monkeypatch, capsys):
