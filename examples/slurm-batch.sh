@@ -63,6 +63,8 @@ srun --mpi="$MPI_TYPE" --cpu-bind=sockets --wait=30 pipeinfer generate -m "$MODE
 if [ "$code" -eq 75 ]; then
     echo "$OUTPUT is not complete: the job goes back into the queue" >&2
     scontrol requeue "$SLURM_JOB_ID"
+    # Slurm ends this script; one that ends by itself before may count as failed.
+    sleep 60
 fi
-# 0: every prompt has an answer. 1: those without one have a line that tells why. Neither is tried again.
+# 0: every prompt has an answer. What else there is, such as prompts that cannot be answered, is not tried again.
 exit "$code"

@@ -2,6 +2,7 @@
 
 #include "pipeinfer.h"
 
+#include "assertions.h"
 #include "log.h"
 
 #include "ggml.h"
@@ -99,12 +100,21 @@ int32_t get_n_vocab(const gguf_context * gguf) {
     return int32_t(gguf_get_arr_n(gguf, key));
 }
 
+// Maps token ids to others, or to experts.
+bool is_table(const std::string & name) {
+    return name == "d2t" || name.find("tid2eid") != std::string::npos;
+}
+
 // Matrices of these types can be in a file, but there is no function that multiplies them.
 void check_type(const gguf_context * gguf, int64_t tensor) {
+    if (is_table(gguf_get_tensor_name(gguf, tensor))) {
+        return;
+    }
     switch (gguf_get_tensor_type(gguf, tensor)) {
         case GGML_TYPE_F64:
         case GGML_TYPE_I8:
         case GGML_TYPE_I16:
+        case GGML_TYPE_I32:
         case GGML_TYPE_I64:
         case GGML_TYPE_Q8_1:
         case GGML_TYPE_Q8_K:
@@ -238,6 +248,7 @@ void read_info(const char * path, pi_model_info & info, uint64_t * layer_bytes, 
 int pi_model_info_read(const char * path, pi_model_info * info, uint64_t * layer_bytes, int32_t n_layer_max, char * err,
                        size_t err_size) {
     try {
+        const assertion_guard guard;
         read_info(path, *info, layer_bytes, n_layer_max);
         return PI_OK;
     } catch (const std::exception & error) {

@@ -34,6 +34,7 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
+    environment.check_host_name(mpi)
     if local_rank.folder() is None:
         n_here = environment.ranks_on_host(os.environ)
         shared_memory.prepare(mpi, n_here, os.environ, among=True)
@@ -175,7 +176,10 @@ def _abort(code: int) -> NoReturn:
             Path(path).unlink(missing_ok=True)
     # What went wrong has been said; MPI's own words about the abort would bury it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    MPI.COMM_WORLD.Abort(code)
+    # srun kills the step when one of its ranks aborts, and returns 137. Of a job that can be
+    # resumed it must return our code: the others have the same signal, or miss us, and end, too.
+    if code != os.EX_TEMPFAIL or not environment.is_srun_step(os.environ):
+        MPI.COMM_WORLD.Abort(code)
     os._exit(code)
 
 

@@ -32,6 +32,7 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
@@ -347,7 +348,7 @@ class Drafters:
         """How many tokens a draft model shares with the target, and its context; looked up once."""
         if path not in self._limits_of:
             info = read_model_info(path)  # says what is wrong with the file
-            draft_vocab = Vocab(path, verbose=self._config.verbose)
+            draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:
                 print(f"pipeinfer: note: {shared.note}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The engine in one process: its rules, KV operations and token trees. No MPI is started."""
 
+import ctypes
 import itertools
 import re
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info
@@ -118,6 +120,17 @@ def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
     with pytest.raises(ValueError, match=words):
         engine.submit(run)
     assert call(engine, Run(run_id=1, tokens=chain([504]))).status is RunStatus.COMPLETED
+
+
+@pytest.mark.timeout(60)
+def test_an_assertion_of_llama_cpp_in_mid_work_fails_the_engine(engine):
+    ggml = ctypes.CDLL(str(abi.lib_dir() / "libggml-base.so"))
+    fails = threading.Thread(
+        target=lambda: ggml.ggml_abort(b"/src/x.cpp", 7, b"it was %d", 3), daemon=True
+    )
+    fails.start()  # it never ends
+    with pytest.raises(RunError, match=r"^rank 0: an assertion .* failed: x.cpp:7: it was 3$"):
+        engine.wait(WAIT_S)
 
 
 def test_a_run_without_tokens_carries_its_kv_operations(engine):

@@ -49,7 +49,7 @@ def run(tmp_path: Path):
     for folder in (programs, notes, venv / "bin"):
         folder.mkdir(parents=True)
     (venv / "bin" / "activate").touch()
-    for name in ("srun", "scontrol", "mpiexec"):
+    for name in ("srun", "scontrol", "mpiexec", "sleep"):
         (programs / name).write_text(STAND_IN)
         (programs / name).chmod(0o755)
 

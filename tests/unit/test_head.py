@@ -125,8 +125,13 @@ def test_many_requests_share_a_pipeline():
 
 def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, capsys):
     opened = []
-    monkeypatch.setattr(head_module, "read_model_info", lambda path: opened.append(path.name))
-    monkeypatch.setattr(head_module, "Vocab", mock.MagicMock())
+
+    def read_model_info(path):
+        opened.append(path.name)
+        return SimpleNamespace(n_positions=0)
+
+    monkeypatch.setattr(head_module, "read_model_info", read_model_info)
+    monkeypatch.setattr(head_module, "load_vocab", mock.MagicMock())
     monkeypatch.setattr(
         head_module, "share", lambda *_: SimpleNamespace(n_shared=9, note="not all are shared")
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -234,6 +236,19 @@ def test_no_launcher() -> None:
         Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
 
 
+@pytest.mark.parametrize(("n_bytes", "family"), [(63, "mpich"), (64, "mpich"), (64, "openmpi")])
+def test_a_host_name_that_mpi_has_no_room_for(
+    n_bytes: int, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "h" * n_bytes)
+    mpi = mpi_info(family, sys.executable)
+    if (n_bytes, family) == (64, "mpich"):
+        with pytest.raises(UserError, match=r"'h{64}' has 64 bytes.* at most 63.* --ranks 1"):
+            Launcher.of(mpi)
+    else:
+        assert Launcher.of(mpi).mpiexec == sys.executable
+
+
 def build(mpi_of_it: build_info.MpiInfo) -> build_info.BuildInfo:
     return build_info.BuildInfo(
         upstream_package="p",
@@ -342,3 +357,50 @@ def test_cores_of_a_draft_model(n_cores, n_sharers, n_threads, asked, beside_lay
     )
     cores = resources.draft_cores(asked, beside_layers=beside_layers)
     assert (cores.n_threads, cores.shares_cores) == expected
+
+
+SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}
+
+
+@pytest.mark.parametrize(
+    ("env", "is_step"),
+    [
+        ({}, False),
+        (SRUN, True),
+        ({**SRUN, "PMI_RANK": "1", "PMI_SIZE": "2"}, True),
+        ({**SRUN, "PMIX_RANK": "1"}, True),
+        ({**SRUN, "PMI_RANK": "1", "MPI_LOCALRANKID": "0"}, False),  # mpiexec in a job
+        ({**SRUN, "OMPI_COMM_WORLD_RANK": "1"}, False),
+        ({**SRUN, "SLURM_STEP_ID": str(0xFFFFFFFB)}, False),
+    ],
+)
+def test_a_step_of_srun(env, is_step):
+    assert environment.is_srun_step(env) == is_step
+
+
+@pytest.mark.parametrize(
+    ("code", "is_step", "aborts"),
+    [(75, True, False), (1, True, True), (75, False, True), (130, False, True)],
+)
+def test_srun_gets_the_exit_code_of_what_can_be_resumed(code, is_step, aborts, monkeypatch):
+    aborted = []
+
+    class Exited(BaseException):
+        pass
+
+    def leave(code):
+        raise Exited(code)
+
+    world = SimpleNamespace(Abort=aborted.append)
+    monkeypatch.setitem(
+        sys.modules, "mpi4py", SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=world))
+    )
+    monkeypatch.setattr(environment, "is_srun_step", lambda _env: is_step)
+    monkeypatch.setattr(local_rank, "folder", lambda: None)
+    monkeypatch.setattr(mpi.os, "_exit", leave)
+    monkeypatch.setattr(mpi.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(mpi.threading, "Timer", lambda *_, **__: SimpleNamespace(start=int))
+    with pytest.raises(Exited) as left:
+        mpi.abort(code)
+    assert left.value.args == (code,)
+    assert aborted == ([code] if aborts else [])
