@@ -59,6 +59,7 @@ def serve_engine(path: str, n_threads: int) -> None:
         layer_first=0,
         layer_last=read_model_info(Path(path)).n_layer,
         n_ctx=N_CTX,
+        n_cells=N_CTX,
         n_batch=32,
         n_threads=n_threads,
         has_own_cores=True,

@@ -56,6 +56,7 @@ def main() -> None:
         layer_first=0,
         layer_last=read_model_info(path).n_layer,
         n_ctx=N_CTX,
+        n_cells=N_CTX,
         n_batch=N_BATCH,
         n_threads=1,
     )

@@ -26,6 +26,7 @@ def rank_config(
         layer_first=layers[comm.rank].first,
         layer_last=layers[comm.rank].last,
         n_ctx=n_ctx,
+        n_cells=n_ctx,
         n_batch=n_batch,
         n_threads=1,
         has_own_cores=len(environment.affinity()) >= comm.size,

@@ -1,12 +1,17 @@
-"""Writing files where other users may write, too."""
+"""Files: opening those that are to be read, writing where other users may write, too."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pipeinfer_cli.errors import UserError
 
@@ -37,6 +42,39 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file for reading. OSError also if it is not a file: a FIFO would be waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def make_temporary_folder(prefix: str) -> Path:
+    """A new folder that only this user can look at. UserError if there is no place for it."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))  # 0700
+    except FileNotFoundError:
+        raise UserError(
+            f"no folder for temporary files can be written to (TMPDIR is "
+            f"{os.environ.get('TMPDIR', 'not set')!r}): set TMPDIR to one that can"
+        ) from None
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """One that exists while the block runs; see `make_temporary_folder`."""
+    folder = make_temporary_folder(prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(option: str, file: str | Path) -> None:

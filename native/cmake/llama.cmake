@@ -52,6 +52,8 @@ foreach(target IN LISTS PIPEINFER_LLAMA_TARGETS)
     set_property(TARGET ${target} PROPERTY SOVERSION)
     set_property(TARGET ${target} PROPERTY PUBLIC_HEADER) # not installed
 endforeach()
+# An assertion of its C files becomes an exception: see native/src/assertions.cpp.
+target_compile_options(ggml-base PRIVATE $<$<COMPILE_LANGUAGE:C>:-fexceptions>)
 if(PIPEINFER_REFERENCE)
     add_custom_target(reference ALL DEPENDS ${PIPEINFER_LLAMA_TARGETS})
 elseif(PIPEINFER_TOOLS)

@@ -135,11 +135,14 @@ struct pi_engine_params {
     int32_t      stage_rank0; // the rank of the first stage: 0, or 1 if the head holds no layers
     int32_t      layer_first; // this rank's layers [layer_first, layer_last); equal: none
     int32_t      layer_last;
-    int32_t      n_ctx; // cells of the KV cache, for the tokens of all branches; a multiple of 256 is made of it
+    int32_t      n_ctx; // most tokens of a text: what a model knows as the context's size
+    int32_t      n_cells; // of the KV cache, for the tokens of all texts and branches; a multiple of 256 is made of it
     int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
     int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
+    int32_t reads_weights; // 1: read this rank's weights into memory instead of mapping the file
+    int32_t locks_memory; // 1: as reads_weights, and keep all memory of the process from being paged out
     int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t comm_control;
 
@@ -152,6 +155,7 @@ struct pi_model_info {
     int32_t  n_embd;
     int32_t  n_vocab;
     int32_t  n_ctx_train;
+    int32_t  n_positions; // that the model has embeddings for; 0: any
     int32_t  can_split; // 1: the architecture can be split by layers
     int32_t  tied_output; // 1: the output head is the token embedding
     uint64_t bytes_input; // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
@@ -173,7 +177,8 @@ struct pi_quantize_params {
 
 struct pi_draft_params {
     const char * model_path;
-    int32_t      n_ctx; // most tokens at a time
+    int32_t      n_ctx; // most tokens of a text, as in pi_engine_params
+    int32_t      n_cells; // of the KV cache: most tokens at a time
     int32_t      n_batch; // most tokens of one pi_draft_feed
     int32_t      n_threads; // compute threads of its own
     int32_t      has_own_cores; // 1: idle threads may spin
@@ -181,16 +186,22 @@ struct pi_draft_params {
 
 struct pi_engine;
 struct pi_draft;
+struct pi_vocab;
+struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
 // pi_model_info, pi_quantize_params, pi_draft_params
 PI_API void pi_abi_sizes(size_t sizes[11]);
 
-// Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well.
+// Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
+// over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).
 // Once per process and before anything else; again if another user of llama.cpp has set its own.
 PI_API void pi_log_capture(int32_t verbose);
 // Its warnings and errors are appended to this open file, too: a line each, with the time and `name`; fd -1 ends that.
 PI_API void pi_log_file(int32_t fd, const char * name);
+
+// Its warnings since the last call, each once, with a newline between them; longer than size - 1 bytes is cut.
+PI_API void pi_log_warnings(char * text, size_t size);
 
 // Read what a GGUF says of itself, without loading it; layer_bytes has room for n_layer_max entries.
 // Of a model in several files, `path` is the first, and all are read. Of a shard, the numbers are the whole model's.
@@ -200,6 +211,18 @@ PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, ui
 
 // The i-th architecture that can be split by layers; NULL after the last one.
 PI_API const char * pi_stage_arch(int32_t i);
+
+// The vocabulary of a GGUF, loaded without its tensors. NULL with one line in err on failure.
+PI_API struct pi_vocab *          pi_vocab_open(const char * path, char * err, size_t err_size);
+// For llama.cpp's own functions; it lives as long as the vocabulary.
+PI_API const struct llama_model * pi_vocab_model(const struct pi_vocab * vocab);
+// The tokens of a text (n_bytes of UTF-8) into tokens[n_max]; *n says how many there are. Control tokens that the text
+// spells are recognised, none is added, whatever the GGUF says. However long its words are: on a thread with a stack as
+// large as it takes. PI_ERR_INVALID if there are more than n_max; PI_ERR_FAILED with one line in err if it cannot be
+// tokenized.
+PI_API int  pi_vocab_tokenize(const struct pi_vocab * vocab, const char * text, size_t n_bytes, int32_t n_max,
+                              int32_t * n, int32_t * tokens, char * err, size_t err_size);
+PI_API void pi_vocab_close(struct pi_vocab * vocab);
 
 // A tensor type (enum ggml_type): its blocks hold n_elements in n_bytes. PI_ERR_INVALID if there is no such type.
 PI_API int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
@@ -225,8 +248,9 @@ PI_API int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position
                          float * probabilities);
 
 // A draft model in the head's process, used by one thread at a time. Draft models of one process compute in turn. It holds the tokens that it was fed, in order.
-// NULL with one line in err on failure; nothing is left behind then.
-PI_API struct pi_draft * pi_draft_open(const struct pi_draft_params * params, char * err, size_t err_size);
+// NULL with one line in err on failure, and *status as of pi_engine_open; nothing is left behind then.
+PI_API struct pi_draft * pi_draft_open(const struct pi_draft_params * params, int * status, char * err,
+                                       size_t err_size);
 // Of its vocabulary: the number of tokens, and the id that ends a text (-1: none).
 PI_API void              pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
 // Forget the tokens that were fed after the first n_tokens.
@@ -240,7 +264,9 @@ PI_API const char * pi_draft_error(struct pi_draft * draft);
 PI_API void         pi_draft_close(struct pi_draft * draft);
 
 // Load this rank's layers and start its threads. NULL with one line in err on failure; nothing is left behind then.
-PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, char * err, size_t err_size);
+// *status is PI_ERR_MODEL if the file cannot be used, PI_ERR_FAILED for other reasons.
+PI_API struct pi_engine * pi_engine_open(const struct pi_engine_params * params, int * status, char * err,
+                                         size_t err_size);
 
 // The head's calls; none blocks for longer than asked.
 // pi_submit: PI_ERR_INVALID if the run breaks a rule; the arrays are copied.

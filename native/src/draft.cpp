@@ -1,11 +1,14 @@
 #include "draft.h"
 
+#include "assertions.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 void pi_draft::model_deleter::operator()(llama_model * model) const {
@@ -16,21 +19,21 @@ void pi_draft::context_deleter::operator()(llama_context * context) const {
     llama_free(context);
 }
 
-static std::runtime_error failure(const char * otherwise) {
-    const std::string why = log_first_error();
-    return std::runtime_error(why.empty() ? otherwise : why);
-}
-
 pi_draft::pi_draft(const pi_draft_params & params) :
-    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }) {
+    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }),
+    listener_([this](const std::string & why) {
+        is_stuck_ = true;
+        warm_.push(std::make_exception_ptr(model_error(why)));
+    }) {
+    const assertion_guard guard;
     log_reset_errors();
     model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
     if (!model_) {
-        throw failure("llama.cpp could not load the model");
+        throw_logged("llama.cpp could not load the model");
     }
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx           = uint32_t(params.n_ctx);
+    context_params.n_ctx           = uint32_t(params.n_cells);
     context_params.n_batch         = uint32_t(params.n_batch);
     context_params.n_ubatch        = uint32_t(params.n_batch);
     context_params.n_threads       = params.n_threads;
@@ -39,12 +42,33 @@ pi_draft::pi_draft(const pi_draft_params & params) :
 
     context_.reset(llama_init_from_model(model_.get(), context_params));
     if (!context_) {
-        throw failure("llama.cpp could not create the context");
+        throw_logged("llama.cpp could not create the context");
     }
+    llama_set_rope_n_ctx(context_.get(), uint32_t(params.n_ctx));
     threads_.attach(context_.get());
 }
 
 pi_draft::~pi_draft() = default;
+
+void pi_draft::start() {
+    std::thread              thread([this] {
+        std::exception_ptr error;
+        try {
+            const int32_t first = 0;
+            feed(&first, 1);
+            llama_memory_clear(llama_get_memory(context_.get()), true);
+            n_fed_ = 0;
+        } catch (...) {
+            error = std::current_exception();
+        }
+        warm_.push(error);
+    });
+    const std::exception_ptr error = warm_.pop().value();
+    is_stuck_ ? thread.detach() : thread.join();
+    if (error) {
+        std::rethrow_exception(error);
+    }
+}
 
 void pi_draft::vocab(int32_t & n_tokens, int32_t & eos) const {
     const llama_vocab * vocab = llama_model_get_vocab(model_.get());
@@ -68,7 +92,7 @@ void pi_draft::feed(const int32_t * tokens, int32_t n_tokens) {
         status = llama_decode(context_.get(), llama_batch_get_one(copy.data(), n_tokens));
     }
     if (status != 0) {
-        throw failure("llama_decode failed");
+        throw_logged("llama_decode failed");
     }
     n_fed_ += n_tokens;
 }

@@ -1,8 +1,12 @@
 #pragma once
 
+#include "assertions.h"
+#include "channel.h"
 #include "pipeinfer.h"
 #include "threads.h"
 
+#include <atomic>
+#include <exception>
 #include <memory>
 #include <string>
 
@@ -13,9 +17,14 @@ struct llama_context;
 // time.
 struct pi_draft {
   public:
-    // Throws std::runtime_error.
+    // Loads the model. Throws std::runtime_error.
     explicit pi_draft(const pi_draft_params & params);
     ~pi_draft();
+
+    // Computes a token and forgets it, so that what the file has wrong is found now. Throws std::runtime_error.
+    void start();
+    // Whether a thread will never return from computing: then this object must live on.
+    bool is_stuck() const { return is_stuck_; }
 
     void vocab(int32_t & n_tokens, int32_t & eos) const;
 
@@ -42,4 +51,8 @@ struct pi_draft {
     std::unique_ptr<llama_model, model_deleter>     model_;
     std::unique_ptr<llama_context, context_deleter> context_;
     int32_t                                         n_fed_ = 0; // positions in the KV cache
+
+    channel<std::exception_ptr> warm_; // what came of computing the first token; null: all is well
+    std::atomic<bool>           is_stuck_{ false };
+    assertion_listener          listener_; // last: it is the first to go
 };

@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include "clock.h"
+#include "model_error.h"
 
 #include <algorithm>
 #include <chrono>
@@ -23,9 +24,13 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.is_first      = params.rank == params.stage_rank0;
     stage_params.is_last       = params.rank == params.n_ranks - 1;
     stage_params.n_ctx         = params.n_ctx;
+    stage_params.n_cells       = params.n_cells;
     stage_params.n_batch       = params.n_batch;
     stage_params.n_threads     = params.n_threads;
     stage_params.has_own_cores = params.has_own_cores != 0;
+    stage_params.locks_memory  = params.locks_memory != 0;
+    // a mapping, which would be locked as a whole, has other stages' layers, too
+    stage_params.reads_weights = params.reads_weights != 0 || params.locks_memory != 0;
     stage_params.takes_turns   = params.shares_cores != 0;
     stage_params.sample        = params.sample;
     stage_params.emulation     = params.emulation;
@@ -33,8 +38,11 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
 }
 
 static const pi_engine_params & check(const pi_engine_params & params) {
-    if (params.n_batch < 1 || params.n_batch > params.n_ctx) {
-        throw std::runtime_error("n_batch must be from 1 to n_ctx");
+    if (params.n_batch < 1 || params.n_batch > params.n_cells) {
+        throw std::runtime_error("n_batch must be from 1 to n_cells");
+    }
+    if (params.n_ctx < 1) {
+        throw std::runtime_error("n_ctx must be at least 1");
     }
     if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
         throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));
@@ -73,17 +81,15 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
         link_.emplace(*params.emulation);
         wait_precisely(); // this thread will call wait()
     }
-    // now that all is there that the threads use
+}
+
+void pi_engine::start() {
     if (stage_) {
-        std::promise<void> warm;
-        std::future<void>  is_warm = warm.get_future();
-        compute_thread_ = std::thread([this, warm = std::move(warm)]() mutable { compute_loop(std::move(warm)); });
-        try {
-            is_warm.get();
-        } catch (...) {
-            compute_thread_.join();
-            throw;
+        compute_thread_ = std::thread([this] { compute_loop(); });
+        if (const std::exception_ptr error = warm_.pop().value()) {
+            std::rethrow_exception(error);
         }
+        is_warm_ = true;
     }
     if (comm_) {
         comm_->start();
@@ -102,7 +108,7 @@ bool pi_engine::end_compute() {
     inbox_.close();
     if (compute_thread_.joinable()) {
         // a weight that a dead file server holds back can block it for ever
-        if (!compute_over_.pop_for(std::chrono::milliseconds(COMPUTE_END_MS))) {
+        if (is_stuck_ || !compute_over_.pop_for(std::chrono::milliseconds(COMPUTE_END_MS))) {
             return false;
         }
         compute_thread_.join();
@@ -327,20 +333,31 @@ pi_status pi_engine::nudge() {
     return PI_OK;
 }
 
-void pi_engine::compute_loop(std::promise<void> warm) {
+void pi_engine::compute_loop() {
     name_thread("pi-compute");
     if (link_) {
         wait_precisely();
     }
+    std::exception_ptr error;
     try {
         stage_->warm_up(); // here, so that only this thread ever computes
-        warm.set_value();
     } catch (...) {
-        warm.set_exception(std::current_exception());
-        return;
+        error = std::current_exception();
     }
-    compute_runs();
+    warm_.push(error);
+    if (!error) {
+        compute_runs();
+    }
     compute_over_.push(true);
+}
+
+void pi_engine::on_assertion(const std::string & why) {
+    is_stuck_ = true;
+    if (is_warm_) {
+        fail(why);
+    } else {
+        warm_.push(std::make_exception_ptr(model_error(why)));
+    }
 }
 
 void pi_engine::compute_runs() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "assertions.h"
 #include "channel.h"
 #include "comm.h"
 #include "emulation.h"
@@ -7,7 +8,7 @@
 #include "stage.h"
 
 #include <atomic>
-#include <future>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,8 +20,12 @@
 // the same two channels.
 struct pi_engine {
   public:
+    // Loads the layers. Throws std::runtime_error.
     explicit pi_engine(const pi_engine_params & params);
     ~pi_engine();
+
+    // Starts the threads, and computes a token. Throws std::runtime_error; then end_comm and end_compute are to be called.
+    void start();
 
     pi_status submit(const pi_run & run);
     pi_status wait(int32_t timeout_ms, pi_result & result);
@@ -49,7 +54,8 @@ struct pi_engine {
     std::string last_error; // what pi_last_error hands out
 
   private:
-    void      compute_loop(std::promise<void> warm);
+    void      compute_loop();
+    void      on_assertion(const std::string & why); // on a compute thread, which does not return from it
     void      compute_runs();
     void      hand_on(run_state run);
     void      on_data(const uint8_t * data, size_t size);
@@ -78,7 +84,11 @@ struct pi_engine {
     std::atomic<uint64_t> computing_since_us_{ 0 };
     std::atomic<uint64_t> done_run_{ 0 };
 
-    std::thread           compute_thread_;
-    channel<bool>         compute_over_;
-    std::unique_ptr<comm> comm_; // last: it is stopped first, before what its handlers use is gone
+    std::thread                 compute_thread_;
+    channel<std::exception_ptr> warm_; // what came of warming up; null: all is well
+    std::atomic<bool>           is_warm_{ false };
+    std::atomic<bool>           is_stuck_{ false }; // a compute thread will never return
+    channel<bool>               compute_over_;
+    assertion_listener          listener_{ [this](const std::string & why) { on_assertion(why); } };
+    std::unique_ptr<comm>       comm_; // last: it is stopped first, before what its handlers use is gone
 };

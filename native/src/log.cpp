@@ -4,17 +4,22 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <mutex>
+#include <vector>
 
-static std::mutex        g_mutex;
-static std::string       g_first_error;
-static std::string       g_file_name;
-static int               g_file = -1;
-static std::atomic<bool> g_verbose{ false };
+static constexpr size_t MAX_WARNINGS = 100; // that are kept: a file may bring one for each token
+
+static std::mutex               g_mutex;
+static std::string              g_first_error;
+static std::vector<std::string> g_warnings;
+static std::string              g_file_name;
+static int                      g_file = -1;
+static std::atomic<bool>        g_verbose{ false };
 
 // What a file says of itself goes into these lines: no control character of it, C1 in UTF-8 included, may reach a terminal.
 static std::string printable(const char * text) {
@@ -64,6 +69,10 @@ static void on_log(ggml_log_level level, const char * text, void * /*user_data*/
     if (level == GGML_LOG_LEVEL_ERROR && g_first_error.empty()) {
         g_first_error = line;
     }
+    if (level == GGML_LOG_LEVEL_WARN && g_warnings.size() < MAX_WARNINGS &&
+        std::find(g_warnings.begin(), g_warnings.end(), line) == g_warnings.end()) {
+        g_warnings.push_back(line);
+    }
     if (g_file >= 0) {
         append_to_file(level, line);
     }
@@ -91,4 +100,14 @@ void log_reset_errors() {
 std::string log_first_error() {
     std::lock_guard<std::mutex> lock(g_mutex);
     return g_first_error;
+}
+
+std::string log_take_warnings() {
+    std::lock_guard<std::mutex> lock(g_mutex);
+    std::string                 text;
+    for (const std::string & warning : g_warnings) {
+        text += (text.empty() ? "" : "\n") + warning;
+    }
+    g_warnings.clear();
+    return text;
 }

@@ -10,9 +10,12 @@ void log_capture(bool verbose);
 // From now on its warnings and errors are appended to the file as well: after the time, and `name` (who writes).
 void log_to_file(int fd, const char * name);
 
-// Forget what has been kept so far.
+// Forget the errors that have been kept so far.
 void log_reset_errors();
 
 // The first error line since the last reset, without its newline; empty if there is none. The first, since the ones
 // after it only say that loading has failed.
 std::string log_first_error();
+
+// The warnings since the last call, each once, with newlines between them.
+std::string log_take_warnings();

@@ -2,11 +2,12 @@
 
 #include "pipeinfer.h"
 
+#include "assertions.h"
 #include "log.h"
 
 #include "ggml.h"
 #include "gguf.h"
-#include "llama.h"
+#include "llama-pipeline.h"
 
 #include <sys/stat.h>
 
@@ -99,6 +100,32 @@ int32_t get_n_vocab(const gguf_context * gguf) {
     return int32_t(gguf_get_arr_n(gguf, key));
 }
 
+// Maps token ids to others, or to experts.
+bool is_table(const std::string & name) {
+    return name == "d2t" || name.find("tid2eid") != std::string::npos;
+}
+
+// Matrices of these types can be in a file, but there is no function that multiplies them.
+void check_type(const gguf_context * gguf, int64_t tensor) {
+    if (is_table(gguf_get_tensor_name(gguf, tensor))) {
+        return;
+    }
+    switch (gguf_get_tensor_type(gguf, tensor)) {
+        case GGML_TYPE_F64:
+        case GGML_TYPE_I8:
+        case GGML_TYPE_I16:
+        case GGML_TYPE_I32:
+        case GGML_TYPE_I64:
+        case GGML_TYPE_Q8_1:
+        case GGML_TYPE_Q8_K:
+            throw std::runtime_error(std::string("tensor ") + gguf_get_tensor_name(gguf, tensor) + " has the type " +
+                                     ggml_type_name(gguf_get_tensor_type(gguf, tensor)) +
+                                     ", which llama.cpp cannot multiply (convert the model to another type)");
+        default:
+            return;
+    }
+}
+
 // The bytes of each layer's tensors, and of those before and after the layers, are added to the counts.
 void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & info, uint64_t * layer_bytes) {
     for (int64_t i = 0; i < gguf_get_n_tensors(gguf); i++) {
@@ -108,6 +135,10 @@ void count_bytes(const gguf_context * gguf, uint64_t n_file, pi_model_info & inf
         if (end > n_file) {
             throw std::runtime_error("the file is truncated: tensor " + name + " ends at byte " + std::to_string(end) +
                                      ", the file at " + std::to_string(n_file));
+        }
+        check_type(gguf, i);
+        if (name == "position_embd.weight") {
+            info.n_positions = info.n_ctx_train;
         }
         info.bytes_total += size;
         int layer = -1;
@@ -217,6 +248,7 @@ void read_info(const char * path, pi_model_info & info, uint64_t * layer_bytes, 
 int pi_model_info_read(const char * path, pi_model_info * info, uint64_t * layer_bytes, int32_t n_layer_max, char * err,
                        size_t err_size) {
     try {
+        const assertion_guard guard;
         read_info(path, *info, layer_bytes, n_layer_max);
         return PI_OK;
     } catch (const std::exception & error) {

@@ -2,14 +2,19 @@
 
 #include "pipeinfer.h"
 
+#include "assertions.h"
 #include "draft.h"
 #include "engine.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
+#include "vocab.h"
 
 #include "llama.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <mutex>
 
 void pi_abi_sizes(size_t sizes[11]) {
@@ -25,6 +30,11 @@ void pi_abi_sizes(size_t sizes[11]) {
 
 void pi_log_capture(int32_t verbose) {
     log_capture(verbose != 0);
+    assertions_catch();
+}
+
+void pi_log_warnings(char * text, size_t size) {
+    snprintf(text, size, "%s", log_take_warnings().c_str());
 }
 
 void pi_log_file(int32_t fd, const char * name) {
@@ -49,20 +59,87 @@ int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position, const
     return PI_OK;
 }
 
-// A new object, or nullptr with what is wrong in err.
-template <typename T, typename P> static T * opened(const P & params, char * err, size_t err_size) {
+// A new object, or nullptr with what is wrong in status and err.
+template <typename T, typename P> static T * opened(const P & params, int & status, char * err, size_t err_size) {
     static std::once_flag backend;
     std::call_once(backend, llama_backend_init);
+    status = PI_OK;
     try {
         return new T(params);
+    } catch (const model_error & error) {
+        status = PI_ERR_MODEL;
+        snprintf(err, err_size, "%s", error.what());
+    } catch (const std::exception & error) {
+        status = PI_ERR_FAILED;
+        snprintf(err, err_size, "%s", error.what());
+    }
+    return nullptr;
+}
+
+pi_vocab * pi_vocab_open(const char * path, char * err, size_t err_size) {
+    int status;
+    return opened<pi_vocab>(path, status, err, err_size);
+}
+
+const llama_model * pi_vocab_model(const pi_vocab * vocab) {
+    return vocab->model();
+}
+
+int pi_vocab_tokenize(const pi_vocab * vocab, const char * text, size_t n_bytes, int32_t n_max, int32_t * n,
+                      int32_t * tokens, char * err, size_t err_size) {
+    try {
+        const std::vector<int32_t> all = vocab->tokenize(std::string(text, n_bytes));
+        *n                             = int32_t(all.size());
+        if (*n > n_max) {
+            return PI_ERR_INVALID;
+        }
+        std::copy(all.begin(), all.end(), tokens);
+        return PI_OK;
     } catch (const std::exception & error) {
         snprintf(err, err_size, "%s", error.what());
-        return nullptr;
+        return PI_ERR_FAILED;
     }
 }
 
-pi_draft * pi_draft_open(const pi_draft_params * params, char * err, size_t err_size) {
-    return opened<pi_draft>(*params, err, err_size);
+void pi_vocab_close(pi_vocab * vocab) {
+    delete vocab;
+}
+
+// How what was loaded ends: not at all, if a thread of it is stuck.
+static void end(pi_draft * draft) {
+    if (!draft->is_stuck()) {
+        delete draft;
+    }
+}
+
+static void end(pi_engine * engine) {
+    engine->end_comm();
+    if (engine->end_compute()) {
+        delete engine;
+    }
+}
+
+// Loaded and started.
+template <typename T> struct started {
+    template <typename P> explicit started(const P & params) : object(new T(params)) {
+        try {
+            object->start();
+        } catch (...) {
+            end(object);
+            throw;
+        }
+    }
+
+    T * const object;
+};
+
+template <typename T, typename P> static T * started_by(const P & params, int & status, char * err, size_t err_size) {
+    const std::unique_ptr<started<T>> opening(opened<started<T>>(params, status, err, err_size));
+    return opening ? opening->object : nullptr;
+}
+
+pi_draft * pi_draft_open(const pi_draft_params * params, int * status, char * err, size_t err_size) {
+    return started_by<pi_draft>(*params, *status, err, err_size);
 }
 
 void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
@@ -97,11 +174,13 @@ const char * pi_draft_error(pi_draft * draft) {
 }
 
 void pi_draft_close(pi_draft * draft) {
-    delete draft;
+    if (draft) {
+        end(draft);
+    }
 }
 
-pi_engine * pi_engine_open(const pi_engine_params * params, char * err, size_t err_size) {
-    return opened<pi_engine>(*params, err, err_size);
+pi_engine * pi_engine_open(const pi_engine_params * params, int * status, char * err, size_t err_size) {
+    return started_by<pi_engine>(*params, *status, err, err_size);
 }
 
 // What a call returns if it runs out of memory, or of threads.
@@ -175,8 +254,5 @@ void pi_engine_close(pi_engine * engine, int32_t exit_code) {
         engine->stop(exit_code);
         return PI_OK;
     });
-    engine->end_comm();
-    if (engine->end_compute()) {
-        delete engine;
-    }
+    end(engine);
 }

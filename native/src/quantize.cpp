@@ -2,6 +2,7 @@
 
 #include "pipeinfer.h"
 
+#include "assertions.h"
 #include "log.h"
 
 #include "llama.h"
@@ -47,6 +48,7 @@ int pi_quantize(const char * source, const char * target, const struct pi_quanti
             quantize.ftype = llama_ftype(params->file_type);
         }
 
+        const assertion_guard guard;
         log_reset_errors();
         if (llama_model_quantize(source, target, &quantize) != 0) {
             return fail(err, err_size, log_first_error());

@@ -1,12 +1,17 @@
 #include "stage.h"
 
+#include "assertions.h"
 #include "clock.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
 
-#include "llama.h"
+#include "llama-pipeline.h"
+
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <stdexcept>
 
@@ -62,12 +67,15 @@ struct stage::batch_arrays {
 static llama_model * load_layers(const stage_params & params) {
     llama_model_params model_params = llama_model_default_params();
 
+    if (params.reads_weights) {
+        model_params.load_mode = LLAMA_LOAD_MODE_NONE;
+        model_params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+    }
     log_reset_errors();
     llama_model * model = llama_model_load_stage_from_file(params.model_path.c_str(), model_params, params.layer_first,
                                                            params.layer_last);
     if (!model) {
-        const std::string why = log_first_error();
-        throw std::runtime_error(why.empty() ? "llama.cpp could not load the model" : why);
+        throw_logged("llama.cpp could not load the model");
     }
     return model;
 }
@@ -76,7 +84,7 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
                                     ggml_abort_callback abort_callback, void * abort_data) {
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx    = uint32_t(params.n_ctx);
+    context_params.n_ctx    = uint32_t(params.n_cells);
     context_params.n_batch  = uint32_t(params.n_batch);
     context_params.n_ubatch = uint32_t(params.n_batch);
     // a stage that is not the last hands on every row
@@ -98,9 +106,9 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
     log_reset_errors();
     llama_context * context = llama_init_from_model(model, context_params);
     if (!context) {
-        const std::string why = log_first_error();
-        throw std::runtime_error(why.empty() ? "llama.cpp could not create the context" : why);
+        throw_logged("llama.cpp could not create the context");
     }
+    llama_set_rope_n_ctx(context, uint32_t(params.n_ctx));
     return context;
 }
 
@@ -109,8 +117,16 @@ stage::stage(const stage_params & params) :
     threads_({ "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns }) {
     const auto should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
 
-    model_.reset(load_layers(params));
-    context_.reset(make_context(model_.get(), params, should_abort, &cancels));
+    {
+        const assertion_guard guard;
+        model_.reset(load_layers(params));
+        context_.reset(make_context(model_.get(), params, should_abort, &cancels));
+    }
+    if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
+        throw model_error(
+            "llama.cpp keeps its KV cache in another way than for other architectures: cells cannot be "
+            "put in order, on which the text would depend");
+    }
     threads_.attach(context_.get());
     batch_ = std::make_unique<batch_arrays>(size_t(params.n_batch));
     if (params.emulation) {
@@ -133,6 +149,10 @@ void stage::warm_up() {
     compute(run);
     last_logits_ = nullptr;
     llama_memory_clear(llama_get_memory(context_.get()), true);
+    if (params_.locks_memory && mlockall(MCL_CURRENT) != 0) {
+        throw std::runtime_error(std::string("--mlock: memory cannot be locked (") + strerror(errno) +
+                                 "): raise its limit (ulimit -l), or leave --mlock out");
+    }
 }
 
 void stage::step(run_state & run) {

@@ -22,9 +22,12 @@ struct stage_params {
     bool        is_first;
     bool        is_last;
     int32_t     n_ctx;
+    int32_t     n_cells;
     int32_t     n_batch;
     int32_t     n_threads;
     bool        has_own_cores;
+    bool        reads_weights; // instead of mapping the file
+    bool        locks_memory; // all of the process, once the stage has computed for the first time
     bool        takes_turns; // with a draft model of this process
 
     pi_sample_params     sample;

@@ -103,6 +103,8 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
+    no_mmap: options.NoMmap = False,
+    mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
     top_k: options.TopK = DEFAULT_SAMPLE.top_k,
     top_p: options.TopP = DEFAULT_SAMPLE.top_p,
@@ -201,6 +203,8 @@ def bench(
         job={
             "n_ctx": n_ctx,
             "layer_split": layer_split,
+            "no_mmap": no_mmap,
+            "mlock": mlock,
             "draft_threads": draft_threads,
             "draft_ratio": draft_ratio,
             "sample": sample,

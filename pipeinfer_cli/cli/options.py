@@ -80,6 +80,13 @@ ReportBinding = Annotated[
         "--report-binding", help="Print each rank's host, cores, threads and layers to stderr."
     ),
 ]
+NoMmap = Annotated[
+    bool,
+    typer.Option("--no-mmap", help="Read each rank's weights into memory; do not map the file."),
+]
+Mlock = Annotated[
+    bool, typer.Option("--mlock", help="As --no-mmap, and keep memory from being paged out.")
+]
 Timeout = Annotated[
     float,
     typer.Option(

@@ -23,6 +23,7 @@ from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
+from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.trace.observe import tracing
 
@@ -31,8 +32,11 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     """Tokenizes the prompt, checks that it fits, and loads the draft model. Raises UserError."""
     config.pictures.check()
     text = read_prompt(config.prompt)
-    vocab = Vocab(plan.files.head_path, verbose=config.verbose)
-    prompt = message_prompt(config, vocab, text) if config.chat else vocab.tokenize(text)
+    vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
+    if config.chat:
+        prompt = message_prompt(config, vocab, text)
+    else:
+        prompt = PlainPrompts(vocab).tokens(text)
     Ends.of(config, vocab)  # says what is wrong with its tokens
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:

@@ -179,6 +179,7 @@ def parse_format(text: str) -> OutputFormat:
 def read_prompt(prompt: Prompt) -> str:
     """The prompt's text. Files and stdin lose one final newline, as in llama.cpp's tools.
 
+    A byte-order mark is dropped there, and the line ends of Windows become newlines.
     Raises UserError if it cannot be read, is not UTF-8, or nothing was given on a terminal.
     """
     text = _read(prompt)
@@ -191,8 +192,8 @@ def _read(prompt: Prompt) -> str:
     if prompt.text is not None:
         return _decode(prompt.text.encode(errors="surrogateescape"), "the prompt argument")
     if prompt.file is not None:
-        return _read_file(prompt.file).removesuffix("\n")
-    return _read_stdin().removesuffix("\n")
+        return _plain_lines(_read_file(prompt.file)).removesuffix("\n")
+    return _plain_lines(_read_stdin()).removesuffix("\n")
 
 
 def _read_file(file: Path) -> str:
@@ -203,6 +204,10 @@ def _read_file(file: Path) -> str:
             f"cannot read the prompt file {str(file)!r}: {error.strerror}: check -f/--file"
         ) from None
     return _decode(data, f"the prompt file {str(file)!r}")
+
+
+def _plain_lines(text: str) -> str:
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _read_stdin() -> str:

@@ -55,9 +55,10 @@ def run(config: JobConfig, comm: Comm | None) -> int:
     from pipeinfer_cli.runtime import pipeline
 
     def prepare(plan: pipeline.Plan) -> pipeline.Work:
+        work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
+        # after that, so that an error is the only line
         for note in notes.notes(config, plan):
             notes.say(note)
-        work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
         return work
 
     return pipeline.run(config, comm, prepare)

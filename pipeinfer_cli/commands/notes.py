@@ -1,7 +1,8 @@
-"""Notes before the first token: options that have no effect, and a context beyond the training."""
+"""Notes before the first token: vain options, a context beyond the training, inexact builds."""
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.runtime.config import (
     CUTOFF,
     DRAFTS,
@@ -19,6 +22,7 @@ from pipeinfer_cli.runtime.config import (
 )
 from pipeinfer_cli.runtime.pipeline import Plan
 
+EXACT_MACHINES = ("x86_64", "amd64")
 CTX_SIZE, N_PREDICT = "--ctx-size", "--n-predict"
 
 
@@ -113,6 +117,8 @@ def say(note: str) -> None:
 def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
     """What the head says of the options before the work begins, one note for each matter."""
     yield from config.notes
+    if why := inexact(build_info.load(), platform.machine()):
+        yield f"{why}: the text may depend on how many tokens are computed at a time"
     trained = plan.model.n_ctx_train
     if CTX_SIZE in config.given and plan.n_ctx > trained > 0:
         yield f"-c {plan.n_ctx}: {_beyond(trained)}"
@@ -129,6 +135,14 @@ def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
             yield no_effect(found, rule.why)
 
 
+def inexact(build: BuildInfo, machine: str) -> str:
+    """Why texts may differ from those of plain decoding; empty: they do not."""
+    if machine.lower() not in EXACT_MACHINES:
+        return f"no kernels for exact texts on {machine} processors"
+    backends = ", ".join(build.other_backends)
+    return f"llama.cpp was built with {backends}, whose sums are not exact" if backends else ""
+
+
 class TrainingNote:
     """Says once that a text goes beyond what the model was trained for."""
 
@@ -138,8 +152,8 @@ class TrainingNote:
         self._is_due = self._trained > 0 and not is_said
 
     def __call__(self, n_tokens: int) -> None:
-        """A text will have this number of tokens, with its prompt."""
-        if self._is_due and n_tokens > self._trained:
+        """A text may have this number of tokens, with its prompt; the last one is not computed."""
+        if self._is_due and n_tokens - 1 > self._trained:
             self._is_due = False
             say(f"prompt and text may have {n_tokens} tokens: {_beyond(self._trained)}")
 

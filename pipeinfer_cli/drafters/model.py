@@ -36,7 +36,7 @@ class ModelDrafter:
         llama_cpp.capture_log()
         try:
             self._model = draft.DraftModel(
-                path, n_ctx=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
+                path, n_ctx=n_ctx, n_cells=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
             )
         except RunError as error:
             raise UserError(f"cannot load the draft model {str(path)!r}: {error}") from None

@@ -18,9 +18,11 @@ from ctypes import (
     c_size_t,
     c_uint32,
     c_uint64,
+    c_void_p,
 )
 from ctypes import c_void_p as c_draft
 from ctypes import c_void_p as c_engine
+from ctypes import c_void_p as c_vocab
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from pipeinfer_cli.errors import UserError
 
 ERROR_BYTES = 1024
 OK, TIMEOUT, STOPPED = 0, 1, 2
-ERR_INVALID = -1
+ERR_INVALID, ERR_MODEL = -1, -2
 
 
 class KvOp(ctypes.Structure):
@@ -129,10 +131,13 @@ class EngineParams(ctypes.Structure):
         ("layer_first", c_int32),
         ("layer_last", c_int32),
         ("n_ctx", c_int32),
+        ("n_cells", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
         ("shares_cores", c_int32),
+        ("reads_weights", c_int32),
+        ("locks_memory", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
         ("sample", SampleParams),
@@ -147,6 +152,7 @@ class ModelInfo(ctypes.Structure):
         ("n_embd", c_int32),
         ("n_vocab", c_int32),
         ("n_ctx_train", c_int32),
+        ("n_positions", c_int32),
         ("can_split", c_int32),
         ("tied_output", c_int32),
         ("bytes_input", c_uint64),
@@ -174,6 +180,7 @@ class DraftParams(ctypes.Structure):
     _fields_ = [
         ("model_path", c_char_p),
         ("n_ctx", c_int32),
+        ("n_cells", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
@@ -241,6 +248,31 @@ def _declare(lib: Any) -> None:
         c_size_t,
     ]
     lib.pi_model_info_read.restype = c_int
+    # void pi_log_warnings(char * text, size_t size);
+    lib.pi_log_warnings.argtypes = [c_char_p, c_size_t]
+    lib.pi_log_warnings.restype = None
+    # struct pi_vocab * pi_vocab_open(const char * path, char * err, size_t err_size);
+    lib.pi_vocab_open.argtypes = [c_char_p, c_char_p, c_size_t]
+    lib.pi_vocab_open.restype = c_vocab
+    # const struct llama_model * pi_vocab_model(const struct pi_vocab * vocab);
+    lib.pi_vocab_model.argtypes = [c_vocab]
+    lib.pi_vocab_model.restype = c_void_p
+    # int pi_vocab_tokenize(const struct pi_vocab * vocab, const char * text, size_t n_bytes,
+    #                       int32_t n_max, int32_t * n, int32_t * tokens, char * err, size_t);
+    lib.pi_vocab_tokenize.argtypes = [
+        c_vocab,
+        c_char_p,
+        c_size_t,
+        c_int32,
+        POINTER(c_int32),
+        POINTER(c_int32),
+        c_char_p,
+        c_size_t,
+    ]
+    lib.pi_vocab_tokenize.restype = c_int
+    # void pi_vocab_close(struct pi_vocab * vocab);
+    lib.pi_vocab_close.argtypes = [c_vocab]
+    lib.pi_vocab_close.restype = None
     # const char * pi_stage_arch(int32_t i);
     lib.pi_stage_arch.argtypes = [c_int32]
     lib.pi_stage_arch.restype = c_char_p
@@ -276,8 +308,9 @@ def _declare(lib: Any) -> None:
         POINTER(c_float),
     ]
     lib.pi_sample_top.restype = c_int
-    # struct pi_draft * pi_draft_open(const struct pi_draft_params *, char * err, size_t);
-    lib.pi_draft_open.argtypes = [POINTER(DraftParams), c_char_p, c_size_t]
+    # struct pi_draft * pi_draft_open(const struct pi_draft_params *, int * status, char * err,
+    #                                 size_t err_size);
+    lib.pi_draft_open.argtypes = [POINTER(DraftParams), POINTER(c_int), c_char_p, c_size_t]
     lib.pi_draft_open.restype = c_draft
     # void pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
     lib.pi_draft_vocab.argtypes = [c_draft, POINTER(c_int32), POINTER(c_int32)]
@@ -306,8 +339,9 @@ def _declare(lib: Any) -> None:
     # void pi_draft_close(struct pi_draft * draft);
     lib.pi_draft_close.argtypes = [c_draft]
     lib.pi_draft_close.restype = None
-    # struct pi_engine * pi_engine_open(const struct pi_engine_params *, char * err, size_t);
-    lib.pi_engine_open.argtypes = [POINTER(EngineParams), c_char_p, c_size_t]
+    # struct pi_engine * pi_engine_open(const struct pi_engine_params *, int * status, char * err,
+    #                                   size_t err_size);
+    lib.pi_engine_open.argtypes = [POINTER(EngineParams), POINTER(c_int), c_char_p, c_size_t]
     lib.pi_engine_open.restype = c_engine
     # int pi_submit(struct pi_engine * engine, const struct pi_run * run);
     lib.pi_submit.argtypes = [c_engine, POINTER(Run)]

@@ -20,6 +20,8 @@ def _lib_dir() -> Path:
 
 
 LIB_DIR = _lib_dir()
+# What native/cmake/build_json.cmake records besides backends.
+CPU_OPTIONS = {"NATIVE", "OPENMP", "LLAMAFILE", "SSE42", "AVX", "AVX2", "AVX512", "FMA", "F16C"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,14 @@ class BuildInfo:
     ggml_options: dict[str, str]
     commit: str = "unknown"  # of this package; of its git checkout, if it was built in one
     number: int = 0  # commits up to it
+
+    @property
+    def other_backends(self) -> tuple[str, ...]:
+        """Backends of ggml besides the CPU: BLAS, CUDA, ..."""
+        names = (key.removeprefix("GGML_") for key, on in self.ggml_options.items() if on == "ON")
+        return tuple(
+            name for name in names if not name.startswith("CPU") and name not in CPU_OPTIONS
+        )
 
 
 def load(lib_dir: Path | None = None) -> BuildInfo:

@@ -42,11 +42,14 @@ class EngineConfig:
     stage_rank0: int = 0  # 1 if the head holds no layers
     layer_first: int
     layer_last: int  # equal to layer_first: no layers
-    n_ctx: int
+    n_ctx: int  # most tokens of a text
+    n_cells: int  # of the KV cache, for all texts and branches
     n_batch: int  # most tokens in a run
     n_threads: int
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
     shares_cores: bool = False  # with draft models of this process: one at a time computes
+    reads_weights: bool = False  # into memory, instead of mapping the file
+    locks_memory: bool = False  # as reads_weights, and nothing of the process is paged out
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else

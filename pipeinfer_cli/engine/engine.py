@@ -6,19 +6,23 @@ import ctypes
 import os
 import time
 from collections import deque
-from ctypes import (
-    c_int32,
-    c_uint32,
-    c_uint64,
-)
+from ctypes import c_int, c_int32, c_uint32, c_uint64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli.engine import abi
-from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, STOPPED, TIMEOUT, decoded
+from pipeinfer_cli.engine.abi import (
+    ERR_INVALID,
+    ERR_MODEL,
+    ERROR_BYTES,
+    OK,
+    STOPPED,
+    TIMEOUT,
+    decoded,
+)
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.sampling import native_sample
-from pipeinfer_cli.errors import RunError, exit_code_of
+from pipeinfer_cli.errors import RunError, UserError, exit_code_of
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, SampleParams, StageTime
 
 if TYPE_CHECKING:
@@ -61,6 +65,8 @@ class Activity:
 class Engine:
     """This process's part of the pipeline. Loads the layers; raises RunError if that fails.
 
+    UserError if it is the file that cannot be used.
+
     Use it as a context manager, or call `close` (twice is fine).
     """
 
@@ -74,14 +80,15 @@ class Engine:
         }
         names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
         params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})
-        err = ctypes.create_string_buffer(ERROR_BYTES)
+        status, err = c_int(), ctypes.create_string_buffer(ERROR_BYTES)
         self._lib = abi.load()
         self._awaited: deque[int] = deque()  # run ids
         self._n_results = 0
         self._waited_s = 0.0  # when the head last waited for a result
-        self._handle = self._lib.pi_engine_open(params, err, ERROR_BYTES)
+        self._handle = self._lib.pi_engine_open(params, status, err, ERROR_BYTES)
         if not self._handle:
-            raise RunError(f"cannot load {str(config.model_path)!r}: {decoded(err.value)}")
+            kind = UserError if status.value == ERR_MODEL else RunError
+            raise kind(f"cannot load {str(config.model_path)!r}: {decoded(err.value)}")
         self.config = config
 
     def __enter__(self) -> Engine:

@@ -35,6 +35,7 @@ class ModelInfo:
     bytes_input: int  # what only the first stage needs; with tied_output the last one, too
     bytes_output: int  # what only the last stage needs
     bytes_total: int
+    n_positions: int = 0  # that it has embeddings for; 0: any
 
 
 def read_model_info(path: Path) -> ModelInfo:
@@ -61,6 +62,7 @@ def read_model_info(path: Path) -> ModelInfo:
         bytes_input=info.bytes_input,
         bytes_output=info.bytes_output,
         bytes_total=info.bytes_total,
+        n_positions=info.n_positions,
     )
 
 

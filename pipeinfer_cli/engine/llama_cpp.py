@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import sys
 from functools import cache
 from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 from pipeinfer_cli.engine import abi
+from pipeinfer_cli.engine.abi import decoded
+
+WARNINGS_BYTES = 1 << 16
+FUNCTION = re.compile(r"^\w+:( |$)")  # that begins a line of its log
 
 
 def capture_log(*, verbose: bool = False) -> None:
-    """Takes over llama.cpp's log: silence, or its warnings and errors on stderr."""
+    """Takes over llama.cpp's log (silence, or its warnings and errors on stderr) and assertions."""
     abi.load().pi_log_capture(verbose)
 
 
 def log_to_file(fd: int, name: str) -> None:
     """Has llama.cpp's warnings and errors appended to an open file, in lines by `name`."""
     abi.load().pi_log_file(fd, name.encode())
+
+
+def take_warnings() -> list[str]:
+    """What llama.cpp has warned of since the last call, without the names of its functions."""
+    data = ctypes.create_string_buffer(WARNINGS_BYTES)
+    abi.load().pi_log_warnings(data, WARNINGS_BYTES)
+    lines = (FUNCTION.sub("", decoded(line)) for line in data.value.split(b"\n"))
+    return list(filter(None, lines))
 
 
 @cache

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
+import unicodedata
+import weakref
+from collections.abc import Iterable
+from ctypes import c_int32
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from pipeinfer_cli.engine import abi, llama_cpp
+from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, decoded
 from pipeinfer_cli.engine.llama_cpp import bindings
 from pipeinfer_cli.errors import UserError
 
 PIECE_BYTES = 256
 META_BYTES = 128
 FTYPE_PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
-
+NO_VOCABULARY = 0  # enum llama_vocab_type
+NO_FLASH_ATTENTION = ("grok",)
+# llama.cpp splits a text by regular expressions that need some hundred bytes of memory for each
+# character of what they match.
+MAX_WORD_CHARS = 250_000
+# What llama.cpp warns of though it changes nothing, or has put it right.
+HARMLESS = re.compile(
+    "control-looking token|default special token|removing .* (token )?from|is a normal token here|"
+    "is not in special_eog_ids|"
+    "override .* for Gemma4|attribute to USER_DEFINED|dummy tokens|GENERATION QUALITY|"
+    "CONSIDER REGENERATING|^[* ]*$"
+)
+VALUE = re.compile(r"\d+|'[^']*'")
+NO_PRE_TOKENIZER = "missing pre-tokenizer type"
 
 TYPES = {  # enum llama_token_attr; its other bits say how a text is cut into tokens
     1 << 0: "unknown",
@@ -24,6 +45,13 @@ TYPES = {  # enum llama_token_attr; its other bits say how a text is cut into to
     1 << 5: "byte",
 }
 TYPE_BITS = sum(TYPES)
+SPECIAL_TOKENS = {  # beside BOS and EOS; as GGUFs spell the keys
+    "unk_token": "unknown",
+    "sep_token": "seperator",
+    "pad_token": "padding",
+    "cls_token": "cls",
+    "mask_token": "mask",
+}
 
 Entry = tuple[bytes, int]  # a token's text and type
 
@@ -38,19 +66,34 @@ class ModelMetadata:
 
 
 class Vocab:
-    """The vocabulary of a GGUF, loaded without its tensors. Raises UserError if it has none."""
+    """The vocabulary of a GGUF, loaded without its tensors. Raises UserError if it has none.
+
+    `notes` are what llama.cpp warns of.
+    """
 
     def __init__(self, model_path: Path, *, verbose: bool = False) -> None:
         self._llama = llama = bindings()
+        self._lib = abi.load()
         llama_cpp.capture_log(verbose=verbose)  # llama_cpp, if it was run, has set its own
-        params = llama.llama_model_default_params()
-        params.vocab_only = True
-        self._model = llama.llama_model_load_from_file(os.fsencode(model_path), params)
-        if not self._model:
+        llama_cpp.take_warnings()
+        err = ctypes.create_string_buffer(ERROR_BYTES)
+        self._handle = self._lib.pi_vocab_open(os.fsencode(model_path), err, ERROR_BYTES)
+        if not self._handle:
             raise UserError(
-                f"cannot read the vocabulary of {str(model_path)!r}: check -m/--model, or use -v "
-                "to see llama.cpp's messages"
+                f"cannot read the vocabulary of {str(model_path)!r}: {decoded(err.value)}: use "
+                "another model, or convert it again"
             )
+        weakref.finalize(self, self._lib.pi_vocab_close, self._handle)
+        self._model = ctypes.c_void_p(self._lib.pi_vocab_model(self._handle))
+        warnings = notes_of(llama_cpp.take_warnings())
+        self.notes = tuple(f"{str(model_path)!r}: {each}" for each in warnings)
+        self._check_kind(model_path)
+        self._vocab = llama.llama_model_get_vocab(self._model)
+        self.n_tokens: int = llama.llama_vocab_n_tokens(self._vocab)
+
+    def _check_kind(self, model_path: Path) -> None:
+        """UserError for a kind of model that cannot be decoded as we do."""
+        llama, arch = self._llama, self._meta("general.architecture")
         for kind, has_it in (
             ("a state that cannot be undone", llama.llama_model_is_recurrent),
             ("layers with a state that cannot be undone", llama.llama_model_is_hybrid),
@@ -62,24 +105,39 @@ class Vocab:
                     f"{str(model_path)!r} is a model with {kind}: pipeinfer decodes transformers "
                     "with a KV cache, token after token: use one of these"
                 )
-        self._vocab = llama.llama_model_get_vocab(self._model)
-        self.n_tokens: int = llama.llama_vocab_n_tokens(self._vocab)
+        if llama.llama_vocab_type(llama.llama_model_get_vocab(self._model)) == NO_VOCABULARY:
+            raise UserError(
+                f"{str(model_path)!r} has no vocabulary (tokenizer.ggml.model): get another GGUF"
+            )
+        if arch in NO_FLASH_ATTENTION:
+            raise UserError(
+                f"{str(model_path)!r} is a model of the architecture {arch!r}, which llama.cpp "
+                "computes without flash attention: its text would depend on how many tokens are "
+                "computed at a time: use another model"
+            )
 
     def tokenize(self, text: str, *, is_whole: bool = True) -> list[int]:
-        """As llama.cpp's tools do: special tokens recognised, BOS where the model wants one.
+        """The text's token ids; control tokens that it spells are recognised.
 
-        Nothing is added unless the text is whole.
+        A whole text begins with BOS if the model wants that; nothing else is ever added. UserError
+        if the vocabulary has no tokens for it, or if a word in it is too long.
         """
+        check_words(text)
         data = text.encode()
-        room = len(data) + 8  # mostly enough; a vocabulary without a space spells it in bytes
-        while True:
-            ids = (self._llama.llama_token * room)()
-            count = self._llama.llama_tokenize(
-                self._vocab, data, len(data), ids, room, is_whole, True
-            )
-            if count >= 0:
-                return list(ids[:count])
-            room = -count
+        ids = self._ids(data, len(data) + 8)  # mostly enough
+        return [self.bos, *ids] if is_whole and self.adds_bos and self.bos is not None else ids
+
+    def _ids(self, data: bytes, room: int) -> list[int]:
+        ids, count = (c_int32 * room)(), c_int32()
+        err = ctypes.create_string_buffer(ERROR_BYTES)
+        status = self._lib.pi_vocab_tokenize(
+            self._handle, data, len(data), room, count, ids, err, ERROR_BYTES
+        )
+        if status == ERR_INVALID:  # a vocabulary without a space spells it in bytes
+            return self._ids(data, count.value)
+        if status != OK:
+            raise UserError(f"cannot tokenize a text of {len(data)} bytes: {decoded(err.value)}")
+        return ids[: count.value]
 
     def piece(self, token: int, *, is_special: bool = False) -> bytes:
         """The token's bytes, possibly only part of a UTF-8 character.
@@ -123,9 +181,19 @@ class Vocab:
 
     @property
     def chat_template(self) -> str | None:
-        """The GGUF's own, in Jinja2; None if it has none."""
+        """The GGUF's own, in Jinja2; None if it has none, or an empty one."""
         source: bytes | None = self._llama.llama_model_chat_template(self._model, None)
-        return None if source is None else source.decode(errors="replace")
+        return source.decode(errors="replace") if source and source.strip() else None
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The texts of the special tokens that the GGUF names, by the names that templates use."""
+        found: dict[str, str] = {}
+        for name, key in SPECIAL_TOKENS.items():
+            token = self._meta(f"tokenizer.ggml.{key}_token_id")
+            if token.isdecimal() and int(token) < self.n_tokens:
+                found[name] = self.text(int(token)).decode(errors="replace")
+        return found
 
     def ends_generation(self, token: int) -> bool:
         """Whether it is one of the model's end-of-generation tokens."""
@@ -158,3 +226,42 @@ class Vocab:
 
 def _id_or_none(token: int) -> int | None:
     return token if token >= 0 else None
+
+
+def check_words(text: str) -> None:
+    """UserError for a text that llama.cpp would need too much memory to split."""
+    if len(text) <= MAX_WORD_CHARS:
+        return
+    longest = max(sum(1 for _ in run) for _, run in groupby(text, _character_class))
+    if longest > MAX_WORD_CHARS:
+        raise UserError(
+            f"the text has {longest} characters of one kind in a row, without a space or "
+            f"punctuation between them; at most {MAX_WORD_CHARS} can be tokenized: divide them"
+        )
+
+
+def _character_class(character: str) -> str:
+    """Letters with their accents, digits, spaces, or others: a word is of one of them."""
+    kind = unicodedata.category(character)[0]
+    if kind == "M":
+        return "L"
+    return " " if character.isspace() else kind if kind in "LN" else "P"
+
+
+def notes_of(warnings: Iterable[str]) -> tuple[str, ...]:
+    """What llama.cpp warns of in words for users: one note for warnings that differ in values."""
+    alike: dict[str, list[str]] = {}
+    for each in warnings:
+        if not HARMLESS.search(each):
+            alike.setdefault(VALUE.sub("", each), []).append(each)
+    return tuple(_note(first, len(others)) for first, *others in alike.values())
+
+
+def _note(warning: str, n_others: int) -> str:
+    if NO_PRE_TOKENIZER in warning:
+        return (
+            "it does not say how its text is split into words (tokenizer.ggml.pre): llama.cpp's "
+            "default is used, and answers may be worse than the model's: get a newer GGUF"
+        )
+    more = f" (and {n_others} more of this kind)" if n_others else ""
+    return f"llama.cpp warns: {warning.strip()}{more}"

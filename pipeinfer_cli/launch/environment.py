@@ -16,6 +16,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
 
 NODE_DIR = Path("/sys/devices/system/node")
+MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
 # How many ranks the launcher has started on a host.
 RANKS_ON_HOST = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 # Step ids from here on are Slurm's own steps (batch script, interactive shell), not srun's.
@@ -265,13 +266,14 @@ class Launcher:
 
     @classmethod
     def of(cls, mpi: MpiInfo) -> Launcher:
-        """UserError if the MPI has no mpiexec here (a cluster with srun only)."""
+        """UserError if the MPI has no mpiexec here (a cluster with srun only), or cannot start."""
         path = mpi.mpiexec_path
         if path is None:
             raise UserError(
                 f"there is no mpiexec of {mpi.family} {mpi.version} to start local ranks with: "
                 "start pipeinfer with your launcher (srun, mpirun), or give --ranks 1"
             )
+        check_host_name(mpi)
         return cls(mpiexec=path, family=mpi.family)
 
     def command(self, ranks: int, program: Sequence[str]) -> list[str]:
@@ -289,6 +291,17 @@ class Launcher:
     def environment(self) -> dict[str, str]:
         """Variables that keep a launcher from binding ranks to cores."""
         return {"I_MPI_PIN": "off"}
+
+
+def check_host_name(mpi: MpiInfo) -> None:
+    """UserError if MPI would not start on a host of this name."""
+    name = socket.gethostname()
+    n_bytes = len(os.fsencode(name))
+    if mpi.family == "mpich" and n_bytes > MAX_HOST_NAME:
+        raise UserError(
+            f"the host name {name!r} has {n_bytes} bytes, and MPICH starts with at most "
+            f"{MAX_HOST_NAME}: give the host a shorter name, or use --ranks 1"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

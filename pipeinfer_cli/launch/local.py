@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from types import FrameType
 from typing import IO, Any
 
 from pipeinfer_cli.errors import Interrupted, OutputClosedError, OutputError, RunError
+from pipeinfer_cli.files import make_temporary_folder
 from pipeinfer_cli.launch import local_input, local_output, local_rank, report
 from pipeinfer_cli.launch.environment import Launcher
 from pipeinfer_cli.launch.local_shutdown import JobShutdown, Phase, kill_stragglers
@@ -44,10 +44,11 @@ def spawn(job: Job) -> int:
 
     Text of rank 0 goes to our stdout, stderr of all ranks to our stderr, as they come. A signal is
     handed to rank 0 if that listens, which then ends the job and says so. Raises RunError if a rank
-    was killed or the launcher failed, Interrupted if we have ended the job because of a signal,
-    OutputClosedError if the reader of our stdout went away, OutputError if it cannot be written.
+    was killed or the launcher failed, UserError if there is no place for the job's files,
+    Interrupted if we have ended the job because of a signal, OutputClosedError if the reader of our
+    stdout went away, OutputError if it cannot be written.
     """
-    place = Path(tempfile.mkdtemp(prefix="pipeinfer-"))  # 0700
+    place = make_temporary_folder("pipeinfer-")
     try:
         for name, data in job.files.items():
             (place / name).write_bytes(data)

@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 
 from pipeinfer_cli.engine.loaded import mapped_files
+from pipeinfer_cli.errors import UserError
 
 SPAWN_DIR = "PIPEINFER_SPAWN_DIR"
 STDOUT_FIFO = "stdout"
@@ -58,8 +59,17 @@ def begin(place: Path, rank: int) -> None:
 
 
 def make_fifo(path: Path) -> int:
-    """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking."""
-    os.mkfifo(path, 0o600)
+    """A new FIFO, for the parent: a file descriptor that reads, or writes, without blocking.
+
+    UserError where the file system has none.
+    """
+    try:
+        os.mkfifo(path, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"cannot make a FIFO in {str(path.parent)!r}: {error.strerror}: set TMPDIR to a folder "
+            "on a local disk"
+        ) from None
     # This process holds the other end, too, so that it does not end before we close that.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 

@@ -34,12 +34,13 @@ def start() -> Comm:
     mpi = build_info.load().mpi
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
+    environment.check_host_name(mpi)
     if local_rank.folder() is None:
         n_here = environment.ranks_on_host(os.environ)
         shared_memory.prepare(mpi, n_here, os.environ, among=True)
-    notes = None
+    supervised = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
-        notes = supervisor.enter_launched(launch_env.rank)
+        supervised = supervisor.enter_launched(launch_env.rank)
     # Variables of the user's own could name another MPI, or have it not started. With the library's
     # path alone mpi4py loads it and finds out the ABI itself (told the ABI, it would not load it).
     for name in [name for name in os.environ if name.startswith("MPI4PY_")]:
@@ -58,8 +59,8 @@ def start() -> Comm:
         ) from None
     if (place := local_rank.folder()) is not None:
         local_rank.record_shared_memory(place, os.getpid())
-    if notes is not None:
-        supervisor.note(notes, local_rank.shared_memory_of(os.getpid()))
+    if supervised is not None:
+        supervised.begin(local_rank.shared_memory_of(os.getpid()))
     check_one_library()
     loaded.check(loaded.wheel_libraries(mpi))
     comm = MPI.COMM_WORLD

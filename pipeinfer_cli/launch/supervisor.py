@@ -14,7 +14,9 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Collection, Iterable
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -49,12 +51,37 @@ def enter_local(place: Path, rank: int) -> None:
     local_rank.begin(place, rank)
 
 
-def enter_launched(rank: int) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervised:
+    """A rank's ends of the pipes to its supervisor, as file descriptors."""
+
+    notes: int  # to it: which shared memory MPI has made
+    alive: int  # at its end when the supervisor is gone
+
+    def begin(self, segments: Collection[str]) -> None:
+        """MPI has made shared memory: whichever of the two processes is killed leaves none behind.
+
+        From now on a thread ends the rank when its supervisor is gone, and has to run for it.
+        """
+        os.write(self.notes, os.fsencode("".join(f"{path}\n" for path in segments)))
+        os.close(self.notes)
+        die_with_parent(signal.SIGCONT)
+        threading.Thread(target=self._follow, args=(segments,), daemon=True).start()
+
+    def _follow(self, segments: Collection[str]) -> None:
+        os.read(self.alive, 1)
+        for path in segments:
+            Path(path).unlink(missing_ok=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def enter_launched(rank: int) -> Supervised:
     """Makes this process a rank that a launcher started. Call it before any thread or MPI.
 
-    If either process is killed, the other one ends, too. What is returned is for `note`.
+    If either process is killed, the other one ends, too.
     """
     notes, writer = os.pipe()
+    alive, keeper = os.pipe()
 
     def ended(pid: int, code: int, forwarded: Collection[int]) -> int:
         os.close(writer)
@@ -74,23 +101,18 @@ def enter_launched(rank: int) -> int:
     supervisor_pid = os.getpid()
     _fork(ended)
     os.close(notes)
+    os.close(keeper)
     # A session of its own: a signal to the launcher's process group would come twice.
     os.setsid()
-    die_with_parent()
+    die_with_parent()  # the start of MPI may wait without end, and no thread runs meanwhile
     if os.getppid() != supervisor_pid:
         os._exit(1)
-    return writer
+    return Supervised(notes=writer, alive=alive)
 
 
-def note(writer: int, segments: Iterable[str]) -> None:
-    """Tells the supervisor which shared memory MPI has made: a killed rank leaves it behind."""
-    os.write(writer, os.fsencode("".join(f"{path}\n" for path in segments)))
-    os.close(writer)
-
-
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent is gone, even while it is stopped."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
+    """Has the kernel send this process a signal when its parent is gone, even if it is stopped."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signum))
 
 
 def _fork(ended: Ended) -> None:

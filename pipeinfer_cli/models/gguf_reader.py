@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypeVar
 
+from pipeinfer_cli import files
 from pipeinfer_cli.engine.gguf_info import tensor_type
 from pipeinfer_cli.errors import UserError
 
@@ -182,7 +183,7 @@ def padded(n_bytes: int, alignment: int) -> int:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return files.open_file(path)
     except OSError as error:
         raise UserError(f"cannot read the model {str(path)!r}: {error.strerror}") from None
 
@@ -339,10 +340,9 @@ class _Parser:
         n_bytes = self._number("<Q")
         if max_bytes is not None and n_bytes > max_bytes:
             raise self._damaged(f"a name of {n_bytes} bytes")
-        try:
-            return self._take(n_bytes).decode()
-        except UnicodeDecodeError:
-            raise self._damaged(f"the text at byte {self._at - n_bytes} is not UTF-8") from None
+        return self._take(n_bytes).decode(
+            errors="surrogateescape"
+        )  # nobody checks that it is UTF-8
 
     def _number(self, form: str) -> int:
         value: int = struct.unpack(form, self._take(struct.calcsize(form)))[0]

@@ -21,7 +21,7 @@ def array(name: str, element: int, values: Sequence[int]) -> bytes:
 
 def text(value: str) -> bytes:
     """A text as GGUF has it: its length in bytes, then the bytes."""
-    data = value.encode()
+    data = value.encode(errors="surrogateescape")  # as gguf_reader decodes
     return struct.pack("<Q", len(data)) + data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeinfer_cli.checks import did_you_mean
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.files import expanded, is_folder, is_there
+from pipeinfer_cli.files import expanded, is_folder, is_there, open_file
 from pipeinfer_cli.models import catalogue as catalogue_
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.cache import cached_path
@@ -107,7 +107,7 @@ def _user_file() -> str:
 def _check_file(path: Path) -> Path:
     """What can be said without reading the file; whether it is a GGUF, the loader says."""
     try:
-        with path.open("rb"):
+        with open_file(path):
             return path.absolute()
     except OSError as error:
         raise UserError(

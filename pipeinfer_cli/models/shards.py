@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.files import expanded, is_folder, is_there
+from pipeinfer_cli.files import expanded, is_folder, is_there, open_file
 from pipeinfer_cli.models import gguf_reader
 from pipeinfer_cli.models.layer_split import LayerRange
 
@@ -273,7 +273,7 @@ def _required_folder(folder: Path) -> dict[int, Shard]:
 
 def file_digest(path: Path) -> str:
     """Tells model files apart by size and beginning, whatever their names and times are."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return digest_of(f"{path.stat().st_size}", file.read(HEADER_BYTES))
 
 

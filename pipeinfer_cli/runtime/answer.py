@@ -95,11 +95,16 @@ class AnswerBuilder:
         elif len(answer.tokens) == self._n_max:
             answer.finish_reason = "length"
         piece = b"" if is_end else self._vocab.piece(token)
-        text = self._stops.feed(self._decoder.decode(piece, final=self.is_over))
+        spelling = "" if piece or not self._stops else self._spelling(token)
+        text = self._stops.feed(self._decoder.decode(piece, final=self.is_over), spelling)
         if self._stops.is_found:
             answer.finish_reason = "stop"
         answer.text += text
         return text
+
+    def _spelling(self, token: int) -> str:
+        """How a control token is spelled, which has no text."""
+        return self._vocab.piece(token, is_special=True).decode(errors="replace")
 
     def finish(self) -> str:
         """The end, also an early one: the text that might have become a stop string."""

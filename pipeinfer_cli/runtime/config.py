@@ -56,6 +56,8 @@ class JobConfig:
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
+    no_mmap: bool = False  # ranks read their weights into memory instead of mapping files
+    mlock: bool = False  # as no_mmap, and keep them there
     given: tuple[str, ...] = ()  # options that are on the command line, by their long names
     notes: tuple[str, ...] = ()  # on the command line, which the head says first
 

@@ -32,6 +32,7 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
@@ -301,7 +302,9 @@ class Drafters:
         self._vocab = vocab
         self._cores = cores
         self._models: dict[tuple[Path, int], ModelDrafter] = {}
-        self._n_shared: dict[Path, int] = {}  # tokens that a draft model shares with the target
+        self._limits_of: dict[
+            Path, tuple[int, int]
+        ] = {}  # tokens that a draft model shares with the target
 
     def make(
         self,
@@ -331,26 +334,27 @@ class Drafters:
 
     def _load(self, path: Path, slot: int) -> ModelDrafter:
         if (path, slot) not in self._models:
-            config = self._config
+            n_shared, n_ctx = self._limits(path)
             self._models[path, slot] = ModelDrafter(
                 path,
-                n_ctx=config.n_ctx,
+                n_ctx=n_ctx,
                 cores=self._cores,
-                sample=config.sample,
-                n_shared=self._shared_tokens(path),
+                sample=self._config.sample,
+                n_shared=n_shared,
             )
         return self._models[path, slot]
 
-    def _shared_tokens(self, path: Path) -> int:
-        """How many tokens a draft model has in common with the target; looked up once."""
-        if path not in self._n_shared:
-            read_model_info(path)  # says what is wrong with the file
-            draft_vocab = Vocab(path, verbose=self._config.verbose)
+    def _limits(self, path: Path) -> tuple[int, int]:
+        """How many tokens a draft model shares with the target, and its context; looked up once."""
+        if path not in self._limits_of:
+            info = read_model_info(path)  # says what is wrong with the file
+            draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:
                 print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
-            self._n_shared[path] = shared.n_shared
-        return self._n_shared[path]
+            n_ctx = self._config.n_ctx
+            self._limits_of[path] = shared.n_shared, min(n_ctx, info.n_positions or n_ctx)
+        return self._limits_of[path]
 
 
 def uses_model(drafter: Drafter | None) -> bool:

@@ -55,6 +55,8 @@ class Plan:
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     profile: Profile | None = None  # of the emulated cluster
     all_resources: tuple[RankResources, ...] = ()  # per rank
+    reads_weights: bool = False  # see EngineConfig
+    locks_memory: bool = False
     sample: SampleParams = DEFAULT_SAMPLE  # as on the head: others may have drawn another seed
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
 
@@ -143,7 +145,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     """Finds the model and places its layers on the ranks. Raises UserError."""
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
-    n_ctx = config.n_ctx or _trained_context(info)
+    n_ctx = _context_size(config, info)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
     result = _place_layers(config, files, info, all_resources, profile)
     prior = result.expected.prior(None) if result.expected else None
@@ -157,15 +159,24 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         all_resources=tuple(all_resources),
+        reads_weights=config.no_mmap,
+        locks_memory=config.mlock,
         sample=config.sample,
         expected=result.expected,
     )
 
 
-def _trained_context(info: ModelInfo) -> int:
-    if info.n_ctx_train <= 0:
+def _context_size(config: JobConfig, info: ModelInfo) -> int:
+    """Tokens of prompt and text together. Raises UserError."""
+    n_ctx = config.n_ctx or info.n_ctx_train
+    if n_ctx <= 0:
         raise UserError("-c/--ctx-size 0: the GGUF does not say for how much: give a number")
-    return info.n_ctx_train
+    if 0 < info.n_positions < n_ctx:
+        raise UserError(
+            f"-c/--ctx-size {n_ctx}: this model has learned {info.n_positions} positions, and no "
+            f"others: give -c {info.n_positions} or less"
+        )
+    return n_ctx
 
 
 def _place_layers(
@@ -264,11 +275,14 @@ def _engine_config(
         stage_rank0=plan.stage_rank0,
         layer_first=plan.layers[rank].first,
         layer_last=plan.layers[rank].last,
-        n_ctx=plan.n_cells,
+        n_ctx=plan.n_ctx,
+        n_cells=plan.n_cells,
         n_batch=N_BATCH,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,
         shares_cores=rank == 0 and plan.draft_cores.shares_cores,
+        reads_weights=plan.reads_weights,
+        locks_memory=plan.locks_memory,
         comm_data=comms[0],
         comm_control=comms[1],
         sample=plan.sample,

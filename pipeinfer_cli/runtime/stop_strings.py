@@ -3,47 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
+
+# Characters of the text, and between them control tokens, which have no text, as they are spelled.
+Elements: TypeAlias = "Sequence[tuple[str, bool]]"  # and whether it is text
 
 
 class StopStrings:
     """Ends a text before the first stop string that is complete in it.
 
-    If several become complete with the same character, the text ends before the longest of them.
-    What may be the beginning of one is held back until that is known. The pieces that come make no
-    difference: the text that `feed` and `finish` return, joined, is that of the whole in one piece.
+    A stop string may spell control tokens, each as a whole: it ends the text also if it is complete
+    in the text with them spelled out. If several become complete with the same character, the text
+    ends before the longest of them. What may be the beginning of one is held back until that is
+    known. The pieces that come make no difference: the text that `feed` and `finish` return,
+    joined, is that of the whole in one piece.
     """
 
     def __init__(self, strings: Sequence[str] = ()) -> None:
         assert all(strings), "a stop string must not be empty"
         self._strings = tuple(strings)
         self._n_longest = max(map(len, strings), default=0)
-        self._held = ""
+        self._held: Elements = ()
         self.is_found = False  # the text has ended; what comes later is dropped
 
-    def feed(self, text: str) -> str:
-        """What may leave, now that this has come."""
-        if self.is_found:
-            return ""
-        text = self._held + text
-        # No string was complete before, so that the first place of each is the one that counts.
-        places = [(text.find(each), each) for each in self._strings]
-        found = [(start + len(each), start) for start, each in places if start >= 0]
-        if found:
-            self.is_found, self._held = True, ""
-            return text[: min(found)[1]]
-        n_ready = len(text) - self._n_beginning(text)
-        self._held = text[n_ready:]
-        return text[:n_ready]
+    def __bool__(self) -> bool:
+        return bool(self._strings)
+
+    def feed(self, text: str, spelling: str = "") -> str:
+        """What may leave, now that this text has come, and after it a control token."""
+        if self.is_found or not self._strings:
+            return "" if self.is_found else text
+        control = [(spelling, False)] if spelling else []
+        held = [*self._held, *((each, True) for each in text), *control]
+        everything = list(range(len(held)))
+        shown = [index for index in everything if held[index][1]]
+        views = [everything] if shown == everything else [everything, shown]
+        ends = [end for view in views if (end := self._first(held, view))]
+        if ends:
+            self.is_found, self._held = True, ()
+            return _text(held[: min(ends)[1]])
+        n_ready = min(self._n_ready(held, view) for view in views)
+        self._held = held[n_ready:]
+        return _text(held[:n_ready])
 
     def finish(self) -> str:
         """What was held back: no more text comes."""
-        held, self._held = self._held, ""
-        return held
+        held, self._held = self._held, ()
+        return _text(held)
 
-    def _n_beginning(self, text: str) -> int:
-        """The length of the longest end of the text that a stop string begins with."""
-        lengths = range(min(len(text), self._n_longest - 1), 0, -1)
-        return next((n for n in lengths if self._may_follow(text[-n:])), 0)
+    def _first(self, held: Elements, view: Sequence[int]) -> tuple[int, int] | None:
+        """Where the first stop string that is complete in these elements ends and begins."""
+        for n, index in enumerate(view, start=1):
+            starts = [_start(held, view[:n], each) for each in self._strings]
+            if found := [start for start in starts if start is not None]:
+                return index, min(found)
+        return None
 
-    def _may_follow(self, beginning: str) -> bool:
-        return any(each.startswith(beginning) for each in self._strings)
+    def _n_ready(self, held: Elements, view: Sequence[int]) -> int:
+        """Elements before the longest end of these that a stop string begins with."""
+        for n in range(min(len(view), self._n_longest - 1), 0, -1):
+            end = "".join(held[index][0] for index in view[-n:])
+            if any(each.startswith(end) for each in self._strings):
+                return view[-n]
+        return len(held)
+
+
+def _start(held: Elements, view: Sequence[int], string: str) -> int | None:
+    """Where the string begins that ends with the last of these elements; None if it does not."""
+    for index in reversed(view):
+        element, _ = held[index]
+        if not string.endswith(element):
+            return None
+        string = string.removesuffix(element)
+        if not string:
+            return index
+    return None
+
+
+def _text(elements: Elements) -> str:
+    return "".join(each for each, is_text in elements if is_text)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from batches import SIGNALS, await_gone, count_lines, items, options, write_items
+from pipeinfer_cli.engine.vocab import Vocab
 from small_models import talking_llama
-from support import check_output, mpiexec, pipeinfer, run
+from support import check_output, mpiexec, pipeinfer, plain_decode, run
 from terminal import run_on_terminal
 
 pytestmark = pytest.mark.e2e
@@ -97,6 +98,22 @@ def test_requests_that_share_the_pipeline_write_the_same(model, tmp_path, strate
         assert run(pipeinfer(*options(model, prompts, output, *more))).returncode == 1
         outputs.append(output.read_text())
     assert outputs[0] == outputs[1]
+
+
+def test_requests_of_a_derived_q2_k_write_as_the_unpatched_llama_cpp_does(model, tmp_path):
+    derived = tmp_path / "q2_k.gguf"
+    check_output(pipeinfer("models", "derive", str(model), "-o", str(derived), "--type", "Q2_K"))
+    made = [{"prompt": f"{word} and some more words", "n_predict": 12} for word in "abcdef"]
+    prompts = write_items(tmp_path / "in.jsonl", made)
+    ids = [Vocab(derived).tokenize(item["prompt"]) for item in made]
+    assert all(len(each) > 4 for each in ids), "of four tokens and more gemm would have other sums"
+    request = {"model": str(derived), "prompts": ids, "n_predict": 12, "n_ctx": 256}
+    expected = [answer["tokens"] for answer in plain_decode(request)]
+    for parallel in ("1", "4"):
+        output = tmp_path / f"{parallel}.jsonl"
+        more = ("--ranks", "1", "--parallel", parallel, "--strategy", "pipeinfer")
+        check_output(pipeinfer(*options(derived, prompts, output, *more)))
+        assert [line["tokens"] for line in results(output)] == expected
 
 
 def test_a_context_smaller_than_a_run(model, tmp_path):

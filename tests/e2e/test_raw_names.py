@@ -44,7 +44,7 @@ def test_alone_and_on_two_ranks_the_text_is_the_same(models):
 
 
 def test_a_closed_reader_ends_two_ranks(models, tmp_path):
-    options = ("--ranks", "2", "-t", "1", "-c", "4096", "-n", "4000", "--ignore-eos", "hello")
+    options = ("--ranks", "2", "-t", "1", "-c", "2048", "-n", "2000", "--ignore-eos", "hello")
     with Job(pipeinfer("generate", "-m", str(models[0]), *options), tmp_path) as job:
         job.await_text()
         job.process.stdout.close()

@@ -64,6 +64,20 @@ def test_a_killed_rank_ends_all_in_time(rank, model, tmp_path):
     assert "SIGKILL" in line
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_killed_launcher_leaves_nothing(signum, stopped, model, tmp_path):
+    with start(tmp_path, model) as job:
+        job.await_text()
+        job.note_shared_memory()
+        assert job.segments
+        if stopped:
+            os.kill(rank_pids(job)[1], signal.SIGSTOP)
+        job.process.send_signal(signum)
+        code, _, _ = job.end(END_S)
+    assert code != 0
+
+
 @pytest.mark.parametrize(("rank", "speaker"), [(0, "rank 1"), (1, "rank 0"), (2, "rank 0")])
 def test_a_rank_that_falls_silent_is_named(rank, speaker, model, tmp_path):
     """Stopped: as if the launcher did not notice that it was killed."""

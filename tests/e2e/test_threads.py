@@ -69,11 +69,12 @@ def test_a_stage_and_a_draft_model_compute_side_by_side(shares_cores):
         layer_first=0,
         layer_last=30,
         n_ctx=512,
+        n_cells=512,
         n_batch=32,
         n_threads=2,
         shares_cores=shares_cores,
     )
-    draft = DraftModel(smollm2(), n_ctx=512, n_batch=32, cores=cores)
+    draft = DraftModel(smollm2(), n_ctx=512, n_cells=512, n_batch=32, cores=cores)
     found = {}
 
     def feed(tokens):

@@ -2,10 +2,12 @@
 
     python tests/helpers/mul_mats.py LIB_DIR REQUEST
 
-REQUEST is JSON: [[type, repacked, k, m, n_threads], ...]: weights of k columns and m rows. Prints
-as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns' products,
-computed one by one and in one batch. Weights and columns lie in allocations of just their size, for
-the address sanitizer to see who goes beyond. Knows nothing of pipeinfer.
+REQUEST is JSON: [[type, repacked, n_experts, n_blocks, m, n_threads], ...]: weights of m rows of
+n_blocks blocks (of the type); n_experts 0: a plain matrix, else each column goes to N_USED of so
+many. Prints as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns'
+products, computed one by one and in one batch; null if the library does not repack the type.
+Weights and columns lie in allocations of just their size, for the address sanitizer to see who goes
+beyond. Knows nothing of pipeinfer.
 """
 
 from __future__ import annotations
@@ -18,17 +20,25 @@ import sys
 from contextlib import ExitStack
 from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 # of batches: all small ones, and about where kernels take another number at a time
 SIZES = [*range(1, 18), 24, 31, 32, 33, 40, 63, 64, 65, 100]
 N_MAX = max(SIZES)
-TYPES = {  # ggml_type
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13,
-    "Q6_K": 14, "BF16": 30,
+N_USED = 2  # experts of each column
+TYPES = {  # ggml_type: those of weights that ggml can multiply
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
+    "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18,
+    "IQ1_S": 19, "IQ4_NL": 20, "IQ3_S": 21, "IQ2_S": 22, "IQ4_XS": 23, "IQ1_M": 29, "BF16": 30,
+    "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "Q1_0": 41, "Q2_0": 42,
 }  # fmt: skip
-F32 = TYPES["F32"]
+F32, I32 = TYPES["F32"], 26
+# those that x86 libraries repack, and what these must be built for
+REPACKED = {
+    "Q4_0": "avx2", "Q4_K": "avx2", "IQ4_NL": "avx2", "MXFP4": "avx2", "Q2_K": "avx512",
+}  # fmt: skip
 
 
 class InitParams(ctypes.Structure):
@@ -49,10 +59,13 @@ class Ggml:
             (base, "ggml_init", c_void_p, InitParams),
             (base, "ggml_free", None, c_void_p),
             (base, "ggml_new_tensor_2d", c_void_p, c_void_p, c_int, c_int64, c_int64),
+            (base, "ggml_new_tensor_3d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64),
             (base, "ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p),
+            (base, "ggml_mul_mat_id", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
             (base, "ggml_new_graph", c_void_p, c_void_p),
             (base, "ggml_build_forward_expand", None, c_void_p, c_void_p),
             (base, "ggml_row_size", c_size_t, c_int, c_int64),
+            (base, "ggml_blck_size", c_int64, c_int),
             (base, "ggml_quantize_chunk", c_size_t, c_int, c_void_p, c_void_p, c_int64, c_int64,
              c_int64, c_void_p),
             (base, "ggml_backend_cpu_buffer_from_ptr", c_void_p, c_void_p, c_size_t),
@@ -68,6 +81,8 @@ class Ggml:
             (base, "ggml_backend_reg_dev_get", c_void_p, c_void_p, c_size_t),
             (cpu, "ggml_backend_cpu_reg", c_void_p),
             (cpu, "ggml_backend_cpu_init", c_void_p),
+            (cpu, "ggml_cpu_has_avx2", c_int),
+            (cpu, "ggml_cpu_has_avx512", c_int),
             (cpu, "ggml_backend_cpu_set_n_threads", None, c_void_p, c_int),
         ):  # fmt: skip
             function = getattr(lib, name)
@@ -89,42 +104,60 @@ class Ggml:
 class Products:
     """Computes one case's weights times some columns."""
 
-    def __init__(self, ggml: Ggml, type_name: str, repacked: bool, k: int, m: int) -> None:
-        self._ggml, self._type, self._k, self._m = ggml, TYPES[type_name], k, m
+    def __init__(
+        self, ggml: Ggml, type_name: str, repacked: bool, n_experts: int, n_blocks: int, m: int
+    ) -> None:
+        self._ggml, self._type, self._m = ggml, TYPES[type_name], m
+        self._k = k = n_blocks * ggml.ggml_blck_size(self._type)
+        self._n_experts = n_experts
         self._repacked = repacked
         random = np.random.default_rng([self._type, k, m])
-        self.columns = random.standard_normal((N_MAX, k)).astype(np.float32)
-        self.columns[1] = 0
-        self.columns[2] *= 1000
-        self.columns[3] = -(self.columns[3] ** 5)
-        values = random.standard_normal((m, k)).astype(np.float32)
+        self._columns = random.standard_normal((N_MAX, k)).astype(np.float32)
+        self._columns[1] = 0
+        self._columns[2] *= 1000
+        self._columns[3] = -(self._columns[3] ** 5)
+        n_matrices = max(n_experts, 1)
+        values = random.standard_normal((n_matrices * m, k)).astype(np.float32)
         values[m // 2] *= 100
         values[0, : k // 2] = 0
         self._weights = self._quantize(values)
+        chosen = [random.permutation(n_matrices)[:N_USED] for _ in range(N_MAX)]
+        self._chosen = np.array(chosen, np.int32)
 
     def _quantize(self, values: np.ndarray) -> np.ndarray:
         if self._type == F32:
             return values
-        weights = np.zeros(self._m * self._ggml.ggml_row_size(self._type, self._k), np.uint8)
+        n_rows, k = values.shape
+        weights = np.zeros(n_rows * self._ggml.ggml_row_size(self._type, k), np.uint8)
+        importance = np.ones(k, np.float32)  # which some types insist on
         self._ggml.ggml_quantize_chunk(
-            self._type, values.ctypes.data, weights.ctypes.data, 0, self._m, self._k, None
-        )
+            self._type, values.ctypes.data, weights.ctypes.data, 0, n_rows, k,
+            importance.ctypes.data,
+        )  # fmt: skip
         if self._type == TYPES["Q8_0"]:
             weights[2 : 2 + 8] = 0x80  # -128, which no quantizer writes
         return weights
 
-    def compute(self, columns: np.ndarray, n_threads: int) -> np.ndarray:
-        """float32 [n, k] to [n, m]."""
-        ggml, n = self._ggml, len(columns)
+    def compute(self, first: int, end: int, n_threads: int) -> np.ndarray:
+        """Of the columns [first, end): float32 [n, m], or [n, N_USED, m] of experts."""
+        ggml, n, k, m = self._ggml, end - first, self._k, self._m
         with ExitStack() as stack:
             context = ggml.ggml_init(InitParams(mem_size=1 << 20, mem_buffer=None, no_alloc=True))
             stack.callback(ggml.ggml_free, context)
-            weights = ggml.ggml_new_tensor_2d(context, self._type, self._k, self._m)
-            inputs = ggml.ggml_new_tensor_2d(context, F32, self._k, n)
-            product = ggml.ggml_mul_mat(context, weights, inputs)
+            if self._n_experts:
+                weights = ggml.ggml_new_tensor_3d(context, self._type, k, m, self._n_experts)
+                inputs = ggml.ggml_new_tensor_3d(context, F32, k, 1, n)
+                chosen = ggml.ggml_new_tensor_2d(context, I32, N_USED, n)
+                product = ggml.ggml_mul_mat_id(context, weights, inputs, chosen)
+                self._fill(stack, chosen, self._chosen[first:end])
+                result = np.full((n, N_USED, m), np.nan, np.float32)
+            else:
+                weights = ggml.ggml_new_tensor_2d(context, self._type, k, m)
+                inputs = ggml.ggml_new_tensor_2d(context, F32, k, n)
+                product = ggml.ggml_mul_mat(context, weights, inputs)
+                result = np.full((n, m), np.nan, np.float32)
             self._fill(stack, weights, self._weights, repacked=self._repacked)
-            self._fill(stack, inputs, columns)
-            result = np.full((n, self._m), np.nan, np.float32)
+            self._fill(stack, inputs, self._columns[first:end])
             address = self._fill(stack, product, result)
             graph = ggml.ggml_new_graph(context)
             ggml.ggml_build_forward_expand(graph, product)
@@ -133,6 +166,7 @@ class Products:
             ggml.ggml_backend_cpu_set_n_threads(backend, n_threads)
             assert ggml.ggml_backend_graph_compute(backend, graph) == 0
             ctypes.memmove(result.ctypes.data, address, result.nbytes)
+        assert not np.isnan(result).any(), "a product was not computed"
         return result
 
     def _fill(self, stack, tensor: int, values: np.ndarray, repacked: bool = False) -> int:
@@ -158,13 +192,16 @@ def sha256(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def run(ggml: Ggml, type_name: str, repacked: bool, k: int, m: int, n_threads: int):
-    products = Products(ggml, type_name, repacked, k, m)
-    columns = products.columns
-    alone = np.concatenate([products.compute(column[None], n_threads) for column in columns])
+def run(ggml: Ggml, *case: Any) -> dict[str, list[str]] | None:
+    type_name, repacked, *_ = case
+    if repacked and not getattr(ggml, f"ggml_cpu_has_{REPACKED[type_name]}")():
+        return None
+    *shape, n_threads = case
+    products = Products(ggml, *shape)
+    alone = np.concatenate([products.compute(i, i + 1, n_threads) for i in range(N_MAX)])
     return {
         "alone": [sha256(alone[:n]) for n in SIZES],
-        "together": [sha256(products.compute(columns[:n], n_threads)) for n in SIZES],
+        "together": [sha256(products.compute(0, n, n_threads)) for n in SIZES],
     }
 
 

@@ -1,12 +1,13 @@
-"""The oracle: a GGUF decoded plainly by an unpatched llama.cpp, in one process, with one thread,
-one token at a time (the prompt too, unless n_batch says otherwise), greedy or with the noise of
-plain_sampling. Knows nothing of pipeinfer.
+"""The oracle: a GGUF decoded plainly by an unpatched llama.cpp, in one process, one token at a time
+(the prompt too, unless n_batch says otherwise), with one thread (unless n_threads does), greedy or
+with the noise of plain_sampling. Knows nothing of pipeinfer.
 
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
-REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch"};
-prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from the
-first prompt token on]}. With "n_batch", the prompt is decoded in batches of that size.
+REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch",
+"n_threads"}; prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's
+logits, from the first prompt token on]}. With "n_batch", the prompt is decoded in batches of so
+many tokens.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -38,7 +39,7 @@ def main() -> None:
 def decode(model, prompt, request):
     params = llama.llama_context_default_params()
     params.n_ctx = request["n_ctx"]
-    params.n_threads = params.n_threads_batch = 1
+    params.n_threads = params.n_threads_batch = request.get("n_threads", 1)
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     context = llama.llama_init_from_model(model, params)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))

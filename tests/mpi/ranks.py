@@ -42,7 +42,8 @@ def start() -> Any:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe layer_split, sample and emulate.
+    """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample
+    and emulate.
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
@@ -62,6 +63,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             layer_first=layers[comm.rank].first,
             layer_last=layers[comm.rank].last,
             n_ctx=request["n_ctx"],
+            n_cells=request.get("n_cells", request["n_ctx"]),
             n_batch=N_BATCH,
             n_threads=1,
             comm_data=comm.Dup().py2f(),
@@ -73,13 +75,15 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
 
 
 def open_alone(request: dict[str, Any]) -> Engine:
-    """An engine of one stage, for this rank alone. Request: model, n_layer, n_ctx."""
+    """An engine of one stage, for this rank alone. Request: model, n_layer, n_ctx,
+    and maybe n_cells."""
     return Engine(
         EngineConfig(
             model_path=Path(request["model"]),
             layer_first=0,
             layer_last=request["n_layer"],
             n_ctx=request["n_ctx"],
+            n_cells=request.get("n_cells", request["n_ctx"]),
             n_batch=N_BATCH,
             n_threads=1,
         )

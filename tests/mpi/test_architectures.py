@@ -26,7 +26,8 @@ def splits(n_layer):
 @pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
 def test_split_equals_whole(tiny, tmp_path):
     path = str(tiny.write(tmp_path / "tiny.gguf"))
-    request = {"model": path, "n_ctx": N_CTX, "tokens": IDS, "redo_from": REDO_FROM}
+    request = {"model": path, "n_ctx": N_CTX, "n_cells": 4 * N_CTX}
+    request |= {"tokens": IDS, "redo_from": REDO_FROM}
     (whole,) = run_ranks(1, "logits.py", {**request, "layer_splits": [[1]]})
     assert len(set(whole)) == len(IDS), "different tokens have different logits"
     assert whole[len(IDS) :] == whole[REDO_FROM : len(IDS)], "what was taken back leaves no trace"

@@ -10,6 +10,8 @@ import itertools
 import numpy as np
 import pytest
 
+from architectures import N_VOCAB as TINY_VOCAB
+from architectures import TINY_MODELS
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
@@ -67,6 +69,7 @@ def open_engine(path, n_layer, n_threads):
             layer_first=0,
             layer_last=n_layer,
             n_ctx=N_CTX,
+            n_cells=N_CTX,
             n_batch=N_BATCH,
             n_threads=n_threads,
         )
@@ -152,3 +155,21 @@ def test_logits_equal_the_unpatched_llama_cpp(file_type, tmp_path):
     path.unlink()
     assert len(prompt) == N_PLAIN
     assert [hashlib.sha256(values).hexdigest() for values in logits.values()] == plain
+
+
+@pytest.mark.parametrize("n_tokens", [300, 1000])
+def test_any_number_of_threads_decodes_as_one(n_tokens, tmp_path):
+    """The unpatched llama.cpp divides one token's cells among its threads: from 257 on."""
+    tiny = next(tiny for tiny in TINY_MODELS if tiny.name == "llama")
+    path = tiny.write(tmp_path / "tiny.gguf")
+    ids = [int(token) for token in np.random.default_rng(3).integers(3, TINY_VOCAB, n_tokens)]
+    request = {"model": str(path), "prompts": [ids], "n_predict": 1, "n_ctx": N_CTX}
+    plain = plain_decode(request)[0]["logits"]
+    for n_threads in (1, 2, 3):
+        with open_engine(path, tiny.n_layer, n_threads) as engine:
+            _, logits = decode(engine, ids, [1], itertools.count(1), TINY_VOCAB)
+        assert [hashlib.sha256(values).hexdigest() for values in logits.values()] == plain
+
+    of_two = plain_decode({**request, "n_threads": 2})[0]["logits"]
+    assert of_two[:256] == plain[:256], "256 cells at a time"
+    assert of_two[256:] != plain[256:], "unpatched: what the test above is for"

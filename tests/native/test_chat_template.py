@@ -60,6 +60,7 @@ def test_a_model_without_a_template_is_refused(tmp_path):
 
 class FakeVocab:
     bos = eos = None
+    special_tokens = {"unk_token": "<u>"}  # noqa: RUF012
 
     def __init__(self, source):
         self.chat_template = source
@@ -87,7 +88,7 @@ def test_what_templates_expect_is_there():
         "{{ m.content | trim }}{% endfor %}{% if strftime_now('%Y') | int > 2000 %}!{% endif %}"
         "{% if add_generation_prompt %}:{% endif %}{{ eos_token }}"
     )
-    render = chat_formatter(source, bos="<b>", eos="<e>")
+    render = chat_formatter(source, {"bos_token": "<b>", "eos_token": "<e>"})
     assert render([{"role": "user", "content": " hi\n"}]) == "<b>hi!:<e>"
 
 
@@ -100,7 +101,9 @@ def test_templates_of_well_known_models(vocab, name, is_told):
 
     source = getattr(llama_chat_format, f"{name}_CHAT_TEMPLATE")
     system = "Be brief." if is_told else None
-    template = ChatTemplate(chat_formatter(source, bos="<|endoftext|>", eos="<e>"), system=system)
+    template = ChatTemplate(
+        chat_formatter(source, {"bos_token": "<|endoftext|>", "eos_token": "<e>"}), system=system
+    )
     assert bool(template.note) == (is_told and "MI" in name)  # Mistral's know no system role
     transcript = Transcript(vocab, template)
     answer = vocab.tokenize("Yes, an answer.\n", is_whole=False)

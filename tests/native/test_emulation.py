@@ -31,6 +31,7 @@ def open_stage(*stage_us, bytes_per_us=100.0):
         layer_first=0,
         layer_last=30,
         n_ctx=128,
+        n_cells=128,
         n_batch=N_BATCH,
         n_threads=1,
         emulation=emulation,

@@ -1,11 +1,16 @@
 """The engine in one process: its rules, KV operations and token trees. No MPI is started."""
 
+import ctypes
 import itertools
+import re
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info
@@ -30,6 +35,7 @@ def engine():
         layer_first=0,
         layer_last=N_LAYER,
         n_ctx=512,
+        n_cells=512,
         n_batch=N_BATCH,
         n_threads=1,
     )
@@ -49,6 +55,39 @@ def call(engine, run):
     result = engine.wait(WAIT_S)
     assert result.run_id == run.run_id
     return result
+
+
+def greedy(engine, ids):
+    return call(engine, Run(run_id=1, tokens=chain(ids))).rows
+
+
+def n_mappings(path):
+    return sum(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def locked_bytes():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmLck:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_weights_that_are_read_give_the_same_tokens_without_a_mapping(engine):
+    ids = Vocab(smollm2()).tokenize(PROMPTS[1])[:N_BATCH]
+    expected, n_mapped = greedy(engine, ids), n_mappings(smollm2())
+    assert n_mapped > 0
+    with Engine(replace(engine.config, reads_weights=True)) as reading:
+        assert n_mappings(smollm2()) == n_mapped
+        assert greedy(reading, ids) == expected
+
+
+def test_memory_is_locked_or_it_is_said_why_not(engine):
+    n_locked, said = 0, ""
+    try:
+        with Engine(replace(engine.config, locks_memory=True)):
+            n_locked = locked_bytes()
+    except RunError as refused:  # without the right to do it
+        said = str(refused)
+    why = r"--mlock: memory cannot be locked \(.*\): raise its limit \(ulimit -l\), or leave"
+    assert n_locked > sum(read_model_info(smollm2()).layer_bytes) or re.search(why, said)
 
 
 def test_model_info():
@@ -81,6 +120,17 @@ def test_runs_that_break_a_rule_are_refused_and_do_no_harm(engine, run, words):
     with pytest.raises(ValueError, match=words):
         engine.submit(run)
     assert call(engine, Run(run_id=1, tokens=chain([504]))).status is RunStatus.COMPLETED
+
+
+@pytest.mark.timeout(60)
+def test_an_assertion_of_llama_cpp_in_mid_work_fails_the_engine(engine):
+    ggml = ctypes.CDLL(str(abi.lib_dir() / "libggml-base.so"))
+    fails = threading.Thread(
+        target=lambda: ggml.ggml_abort(b"/src/x.cpp", 7, b"it was %d", 3), daemon=True
+    )
+    fails.start()  # it never ends
+    with pytest.raises(RunError, match=r"^rank 0: an assertion .* failed: x.cpp:7: it was 3$"):
+        engine.wait(WAIT_S)
 
 
 def test_a_run_without_tokens_carries_its_kv_operations(engine):

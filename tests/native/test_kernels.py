@@ -9,36 +9,35 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from mul_mats import SIZES, TYPES
+from mul_mats import REPACKED, SIZES, TYPES
 from pipeinfer_cli.engine import abi
 from support import REFERENCE_LIB, TESTS
 
 pytestmark = pytest.mark.native
 
 OTHER_LIB = os.environ.get("TEST_KERNELS")
-BLOCK = {**dict.fromkeys(TYPES, 32), **dict.fromkeys(("Q4_K", "Q5_K", "Q6_K"), 256)}
 # in blocks, and rows: one of each; more and less than kernels take at a time, and no multiple of it
 SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
 REPACKED_SHAPES = [(1, 8), (3, 24), (2, 40)]
-REPACKED = ("Q4_0", "Q4_K")
 FLOATS = ("F32", "F16", "BF16")
-FLOAT_SHAPES = [
-    (100, 5),
-    (4160, 9),
-]  # a row that is not a multiple of a vector; one of several parts
+# a row that is not a multiple of a vector; one of several parts
+FLOAT_SHAPES = [(32, 1), (96, 3), (64, 8), (544, 37), (100, 5), (4160, 9)]
+N_EXPERTS = 4
 
 
 def cases(type_name):
-    """[type, repacked, k, m, threads]; see mul_mats."""
-    found = [[type_name, False, n * BLOCK[type_name], m] for n, m in SHAPES]
+    """[type, repacked, n_experts, n_blocks, m, threads]; see mul_mats."""
+    shapes = FLOAT_SHAPES if type_name in FLOATS else SHAPES
+    found = [[type_name, False, 0, *shape] for shape in shapes]
+    found += [[type_name, False, N_EXPERTS, *shape] for shape in shapes[1:3]]
     if type_name in REPACKED:
-        found += [[type_name, True, n * BLOCK[type_name], m] for n, m in REPACKED_SHAPES]
-    if type_name in FLOATS:
-        found += [[type_name, False, k, m] for k, m in FLOAT_SHAPES]
+        found += [[type_name, True, 0, *shape] for shape in REPACKED_SHAPES]
+        found += [[type_name, True, N_EXPERTS, *shape] for shape in REPACKED_SHAPES]
     return [[*case, 1 + index % 3] for index, case in enumerate(found)]
 
 
@@ -58,11 +57,19 @@ def run(lib_dir, request):
     return json.loads(done.stdout)
 
 
+@cache
+def ours(type_name):
+    return run(Path(OTHER_LIB or abi.lib_dir()).resolve(), cases(type_name))
+
+
 @pytest.mark.parametrize("type_name", TYPES)
 def test_columns_together_have_the_bits_of_each_alone(type_name):
     request = cases(type_name)
-    answers = run(Path(OTHER_LIB or abi.lib_dir()).resolve(), request)
+    answers = ours(type_name)
     for case, answer in zip(request, answers, strict=True):
+        if answer is None:
+            assert case[1], case
+            continue
         assert len(answer["together"]) == len(SIZES)
         triples = zip(SIZES, answer["together"], answer["alone"], strict=True)
         differ = [n for n, together, alone in triples if together != alone]
@@ -73,7 +80,8 @@ def test_columns_together_have_the_bits_of_each_alone(type_name):
 @pytest.mark.parametrize("type_name", TYPES)
 def test_one_column_has_the_bits_of_the_unpatched_llama_cpp(type_name):
     request = cases(type_name)
-    answers = run(abi.lib_dir(), request)
+    answers = ours(type_name)
     plain = run(REFERENCE_LIB, request)
     for case, answer, expected in zip(request, answers, plain, strict=True):
-        assert answer["alone"] == expected["alone"], case
+        assert (answer is None) == (expected is None), case
+        assert answer is None or answer["alone"] == expected["alone"], case

@@ -52,6 +52,7 @@ def caller(model):
         layer_first=0,
         layer_last=N_LAYER,
         n_ctx=N_CTX,
+        n_cells=N_CTX,
         n_batch=N_BATCH,
         n_threads=1,
     )

@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 import architectures
 from architectures import N_VOCAB, TINY_MODELS
@@ -109,3 +111,18 @@ def test_a_first_part_of_another_name(parts, tmp_path):
     renamed = parts[0].rename(tmp_path / "model.gguf")
     with pytest.raises(UserError, match=r"3 files.* must end in -00001-of-00003.gguf"):
         read_model_info(renamed)
+
+
+@pytest.mark.parametrize("name", ["F64", "I8", "I16", "I64", "Q8_1", "Q8_K"])
+def test_types_that_cannot_be_multiplied_are_refused(tmp_path, name):
+    kind = GGMLQuantizationType[name]
+    n_elements, n_bytes = GGML_QUANT_SIZES[kind]
+    path = tmp_path / "odd.gguf"
+    writer = begin(path, "llama", SHAPE)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_token_list(["a"])
+    data = np.zeros((2, 256 // n_elements * n_bytes), np.uint8)
+    writer.add_tensor("blk.0.attn_q.weight", data, raw_dtype=kind)
+    write(writer)
+    with pytest.raises(UserError, match=rf"(?i)blk.0.attn_q.weight has the type {name},"):
+        read_model_info(path)

@@ -1,8 +1,12 @@
 """What a GGUF says of itself reaches no terminal raw."""
 
+from dataclasses import replace
+
 import gguf
+import numpy as np
 import pytest
 
+import raw_gguf
 from architectures import TINY_MODELS
 from pipeinfer_cli.cli import main
 from pipeinfer_cli.models import show
@@ -31,6 +35,22 @@ def test_errors_about_a_gguf_reach_no_terminal_raw(tmp_path, capsys):
         assert main.main(["models", "show", str(path)]) == 2
         err = capsys.readouterr().err
         assert not [each for each in err if not each.isprintable() and each != "\n"]
+
+
+def test_names_that_are_not_utf8_are_no_damage(tmp_path, capsys):
+    odd = replace(
+        raw_gguf.bpe(general__name=raw_gguf.text(b"Mod\xe8le")),
+        more_fields=[(b"general.mod\xe8le", raw_gguf.text(b"\xff"))],
+        more_tensors=[(b"mod\xe8le", raw_gguf.tensor(np.ones(32, np.float32)))],
+    )
+    path = odd.write(tmp_path / "odd.gguf")
+    assert main.main(["models", "show", str(path)]) == 0
+    assert r"Mod\udce8le" in capsys.readouterr().out
+    assert main.main(["shard", str(path), "--stages", "2", "-o", str(tmp_path / "shards")]) == 0
+    shards = sorted((tmp_path / "shards").glob("*.gguf"))
+    assert len(shards) == 2
+    assert all(b"general.mod\xe8le" in each.read_bytes() for each in shards)
+    assert any(b"mod\xe8le\1\0\0\0" in each.read_bytes() for each in shards)
 
 
 def with_field(source, target, key, value):

@@ -168,7 +168,9 @@ def test_prompt_sources() -> None:
 def test_prompt_from_file_loses_one_newline(tmp_path: Path) -> None:
     file = tmp_path / "p"
     file.write_bytes("a\r\n\u00e9\n\n".encode())
-    assert read_prompt(Prompt(file=file)) == "a\r\n\u00e9\n"
+    assert read_prompt(Prompt(file=file)) == "a\n\u00e9\n"
+    file.write_bytes(b"\xef\xbb\xbfhi\r\n")  # with a byte-order mark
+    assert read_prompt(Prompt(file=file)) == "hi"
 
 
 def test_prompt_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from pipeinfer_cli.cli import doctor
 from pipeinfer_cli.cli.doctor import Check
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch import environment
+from pipeinfer_cli.launch.host import cgroup
+from pipeinfer_cli.launch.host.cgroup import Limits
 from pipeinfer_cli.models import resolve
 
 HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
@@ -198,3 +202,38 @@ def test_job(env: dict[str, str], ok: bool, words: str, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     found = doctor._job()
     assert (found.ok, words in found.text) == (ok, True), found
+
+
+@pytest.mark.parametrize(
+    ("n_usable", "quota", "verdict", "words"),
+    [
+        (8, None, "ok", "8 of 8 usable (0-7); default: 1 rank(s), 8 thread(s) each"),
+        (
+            8,
+            2.5,
+            "note",
+            "8 of 8 usable (0-7), 2.5 by the CPU quota of the control group; default: ",
+        ),
+        (8, 64.0, "ok", "8 of 8 usable (0-7); default"),
+        (4, None, "note", "4 of 8 usable (0-3); default"),
+    ],
+)
+def test_cores(
+    n_usable: int, quota: float | None, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset(range(n_usable)))
+    monkeypatch.setattr(environment, "default_ranks", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(cpus=quota))
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    found = doctor._cores()
+    assert found.text.startswith(words)
+    assert (found.verdict, bool(found.todo)) == (verdict, verdict != "ok")
+
+
+def test_memory_that_a_control_group_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(memory_bytes=5_000_000))
+    assert doctor._memory().text.endswith("available, 5.0 MB at most by the control group")
+    monkeypatch.setattr(cgroup, "limits", Limits)
+    assert doctor._memory().text.endswith("available")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,19 @@ def mpi_info(family: str, mpiexec: str | None) -> build_info.MpiInfo:
 def test_no_launcher() -> None:
     with pytest.raises(UserError, match="--ranks 1"):
         Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
+
+
+@pytest.mark.parametrize(("n_bytes", "family"), [(63, "mpich"), (64, "mpich"), (64, "openmpi")])
+def test_a_host_name_that_mpi_has_no_room_for(
+    n_bytes: int, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "h" * n_bytes)
+    mpi = mpi_info(family, sys.executable)
+    if (n_bytes, family) == (64, "mpich"):
+        with pytest.raises(UserError, match=r"'h{64}' has 64 bytes.* at most 63.* --ranks 1"):
+            Launcher.of(mpi)
+    else:
+        assert Launcher.of(mpi).mpiexec == sys.executable
 
 
 def build(mpi_of_it: build_info.MpiInfo) -> build_info.BuildInfo:

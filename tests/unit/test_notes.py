@@ -16,8 +16,10 @@ from pipeinfer_cli.cli.main import main
 from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.commands.notes import RULES, TrainingNote, notes
+from pipeinfer_cli.commands.notes import RULES, TrainingNote, inexact, notes
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.pipeline import Plan
 from plans import model_info, plan_of
 
@@ -151,9 +153,9 @@ def test_rules_are_about_options_that_exist() -> None:
 def test_a_text_beyond_the_training_is_noted_once(capsys: Capture) -> None:
     config = GenerateConfig(model="m", prompt=Prompt(text="p"))
     note = TrainingNote(config, plan(n_ctx_train=64))
-    for n_tokens in (64, 65, 300):
+    for n_tokens in (64, 65, 66, 300):
         note(n_tokens)
-    said = "prompt and text may have 65 tokens: the model was trained for 64 tokens, and may be"
+    said = "prompt and text may have 66 tokens: the model was trained for 64 tokens, and may be"
     assert capsys.readouterr().err.startswith(f"pipeinfer: note: {said}")
     for given, n_ctx, trained in ((("--ctx-size",), 4096, 64), ((), 4096, 0)):
         TrainingNote(replace(config, given=given), plan(n_ctx=n_ctx, n_ctx_train=trained))(300)
@@ -169,3 +171,51 @@ def test_a_batch_config_has_no_limit_without_n() -> None:
         given=("--n-predict",),
     )
     assert list(notes(config, plan())) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "options", "said"),
+    [
+        ("x86_64", {"GGML_CPU": "ON", "GGML_NATIVE": "ON", "GGML_AVX2": "ON"}, ""),
+        ("AMD64", {"GGML_CPU": "ON", "GGML_CPU_REPACK": "ON", "GGML_BLAS": "OFF"}, ""),
+        ("x86_64", {"GGML_CPU": "ON", "GGML_BLAS": "ON", "GGML_CUDA": "ON"}, "with BLAS, CUDA"),
+        ("aarch64", {"GGML_CPU": "ON"}, "no kernels for exact texts on aarch64"),
+    ],
+)
+def test_what_is_not_exact_is_said(
+    machine: str, options: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = replace(build_info.load(), ggml_options=options)
+    why = inexact(build, machine)
+    assert said in why
+    assert bool(said) == bool(why)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(build_info, "load", lambda: build)
+    config = GenerateConfig(model="m", prompt=Prompt(text="p"))
+    of_build = [note for note in notes(config, plan()) if "at a time" in note]
+    assert len(of_build) == bool(said)
+
+
+def test_notes_come_after_all_checks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """So that an error is the only line."""
+    config = GenerateConfig(model="m", prompt=Prompt(text="p"), notes=("a note",))
+
+    class Job:
+        fails = True
+
+        def load(self) -> Any:
+            return self.prepare
+
+        def prepare(self, *_: object) -> str:
+            if self.fails:
+                raise UserError("too long")
+            return "work"
+
+    monkeypatch.setattr(pipeline, "run", lambda config, comm, prepare: prepare(plan()) == "work")
+    monkeypatch.setattr(jobs, "job_of", lambda config: Job())
+    with pytest.raises(UserError, match="too long"):
+        jobs.run(config, None)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Job, "fails", False)
+    assert jobs.run(config, None)
+    assert capsys.readouterr().err == "pipeinfer: note: a note\n"

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_pull_refuses_a_path(name, capsys, monkeypatch, tmp_path):
 
 def test_the_private_folder_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(local.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     seen = []
 
     def look(job, place, signals, forwarders):

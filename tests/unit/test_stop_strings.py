@@ -25,6 +25,23 @@ def cut(text, strings):
     return text
 
 
+def cut_spelled(elements, strings):
+    """As `cut`, of characters and whole control tokens."""
+
+    def text(some):
+        return "".join(each for each, is_text in some if is_text)
+
+    def is_stop(some):
+        spelled = "".join(each for each, _ in some)
+        return spelled in strings or (some[0][1] and some[-1][1] and text(some) in strings)
+
+    for end in range(1, len(elements) + 1):
+        starts = [start for start in range(end) if is_stop(elements[start:end])]
+        if starts:
+            return text(elements[: starts[0]])
+    return text(elements)
+
+
 def streamed(pieces, strings):
     stops = StopStrings(strings)
     return [stops.feed(piece) for piece in pieces] + [stops.finish()]
@@ -60,9 +77,11 @@ def test_what_comes_after_the_end_is_dropped():
 
 
 class Bytes:
-    """Token ids are bytes; 0 ends the text."""
+    """Token ids are bytes; 0 ends the text, 1 is another control token."""
 
-    def piece(self, token):
+    def piece(self, token, *, is_special=False):
+        if token < 2:
+            return (b"<end>", b"<user>")[token] if is_special else b""
         return bytes([token])
 
     def ends_generation(self, token):
@@ -88,6 +107,41 @@ def test_the_tokens_end_with_the_one_that_completes_the_stop_string():
     assert bytes(answer.tokens) == b"one\nUser:"
     assert len(answer.times_s) == len(answer.tokens)
     assert answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stop", "text", "n_tokens"),
+    [
+        (b"one\x01two\x00", ["<user>"], "one", 4),
+        (b"one\x01two\x00", ["ne<user>t"], "o", 5),
+        (b"one\x01two\x00", ["etw"], "on", 6),  # as the user sees it
+        (b"one\x01two\x00", ["wo<end>"], "onet", 8),
+        (b"one\x01\x01two\x00", ["<user><user>"], "one", 5),
+        (b"one\x01two\x00", ["<user>one"], "onetwo", 8),
+        (b"a<us\x01\x00", ["<us<user>"], "a", 5),
+        (b"one<user>", ["<user>"], "one", 9),  # in ordinary tokens
+        (b"one\x01two\x00", ["<", "er>t", "e<us"], "onetwo", 8),  # a control token is a whole
+    ],
+)
+def test_control_tokens_are_spelled_for_stop_strings(tokens, stop, text, n_tokens):
+    answer, pieces = answer_to(tokens, stop)
+    assert "".join(pieces) == answer.text == text
+    assert len(answer.tokens) == n_tokens
+    assert answer.finish_reason == "stop"
+
+
+@given(
+    pieces=st.lists(st.tuples(TEXTS, st.sampled_from(["", "<a>", "b"])), max_size=6),
+    strings=st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3),
+)
+def test_any_pieces_with_control_tokens_give_the_text_of_the_whole(pieces, strings):
+    stops = StopStrings(strings)
+    streamed = "".join([stops.feed(text, spelling) for text, spelling in pieces])
+    streamed += stops.finish()
+    elements = []
+    for text, spelling in pieces:
+        elements += [(each, True) for each in text] + [(spelling, False)] * bool(spelling)
+    assert streamed == cut_spelled(elements, strings)
 
 
 def test_the_beginning_of_a_stop_string_is_text_when_the_answer_ends_with_it():

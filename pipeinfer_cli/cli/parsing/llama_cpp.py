@@ -79,7 +79,7 @@ INTERACTIVE = "use pipeinfer chat"
 BINDING = "bind ranks by the launcher, and give each its number of threads with -t"
 LOG = "use --log-file FILE for a log per rank, and -v for llama.cpp's messages"
 MEDIA = "images, sound and video are not supported: leave it out"
-FILES = "weights are read as the system pages them in: ranks read their own layers only"
+FILES = "ranks map the file and read their own layers; see --no-mmap"
 EARLIER = "prompts that begin alike share their cells within one job (--prompts, chat)"
 SHARED = "requests (--parallel) share the pipeline and one KV cache"
 SERVER = "a server is not included: use --prompts for many prompts"
@@ -95,6 +95,7 @@ OPTIONS = (
     _ours("-e --escape", "off by default: \\n in a prompt stays as it is"),
     _ours("-p --prompt", "or an argument without -p; of bench: a file of prompts"),
     _ours("-f --file", "loses one final newline, as there"),
+    _ours("--no-mmap --mlock", "of the target; --mlock reads weights as --no-mmap does"),
     _ours("--chat-template", "a file with a template, not a template's name"),
     _ours("--chat-template-kwargs --reasoning --reasoning-effort", "as there"),
     _ours("--draft-max --draft-min --draft-p-min --draft-p-split", "never change the text"),
@@ -139,8 +140,7 @@ OPTIONS = (
     ),
     _ignored("-b --batch-size -ub --ubatch-size", "N", RUN_SIZE),
     _ignored("-tb --threads-batch -tbd --threads-batch-draft", "N", "-t is for prompts, too"),
-    _ignored("--mlock", "", FILES),
-    _ignored("--no-mmap --mmap -dio --direct-io", "", FILES),
+    _ignored("--mmap -dio --direct-io", "", FILES),
     _ignored("-lm --load-mode -lzm --lazy-mode", "MODE", FILES, "mmap auto"),
     _ignored("--no-repack -nr --repack", "", "weights are repacked where the bits stay the same"),
     _ignored("--numa", "TYPE", "a rank per NUMA node is the default"),

@@ -20,6 +20,7 @@ from pipeinfer_cli.launch import environment
 from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.vocabulary import PlainPrompts
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
@@ -68,6 +69,7 @@ class Tasks:
         self._form = form
         self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
+        self._prompts = PlainPrompts(vocab)
 
     def task(self, item: Item | BadItem) -> Task | Result:
         """The item's request, or a line that says why there is none."""
@@ -107,7 +109,7 @@ class Tasks:
         if item.prompt is None:
             prompt = self._chat_prompt(item)
         else:
-            prompt = self._vocab.tokenize(item.prompt)
+            prompt = self._prompts.tokens(item.prompt)
         room = check_room(prompt, config.n_ctx, item.n_predict)
         self._note_training(len(prompt) + min(item.n_predict, room))
         emulation = EmulationSettings.of(

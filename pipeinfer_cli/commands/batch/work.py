@@ -24,12 +24,12 @@ from pipeinfer_cli.commands.batch.turns import in_order
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.shards import digest_of, model_digest
 from pipeinfer_cli.runtime.head import Drafters, Head
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 
 LINE_S = 30.0  # how often there is a line of progress, where no bar can be drawn
 
@@ -50,7 +50,7 @@ class BatchWork:
             check_ids(self._items, self._form)
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
-        self._vocab = Vocab(plan.files.head_path, verbose=config.verbose)
+        self._vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         if config.strategy != "iterative":  # what is wrong with a draft model is said now
             self._drafters.make(config.drafter, config.draft_model)

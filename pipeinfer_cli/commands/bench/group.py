@@ -17,6 +17,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH
 from pipeinfer_cli.scheduler.runs import MAX_SEED
 
@@ -32,8 +33,9 @@ class GroupWork:
 
     def __init__(self, group: BenchGroup, plan: Plan) -> None:
         self._group, self._plan = group, plan
-        self._vocab = Vocab(plan.files.head_path, verbose=group.verbose)
-        self._prompts = [self._vocab.tokenize(prompt.text) for prompt in group.prompts]
+        self._vocab = load_vocab(plan.files.head_path, verbose=group.verbose)
+        plain = PlainPrompts(self._vocab)
+        self._prompts = [plain.tokens(prompt.text) for prompt in group.prompts]
         self._check_room()
         self._drafters = Drafters(group, self._vocab, plan.draft_cores)
         for variant in group.variants:  # what is wrong with a draft model is said now

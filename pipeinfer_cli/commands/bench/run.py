@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pipeinfer_cli.commands.bench.config import BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.report import report
 from pipeinfer_cli.commands.bench.summary import summarise
 from pipeinfer_cli.commands.bench.turns import n_turns
+from pipeinfer_cli.files import temporary_folder
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.launch.host import machine
 from pipeinfer_cli.tables import Writer
@@ -36,8 +36,8 @@ def bench(config: BenchConfig) -> int:
     config.outputs.check()
     plots.check_x(config.outputs.plot_x, config.synth_acceptance)
     texts = prompts.load(config.prompts)
-    with tempfile.TemporaryDirectory(prefix="pipeinfer-bench-") as folder:
-        groups = list(config.groups(texts, str(Path(folder) / "record")))
+    with temporary_folder("pipeinfer-bench-") as folder:
+        groups = list(config.groups(texts, str(folder / "record")))
         if launch_env.alone:
             groups = [group.resolved() for group in groups]  # what is missing is said first
         with report(config.output, optional=_differing(config)) as table:

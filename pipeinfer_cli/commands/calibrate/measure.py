@@ -25,6 +25,7 @@ from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.runtime.head import Drafters
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.policy import N_BATCH
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
@@ -53,7 +54,7 @@ class CalibrateWork:
                 f"-c {plan.n_ctx}: --calibrate needs room for {max(SIZES)} tokens after a text: "
                 f"use -c {N_CONTEXT + max(SIZES) + N_DRAFTED}"
             )
-        vocab = Vocab(plan.files.head_path, verbose=job.verbose)
+        vocab = load_vocab(plan.files.head_path, verbose=job.verbose)
         self._text = some_text(vocab, self._n_context + max(SIZES))
         self._drafters = Drafters(job, vocab, plan.draft_cores)
         drafter = self._drafters.make("model" if job.draft_model else "ngram", job.draft_model)

@@ -68,9 +68,7 @@ class ChatTemplate:
                 "the form that the model knows"
             )
         try:
-            render = chat_formatter(
-                source, bos=_text(vocab, vocab.bos), eos=_text(vocab, vocab.eos)
-            )
+            render = chat_formatter(source, special_tokens(vocab))
             known = variables_of(source)
         except Exception as error:  # noqa: BLE001 (whatever Jinja2 has against it)
             owner = model if given is None else str(options.file)
@@ -126,11 +124,18 @@ class ChatTemplate:
             return False
 
 
-def chat_formatter(template: str, *, bos: str, eos: str) -> Render:
+def special_tokens(vocab: Vocab) -> dict[str, str]:
+    """The texts of special tokens by the names that templates know them by."""
+    ends = {"bos_token": _text(vocab, vocab.bos), "eos_token": _text(vocab, vocab.eos)}
+    return {**vocab.special_tokens, **ends}
+
+
+def chat_formatter(template: str, special: Mapping[str, str]) -> Render:
     """Renders a chat template (Jinja2, in a sandbox) with a beginning of the next answer.
 
-    What templates of models may use is what Transformers gives them. Both this and the function
-    that it returns raise whatever Jinja2 and the template want.
+    What templates of models may use is what Transformers gives them, with the texts of these
+    special tokens. Both this and the function that it returns raise whatever Jinja2 and the
+    template want.
     """
     from jinja2 import ext, nodes, parser, sandbox
 
@@ -149,9 +154,9 @@ def chat_formatter(template: str, *, bos: str, eos: str) -> Render:
     environment.filters["tojson"] = _to_json
     render = partial(
         environment.from_string(template).render,
-        bos_token=bos,
-        eos_token=eos,
+        **special,
         add_generation_prompt=True,
+        documents=None,
         raise_exception=_raise,
         strftime_now=lambda form: datetime.now().strftime(form),  # noqa: DTZ005 (where we are)
         functions=None,

@@ -16,11 +16,11 @@ from pipeinfer_cli.commands.chat.transcript import Transcript
 from pipeinfer_cli.commands.generate import make_request, write_text
 from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.runtime.vocabulary import load_vocab
 
 COMMAND = re.compile(r"/[a-z]+\s*")  # a message that begins with a path is none
 HELP = (
@@ -38,7 +38,7 @@ class ChatWork:
     """A conversation. Raises UserError where it is built if the model cannot have one."""
 
     def __init__(self, config: ChatConfig, plan: Plan) -> None:
-        vocab = Vocab(plan.files.head_path, verbose=config.verbose)
+        vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
         template = ChatTemplate.of(
             vocab, config.model, system=config.system, options=config.template
         )
@@ -96,7 +96,7 @@ class ChatWork:
                 f"{config.n_ctx} (-c): /reset, or a shorter message"
             )
             return
-        self._note_training(len(prompt))
+        self._note_training(len(prompt) + 1)
         request = replace(
             self._request, prompt=prompt, n_max=min(config.n_predict, room), reuse=True
         )

@@ -33,8 +33,8 @@ class Needs:
         return n_ranks * self.per_rank + self.beside
 
 
-# By the MPI family. Of MPICH: its own segment has 1.03 MiB for each rank, and UCX takes 4.1 MiB. UCX
-# crashes if it comes upon less than 16 MiB (UCX_POSIX_SHM_MIN_SIZE) after it has begun with more.
+# By the MPI's family. MPICH's own segment has 1.03 MiB for each rank. UCX takes 4.1 MiB and crashes
+# if it comes upon less than 16 MiB (UCX_POSIX_SHM_MIN_SIZE) after it has begun with more.
 NEEDS = {"mpich": Needs(least_per_rank=5 << 18, per_rank=6 << 20, beside=16 << 20)}
 
 
