@@ -13,11 +13,13 @@ from pipeinfer_cli.cli.bench import bench
 from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
+from pipeinfer_cli.commands import jobs
 from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.commands.notes import RULES, TrainingNote, inexact, notes
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.pipeline import Plan
