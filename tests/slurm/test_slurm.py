@@ -99,7 +99,7 @@ def test_a_batch_goes_back_into_the_queue_until_it_is_complete(
     job_id = done.stdout.strip()
     assert job_id.isdecimal(), (done.stdout, done.stderr)
     log = slurm.folder / f"pipeinfer-{job_id}.log"
-    deadline_s = time.monotonic() + 150
+    deadline_s = time.monotonic() + 250
     is_signalled = is_begun_again = False
     while (state := shown(slurm, job_id, "JobState")) != "COMPLETED":
         # FAILED is the state for a moment, before the job is pending again.
