@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from reprlib import Repr
 from typing import BinaryIO, TypeAlias, TypeVar
 
 from pipeinfer_cli import files
@@ -47,6 +48,7 @@ FORMATS = {  # value type to struct format
 }
 LENGTH = struct.Struct("<Q")  # of a text
 BLOCK_BYTES = 1 << 20
+MAX_QUOTED = 120  # characters of a name in a message
 MAX_HEADERS = 128  # kept in a process
 SETTLED_NS = 2_000_000_000  # a file changed within this time may change again within its clock tick
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
@@ -176,6 +178,13 @@ def damaged(path: Path, why: str) -> UserError:
     return UserError(f"the GGUF {str(path)!r} is damaged or incomplete: {why}: get it again")
 
 
+def quoted(name: str) -> str:
+    """A name as messages have it: a damaged one may have thousands of bytes."""
+    shortened = Repr()
+    shortened.maxstring = MAX_QUOTED
+    return shortened.repr(name)
+
+
 def padded(n_bytes: int, alignment: int) -> int:
     """The next multiple of the alignment."""
     return -(-n_bytes // alignment) * alignment
@@ -228,7 +237,7 @@ class _Parser:
         for _ in range(count):
             each = parse()
             if each.name in found:
-                raise self._damaged(f"it has {each.name!r} twice")
+                raise self._damaged(f"it has {quoted(each.name)} twice")
             found[each.name] = each
         return found
 
@@ -261,7 +270,7 @@ class _Parser:
         if kind == BOOL:
             return self._take(1) != b"\0"
         if kind not in FORMATS:
-            raise self._damaged(f"{name!r} has the unknown type {kind}")
+            raise self._damaged(f"{quoted(name)} has the unknown type {kind}")
         value: int | float = struct.unpack(
             FORMATS[kind], self._take(struct.calcsize(FORMATS[kind]))
         )[0]
@@ -269,12 +278,12 @@ class _Parser:
 
     def _skip_array(self, name: str, element: int, count: int) -> None:
         if element == STRING:
-            self._check_count(f"elements of {name!r}", count, 8)
+            self._check_count(f"elements of {quoted(name)}", count, 8)
             self._skip_texts(count)
         elif element in FORMATS:
             self._skip(count * struct.calcsize(FORMATS[element]))
         else:
-            raise self._damaged(f"{name!r} has elements of the unknown type {element}")
+            raise self._damaged(f"{quoted(name)} has elements of the unknown type {element}")
 
     def _skip_texts(self, count: int) -> None:
         """In blocks, since a vocabulary has some hundred thousand."""
@@ -303,15 +312,15 @@ class _Parser:
         name = self._text(MAX_NAME_BYTES)
         n_dims = self._number("<I")
         if n_dims > MAX_DIMS:
-            raise self._damaged(f"the tensor {name!r} has {n_dims} dimensions")
+            raise self._damaged(f"the tensor {quoted(name)} has {n_dims} dimensions")
         shape = tuple(self._number("<Q") for _ in range(n_dims))
         type_id, offset = self._number("<I"), self._number("<Q")
         block = tensor_type(type_id)
         if block is None:
-            raise self._damaged(f"the tensor {name!r} has the unknown type {type_id}")
+            raise self._damaged(f"the tensor {quoted(name)} has the unknown type {type_id}")
         n_elements, n_bytes = block
         if shape and shape[0] % n_elements != 0:
-            raise self._damaged(f"rows of the tensor {name!r} are not whole blocks of their type")
+            raise self._damaged(f"rows of the tensor {quoted(name)} are not whole blocks of their type")
         return Tensor(
             name=name,
             shape=shape,
@@ -324,11 +333,11 @@ class _Parser:
         end = 0
         for tensor in tensors:
             if tensor.offset % alignment != 0 or tensor.offset < end:
-                raise self._damaged(f"the tensor {tensor.name!r} is at a wrong place")
+                raise self._damaged(f"the tensor {quoted(tensor.name)} is at a wrong place")
             end = tensor.offset + tensor.n_bytes
             if data_start + end > self._n_bytes:
                 raise self._damaged(
-                    f"the tensor {tensor.name!r} ends at byte {data_start + end}, the file at "
+                    f"the tensor {quoted(tensor.name)} ends at byte {data_start + end}, the file at "
                     f"{self._n_bytes}"
                 )
 
