@@ -320,7 +320,9 @@ class _Parser:
             raise self._damaged(f"the tensor {quoted(name)} has the unknown type {type_id}")
         n_elements, n_bytes = block
         if shape and shape[0] % n_elements != 0:
-            raise self._damaged(f"rows of the tensor {quoted(name)} are not whole blocks of their type")
+            raise self._damaged(
+                f"rows of the tensor {quoted(name)} are not whole blocks of their type"
+            )
         return Tensor(
             name=name,
             shape=shape,
@@ -337,8 +339,8 @@ class _Parser:
             end = tensor.offset + tensor.n_bytes
             if data_start + end > self._n_bytes:
                 raise self._damaged(
-                    f"the tensor {quoted(tensor.name)} ends at byte {data_start + end}, the file at "
-                    f"{self._n_bytes}"
+                    f"the tensor {quoted(tensor.name)} ends at byte {data_start + end}, the file "
+                    f"at {self._n_bytes}"
                 )
 
     def _check_count(self, what: str, count: int, min_bytes: int) -> None:
