@@ -17,6 +17,7 @@ from pathlib import Path
 import pyte
 
 N_COLUMNS, N_LINES = 60, 40
+WAIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Screen:
 
 
 def run_on_terminal(
-    command: list[str], *, pipe_stdout: bool = False, interrupt_at: str = "", timeout_s: float = 60
+    command: list[str],
+    *,
+    pipe_stdout: bool = False,
+    interrupt_at: str = "",
+    timeout_s: float = WAIT_S,
 ) -> Seen:
     """Runs it with stderr (and stdout) on a terminal; Ctrl-C once `interrupt_at` is on the screen.
 
@@ -118,7 +123,7 @@ class Person:
     def type(self, keys: bytes) -> None:
         os.write(self._main, keys)
 
-    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 60) -> None:
+    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
         give_up_s = time.monotonic() + timeout_s
         while not is_so():
             assert time.monotonic() < give_up_s, self.lines
@@ -128,9 +133,11 @@ class Person:
 
     def wait(self) -> int:
         """The exit code; `lines` are those at the end."""
+        give_up_s = time.monotonic() + WAIT_S
         try:
             while (data := _read(self._main)) is not None:
                 self._screen.feed(data)
+                assert time.monotonic() < give_up_s, self.lines
             self.is_raw = not termios.tcgetattr(self._main)[3] & termios.ICANON
             return self.process.wait(timeout=20)
         finally:

@@ -1,5 +1,6 @@
 """Messages typed and pasted on a terminal: with prompt_toolkit, and with Python's own input."""
 
+import contextlib
 import json
 import signal
 import stat
@@ -15,6 +16,7 @@ from terminal import Person
 
 PROGRAM = Path(__file__).parents[1] / "helpers" / "typing_in.py"
 PASTE = b"\x1b[200~%b\x1b[201~"
+N_TRIES, TRY_S = 12, 5
 CTRL_C, CTRL_D, UP, ALT_ENTER = b"\x03", b"\x04", b"\x1b[A", b"\x1b\r"
 
 
@@ -30,6 +32,17 @@ class Typist:
 
     def wait_for(self, text: str) -> None:
         self.person.wait_until(lambda: any(text in line for line in self.person.lines))
+
+    def recall(self, text: str) -> None:
+        """Presses Up until the text is there: the history is read in the background."""
+        for _ in range(N_TRIES):
+            self.person.type(UP)
+            with contextlib.suppress(AssertionError):
+                self.person.wait_until(
+                    lambda: any(text in line for line in self.person.lines), timeout_s=TRY_S
+                )
+                return
+        raise AssertionError(self.person.lines)
 
     def send(self, keys: bytes) -> str:
         """The message that these keys, of which the last one is Enter, make."""
@@ -117,8 +130,7 @@ def test_history_is_that_of_earlier_sessions(kind, tmp_path):
     typist.send(PASTE % b"second\nof two" + b"\r")
     typist.end()
     typist = Typist(kind, tmp_path)
-    typist.person.type(UP)
-    typist.wait_for("second")
+    typist.recall("of two")
     assert typist.send(b"\r") == "second\nof two"
     typist.end()
     path = tmp_path / "cache" / history.NAME
