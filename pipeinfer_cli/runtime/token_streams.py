@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.decode_loop import DecodeLoop
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.batcher import ActiveRequest, Batcher
+from pipeinfer_cli.scheduler.batcher import Batcher, ScheduledRequest
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -22,7 +22,7 @@ DrafterMaker = Callable[[int], Drafter | None]
 class _Served(Generic[Key]):
     """A request, and what the head has for it."""
 
-    request: ActiveRequest[Key]
+    request: ScheduledRequest[Key]
     make_drafter: DrafterMaker
     slot: int | None = None
     thread: DraftThread | None = None
@@ -75,7 +75,7 @@ class TokenStreams(Generic[Key]):
         self._batcher.close()
         self._loop.drain()
 
-    def _open_drafts(self, request: ActiveRequest[Key]) -> DraftThread:
+    def _open_drafts(self, request: ScheduledRequest[Key]) -> DraftThread:
         """The request may draft now: its drafter, in the first free slot."""
         served = self._served[request.key]
         slots = {each.slot for each in self._served.values()}

@@ -30,7 +30,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
-class ActiveRequest(Generic[Key]):
+class ScheduledRequest(Generic[Key]):
     """A request in the pipeline."""
 
     key: Key
@@ -43,7 +43,7 @@ class ActiveRequest(Generic[Key]):
 class _Part(Generic[Key]):
     """What a run has of one request."""
 
-    request: ActiveRequest[Key]
+    request: ScheduledRequest[Key]
     run: Run  # as its scheduler has made it
 
 
@@ -66,17 +66,17 @@ class Batcher(Generic[Key]):
         self._depth = depth
         self._n_batch = n_batch
         self._run_ids = run_ids  # of the pipeline
-        self._requests: list[ActiveRequest[Key]] = []  # in the order of admission
+        self._requests: list[ScheduledRequest[Key]] = []  # in the order of admission
         self._in_flight: dict[int, list[_Part[Key]]] = {}  # by run id, in the order of submission
         self._live: set[int] = set()  # of these, not given up
         self._decided: set[int] = set()  # of these, with decided tokens
         self._drafted: dict[
-            tuple[ActiveRequest[Key], int], int
+            tuple[ScheduledRequest[Key], int], int
         ] = {}  # run ids by those of schedulers
         self._cached: CachedPrefix | None = None  # of the request that ended last
 
     @property
-    def active(self) -> list[ActiveRequest[Key]]:
+    def active(self) -> list[ScheduledRequest[Key]]:
         """The requests whose text is not over, in the order of admission."""
         return [request for request in self._requests if not request.is_over]
 
@@ -86,19 +86,19 @@ class Batcher(Generic[Key]):
         return not self._in_flight
 
     @property
-    def drafting(self) -> list[ActiveRequest[Key]]:
+    def drafting(self) -> list[ScheduledRequest[Key]]:
         """The requests that may draft now."""
         requests = self.active
         is_full = len(requests) >= max(2, self._n_stages)
         return [each for each in requests if each.scheduler.policy.is_synchronous or not is_full]
 
-    def admit(self, key: Key, scheduler: Scheduler) -> ActiveRequest[Key]:
+    def admit(self, key: Key, scheduler: Scheduler) -> ScheduledRequest[Key]:
         """A request joins. Its scheduler has run ids of its own, and the pipeline's pool."""
-        request = ActiveRequest(key, scheduler)
+        request = ScheduledRequest(key, scheduler)
         self._requests.append(request)
         return request
 
-    def end(self, request: ActiveRequest[Key]) -> None:
+    def end(self, request: ScheduledRequest[Key]) -> None:
         """The request's text is long enough: what is in flight for it is of no use."""
         request.is_over = True
         request.scheduler.finish()
@@ -140,7 +140,7 @@ class Batcher(Generic[Key]):
                 return replace(run, run_id=run_id)
         return None
 
-    def _decided_parts(self, requests: Sequence[ActiveRequest[Key]]) -> list[_Part[Key]]:
+    def _decided_parts(self, requests: Sequence[ScheduledRequest[Key]]) -> list[_Part[Key]]:
         """Decided tokens of several requests, for one run."""
         parts: list[_Part[Key]] = []
         n_left = self._n_batch
@@ -169,7 +169,7 @@ class Batcher(Generic[Key]):
             kv_ops=tuple(op for part in parts for op in part.run.kv_ops),
         )
 
-    def _share_prefix(self, request: ActiveRequest[Key]) -> None:
+    def _share_prefix(self, request: ScheduledRequest[Key]) -> None:
         """Before a prompt's first run: its beginning may be there, or on its way, already."""
         scheduler = request.scheduler
         if scheduler.has_begun or scheduler.n_reused:
@@ -182,7 +182,7 @@ class Batcher(Generic[Key]):
 
     # results
 
-    def on_result(self, result: Result) -> list[tuple[ActiveRequest[Key], list[int]]]:
+    def on_result(self, result: Result) -> list[tuple[ScheduledRequest[Key], list[int]]]:
         """The token ids that this result has decided, by request."""
         run_id = next(iter(self._in_flight))
         assert result.run_id == run_id, "results come in the order of submission"
@@ -198,7 +198,7 @@ class Batcher(Generic[Key]):
             self._forget(request)
         return decided
 
-    def _forget(self, request: ActiveRequest[Key]) -> None:
+    def _forget(self, request: ScheduledRequest[Key]) -> None:
         """Drops the request if it is over and has nothing in flight."""
         if request.is_over and request.scheduler.is_idle:
             self._requests.remove(request)

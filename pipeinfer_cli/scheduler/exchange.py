@@ -21,14 +21,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.batcher import ActiveRequest
+from pipeinfer_cli.scheduler.batcher import ScheduledRequest
 from pipeinfer_cli.scheduler.interfaces import Observer, RunSink
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
-Decided = list[tuple[ActiveRequest[Key], list[int]]]  # token ids, by request
+Decided = list[tuple[ScheduledRequest[Key], list[int]]]  # token ids, by request
 
 
 class Requests(Protocol[Key]):
@@ -39,11 +39,11 @@ class Requests(Protocol[Key]):
         """True if no run is in flight."""
 
     @property
-    def active(self) -> Sequence[ActiveRequest[Key]]:
+    def active(self) -> Sequence[ScheduledRequest[Key]]:
         """The requests whose text is not over."""
 
     @property
-    def drafting(self) -> Sequence[ActiveRequest[Key]]:
+    def drafting(self) -> Sequence[ScheduledRequest[Key]]:
         """The requests that may draft now."""
 
     @property
@@ -65,7 +65,7 @@ class OneRequest:
 
     def __init__(self, scheduler: Scheduler, drafts: Drafts | None = None) -> None:
         self._scheduler = scheduler
-        self._request: ActiveRequest[None] = ActiveRequest(None, scheduler, drafts)
+        self._request: ScheduledRequest[None] = ScheduledRequest(None, scheduler, drafts)
         self.active = self.drafting = (self._request,)
 
     @property
@@ -103,7 +103,7 @@ class Exchange(Generic[Key]):
         pipeline: RunSink,
         requests: Requests[Key],
         *,
-        open_drafts: Callable[[ActiveRequest[Key]], Drafts] | None = None,
+        open_drafts: Callable[[ScheduledRequest[Key]], Drafts] | None = None,
         auto: AutoSpeculation | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class Exchange(Generic[Key]):
         for request in requests.active:
             self.on_begin(request)
 
-    def on_begin(self, request: ActiveRequest[Key]) -> None:
+    def on_begin(self, request: ScheduledRequest[Key]) -> None:
         """The request has joined the others."""
         if self._auto is not None:
             request.scheduler.set_speculating(self._auto.is_speculating)
@@ -152,7 +152,7 @@ class Exchange(Generic[Key]):
             self._auto.decide(schedulers, len(tokens), now_s, gain=gain)
         return decided
 
-    def _draft(self, request: ActiveRequest[Key]) -> None:
+    def _draft(self, request: ScheduledRequest[Key]) -> None:
         scheduler = request.scheduler
         if scheduler.policy.draft is None:
             return
