@@ -6,11 +6,14 @@ import codecs
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from reprlib import repr as short
 from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, UserError
 from pipeinfer_cli.runtime.stop_strings import StopStrings
+
+MAX_ID_DIGITS = 10  # of a token's id
 
 
 @dataclass(slots=True)
@@ -147,8 +150,10 @@ def ids_of(vocab: Vocab, tokens: Iterable[str | int]) -> frozenset[int]:
 
 def _id_of(vocab: Vocab, token: str | int) -> int:
     if isinstance(token, int) or (token.isascii() and token.isdigit()):
-        if int(token) >= vocab.n_tokens:
-            raise UserError(f"--stop-token {token}: ids are from 0 to {vocab.n_tokens - 1}")
+        is_long = isinstance(token, str) and len(token) > MAX_ID_DIGITS
+        if is_long or int(token) >= vocab.n_tokens:
+            shown = short(token) if is_long else token
+            raise UserError(f"--stop-token {shown}: ids are from 0 to {vocab.n_tokens - 1}")
         return int(token)
     ids = vocab.tokenize(token, is_whole=False)
     if len(ids) != 1:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.batcher import ActiveRequest
+from pipeinfer_cli.scheduler.batcher import ScheduledRequest
 from pipeinfer_cli.scheduler.exchange import Decided, Exchange, Requests
 from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
 from pipeinfer_cli.scheduler.runs import Result
@@ -30,7 +30,7 @@ class DecodeLoop(Generic[Key]):
         requests: Requests[Key],
         *,
         timeout_s: float,
-        open_drafts: Callable[[ActiveRequest[Key]], Drafts] | None = None,
+        open_drafts: Callable[[ScheduledRequest[Key]], Drafts] | None = None,
         auto: AutoSpeculation | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -42,12 +42,14 @@ class DecodeLoop(Generic[Key]):
         self._timeout_s = timeout_s
         self._heard_s = time.monotonic()  # when a result last came, or none was due
 
-    def on_begin(self, request: ActiveRequest[Key]) -> None:
+    def on_begin(self, request: ScheduledRequest[Key]) -> None:
         """The request has joined the others."""
         self._exchange.on_begin(request)
 
     def turn(self) -> Decided[Key]:
         """Schedules and submits, and waits for at most one result: what it has decided."""
+        if self._requests.is_idle:  # nothing was due while the caller wrote what came before
+            self._heard_s = time.monotonic()
         self._exchange.take_drafts()
         self._exchange.submit()
         return self._wait()

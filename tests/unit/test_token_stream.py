@@ -3,11 +3,13 @@
 import io
 import json
 from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 
 from pipeinfer_cli.commands.generate import Writer, verify
 from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.runtime import decode_loop
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, ids_of, texts
 from pipeinfer_cli.runtime.head import Request, StreamedRequest
 from pipeinfer_cli.runtime.token_stream import TokenStream
@@ -72,6 +74,8 @@ def test_stop_tokens_are_ids_or_spellings():
     for token, said in (("10", "ids are from 0 to 9"), (10, "0 to 9"), ("ab", "with 2 tokens")):
         with pytest.raises(UserError, match=f"--stop-token '?{token}'?: .*{said}"):
             ids_of(SpellingVocab(), [token])
+    with pytest.raises(UserError, match=r"--stop-token '9+\.\.\.9+': ids are from 0 to 9"):
+        ids_of(SpellingVocab(), ["9" * 5000])
 
 
 def test_half_a_character_at_the_end_becomes_a_replacement_character():
@@ -131,6 +135,25 @@ def test_a_silent_pipeline_ends_with_an_error():
     stream = TokenStream(pipeline, scheduler_of(Policy()), timeout_s=0.01)
     with pytest.raises(RunError, match=r"no result for 0.01 s"):
         next(iter(stream))
+
+
+class HesitantPipeline(PositionPipeline):
+    """Has nothing to tell at every second call."""
+
+    n_calls = 0
+
+    def wait(self, timeout_s):
+        self.n_calls += 1
+        return super().wait(timeout_s) if self.n_calls % 2 == 0 else None
+
+
+def test_a_stage_does_not_hang_while_the_text_cannot_be_written(monkeypatch):
+    now_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr(decode_loop, "time", clock)
+    stream = TokenStream(HesitantPipeline(), scheduler_of(Policy()), timeout_s=1)
+    for _ in islice(stream, 5):
+        now_s += 10  # nothing is in flight meanwhile
 
 
 @pytest.mark.parametrize(
