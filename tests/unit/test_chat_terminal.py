@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import stat
 import sys
@@ -183,3 +184,12 @@ def test_a_history_that_cannot_be_written_is_no_obstacle(tmp_path):
     History(None).add("x")
     assert History(None).load() == []
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_history_is_a_file_of_the_users_own(tmp_path):
+    """Not a device, whose rights would be changed, nor a FIFO, which would be waited for."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o644)
+    History(fifo).add("x")
+    assert History(fifo).load() == []
+    assert stat.S_IMODE(fifo.stat().st_mode) == 0o644

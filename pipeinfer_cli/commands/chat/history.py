@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +39,8 @@ class History:
         if self._path is None:
             return []
         try:
-            lines = self._path.read_bytes().splitlines()
+            with files.open_file(self._path) as file:
+                lines = file.read().splitlines()
         except OSError:
             return []
         messages = [text for text in map(_message, lines) if text is not None]
@@ -69,8 +72,15 @@ class History:
 
 
 def _opener(path: str, flags: int) -> int:
-    fd = files.opener(path, flags)
-    os.fchmod(fd, 0o600)
+    """A file of the user's own; OSError if it is something else, as /dev/null."""
+    fd = files.opener(path, flags | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        os.fchmod(fd, 0o600)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
