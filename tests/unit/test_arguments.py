@@ -76,6 +76,7 @@ def test_no_option_of_llama_cpp_is_misread(
         (["--n-gpu-layers=99"], ["--n-gpu-layers 99: layers are computed on CPUs only: ignored"]),
         (["-fa"], ["-fa: flash attention is always on"]),
         (["-fa", "on"], []),
+        (["--log-colors"], ["--log-colors: use --log-file FILE"]),
         (["-fa", "off"], ["-fa off: flash attention is always on"]),
         (["-b", "512", "-ub", "512"], ["-b 512: the scheduler", "-ub 512: the scheduler"]),
         (["--repeat-penalty", "1.0", "--presence-penalty", "0", "-ctk", "f16"], []),
@@ -103,6 +104,7 @@ def test_what_has_no_effect_is_noted_once(
         (["--lora"], "--lora requires a value: FILE"),
         (["--tmep", "1"], "no such option: --tmep (did you mean --temp?)"),
         (["-fx.txt"], "no such option: -fx.txt"),
+        (["-n=64"], "-n=64: give -n 64, without ="),
         (
             ["-Hello there"],
             "no such option: -Hello there; a prompt that begins with - is given by -p",

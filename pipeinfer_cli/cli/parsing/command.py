@@ -111,7 +111,9 @@ class _Reader:
         return takes_value and NUMBER.fullmatch(arg[2:]) is not None
 
     def _unknown(self, arg: str) -> UserError:
-        name = arg.partition("=")[0]
+        name, equals, value = arg.partition("=")
+        if equals and (name in self._options or name in self._known):
+            return UserError(f"{arg}: give {name} {value}, without =: see {self._command} --help")
         guess = did_you_mean(name, [*self._options, *self._known])
         prompt = ""
         if PROMPT in self._options:

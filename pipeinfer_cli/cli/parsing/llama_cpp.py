@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 
 class Use(Enum):
@@ -38,12 +39,12 @@ def _renamed(names: str, becomes: str, value: str = "") -> LlamaOption:
     return LlamaOption(tuple(names.split()), Use.RENAMED, "", value, becomes)
 
 
-def _ignored(
-    names: str, value: str, answer: str, silent: str = "", optional: str = ""
+def _answered(
+    use: Use, names: str, value: str, answer: str, silent: str = "", optional: str = ""
 ) -> LlamaOption:
     return LlamaOption(
         tuple(names.split()),
-        Use.IGNORED,
+        use,
         answer,
         value,
         silent=tuple(silent.split()),
@@ -51,18 +52,8 @@ def _ignored(
     )
 
 
-def _refused(
-    names: str, value: str, answer: str, silent: str = "", optional: str = ""
-) -> LlamaOption:
-    return LlamaOption(
-        tuple(names.split()),
-        Use.REFUSED,
-        answer,
-        value,
-        silent=tuple(silent.split()),
-        optional=tuple(optional.split()),
-    )
-
+_ignored = partial(_answered, Use.IGNORED)
+_refused = partial(_answered, Use.REFUSED)
 
 GPU = "layers are computed on CPUs only"
 RUN_SIZE = "the scheduler chooses the size of runs, which does not change the text"
@@ -159,7 +150,8 @@ OPTIONS = (
     _ignored("--simple-io -mli --multiline-input", "", INTERACTIVE),
     _ignored("--perf --no-perf --show-timings --no-show-timings", "", "use --stats for times"),
     _ignored("--log-disable --log-prefix --log-timestamps --log-jsonl", "", LOG),
-    _ignored("-lv --verbosity --log-verbosity --log-colors", "VALUE", LOG),
+    _ignored("-lv --verbosity --log-verbosity", "VALUE", LOG),
+    _ignored("--log-colors", "on|off|auto", LOG, "auto", "on off auto"),
     _ignored("--check-tensors", "", "values of tensors are not checked"),
     _ignored("--no-escape --no-context-shift --no-prefill-assistant", "", "this is the default"),
     _ignored("--reasoning-format", "FORMAT", "reasoning is part of the text", "none"),
