@@ -28,7 +28,7 @@ CONFIG = BatchConfig(
     format="openai",
     files=BatchFiles(prompts="in.jsonl"),
 )
-FORM = OpenAiForm(CONFIG, Origins(CONFIG, "m1"))
+FORM = OpenAiForm(CONFIG, Origins(CONFIG, "m1"), "tiny")
 MESSAGES = [{"role": "user", "content": "Hello"}]
 # the example of OpenAI's guide
 GUIDE = {
@@ -240,12 +240,12 @@ def test_its_lines_can_be_resumed_but_not_in_another_form(tmp_path: Path) -> Non
         assert path.read_bytes() == b"".join(lines[: resume_point.n_items])
     assert (resume_point.n_items, resume_point.n_failed, resume_point.n_unknown) == (2, 1, 0)
     with pytest.raises(UserError, match="line 1 is not a result in the form of this --format"):
-        FileSink.resume(path, items, form_of(replace(CONFIG, format="json"), FORM.origins))
+        FileSink.resume(path, items, form_of(replace(CONFIG, format="json"), FORM.origins, "tiny"))
 
 
 def test_ids_that_become_equal_texts_are_refused() -> None:
     items = read_items(b'{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "a"}', CONFIG)
-    check_ids(items, form_of(replace(CONFIG, format="json"), FORM.origins))
+    check_ids(items, form_of(replace(CONFIG, format="json"), FORM.origins, "tiny"))
     with pytest.raises(UserError, match="items 1 and 2 have the same id '1'"):
         check_ids(items, FORM)
 

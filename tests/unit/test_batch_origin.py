@@ -24,6 +24,7 @@ from pipeinfer_cli.scheduler.runs import SampleParams
 
 DRAWN = SampleParams(temperature=0.5, seed=3)
 CONFIG = BatchConfig(model="m", prompt=Prompt(), n_predict=7, files=BatchFiles(prompts="in.jsonl"))
+SYNTHETIC = ["seed none, now 9", 'synth_acceptance none, now "0.5"']
 FORM = OwnForm(CONFIG, Origins(CONFIG, "1"))
 QUESTION = {"id": 1, "messages": [{"role": "user", "content": "hi"}]}
 
@@ -43,7 +44,7 @@ def made(fields_: dict[str, Any], config: GenerateConfig, model: str = "1") -> d
         ({"stop": ("a", "b")}, ['stop none, now ["a", "b"]']),
         ({"ignore_eos": True}, ["ignore_eos none, now true"]),
         ({"chat": True}, ["another prompt"]),
-        ({"synth_acceptance": "0.5"}, ['synth_acceptance none, now "0.5"']),
+        ({"synth_acceptance": "0.5", "sample": SampleParams(seed=9)}, SYNTHETIC),
         # without effect on the text
         ({"sample": SampleParams(seed=9, top_k=3)}, []),
         ({"draft": DraftConfig(n_max=3), "strategy": "iterative"}, []),

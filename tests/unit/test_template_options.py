@@ -143,3 +143,11 @@ def test_a_template_is_for_chats() -> None:
         with pytest.raises(UserError, match=rf"{template.given} requires --chat: add it"):
             GenerateConfig(model="m", prompt=Prompt(text="a"), template=template)
         GenerateConfig(model="m", prompt=Prompt(text="a"), template=template, chat=True)
+
+
+def test_what_is_recorded_of_a_template(tmp_path: Path) -> None:
+    assert TemplateOptions().record() == {}
+    assert TemplateOptions(effort="auto").record() == {"reasoning_effort": "auto"}
+    (path := tmp_path / "t").write_text("{{ a }}")
+    options = TemplateOptions(file=path, reasoning="off").read()
+    assert options.record() == {"chat_template": "{{ a }}", "reasoning": "off"}

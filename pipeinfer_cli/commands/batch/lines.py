@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from pipeinfer_cli.commands.batch.items import BadItem, Item, ItemId
@@ -41,9 +40,11 @@ class LineForm(Protocol):
         """Whether a line of a file has this form."""
 
 
-def form_of(config: GenerateConfig, origins: Origins) -> LineForm:
-    """The form that --format asks for."""
-    return OpenAiForm(config, origins) if config.format == "openai" else OwnForm(config, origins)
+def form_of(config: GenerateConfig, origins: Origins, model: str) -> LineForm:
+    """The form that --format asks for; `model` is what an answer calls the model."""
+    if config.format == "openai":
+        return OpenAiForm(config, origins, model)
+    return OwnForm(config, origins)
 
 
 class OwnForm:
@@ -89,8 +90,8 @@ class OpenAiForm:
 
     id_key = "custom_id"
 
-    def __init__(self, config: GenerateConfig, origins: Origins) -> None:
-        self._config, self.origins = config, origins
+    def __init__(self, config: GenerateConfig, origins: Origins, model: str) -> None:
+        self._config, self.origins, self._model = config, origins, model
 
     def id_of(self, item: Item | BadItem) -> str:
         """A text, as OpenAI's clients expect it."""
@@ -111,7 +112,7 @@ class OpenAiForm:
             "id": f"{prefix}-{self._digest(item, made_from)}",
             "object": kind,
             "created": 0,
-            "model": item.model or Path(self._config.model).stem,
+            "model": item.model or self._model,
             "choices": [{**choice, "logprobs": None, "finish_reason": answer.finish_reason}],
             "usage": {
                 "prompt_tokens": n_prompt,

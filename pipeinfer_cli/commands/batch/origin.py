@@ -46,6 +46,8 @@ class Origins:
             "n_predict": item.n_predict,
             **_sampling(item),
         }
+        if config.synth_acceptance:
+            made["seed"] = item.sample.seed  # also of greedy decoding
         if item.messages:
             made |= self._chat(item)
         optional = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -83,7 +84,7 @@ class FileSink:
         fd = _open(path, os.O_CREAT | os.O_EXCL)
         sink = cls(path, fd, 0)
         _lock(fd, path)
-        sync_folder(path)
+        _sync_name(path)
         return sink
 
     @classmethod
@@ -178,15 +179,10 @@ def same_id(a: Any, b: ItemId) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def sync_folder(path: Path) -> None:
-    """Makes sure that a new file's name is on the disk, too."""
-    fd = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass  # some file systems cannot
-    finally:
-        os.close(fd)
+def _sync_name(path: Path) -> None:
+    """Has a new file's name reach the disk; some file systems cannot."""
+    with contextlib.suppress(OSError):
+        files.sync_folder(path.absolute().parent)
 
 
 def check_new(path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pipeinfer_cli import console
@@ -42,10 +43,14 @@ class BatchWork:
     """
 
     def __init__(self, config: BatchConfig, plan: Plan) -> None:
+        config = replace(config, template=config.template.read())
         self._config, self._batch, self._plan = config, config.files, plan
-        self._form = form_of(config, Origins(config, model_digest(plan.files)))
+        origins = Origins(config, model_digest(plan.files))
+        self._form = form_of(config, origins, plan.files.head_path.stem)
         self._items: list[Item | BadItem] = []  # none of a stream
-        if not config.files.is_stream:
+        if config.files.is_stream:
+            config.files.check_stdin()
+        else:
             self._items = read_items(config.files.read(), config)
             check_ids(self._items, self._form)
         self._sink, self._resume_point = self._begun()
@@ -67,7 +72,7 @@ class BatchWork:
             for note in EmulationSettings.of(
                 self._plan.profile, config.synth_acceptance, config.sample.seed
             ).notes():
-                print(f"pipeinfer: note: {note}", file=sys.stderr)
+                console.note(note)
             drafters = self._drafters if self._batch.parallel == 1 else None
             tasks = Tasks(config, self._plan, self._vocab, self._form, drafters, self._chat_prompt)
             feed = self._feed()
@@ -83,14 +88,13 @@ class BatchWork:
                 self._write(results, sink, progress, show)
             progress.n_items = feed.n_items
             for note in head.overruns.notes():
-                print(f"pipeinfer: note: {note}", file=sys.stderr)
+                console.note(note)
             self._end(progress, stop_request)
 
     def _feed(self) -> Feed:
         """The items that are not answered yet."""
         if not self._batch.is_stream:
             return ListFeed(self._items, self._resume_point.n_items)
-        self._batch.check_stdin()
         known = KnownIds(self._form)
 
         def read(index: int, number: int, line: bytes) -> Item | BadItem:
@@ -116,10 +120,9 @@ class BatchWork:
         if self._batch.resume and os.path.lexists(path):
             sink, resume_point = FileSink.resume(path, self._items, self._form)
             if n_unknown := resume_point.n_unknown:
-                print(
-                    f"pipeinfer: note: {n_unknown} of {resume_point.n_items} lines in {path} are "
-                    "an older version's, which did not record requests: only ids were compared",
-                    file=sys.stderr,
+                console.note(
+                    f"{n_unknown} of {resume_point.n_items} lines in {path} are "
+                    "an older version's, which did not record requests: only ids were compared"
                 )
             return sink, resume_point
         check_new(path)

@@ -93,11 +93,10 @@ class TemplateOptions:
     def record(self) -> Mapping[str, Any]:
         """What of this changes texts, for a line of results; after `read`."""
         named = {"chat_template": self.source, "chat_template_kwargs": self.variables}
-        switches = {"reasoning": self.reasoning, "reasoning_effort": self.effort}
+        reasoning = None if self.reasoning == "auto" else self.reasoning
+        switches = {"reasoning": reasoning, "reasoning_effort": self.effort}
         return {
-            name: value
-            for name, value in {**named, **switches}.items()
-            if value not in (None, {}, "auto")
+            name: value for name, value in {**named, **switches}.items() if value not in (None, {})
         }
 
 
