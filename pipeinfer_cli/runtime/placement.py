@@ -121,6 +121,7 @@ def as_dict(
             "threads": resources.n_threads,
             "layers": [held.first, held.last] if len(held) else None,
             "bytes": stage_bytes(model, held),
+            "memory_bytes": resources.memory_bytes,
         }
         for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
     ]
