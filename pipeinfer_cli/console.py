@@ -43,6 +43,11 @@ def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
 
 
+def note(text: str) -> None:
+    """A line on stderr that is not an error."""
+    print(f"pipeinfer: note: {text}", file=sys.stderr)
+
+
 def table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],

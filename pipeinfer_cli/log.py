@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from pipeinfer_cli import files
+from pipeinfer_cli import console, files
 from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import UserError
 
@@ -77,7 +77,7 @@ class _LogFile(logging.Handler):
             os.write(self.fd, f"{self.format(record)}\n".encode(errors="replace"))
         except OSError as error:
             LOG.removeHandler(self)
-            print(f"pipeinfer: note: the log ends: {error.strerror}", file=sys.stderr)
+            console.note(f"the log ends: {error.strerror}")
 
     def close(self) -> None:
         """Twice is fine."""

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeinfer_cli import streams
+from pipeinfer_cli import console, streams
 from pipeinfer_cli.errors import (
     RESUME,
     Interrupted,
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signals.raise_on_signals()
             streams.check_stdout()
             if note := nested.leave_job(os.environ):
-                print(f"pipeinfer: note: {note}", file=sys.stderr)
+                console.note(note)
             return _command(args)
 
     return guard(command, verbose=bool({"-v", "--verbose"} & set(args)))

@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO
 
+from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.chat.transcript import message_prompt
 from pipeinfer_cli.commands.generate_config import GenerateConfig, OutputFormat, read_prompt
-from pipeinfer_cli.commands.notes import TrainingNote, say
+from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import OutputError, RunError
@@ -40,7 +41,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     Ends.of(config, vocab)  # says what is wrong with its tokens
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:
-        say(
+        console.note(
             f"the context of {config.n_ctx} tokens (-c) ends the text "
             f"after {room} tokens instead of {config.n_predict}"
         )
@@ -75,10 +76,10 @@ def generate(
         head = Head(plan, engine, timeout_s=config.timeout_s, stop_requested=stop_request)
         emulation = _emulation(config, plan)
         for note in emulation.notes():
-            print(f"pipeinfer: note: {note}", file=sys.stderr)
+            console.note(note)
         answer, stats = write_text(config, head, request, vocab, emulation)
         for note in head.overruns.notes():
-            print(f"pipeinfer: note: {note}", file=sys.stderr)
+            console.note(note)
         if config.stats:
             print(f"pipeinfer: {stats.line()}{emulation.label}", file=sys.stderr)
         stop_request.check()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pipeinfer_cli import console
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
@@ -58,7 +59,7 @@ def run(config: JobConfig, comm: Comm | None) -> int:
         work: pipeline.Work = job_of(config).load()(replace(config, n_ctx=plan.n_ctx), plan)
         # after that, so that an error is the only line
         for note in notes.notes(config, plan):
-            notes.say(note)
+            console.note(note)
         return work
 
     return pipeline.run(config, comm, prepare)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
@@ -109,11 +109,6 @@ RULES = (
 )
 
 
-def say(note: str) -> None:
-    """Prints a note on stderr."""
-    print(f"pipeinfer: note: {note}", file=sys.stderr)
-
-
 def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
     """What the head says of the options before the work begins, one note for each matter."""
     yield from config.notes
@@ -155,7 +150,7 @@ class TrainingNote:
         """A text may have this number of tokens, with its prompt; the last one is not computed."""
         if self._is_due and n_tokens - 1 > self._trained:
             self._is_due = False
-            say(f"prompt and text may have {n_tokens} tokens: {_beyond(self._trained)}")
+            console.note(f"prompt and text may have {n_tokens} tokens: {_beyond(self._trained)}")
 
 
 def _beyond(trained: int) -> str:

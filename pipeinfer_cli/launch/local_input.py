@@ -2,8 +2,8 @@
 
 For lines there are two more FIFOs in the private folder: through one rank 0 asks, a byte for a
 line; through the other the line comes, in JSON, or null after the last one. While an answer is
-under way, Ctrl-C goes to rank 0 as ANSWER_SIGNAL; the next one ends the job, and so does one at the
-prompt.
+under way, Ctrl-C goes to rank 0 as ANSWER_SIGNAL; the next one ends the job, and so do two at an
+empty prompt.
 """
 
 from __future__ import annotations

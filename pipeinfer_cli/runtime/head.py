@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
@@ -351,7 +351,7 @@ class Drafters:
             draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:
-                print(f"pipeinfer: note: {shared.note}", file=sys.stderr)
+                console.note(shared.note)
             n_ctx = self._config.n_ctx
             self._limits_of[path] = shared.n_shared, min(n_ctx, info.n_positions or n_ctx)
         return self._limits_of[path]

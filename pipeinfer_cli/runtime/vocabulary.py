@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from pipeinfer_cli import console
 from pipeinfer_cli.engine.vocab import Vocab
 
 
@@ -12,7 +12,7 @@ def load_vocab(path: Path, *, verbose: bool) -> Vocab:
     """A vocabulary; what is wrong with it, but no reason to refuse it, is noted on stderr."""
     vocab = Vocab(path, verbose=verbose)
     for note in vocab.notes:
-        print(f"pipeinfer: note: {note}", file=sys.stderr)
+        console.note(note)
     return vocab
 
 
@@ -29,9 +29,8 @@ class PlainPrompts:
         ids = vocab.tokenize(text)
         if vocab.adds_bos and ids[:2] == [vocab.bos, vocab.bos] and not self._has_noted:
             self._has_noted = True
-            print(
-                "pipeinfer: note: the prompt begins with two BOS tokens, its own and the one that "
-                "the model's GGUF asks for: leave it out of the prompt",
-                file=sys.stderr,
+            console.note(
+                "the prompt begins with two BOS tokens, its own and the one that "
+                "the model's GGUF asks for: leave it out of the prompt"
             )
         return ids

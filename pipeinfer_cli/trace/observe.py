@@ -84,7 +84,7 @@ def tracing(pictures: Pictures, info: RequestInfo, label: str = "") -> Iterator[
             if pictures.terminal.has_stdout:
                 stdout = _text_to(put)
         elif pictures.live:
-            print("pipeinfer: note: no --live panel: stderr is not a terminal", file=sys.stderr)
+            console.note("no --live panel: stderr is not a terminal")
         yield RequestTracer(recorder, stdout, label)
 
 

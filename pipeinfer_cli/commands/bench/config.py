@@ -110,7 +110,8 @@ class BenchConfig:
         )
         for index, (model, emulate, ranks, threads, acceptance) in enumerate(products):
             outputs = self._of_group(variants) if index == len(products) - 1 else {}
-            job = {**self.job, "notes": () if index else self.notes}  # said once
+            said = {"notes": (), "given": ()} if index else {"notes": self.notes}  # once
+            job = {**self.job, **said}
             yield BenchGroup(
                 model=model,
                 ranks=ranks,

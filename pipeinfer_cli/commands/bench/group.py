@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 
+from pipeinfer_cli import console
 from pipeinfer_cli.cluster.acceptance import SyntheticText
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.bench import post_run
@@ -57,7 +57,7 @@ class GroupWork:
                 record.write(self._measure(turn, head))
             self._write_outputs(head)
             for note in head.overruns.notes():
-                print(f"pipeinfer: note: {note}", file=sys.stderr)
+                console.note(note)
 
     def _check_room(self) -> None:
         group, lengths = self._group, [len(prompt) for prompt in self._prompts]

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
+from pipeinfer_cli import console
 from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.predict import SIZES
@@ -181,7 +182,7 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
     except RunError as error:
         if chosen is None:
             raise
-        print(f"pipeinfer: note: {error}", file=sys.stderr)
+        console.note(str(error))
     try:
         calibrations.write(calibration, identity, chosen)
     except RunError as error:

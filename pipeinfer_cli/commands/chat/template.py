@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
+from pipeinfer_cli import console
 from pipeinfer_cli.commands.chat.template_options import (
     NO_OPTIONS,
     TemplateOptions,
@@ -80,12 +80,10 @@ class ChatTemplate:
     def say_note(self) -> None:
         """Says on stderr what is unusual about it."""
         if self.note:
-            print(f"pipeinfer: note: {self.note}", file=sys.stderr)
+            console.note(self.note)
         if self.unused:
-            print(
-                f"pipeinfer: note: --chat-template-kwargs: the chat template does not use "
-                f"{', '.join(self.unused)}",
-                file=sys.stderr,
+            console.note(
+                f"--chat-template-kwargs: the chat template does not use {', '.join(self.unused)}"
             )
 
     def text(self, messages: Sequence[Message], **variables: Any) -> str:
