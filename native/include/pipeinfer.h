@@ -142,7 +142,7 @@ struct pi_engine_params {
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
     int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
     int32_t reads_weights; // 1: read this rank's weights into memory instead of mapping the file
-    int32_t locks_memory; // 1: as reads_weights, and keep all memory of the process from being paged out
+    int32_t locks_memory; // 1: as reads_weights, and what the process has once it is loaded is not paged out
     int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t comm_control;
 
@@ -195,7 +195,8 @@ PI_API void pi_abi_sizes(size_t sizes[11]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).
-// Once per process and before anything else; again if another user of llama.cpp has set its own.
+// Only on a worker thread of pi_quantize it still ends the process, with a line on stderr. Once per process and before
+// anything else; again if another user of llama.cpp has set its own.
 PI_API void pi_log_capture(int32_t verbose);
 // Its warnings and errors are appended to this open file, too: a line each, with the time and `name`; fd -1 ends that.
 PI_API void pi_log_file(int32_t fd, const char * name);

@@ -4,7 +4,8 @@
 #include <string>
 
 // llama.cpp states by assertions what it expects of a model file, and an assertion ends the process. Here it becomes an
-// error instead.
+// error instead; on a thread without a guard, and without listeners, it still ends the process: on a worker of
+// pi_quantize.
 
 // From now on. Once per process, before anything else.
 void assertions_catch();

@@ -89,8 +89,8 @@ void pi_engine::start() {
         if (const std::exception_ptr error = warm_.pop().value()) {
             std::rethrow_exception(error);
         }
-        is_warm_ = true;
     }
+    is_warm_ = true; // without layers, too: nobody waits for warm_ then
     if (comm_) {
         comm_->start();
     }

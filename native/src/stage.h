@@ -27,7 +27,7 @@ struct stage_params {
     int32_t     n_threads;
     bool        has_own_cores;
     bool        reads_weights; // instead of mapping the file
-    bool        locks_memory; // all of the process, once the stage has computed for the first time
+    bool        locks_memory; // what is there once the stage has first computed, not later slots' drafts
     bool        takes_turns; // with a draft model of this process
 
     pi_sample_params     sample;

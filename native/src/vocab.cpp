@@ -47,11 +47,10 @@ static std::string equal_tokens(const char * path) {
 pi_vocab::pi_vocab(const char * path) {
     llama_model_params params = llama_model_default_params();
     params.vocab_only         = true;
-    {
-        const assertion_guard guard;
-        log_reset_errors();
-        model_.reset(llama_model_load_from_file(path, params));
-    }
+
+    const assertion_guard guard; // for the second look at the file, too
+    log_reset_errors();
+    model_.reset(llama_model_load_from_file(path, params));
     if (!model_) {
         const std::string why = equal_tokens(path);
         if (!why.empty()) {

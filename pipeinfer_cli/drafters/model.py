@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeinfer_cli.engine import draft, llama_cpp
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores
-from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.scheduler.interfaces import Candidate
 from pipeinfer_cli.scheduler.kv_sequences import common_prefix
 from pipeinfer_cli.scheduler.policy import N_BATCH
@@ -34,12 +33,9 @@ class ModelDrafter:
         n_shared: int | None = None,
     ) -> None:
         llama_cpp.capture_log()
-        try:
-            self._model = draft.DraftModel(
-                path, n_ctx=n_ctx, n_cells=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
-            )
-        except RunError as error:
-            raise UserError(f"cannot load the draft model {str(path)!r}: {error}") from None
+        self._model = draft.DraftModel(
+            path, n_ctx=n_ctx, n_cells=n_ctx + N_BATCH, n_batch=N_BATCH, cores=cores
+        )
         self._n_ctx = n_ctx
         self._sample = sample
         n_tokens, eos = self._model.n_vocab, self._model.eos

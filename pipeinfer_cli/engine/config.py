@@ -49,7 +49,7 @@ class EngineConfig:
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
     shares_cores: bool = False  # with draft models of this process: one at a time computes
     reads_weights: bool = False  # into memory, instead of mapping the file
-    locks_memory: bool = False  # as reads_weights, and nothing of the process is paged out
+    locks_memory: bool = False  # as reads_weights, and what is there once loaded is not paged out
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else

@@ -108,6 +108,12 @@ def affinity() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
+def cpu_quota(n: int, n_ranks: int) -> float | None:
+    """In cores, what n ranks may use of their control group's, which n_ranks share; None: none."""
+    quota = cgroup.limits().cpus
+    return None if quota is None else quota * n / n_ranks
+
+
 def usable_cores() -> int:
     """How many of them it may keep busy: a CPU quota may allow fewer, rounded down."""
     return within_quota(len(affinity()), cgroup.limits().cpus)
@@ -153,10 +159,13 @@ def format_cpulist(cpus: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def default_threads(sharers: int, env: Mapping[str, str] | None = None) -> int:
+def default_threads(
+    sharers: int, env: Mapping[str, str] | None = None, *, n_ranks: int | None = None
+) -> int:
     """Threads per rank: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or an even share of our cores.
 
-    At most MAX_THREADS. `sharers` are the ranks that may use them, this one included.
+    At most MAX_THREADS. `sharers` are the ranks that may use them, this one included, and n_ranks
+    all those that share a CPU quota; None: the same.
     """
     env = os.environ if env is None else env
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
@@ -164,7 +173,8 @@ def default_threads(sharers: int, env: Mapping[str, str] | None = None) -> int:
         count = _number({name: env.get(name, "").split(",")[0]}, name)
         if count:
             return min(count, MAX_THREADS)
-    return min(max(1, usable_cores() // sharers), MAX_THREADS)
+    quota = cpu_quota(sharers, n_ranks or sharers)
+    return min(max(1, within_quota(len(affinity()), quota) // sharers), MAX_THREADS)
 
 
 def job_id(env: Mapping[str, str]) -> str | None:
@@ -209,7 +219,7 @@ class RankResources:
     # Resources are alike if host and threads are.
     cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
-    cpu_quota: float | None = field(default=None, compare=False)  # cores, of a control group
+    cpu_quota: float | None = field(default=None, compare=False)  # in cores, of the sharers
     memory_bytes: int | None = field(default=None, compare=False)  # see Memory.usable_bytes
 
     @classmethod
@@ -217,12 +227,13 @@ class RankResources:
         """This process's; `masks` are the cores of each of the job's ranks on this host."""
         cpus = affinity()
         n_sharers = max(1, sum(bool(cpus & each) for each in masks))
+        n_ranks = max(1, len(masks))  # on the host: all are in one control group
         return cls(
             host=socket.gethostname(),
-            n_threads=n_threads or default_threads(n_sharers),
+            n_threads=n_threads or default_threads(n_sharers, n_ranks=n_ranks),
             cpus=cpus,
             n_sharers=n_sharers,
-            cpu_quota=cgroup.limits().cpus,
+            cpu_quota=cpu_quota(n_sharers, n_ranks),
             memory_bytes=memory().usable_bytes,
         )
 

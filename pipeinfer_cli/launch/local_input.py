@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +41,30 @@ def forward_stdin(place: Path) -> None:
 def _copy(place: Path, guard: int) -> None:
     """Until its end, which rank 0 sees when no process has the FIFO open for writing."""
     with suppress(OSError), (place / local_rank.STDIN_FIFO).open("wb", buffering=0) as fifo:
-        while data := os.read(0, local_output.CHUNK_BYTES):
-            while data:
-                data = data[fifo.write(data) :]
+        with suppress(BrokenPipeError):
+            while data := _read_stdin():
+                while data:
+                    data = data[fifo.write(data) :]
         # Before rank 0 has opened it, too, what is in it would be lost.
         while place.exists() and not (place / "rank-0.pid").exists():
             time.sleep(CHECK_S)
     os.close(guard)
+
+
+def _read_stdin() -> bytes:
+    """What there is, as soon as there is something; nothing at the end, or after saying why not."""
+    while True:
+        try:
+            return os.read(0, local_output.CHUNK_BYTES)
+        except BlockingIOError:  # whoever else has the same file open made it so
+            select.select([0], [], [])
+        except OSError as error:
+            print(
+                f"pipeinfer: warning: stdin cannot be read: {error.strerror}: it ends here",
+                file=sys.stderr,
+                flush=True,
+            )
+            return b""
 
 
 class StdinForwarder:

@@ -148,10 +148,12 @@ def kill(pid: int, signum: int) -> None:
 
 
 def _watch_parent() -> None:
-    parent_is_gone(wait=True)
-    for path in shared_memory_of(os.getpid()):  # nobody is left who would
-        Path(path).unlink(missing_ok=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        parent_is_gone(wait=True)
+        for path in shared_memory_of(os.getpid()):  # nobody is left who would
+            Path(path).unlink(missing_ok=True)
+    finally:  # a rank that nobody watches would stay for ever
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def parent_is_gone(*, wait: bool) -> bool:

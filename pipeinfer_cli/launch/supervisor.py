@@ -69,10 +69,12 @@ class Supervised:
         threading.Thread(target=self._follow, args=(segments,), daemon=True).start()
 
     def _follow(self, segments: Collection[str]) -> None:
-        os.read(self.alive, 1)
-        for path in segments:
-            Path(path).unlink(missing_ok=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            os.read(self.alive, 1)
+            for path in segments:
+                Path(path).unlink(missing_ok=True)
+        finally:  # a rank that nobody watches would stay for ever
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def enter_launched(rank: int) -> Supervised:

@@ -20,6 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+HUB_PREFIX = "hf:"  # of a file on the Hugging Face hub, where a model is named
 PACKAGE_DIR = Path(__file__).parents[1]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")

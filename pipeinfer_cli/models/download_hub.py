@@ -17,16 +17,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.models.catalogue import HubSource
+from pipeinfer_cli.models import gguf_reader
+from pipeinfer_cli.models.catalogue import HUB_PREFIX, HubSource
 
 REACH_S = 5.0
 ENDPOINT = "https://huggingface.co"
 PORTS = {"https": 443, "http": 80}
-PREFIX = "hf:"
 REVISION = "main"
 USUAL = "Q4_K_M"  # as in llama.cpp
 NAMED = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+)|/([\w./-]+\.gguf))?")
-PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")  # of a GGUF in several files
 QUANT = re.compile(r"(?i:(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|BF16|F16|F32|MXFP4\w*))(?=[-./]|$))")
 
 
@@ -81,11 +80,11 @@ class HubName:
     @classmethod
     def of(cls, text: str) -> HubName:
         """UserError if it is not a name of that form."""
-        match = NAMED.fullmatch(text.removeprefix(PREFIX))
+        match = NAMED.fullmatch(text.removeprefix(HUB_PREFIX))
         if match is None or ".." in text:
             raise UserError(
-                f"-m {text!r}: give {PREFIX}USER/REPO, {PREFIX}USER/REPO:QUANT or "
-                f"{PREFIX}USER/REPO/FILE.gguf"
+                f"-m {text!r}: give {HUB_PREFIX}USER/REPO, {HUB_PREFIX}USER/REPO:QUANT or "
+                f"{HUB_PREFIX}USER/REPO/FILE.gguf"
             )
         return cls(repository=match[1], quant=match[2] or "", file=match[3] or "")
 
@@ -127,10 +126,10 @@ def fetch_named(text: str) -> Path:
 
 def _parts(file: str, files: Sequence[str]) -> tuple[str, ...]:
     """All files of a GGUF, the first one first. UserError if one is missing."""
-    match = PART.search(file)
+    match = gguf_reader.PART.search(file)
     if match is None:
         return (file,)
-    n_parts, stem = int(match[2]), PART.sub("", file)
+    n_parts, stem = int(match[2]), gguf_reader.PART.sub("", file)
     parts = tuple(f"{stem}-{index:05}-of-{match[2]}.gguf" for index in range(1, n_parts + 1))
     if missing := sorted(set(parts) - set(files)):
         raise UserError(f"the GGUF {file} lacks its part {missing[0]}")

@@ -12,13 +12,13 @@ from pipeinfer_cli.models import catalogue as catalogue_
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.cache import cached_path
 from pipeinfer_cli.models.catalogue import (
+    HUB_PREFIX,
     NAME,
     Catalogue,
     NamedModel,
     check_name,
 )
 
-HUB_PREFIX = "hf:"
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 AUTO = "auto"  # -md: the draft that the catalogue names for the target
 

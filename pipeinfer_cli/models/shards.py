@@ -9,6 +9,7 @@ own file only.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,30 +273,32 @@ def _required_folder(folder: Path) -> dict[int, Shard]:
 
 
 def file_digest(path: Path) -> str:
-    """Tells model files apart by size and beginning, whatever their names and times are."""
-    with open_file(path) as file:
-        return digest_of(f"{path.stat().st_size}", file.read(HEADER_BYTES))
+    """Tells model files apart whose texts may differ, whatever their names and times are.
+
+    By size, beginning and samples of each file of the model, without reading all of the tensors.
+    OSError if one cannot be read; UserError as `gguf_reader.read_parts`.
+    """
+    paths = [path]
+    if gguf_reader.PART.search(path.name):
+        paths = [part.path for part in gguf_reader.read_parts(path)]
+    sizes, pieces = [], []
+    for each in paths:
+        with open_file(each) as file:
+            sizes.append(file.seek(0, os.SEEK_END))
+            file.seek(0)
+            pieces.append(file.read(HEADER_BYTES))
+            for index in range(N_SAMPLES):
+                file.seek(sizes[-1] * index // N_SAMPLES)
+                pieces.append(file.read(SAMPLE_BYTES))
+    return digest_of(",".join(map(str, sizes)), b"".join(pieces))
 
 
 def model_digest(files: ModelFiles) -> str:
-    """Tells models apart whose texts may differ, without reading all of their tensors.
+    """The same of any model: shards have the SHA-256 of what they were made from.
 
-    By size, beginning and samples of a whole file; by the source's SHA-256 of shards. UserError if
-    the file cannot be read.
+    UserError if a file cannot be read.
     """
-    if files.split is not None:
-        return digest_of(files.split.sha256)
-    path = files.head_path
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            parts = [file.read(HEADER_BYTES)]
-            for index in range(N_SAMPLES):
-                file.seek(size * index // N_SAMPLES)
-                parts.append(file.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return digest_of(f"{size}", b"".join(parts))
+    return digest_of(files.split.sha256) if files.split is not None else _digest(files.head_path)
 
 
 def digest_of(text: str, data: bytes = b"") -> str:

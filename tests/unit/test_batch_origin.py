@@ -21,6 +21,7 @@ from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.shards import ModelFiles, Split, model_digest
 from pipeinfer_cli.scheduler.policy import DraftConfig
 from pipeinfer_cli.scheduler.runs import SampleParams
+from raw_gguf import UINT32, RawGguf, RawTensor
 
 DRAWN = SampleParams(temperature=0.5, seed=3)
 CONFIG = BatchConfig(model="m", prompt=Prompt(), n_predict=7, files=BatchFiles(prompts="in.jsonl"))
@@ -190,3 +191,23 @@ def test_models_of_one_size_and_header_are_told_apart(
     assert model_digest(ModelFiles(name=gone, head_path=gone, split=split)) != digest("a", data)
     with pytest.raises(UserError, match="cannot read the model"):
         model_digest(ModelFiles(name=gone, head_path=gone, split=None))
+
+
+def test_models_are_told_apart_by_any_of_their_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "HEADER_BYTES", 10)
+
+    def digest(name: str, data: bytes, n_parts: int = 2) -> str:
+        paths = [tmp_path / f"{name}-{part:05}-of-00002.gguf" for part in range(1, n_parts + 1)]
+        for index, path in enumerate(paths):
+            tensor = RawTensor(shape=(len(data) // 4,), data=data if index else bytes(len(data)))
+            fields = {b"split.no": (UINT32, index), b"split.count": (UINT32, 2)}
+            RawGguf(fields=fields, tensors={b"a": tensor}).write(path)
+        return model_digest(ModelFiles(name=paths[0], head_path=paths[0], split=None))
+
+    data = bytes(range(100)) * 10
+    assert digest("a", data) == digest("b", data)
+    assert digest("a", data) != digest("c", data[:999] + b"\x01")
+    with pytest.raises(UserError, match=r"cannot read the model .*d-00002-of-00002.gguf"):
+        digest("d", data, n_parts=1)

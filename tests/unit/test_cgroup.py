@@ -92,6 +92,23 @@ def test_a_group_above_what_is_mounted_counts_as_the_mounted_one(proc: Path) -> 
     assert cgroup.limits(proc) == Limits(cpus=2.0)
 
 
+@pytest.mark.parametrize(
+    ("other", "limits"),
+    [
+        pytest.param(b"31 25 0:27 / /mnt/x rw - fuse.x  rw\n", Limits(cpus=2.0), id="no source"),
+        pytest.param(b"31 25 0:27 / /mnt/\xff rw - fuse x rw\n", Limits(cpus=2.0), id="no text"),
+        pytest.param(b"31 25 0:27 / /mnt/\xc2\x85 - x rw - a b c\n", Limits(cpus=2.0), id="breaks"),
+        pytest.param(b"31 25 - fuse\n", Limits(), id="cut off"),
+    ],
+)
+def test_an_odd_mount_raises_nothing(proc: Path, other: bytes, limits: Limits) -> None:
+    lay_out(proc, "0::/a\n", {"fs": ("/", V2)})
+    write(proc, {"fs/a/cpu.max": "200000 100000"})
+    mounts = proc / "mountinfo"
+    mounts.write_bytes(other + mounts.read_bytes())
+    assert cgroup.limits(proc) == limits
+
+
 def test_no_control_groups(proc: Path) -> None:
     assert cgroup.limits(proc) == Limits()
 

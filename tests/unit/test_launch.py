@@ -153,6 +153,29 @@ def test_a_cpu_quota_counts(
     assert environment.default_ranks(tmp_path, frozenset(range(8))) == ranks
 
 
+@pytest.mark.parametrize(
+    ("quota", "masks", "threads"),
+    [
+        pytest.param(4.0, [{0, 1, 2, 3}, {4, 5, 6, 7}], 2, id="each bound to its own"),
+        pytest.param(5.9, [{0, 1, 2, 3}, {4, 5, 6, 7}], 2, id="not a whole core"),
+        pytest.param(8.0, [{0, 1, 2, 3}, {4, 5, 6, 7}], 4, id="enough for all"),
+        pytest.param(4.0, [{0, 1, 2, 3}] * 2, 2, id="two on the same, no other"),
+        pytest.param(6.0, [{0, 1, 2, 3}] * 2 + [{4, 5, 6, 7}], 2, id="two on the same"),
+        pytest.param(1.0, [{0, 1, 2, 3}, {4, 5, 6, 7}], 1, id="less than a core for each"),
+    ],
+)
+def test_all_ranks_of_a_host_share_its_cpu_quota(
+    quota: float, masks: list[set[int]], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "affinity", lambda: frozenset({0, 1, 2, 3}))
+    monkeypatch.setattr(cgroup, "limits", lambda: Limits(cpus=quota))
+    resources = RankResources.take(None, [frozenset(mask) for mask in masks])
+    assert resources.n_threads == threads
+    assert resources.has_own_cores
+    more = RankResources.take(threads + 1, [frozenset(mask) for mask in masks])
+    assert more.has_own_cores is False
+
+
 def test_a_limit_of_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "limits", lambda: Limits(memory_bytes=1 << 20))
     assert RankResources.take(None, []).memory_bytes == environment.memory().usable_bytes == 1 << 20

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pipeinfer_cli.launch import local_rank, local_shutdown, report
+from pipeinfer_cli.launch import local_rank, local_shutdown, report, supervisor
 from pipeinfer_cli.launch.local_output import OutputForwarder
 from pipeinfer_cli.launch.local_shutdown import GRACE_S, HEAD_GRACE_S, JobShutdown, Phase
 
@@ -95,3 +95,18 @@ def test_a_reader_that_went_away_ends_all_also_while_the_head_ends(scene):
     scene.out.close()
     assert scene.phase_at(1.1) is Phase.ALL_END
     assert scene.launcher.asked == [TERM]
+
+
+def test_a_rank_whose_parent_is_gone_ends_although_cleaning_up_fails(tmp_path, monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda pid, signum: killed.append((pid, signum)))
+    monkeypatch.setattr(local_rank, "parent_is_gone", lambda *, wait: wait)
+    monkeypatch.setattr(local_rank, "shared_memory_of", lambda _pid: [tmp_path])  # a folder
+    with pytest.raises(OSError, match=tmp_path.name):
+        local_rank._watch_parent()
+    alive, keeper = os.pipe()
+    os.close(keeper)
+    with pytest.raises(OSError, match=tmp_path.name):
+        supervisor.Supervised(notes=-1, alive=alive)._follow([tmp_path])
+    os.close(alive)
+    assert killed == [(os.getpid(), signal.SIGKILL)] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 PROC = Path("/proc/self")
@@ -19,8 +20,9 @@ class Limits:
     memory_bytes: int | None = None
 
 
+@lru_cache(maxsize=1)
 def limits(proc: Path = PROC) -> Limits:
-    """Reads them. What cannot be read is not a limit."""
+    """Reads them, once. What cannot be read is not a limit."""
     memory = min(_values(proc, "memory", _memory_v1, _memory_v2), default=None)
     return Limits(
         cpus=min(_values(proc, "cpu", _cpus_v1, _cpus_v2), default=None),
@@ -33,7 +35,7 @@ Reader = Callable[[Path], float]
 
 def _values(proc: Path, controller: str, read_v1: Reader, read_v2: Reader) -> Iterator[float]:
     """The limits that groups set, from the process's own up to the topmost that we see."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a line of another form ends it
         for version, top, folder in _groups(proc, controller):
             read = read_v2 if version == 2 else read_v1
             for group in (folder, *folder.parents):
@@ -46,19 +48,24 @@ def _values(proc: Path, controller: str, read_v1: Reader, read_v2: Reader) -> It
 def _groups(proc: Path, controller: str) -> Iterator[tuple[int, Path, Path]]:
     """For each hierarchy that has the controller: version, topmost folder, the process's folder."""
     paths = {}  # from a controller to the process's group; version 2 has no name
-    for line in (proc / "cgroup").read_text().splitlines():
+    for line in _lines(proc / "cgroup"):
         _, names, group = line.split(":", 2)
         paths.update(dict.fromkeys(names.split(","), group))
-    for line in (proc / "mountinfo").read_text().splitlines():
+    for line in _lines(proc / "mountinfo"):
         mount, _, system = line.partition(" - ")
         root, top = mount.split()[3:5]
-        kind, _, options = system.split(maxsplit=2)
+        kind, _, options = system.split(" ", 2)  # the source may be empty
         is_v2 = kind == "cgroup2"
         if not is_v2 and not (kind == "cgroup" and controller in options.split(",")):
             continue
         path = paths.get("" if is_v2 else controller)
         if path is not None:
             yield 2 if is_v2 else 1, Path(top), _folder(Path(top), root, path)
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a file with others' paths, which may have any bytes."""
+    return path.read_text(errors="surrogateescape").split("\n")[:-1]
 
 
 def _folder(top: Path, root: str, path: str) -> Path:
