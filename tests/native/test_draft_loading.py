@@ -39,7 +39,11 @@ def test_a_file_that_is_missing_is_the_users_whatever_its_name(tmp_path):
 def test_a_lack_of_memory_is_not_the_files_fault(tmp_path):
     path = raw_gguf.model(raw_gguf.bpe_vocab()).write(tmp_path / "tiny.gguf")
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(path)], capture_output=True, text=True, timeout=TIMEOUT_S
+        [sys.executable, "-c", LOAD, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=tmp_path,  # the installed package, not the source folder
     )
     assert done.stdout.startswith(f"RunError cannot load the draft model {str(path)!r}: "), done
     assert done.stdout.count("cannot load") == 1
