@@ -298,7 +298,9 @@ def model_digest(files: ModelFiles) -> str:
 
     UserError if a file cannot be read.
     """
-    return digest_of(files.split.sha256) if files.split is not None else _digest(files.head_path)
+    if files.split is not None:
+        return digest_of(files.split.sha256)
+    return files.digest or _digest(files.head_path)
 
 
 def digest_of(text: str, data: bytes = b"") -> str:

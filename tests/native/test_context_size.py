@@ -23,7 +23,7 @@ PHI3 = next(tiny for tiny in TINY_MODELS if tiny.name == "phi3")
 IDS = [5, 200, 17, 300, 44, 9, 280, 31, 77, 123, 290, 8]
 WAIT_S = 30
 N_BATCH = 32
-# trained length, and contexts around it: below, at, above; a length that is no multiple of 256
+# trained length, and contexts around it: below, at, above; a length that is not a multiple of 256
 SIZES = [*itertools.product([512], [511, 512, 513]), *itertools.product([300], [256, 257, 300])]
 N_SHORT = 512  # the largest context of the trained length 512 that has short factors
 

@@ -56,7 +56,7 @@ def _bytes(folder: Path, field: str) -> int | None:
 
 
 def prepare(mpi: MpiInfo, n_ranks: int, env: MutableMapping[str, str], *, among: bool) -> None:
-    """UserError if /dev/shm has no room for so many ranks of this host.
+    """UserError if /dev/shm lacks room for the n_ranks of this host.
 
     If there is not enough for UCX too, it is told by a variable in `env` to use System V's. `among`
     them, what is taken may be the others', which have begun: only all that there is counts.
