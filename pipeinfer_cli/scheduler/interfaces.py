@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeinfer_cli.scheduler.runs import Result, Run
 
 Candidate = tuple[int, float]  # a token, and the probability that the drafter gives it
+
+Branch = tuple[int, ...]  # drafted tokens, from the end of a text on; () is the end of the text
+
+
+@dataclass(frozen=True, slots=True)
+class DraftBatch:
+    """Nodes of a token tree to expand together: what may follow each of these branches?"""
+
+    epoch: int  # of this request; what is drafted for earlier ones is not wanted any more
+    text: Sequence[int]  # it only grows while the request is under way
+    n_text: int  # the branches begin after that many of its tokens
+    branches: tuple[Branch, ...]
+    n_candidates: int  # at most, for each branch
+
+
+class BatchDrafter(Protocol):
+    """Anything that proposes tokens for several branches of a tree at a time."""
+
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
+        """For each branch what may follow it, the best first; nothing where nothing is known.
+
+        One forward pass for all of them, and no token that is cached is fed again. Texts mostly
+        grow, along a branch or beside all of them; they may also lose their last tokens.
+        `is_wanted` is asked between parts of a long text: None if it says no.
+        """
 
 
 class Drafter(Protocol):
