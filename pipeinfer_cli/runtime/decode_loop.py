@@ -10,9 +10,8 @@ from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import ScheduledRequest
 from pipeinfer_cli.scheduler.exchange import Decided, Exchange, Requests
-from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
+from pipeinfer_cli.scheduler.interfaces import Drafts, Observer, Pipeline
 from pipeinfer_cli.scheduler.runs import Result
-from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
 POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
@@ -51,12 +50,12 @@ class DecodeLoop(Generic[Key]):
         if self._requests.is_idle:  # nothing was due while the caller wrote what came before
             self._heard_s = time.monotonic()
         self._exchange.take_drafts()
-        self._exchange.submit()
+        self._exchange.submit(time.monotonic())
         return self._wait()
 
     def drain(self) -> None:
         """The texts are over: sends their cancels, and waits for what is in flight."""
-        self._exchange.submit()
+        self._exchange.submit(time.monotonic())
         while not self._requests.is_idle:
             self._wait()
 
@@ -65,9 +64,10 @@ class DecodeLoop(Generic[Key]):
         return [] if result is None else self._exchange.on_result(result, time.monotonic())
 
     def _result(self) -> Result | None:
-        """The next one, or None after a while, or when a draft has come."""
+        """The next one, or None after a while, when a draft has come, or when a run may leave."""
         is_due = not self._requests.is_idle
-        result = self._pipeline.wait(POLL_S)
+        until_s = self._requests.wake_s - time.monotonic()
+        result = self._pipeline.wait(min(max(until_s, 0.0), POLL_S))
         now_s = time.monotonic()
         if result is not None or not is_due:
             self._heard_s = now_s

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from pipeinfer_cli.runtime.decode_loop import DecodeLoop
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.exchange import OneRequest
-from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
+from pipeinfer_cli.scheduler.interfaces import Drafts, Observer, Pipeline
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Drafts
 
 
 class TokenStream:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeinfer_cli.scheduler.costs.run_size import EWMA_DECAY
+from pipeinfer_cli.scheduler.costs.measured import EWMA_DECAY
 
 ASSUMED_NOISE = 0.1  # of a token's time, before there is more than one window to tell
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Generic, TypeVar
 
+from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.in_flight import add_cancel
+from pipeinfer_cli.scheduler.interfaces import Drafts
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -60,7 +61,9 @@ class Batcher(Generic[Key]):
         depth: int,
         n_batch: int,
         run_ids: Iterator[int],
+        pacer: StagePacer,
     ) -> None:
+        self.pacer = pacer  # of the pipeline
         self._pool = pool
         self._n_stages = n_stages
         self._depth = depth
@@ -116,11 +119,15 @@ class Batcher(Generic[Key]):
 
     # runs
 
-    def take_runs(self) -> list[Run]:
-        """The runs to submit now, in this order."""
-        return list(iter(self._next_run, None))
+    @property
+    def wake_s(self) -> float:
+        """When a run may leave though nothing else has happened by then; infinite: never."""
+        if len(self._live) >= self._depth:
+            return math.inf
+        return min((each.scheduler.wake_s for each in self.active), default=math.inf)
 
-    def _next_run(self) -> Run | None:
+    def next_run(self, now_s: float) -> Run | None:
+        """The run to submit now; None if there is nothing to submit yet."""
         requests = self.active
         if len(self._decided) < self._n_stages and (parts := self._decided_parts(requests)):
             run_id = self._submit(parts)
@@ -134,7 +141,7 @@ class Batcher(Generic[Key]):
                 part = _Part(request, request.scheduler.next_prefill())
                 return self._merged(self._submit([part]), [part])
         for request in requests:
-            if (run := request.scheduler.next_drafted()) is not None:
+            if (run := request.scheduler.next_drafted(now_s)) is not None:
                 run_id = self._submit([_Part(request, run)])
                 self._drafted[request, run.run_id] = run_id
                 return replace(run, run_id=run_id)
@@ -182,8 +189,10 @@ class Batcher(Generic[Key]):
 
     # results
 
-    def on_result(self, result: Result) -> list[tuple[ScheduledRequest[Key], list[int]]]:
-        """The token ids that this result has decided, by request."""
+    def on_result(
+        self, result: Result, now_s: float
+    ) -> list[tuple[ScheduledRequest[Key], list[int]]]:
+        """The token ids that this result, come now, has decided, by request."""
         run_id = next(iter(self._in_flight))
         assert result.run_id == run_id, "results come in the order of submission"
         parts = self._in_flight.pop(run_id)
@@ -193,7 +202,8 @@ class Batcher(Generic[Key]):
         for part, share in zip(parts, _shares(result, parts), strict=True):
             request = part.request
             self._drafted.pop((request, part.run.run_id), None)
-            if tokens := request.scheduler.on_result(share, is_shared=len(parts) > 1):
+            is_shared = len(parts) > 1
+            if tokens := request.scheduler.on_result(share, now_s, is_shared=is_shared):
                 decided.append((request, tokens))
             self._forget(request)
         return decided

@@ -7,11 +7,12 @@ What flows, and who owns it:
   pipeline's ids, puts decided tokens of different requests into one run, and translates cancels.
 - Results come back in the order of submission, to whoever made the runs, and decide token ids. They
   leave by request, for the caller to make texts of.
-- Draft requests go from each scheduler to its request's drafter, and drafts come back. A drafter is
-  its request's own; whoever has made it closes it.
+- Batches of nodes to expand go from each scheduler to its request's drafter, and candidates come
+  back. A drafter is its request's own; whoever has made it closes it.
+- The pacer hears of all runs: it predicts when the next one may leave.
 - Whether to speculate is decided once for all requests, by `AutoSpeculation`.
 
-Nothing here waits or knows the time: runtime/decode_loop.py does both by the clock, and
+Nothing here waits or asks for the time: runtime/decode_loop.py does both by the clock, and
 cluster/simulator.py by a virtual one.
 """
 
@@ -22,10 +23,10 @@ from typing import Generic, Protocol, TypeVar
 
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import ScheduledRequest
-from pipeinfer_cli.scheduler.interfaces import Observer, RunSink
+from pipeinfer_cli.scheduler.costs.pacer import StagePacer
+from pipeinfer_cli.scheduler.interfaces import Drafts, Observer, RunSink
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
 Decided = list[tuple[ScheduledRequest[Key], list[int]]]  # token ids, by request
@@ -53,11 +54,19 @@ class Requests(Protocol[Key]):
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
 
-    def take_runs(self) -> list[Run]:
-        """The runs to submit now, in this order."""
+    @property
+    def pacer(self) -> StagePacer:
+        """Of the pipeline."""
 
-    def on_result(self, result: Result) -> Decided[Key]:
-        """The token ids that this result has decided, by request."""
+    @property
+    def wake_s(self) -> float:
+        """When a run may leave though nothing else has happened by then; infinite: never."""
+
+    def next_run(self, now_s: float) -> Run | None:
+        """The run to submit now; None if there is nothing to submit yet."""
+
+    def on_result(self, result: Result, now_s: float) -> Decided[Key]:
+        """The token ids that this result, come now, has decided, by request."""
 
 
 class OneRequest:
@@ -82,13 +91,23 @@ class OneRequest:
         """See Scheduler.take_cancels."""
         return self._scheduler.take_cancels()
 
-    def take_runs(self) -> list[Run]:
-        """See Scheduler.take_runs."""
-        return self._scheduler.take_runs()
+    @property
+    def pacer(self) -> StagePacer:
+        """See Requests."""
+        return self._scheduler.knowledge.pacer
 
-    def on_result(self, result: Result) -> Decided[None]:
+    @property
+    def wake_s(self) -> float:
+        """See Scheduler.wake_s."""
+        return self._scheduler.wake_s
+
+    def next_run(self, now_s: float) -> Run | None:
+        """See Scheduler.next_run."""
+        return self._scheduler.next_run(now_s)
+
+    def on_result(self, result: Result, now_s: float) -> Decided[None]:
         """The token ids that this result has decided."""
-        tokens = self._scheduler.on_result(result)
+        tokens = self._scheduler.on_result(result, now_s)
         return [(self._request, tokens)] if tokens else []
 
 
@@ -125,24 +144,28 @@ class Exchange(Generic[Key]):
         """Hands the schedulers what has been drafted. Raises what a drafter has raised."""
         for request in self._requests.active:
             for draft in request.drafts.take() if request.drafts is not None else ():
-                request.scheduler.on_draft(draft)
+                request.scheduler.on_drafted(draft)
 
-    def submit(self) -> None:
+    def submit(self, now_s: float) -> None:
         """Sends cancels and runs, and asks for drafts."""
+        pacer = self._requests.pacer
         for run_first, run_last in self._requests.take_cancels():
             if self._observer is not None:
                 self._observer.on_cancel(run_first, run_last)
+            pacer.on_cancel(run_first, run_last)
             self._pipeline.cancel(run_first, run_last)
-        for run in self._requests.take_runs():
+        while (run := self._requests.next_run(now_s)) is not None:
             if self._observer is not None:
                 self._observer.on_submit(run)
+            pacer.on_submit(run.run_id, len(run.tokens), now_s)
             self._pipeline.submit(run)
         for request in self._requests.drafting:
             self._draft(request)
 
     def on_result(self, result: Result, now_s: float) -> Decided[Key]:
         """The token ids that this result has decided, by request; it came at `now_s`."""
-        decided = self._requests.on_result(result)
+        self._requests.pacer.on_result(result.run_id)
+        decided = self._requests.on_result(result, now_s)
         tokens = [token for _, each in decided for token in each]
         if self._observer is not None:
             self._observer.on_result(result, tokens)
@@ -160,5 +183,5 @@ class Exchange(Generic[Key]):
             assert self._open_drafts is not None, "the policy has something to draft with"
             request.drafts = self._open_drafts(request)
         request.drafts.set_epoch(scheduler.epoch)
-        if (wanted := scheduler.take_draft_request()) is not None:
-            request.drafts.request(wanted)
+        if (batch := scheduler.take_batch()) is not None:
+            request.drafts.request(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +24,17 @@ class DraftBatch:
     n_candidates: int  # at most, for each branch
 
 
-class BatchDrafter(Protocol):
-    """Anything that proposes tokens for several branches of a tree at a time."""
+@dataclass(frozen=True, slots=True)
+class DraftedBatch:
+    """What may follow each branch of a DraftBatch."""
+
+    epoch: int  # of the request
+    candidates: tuple[Sequence[Candidate], ...]  # by branch, the best first; empty: unknown
+    took_us: int = 0  # the drafter's time for all of them
+
+
+class Drafter(Protocol):
+    """Anything that proposes tokens, for several branches of a tree at a time."""
 
     def expand(
         self, batch: DraftBatch, is_wanted: Callable[[], bool]
@@ -38,18 +47,17 @@ class BatchDrafter(Protocol):
         """
 
 
-class Drafter(Protocol):
-    """Anything that proposes tokens."""
+class Drafts(Protocol):
+    """A request's drafter at work: drafters.thread.DraftThread."""
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """What may follow `context`, position by position: one to `n_candidates`, the best first.
+    def request(self, batch: DraftBatch) -> None:
+        """Starts on a batch; the one under way ends."""
 
-        The draft continues after the best one. The caller stops when it has enough. Contexts mostly
-        grow, or lose their last tokens. Before the first position may come empty ones, from a
-        drafter that is still reading the context: so that the caller can stop there, too.
-        """
+    def set_epoch(self, epoch: int) -> None:
+        """Batches of earlier epochs are not wanted any more."""
+
+    def take(self) -> list[DraftedBatch]:
+        """What has been drafted since the last call."""
 
 
 class RunSink(Protocol):

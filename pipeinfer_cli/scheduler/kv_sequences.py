@@ -17,12 +17,12 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeinfer_cli.scheduler.policy import DraftConfig
+from pipeinfer_cli.scheduler.policy import MAX_DRAFT, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree
 
 N_SEQUENCES = 256  # sequence ids of the engine
-N_BRANCHES_MAX = 64  # more of a request at a time are not worth their cells
+N_BRANCHES_MAX = 160  # of a request at a time
 MAX_PARALLEL = 64  # requests at a time; each finds a sequence id, however many branches there are
 N_HOLES_MAX = 64  # cells
 
@@ -208,7 +208,10 @@ class Sequences:
 
 def spare_cells(draft: DraftConfig | None, depth: int, *, n_texts: int = 1) -> int:
     """Cells that branches take, and holes between several texts, beyond those of the texts."""
-    n_branches = 0 if draft is None or draft.width == 1 else (depth + 1) * draft.n_max
+    if draft is None or (draft.width == 1 and not draft.is_auto):
+        n_branches = 0
+    else:
+        n_branches = (depth + 1) * (MAX_DRAFT if draft.is_auto else draft.n_max)
     return n_branches + (N_HOLES_MAX if n_branches or n_texts > 1 else 0)
 
 

@@ -32,6 +32,8 @@ class Stats:
     decode_ms: float  # of it, after the first token: what tokens_per_s is measured over
     n_drafted: int  # speculative tokens that were submitted
     n_accepted: int  # of these, the ones that the target decided, too
+    n_expanded: int  # nodes of token trees for which the drafter was asked what follows
+    n_late: int  # of these, the ones that were decided or refuted before the answer came
     acceptance_rate: float  # accepted / drafted
     mean_acceptance_length: float  # tokens decided per live run that decided any, with the bonus
     acceptance_by_position: tuple[float, ...]  # of the 1st, 2nd, ... token ahead of the text
@@ -145,6 +147,8 @@ def pool(info: RequestInfo, timings: Sequence[Timing], counters: Counters) -> St
         decode_ms=sum(gaps_ms),
         n_drafted=counters.n_drafted,
         n_accepted=counters.n_accepted,
+        n_expanded=counters.n_expanded,
+        n_late=counters.n_late,
         acceptance_rate=ratio(counters.n_accepted, counters.n_drafted),
         mean_acceptance_length=ratio(counters.n_decided, counters.n_verified),
         acceptance_by_position=tuple(
@@ -187,6 +191,8 @@ class Counters:
 
     n_drafted: int = 0  # speculative tokens that were submitted
     n_accepted: int = 0  # of these, the ones that the target decided, too
+    n_expanded: int = 0  # nodes for which the drafter was asked what follows
+    n_late: int = 0  # of these, the ones that were decided or refuted before the answer came
     n_decided: int = 0  # generated tokens
     n_launched: int = 0  # runs
     n_completed: int = 0  # runs that every stage decoded

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 
 # Of bench. The last one is what it traces, and whose acceptance it records.
 DEFAULT_STRATEGIES = ("iterative", "speculative", "auto", "pipeinfer")
@@ -16,9 +16,11 @@ DEFAULT_STRATEGIES = ("iterative", "speculative", "auto", "pipeinfer")
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
 DrafterKind = Literal["none", "ngram", "model", "both"]
-# What `pipeinfer` is without one of its parts, to see what the part is worth: fields of Policy.
-Ablation = Literal["no-continuous", "no-cancel", "no-reactive"]
-ABLATIONS: tuple[Ablation, ...] = ("no-continuous", "no-cancel", "no-reactive")
+# `pipeinfer` as in the paper: chains of a given length with reactive cutoffs, nothing adaptive;
+# and that without one of its parts, to see what the part is worth: fields of Policy.
+Ablation = Literal["paper", "no-continuous", "no-cancel", "no-reactive"]
+PAPER: Ablation = "paper"
+ABLATIONS: tuple[Ablation, ...] = (PAPER, "no-continuous", "no-cancel", "no-reactive")
 DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 
 # Most tokens in a run. Longer runs do not make a prompt faster with our kernels (Prompts in
@@ -43,12 +45,14 @@ class DraftConfig:
     p_split: float = 0.1  # a further candidate below this is not worth a branch (--draft-p-split)
     # --draft-max was not given: how long a synchronous draft may be follows from measured costs.
     auto_length: bool = False
+    # None of all this was given: what to draft and to feed is chosen by expected gain.
+    is_auto: bool = False
 
     @classmethod
-    def of(cls, n_max: int | None, **others: Any) -> DraftConfig:
+    def of(cls, n_max: int | None, *, is_auto: bool = False, **others: Any) -> DraftConfig:
         """As the options say; `n_max` None: --draft-max auto."""
         if n_max is None:
-            return cls(auto_length=True, **others)
+            return cls(auto_length=True, is_auto=is_auto, **others)
         return cls(n_max=n_max, **others)
 
     def __post_init__(self) -> None:
@@ -75,13 +79,16 @@ class Policy:
     """What the scheduler may do.
 
     - iterative: nothing is drafted;
-    - synchronous: one run in flight, which waits for the whole draft, of a given length or of one
-      that is chosen from measured costs (see draft_length.py);
-    - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow; or
-      it waits for some of them, where that saves a run and costs nothing (see run_size.py).
+    - synchronous: one run in flight, which waits for the whole draft;
+    - asynchronous: up to `depth` runs in flight; a decided token leaves at once, drafts follow.
+
+    What is drafted and fed follows given lengths and cutoffs (speculation/fixed.py), or is chosen
+    by expected gain (speculation/adaptive.py).
     """
 
     draft: DraftConfig | None = None  # None: iterative
+    is_adaptive: bool = False
+    n_stages: int = 1
     is_synchronous: bool = False
     chooses_length: bool = False  # of synchronous drafts; else they have draft.n_max tokens
     shares_cores: bool = False  # drafter and first stage compute in turn, not at the same time
@@ -105,6 +112,8 @@ class Policy:
         """The most drafted tokens in a run."""
         if self.draft is None:
             return 1
+        if self.is_adaptive:
+            return MAX_DRAFT
         is_open = self.chooses_length and self.draft.auto_length
         return MAX_AUTO_DRAFT if is_open else self.draft.n_max
 
@@ -134,22 +143,25 @@ class Policy:
 
         A single stage that takes turns with the drafter gains nothing from drafts that are made
         while it computes: they cost as much as later ones, and may be wrong. So `pipeinfer` is
-        synchronous there, with drafts of a chosen length.
+        synchronous there.
         """
         depth = cls.depth_of(n_stages, prior)
         if draft is None or strategy == "iterative":
-            return cls(depth=depth, n_batch=n_batch)
+            return cls(depth=depth, n_batch=n_batch, n_stages=n_stages)
         is_chain = draft.width == 1
         in_turn = shares_cores and n_stages == 1 and is_chain and not ablations
+        parts_left_out = [each for each in ablations if each != PAPER]
         return cls(
             draft=draft,
+            is_adaptive=draft.is_auto and not ablations,
+            n_stages=n_stages,
             is_synchronous=strategy == "speculative" or in_turn,
             chooses_length=is_chain and (draft.auto_length or strategy != "speculative"),
             shares_cores=shares_cores,
             depth=depth,
             n_batch=n_batch,
             prior=prior,
-            **{ablation.replace("-", "_"): True for ablation in ablations},
+            **{each.replace("-", "_"): True for each in parts_left_out},
         )
 
 
@@ -187,4 +199,4 @@ def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
     return strategy, cast("tuple[Ablation, ...]", tuple(sorted(set(ablations))))
 
 
-DEFAULT_DRAFT = DraftConfig(auto_length=True)
+DEFAULT_DRAFT = DraftConfig(auto_length=True, is_auto=True)

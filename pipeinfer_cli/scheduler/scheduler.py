@@ -1,8 +1,8 @@
 """Which runs to submit next: pure decisions, without MPI, ctypes, clock or randomness.
 
-The scheduler owns the token tree and the runs in flight. It is handed drafted tokens (`on_draft`)
-and results in the order of submission (`on_result`), and says what to submit (`take_runs`), what to
-give up (`take_cancels`) and what to draft (`take_draft_request`).
+The scheduler owns the token tree and the runs in flight. It is handed drafted tokens
+(`on_drafted`) and results in the order of submission (`on_result`), and says what to submit
+(`next_run`), what to give up (`take_cancels`) and what to draft (`take_batch`). It is told the time.
 
 Continuous asynchronous speculation and early cancellation follow "PipeInfer: Accelerating LLM
 Inference using Asynchronous Pipelined Speculation" (SC24, arXiv 2407.11798).
@@ -10,16 +10,38 @@ Inference using Asynchronous Pipelined Speculation" (SC24, arXiv 2407.11798).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from pipeinfer_cli.scheduler.costs.run_size import RunSizer
+from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts, PriorCosts
+from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.in_flight import InFlightRuns
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import Policy
 from pipeinfer_cli.scheduler.runs import Result, Run, RunToken, SampleParams
-from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest, Speculation
+from pipeinfer_cli.scheduler.speculation import Speculation
+from pipeinfer_cli.scheduler.speculation.adaptive import AdaptiveSpeculation
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
+from pipeinfer_cli.scheduler.speculation.fixed import FixedSpeculation
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is learned while runs and drafts come and go; it may outlive a request."""
+
+    costs: MeasuredCosts
+    confidence: Confidence
+    pacer: StagePacer
+
+    @classmethod
+    def of(cls, prior: PriorCosts | None) -> Knowledge:
+        """What a calibration says, if there is one; nothing else."""
+        costs = MeasuredCosts(prior)
+        return cls(costs, Confidence(), StagePacer(costs))
 
 
 class Scheduler:
@@ -34,8 +56,12 @@ class Scheduler:
         run_ids: Iterator[int],
         pool: SequencePool | None = None,
         sample: SampleParams | None = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
-        """The pool is the pipeline's, for all its requests; `sample` None: as the engine says."""
+        """Pool and knowledge are the pipeline's, for all its requests.
+
+        `sample` None: as the engine says.
+        """
         assert prompt and n_max > 0
         self.counters = Counters()
         self.policy = policy
@@ -49,15 +75,25 @@ class Scheduler:
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
-        self._speculation = Speculation(self._tree, policy, n_feed_max=self._n_feed_max)
-        self._run_sizer = RunSizer(
-            policy.n_draft_max,
-            policy.prior,
-            in_rounds=policy.is_synchronous,
-            shares_cores=policy.shares_cores,
-        )
-        self._speculation.n_max = self._run_size
+        self.knowledge = knowledge or Knowledge.of(policy.prior)
+        self._speculation = self._make_speculation()
         self._in_flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
+
+    def _make_speculation(self) -> Speculation:
+        known = self.knowledge
+        if not self.policy.is_adaptive:
+            return FixedSpeculation(
+                self._tree, self.policy, known.costs, n_feed_max=self._n_feed_max
+            )
+        return AdaptiveSpeculation(
+            self._tree,
+            self.policy,
+            known.costs,
+            n_feed_max=self._n_feed_max,
+            confidence=known.confidence,
+            pacer=known.pacer,
+            counters=self.counters,
+        )
 
     @property
     def n_live(self) -> int:
@@ -107,11 +143,8 @@ class Scheduler:
 
     @property
     def expected_gain(self) -> float | None:
-        """The speed of speculation over plain decoding's, by costs and acceptance; None: unknown.
-
-        A result or two say something of costs, and a few more of the acceptance.
-        """
-        return self._run_sizer.gain
+        """The speed of speculation over plain decoding's, by costs and acceptance; None: unknown."""
+        return self._speculation.gain
 
     def finish(self) -> None:
         """Gives up what is in flight: the text is long enough. Results still have to come."""
@@ -126,16 +159,21 @@ class Scheduler:
 
     # runs
 
-    def take_runs(self) -> list[Run]:
-        """The runs to submit now, in this order."""
-        return list(iter(self._next_run, None))
-
-    def _next_run(self) -> Run | None:
+    def next_run(self, now_s: float) -> Run | None:
+        """The run to submit now; None if there is nothing to submit yet."""
         if self.is_prefilling:
             return self.next_prefill() if self._in_flight.n_live < 2 * self.policy.depth else None
         if (run := self.next_decided()) is not None:
             return run
-        return self.next_drafted() if self._in_flight.n_live < self.policy.depth else None
+        return self.next_drafted(now_s) if self._in_flight.n_live < self.policy.depth else None
+
+    @property
+    def wake_s(self) -> float:
+        """When a run may leave though nothing else has happened by then; infinite: never."""
+        is_waiting = self.policy.is_adaptive and not self.policy.is_synchronous
+        is_waiting = is_waiting and self._tree.n_unfed > 0 and self._tree.root.is_fed
+        can_leave = is_waiting and self._in_flight.n_live < self.policy.depth
+        return self.knowledge.pacer.free_s if can_leave else math.inf
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
@@ -149,56 +187,39 @@ class Scheduler:
     @property
     def n_decided_max(self) -> int:
         """The most tokens in a run of `next_decided`."""
-        return 1 + (self._run_size if self.policy.is_synchronous else 0)
+        return 1 + (self.policy.n_draft_max if self.policy.is_synchronous else 0)
 
     def next_decided(self, *, may_wait: bool = True) -> Run | None:
         """The run of a decided token, with the draft that it waits for, if it may and it pays.
 
         None if there is nothing to submit now.
         """
-        nodes: dict[Node, list[int]] = {}  # with their sequence ids
-        if self.is_prefilling or self._n_feed_max == 0:
+        root = self._tree.root
+        is_due = not self.is_prefilling and root.position < self._n_feed_max and not root.is_fed
+        if not is_due:
             return None
-        if self.policy.is_synchronous:
-            if self._in_flight.is_idle and not self._speculation.is_waiting:
-                self._feed_root(nodes)
-                self._feed_drafts(nodes, self._run_size)
-        elif not may_wait or self._in_flight.n_live > 0:
-            self._feed_root(nodes)
-        elif not self._speculation.is_waiting or self._tree.n_unfed >= self._n_with_decided:
-            self._feed_root(nodes)
-            self._feed_drafts(nodes, self._n_with_decided if nodes else 0)
-        return self._make_run((), nodes) if nodes else None
+        n_drafted = self._speculation.n_with_decided(self._n_busy, may_wait=may_wait)
+        if n_drafted is None:
+            return None
+        nodes: dict[Node, list[int]] = {}  # with their sequence ids
+        is_fed = self._feed(root, nodes)
+        assert is_fed, "the text continues in its own sequence"
+        self._feed_drafts(nodes, n_drafted)
+        return self._make_run((), nodes)
 
-    def next_drafted(self) -> Run | None:
+    @property
+    def _n_busy(self) -> int:
+        """Runs in flight that a decided token may wait for: synchronous ones to their very end."""
+        if self.policy.is_synchronous:
+            return 0 if self._in_flight.is_idle else 1
+        return self._in_flight.n_live
+
+    def next_drafted(self, now_s: float) -> Run | None:
         """A run of drafted tokens; None if there is nothing to submit now, or it pays to wait."""
         nodes: dict[Node, list[int]] = {}
-        is_due = self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0
-        if is_due and not self.policy.is_synchronous and self._is_run_full():
-            self._feed_drafts(nodes, self._run_size)
-            if not nodes:
-                self._speculation.release_held()
-                self._feed_drafts(nodes, self._run_size)
+        if self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0:
+            self._feed_drafts(nodes, self._speculation.n_alone(self._in_flight.n_live, now_s))
         return self._make_run((), nodes) if nodes else None
-
-    def _is_run_full(self) -> bool:
-        """True if it does not pay to wait for more drafted tokens before the next run."""
-        is_full = self._tree.n_unfed >= self._run_size
-        return is_full or self._in_flight.n_live == 0 or not self._speculation.is_waiting
-
-    @property
-    def _run_size(self) -> int:
-        """Most drafted tokens in a run of their own, or of a synchronous policy."""
-        if self.policy.draft is None:
-            return 0
-        if self.policy.is_synchronous and not self.policy.chooses_length:
-            return self.policy.draft.n_max
-        return self.policy.run_size or self._run_sizer.sizes.alone
-
-    @property
-    def _n_with_decided(self) -> int:
-        """Drafted tokens for which a decided one waits when no run is in flight."""
-        return 0 if self.policy.run_size else self._run_sizer.sizes.with_decided
 
     def next_prefill(self) -> Run:
         """A part of the prompt: all stages shall have one to work on."""
@@ -222,12 +243,6 @@ class Scheduler:
         if is_fed:
             self._tree.mark_fed(node)
         return is_fed
-
-    def _feed_root(self, nodes: dict[Node, list[int]]) -> None:
-        root = self._tree.root
-        if not root.is_fed and root.position < self._n_feed_max:
-            is_fed = self._feed(root, nodes)
-            assert is_fed, "the text continues in its own sequence"
 
     def _feed_drafts(self, nodes: dict[Node, list[int]], n_most: int) -> None:
         """Feeds the most probable drafted tokens, at most `n_most`."""
@@ -261,25 +276,31 @@ class Scheduler:
 
     # results
 
-    def on_result(self, result: Result, *, is_shared: bool = False) -> list[int]:
-        """The token ids that this result has decided; `is_shared`: the run had others', too."""
+    def on_result(
+        self, result: Result, now_s: float = 0.0, *, is_shared: bool = False
+    ) -> list[int]:
+        """The token ids that this result, come now, has decided.
+
+        `is_shared`: the run had tokens of other requests, too.
+        """
         run = self._in_flight.complete(result)
         decided: list[int] = []
         if run.is_live:
-            decided = self._advance()
+            decided = self._advance(now_s)
             # A prompt's run has no output but for its last token: it says little of others.
             if not is_shared and run.n_tokens == len(run.nodes):
-                self._run_sizer.on_run(run.n_tokens, result.times)
-                self._speculation.n_max = self._run_size
+                self.knowledge.costs.on_run(run.n_tokens, result.times)
+                self._speculation.on_run()
         n_wrong = sum(node.state is not State.DECIDED for node in run.nodes)
         self.counters.on_result(result, n_tokens=run.n_tokens, n_wrong=n_wrong)
         return decided
 
-    def _advance(self) -> list[int]:
+    def _advance(self, now_s: float) -> list[int]:
         """The text grows over all that is known by now."""
         dead, verdicts = [], []
-        while (step := self._tree.decide()) is not None:
-            verdict, died = step
+        while self._tree.root.next_token is not None:
+            self._speculation.on_decided(self._tree.root)
+            verdict, died = self._tree.decide()
             dead += died
             verdicts.append(verdict)
             if verdict is Verdict.ACCEPTED:
@@ -289,28 +310,21 @@ class Scheduler:
         self.counters.n_decided += len(verdicts)
         self.counters.n_verified += 1
         self._sequences.release(self._tree.root, dead)
-        self._speculation.on_verdicts(verdicts)
-        self._run_sizer.on_verdicts(verdicts)
+        self._speculation.on_verdicts(verdicts, now_s)
         if dead:
             self._in_flight.give_up_wrong()
         return self._tree.text[-len(verdicts) :]
 
     # drafting
 
-    def take_draft_request(self) -> DraftRequest | None:
+    def take_batch(self) -> DraftBatch | None:
         """What to draft now; None if the drafter is at work or nothing more is wanted."""
         if self._n_prefilled < len(self._prompt) or self._n_feed_max == 0:
             return None
         if self.policy.is_synchronous and not self._in_flight.is_idle:
             return None
-        return self._speculation.take_request()
+        return self._speculation.take_batch()
 
-    def on_draft(self, draft: Draft) -> None:
-        """A drafted token, or the end of a draft. What is no longer wanted is ignored."""
-        if draft.token is not None:
-            self._run_sizer.on_draft(draft.took_us)
-        is_wanted = self._speculation.is_wanted(draft)
-        n_before = self._tree.n_drafted
-        self._speculation.on_draft(draft)
-        if is_wanted:
-            self._run_sizer.on_kept(self._tree.n_drafted > n_before, is_first=n_before == 0)
+    def on_drafted(self, drafted: DraftedBatch) -> None:
+        """The answer to a batch. What is no longer wanted is ignored."""
+        self._speculation.on_drafted(drafted)

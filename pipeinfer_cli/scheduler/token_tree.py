@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
 
 SMALLEST_PROBABILITY = 1e-9  # of a drafted token: its logarithm is finite
 N_FORGOTTEN_MAX = 64  # nodes
@@ -44,6 +46,7 @@ class Node:
     sequence: int = -1  # the sequence id under which it was fed
     ahead: int = 0  # how many tokens ahead of the text it was then: 1, 2, ...; 0: decided before
     next_token: int | None = None  # what the target says follows
+    candidates: Sequence[Candidate] = ()  # what the drafter says follows, as it says it
 
 
 class TokenTree:
@@ -90,6 +93,16 @@ class TokenTree:
             heapq.heappop(self._open)
         return None
 
+    def open_nodes(self, n_most: int) -> list[Node]:
+        """The most probable nodes whose children the drafter has not been asked for."""
+        nodes = [self.root] if self.root.is_open else []
+        entries = _best(self._open, n_most - len(nodes), lambda node: node.is_open)
+        return nodes + [entry[2] for entry in entries]
+
+    def unfed_nodes(self, n_most: int) -> list[Node]:
+        """The most probable drafted nodes that were not fed; parents come before children."""
+        return [entry[2] for entry in _best(self._unfed, n_most, lambda node: not node.is_fed)]
+
     def pop_unfed(self) -> Node | None:
         """The most probable drafted node that was not fed; parents come before children."""
         while self._unfed:
@@ -103,13 +116,13 @@ class TokenTree:
         node.is_fed = True
         self.n_unfed -= node.state is State.DRAFTED
 
-    def decide(self) -> tuple[Verdict, list[Node]] | None:
-        """Moves the root to the token that the target says follows it, if that is known.
+    def decide(self) -> tuple[Verdict, list[Node]]:
+        """Moves the root to the token that the target says follows it, which has to be known.
 
         Also says which nodes have died.
         """
-        if (token := self.root.next_token) is None:
-            return None
+        token = self.root.next_token
+        assert token is not None
         old, child = self.root, self.root.children.pop(token, None)
         dead = [node for sibling in old.children.values() for node in _subtree(sibling)]
         for node in dead:
@@ -149,14 +162,33 @@ class TokenTree:
         self.n_drafted -= 1
         self.n_unfed -= not node.is_fed
 
-    def context(self, node: Node) -> tuple[int, ...]:
-        """All tokens up to and with this drafted node, or the root."""
+    def batch(self, nodes: Sequence[Node], epoch: int, n_candidates: int) -> DraftBatch:
+        """The drafter shall say what follows these nodes, drafted ones or the root."""
+        branches = tuple(self._branch(node) for node in nodes)
+        return DraftBatch(epoch, self.text, len(self.text), branches, n_candidates)
+
+    def _branch(self, node: Node) -> tuple[int, ...]:
         path = []
         while node is not self.root:
             assert node.parent is not None
             path.append(node.token)
             node = node.parent
-        return (*self.text, *reversed(path))
+        return tuple(reversed(path))
+
+
+_Entry = tuple[float, int, Node]  # of a heap
+
+
+def _best(heap: list[_Entry], n_most: int, is_wanted: Callable[[Node], bool]) -> list[_Entry]:
+    """The first entries of a heap that are still of interest; they stay in it."""
+    found: list[_Entry] = []
+    while heap and len(found) < n_most:
+        entry = heapq.heappop(heap)
+        if entry[2].state is State.DRAFTED and is_wanted(entry[2]):
+            found.append(entry)
+    for entry in found:
+        heapq.heappush(heap, entry)
+    return found
 
 
 def _decided(token: int, position: int, parent: Node | None) -> Node:

@@ -10,39 +10,22 @@ drafter's time per token, and how often a drafted token is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from pipeinfer_cli.scheduler.costs.draft_length import DraftOdds, best_draft_length
-from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
+from pipeinfer_cli.scheduler.costs.measured import (
+    REVIEW_EVERY,
+    Costs,
+    Frequency,
+    MeasuredCosts,
+)
 from pipeinfer_cli.scheduler.token_tree import Verdict
 
-EWMA_DECAY = 0.95  # how much of what was known a new measurement leaves
-SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
-LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
-PRIOR_ACCEPTANCE, PRIOR_WEIGHT = 0.7, 4.0  # in tokens
-PRIOR_PERSISTENCE = 0.9  # of drafts, with the same weight
-REVIEW_EVERY = 8  # results
+PRIOR_ACCEPTANCE = 0.7
+PRIOR_PERSISTENCE = 0.9  # of drafts
 N_FIRST_REVIEWS = 16  # results, each of which is followed by a review in synchronous rounds
 EXPLORE_EVERY = 16  # rounds: one drafts a token more, so that it is known what that costs
-SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
-
-Times = tuple[float, float]  # in seconds: the slowest stage, all stages
-
-
-class Costs(Protocol):
-    """What a run of k tokens costs, in seconds."""
-
-    @property
-    def draft_s(self) -> float:
-        """The drafter's time for one token."""
-
-    def interval_s(self, n_tokens: int) -> float:
-        """From one run to the next at least: the slowest stage."""
-
-    def compute_s(self, n_tokens: int) -> float:
-        """In all stages, one after the other."""
 
 
 class _Table:
@@ -110,103 +93,6 @@ def best_run_sizes(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorCosts:
-    """What runs and drafts are expected to cost, before there are any: from a calibration."""
-
-    by_size: Mapping[int, Times]  # by tokens of a run
-    draft_s: float = 0.0  # for a token; 0: unknown
-    link_s: float = 0.0  # of one token's way through all links, back to the head
-
-    def n_stages_filled(self) -> float:
-        """How many runs of one token keep the slowest stage at work: from one end to the other."""
-        slowest_s, all_s = time_at(self.by_size, 1, 0), time_at(self.by_size, 1, 1)
-        return (all_s + self.link_s) / slowest_s
-
-
-class MeasuredCosts:
-    """Costs as runs and drafts show them; between the sizes that were seen, T(k) is linear.
-
-    With a prior, sizes that were not seen yet cost what it says, times what the sizes that were
-    seen cost more or less than it says: the text may be longer, or the machine busier.
-    """
-
-    def __init__(self, prior: PriorCosts | None = None) -> None:
-        self.draft_s = prior.draft_s if prior else 0.0
-        self._prior: Mapping[int, Times] = prior.by_size if prior else {}
-        self._scale: Times = (1.0, 1.0)
-        self._seen: dict[int, Times] = {}
-        self._n_seen: dict[int, int] = {}  # runs, by their tokens
-        self._known = dict(self._prior)  # what there is to go by
-
-    def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
-        """Every stage has computed a run of n tokens."""
-        new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
-        n_seen = self._n_seen[n_tokens] = self._n_seen.get(n_tokens, 0) + 1
-        memory = min(EWMA_DECAY, 1 - 1 / n_seen)  # the mean of the first ones: none counts for all
-        old = self._seen.get(n_tokens, new)
-        self._seen[n_tokens] = (_mixed(old[0], new[0], memory), _mixed(old[1], new[1], memory))
-        if self._prior:
-            self._scale = (self._rescaled(n_tokens, new, 0), self._rescaled(n_tokens, new, 1))
-            slowest, all_stages = self._scale
-            self._known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
-        self._known.update(self._seen)
-
-    def _rescaled(self, n_tokens: int, new: Times, which: int) -> float:
-        expected_s = time_at(self._prior, n_tokens, which)
-        if expected_s <= 0:
-            return self._scale[which]
-        return _mixed(self._scale[which], new[which] / expected_s, SCALE_EWMA_DECAY)
-
-    def on_draft(self, took_s: float) -> None:
-        """A token took the drafter so long."""
-        self.draft_s = _mixed(self.draft_s, took_s) if self.draft_s else took_s
-
-    def interval_s(self, n_tokens: int) -> float:
-        """See Costs."""
-        return time_at(self._known, n_tokens, 0)
-
-    def compute_s(self, n_tokens: int) -> float:
-        """See Costs."""
-        return time_at(self._known, n_tokens, 1)
-
-
-def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
-    """T(k), which never falls with k."""
-    sizes = sorted(known)
-    below = [size for size in sizes if size <= n_tokens]
-    above = [size for size in sizes if size > n_tokens]
-    if not below:
-        return known[above[0]][which]
-    low = max(known[size][which] for size in below)
-    if above:
-        share = (n_tokens - below[-1]) / (above[0] - below[-1])
-        return low + share * max(known[above[0]][which] - low, 0.0)
-    first = sizes[0]
-    per_token = SLOPE * low
-    if (n_more := below[-1] - first) > 0:
-        per_token = max((low - known[first][which]) / n_more, LEAST_SLOPE * known[first][which])
-    return low + per_token * (n_tokens - below[-1])
-
-
-class Frequency:
-    """How often something happens: counts that fade, from an assumption on."""
-
-    def __init__(self, assumed: float) -> None:
-        self._n_yes = assumed * PRIOR_WEIGHT
-        self._n_no = (1 - assumed) * PRIOR_WEIGHT
-
-    def count(self, happened: bool) -> None:
-        """It could have happened once more."""
-        self._n_yes = EWMA_DECAY * self._n_yes + happened
-        self._n_no = EWMA_DECAY * self._n_no + (not happened)
-
-    @property
-    def rate(self) -> float:
-        """From 0 to 1."""
-        return self._n_yes / (self._n_yes + self._n_no)
-
-
 class RunSizer:
     """Chooses the run sizes of one request while it runs; from the start, if costs are known.
 
@@ -216,7 +102,7 @@ class RunSizer:
     def __init__(
         self,
         largest: int,
-        prior: PriorCosts | None = None,
+        costs: MeasuredCosts,
         *,
         in_rounds: bool = False,
         shares_cores: bool = False,
@@ -226,16 +112,12 @@ class RunSizer:
         self.gain: float | None = None  # expected speed over that without speculation
         self._largest = largest
         self._in_rounds, self._shares_cores = in_rounds, shares_cores
-        self._costs = MeasuredCosts(prior)
+        self._costs = costs
         self._acceptance = Frequency(PRIOR_ACCEPTANCE)
         self._begins, self._continues = Frequency(PRIOR_PERSISTENCE), Frequency(PRIOR_PERSISTENCE)
         self._n_results = 0
-        if prior is not None and prior.draft_s > 0:
+        if costs.is_known and costs.draft_s > 0:
             self._review()
-
-    def on_draft(self, took_us: int) -> None:
-        """A token took the drafter so long."""
-        self._costs.on_draft(took_us / 1e6)
 
     def on_kept(self, is_kept: bool, *, is_first: bool) -> None:
         """The drafter was sure enough of a token, or had none; the first of a round, or later."""
@@ -247,18 +129,15 @@ class RunSizer:
             if verdict is not Verdict.BONUS:
                 self._acceptance.count(verdict is not Verdict.MISSED)
 
-    def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
-        """A run is over."""
-        if not times or any(each.status is not RunStatus.COMPLETED for each in times):
-            return
-        self._costs.on_run(n_tokens, times)
+    def on_run(self) -> None:
+        """A run is over, and its costs are known."""
         self._n_results += 1
         if self._is_due():
             self._review()
 
     def _is_due(self) -> bool:
         """Whether it is time for a review: also before and after a round that explores."""
-        if self._costs.draft_s == 0:
+        if self._costs.draft_s == 0 or not self._costs.is_known:
             return False  # nothing was drafted yet
         if not self._in_rounds:
             return self._n_results % REVIEW_EVERY == 0
@@ -296,6 +175,3 @@ class RunSizer:
         is_exploring = self._n_results % EXPLORE_EVERY == EXPLORE_EVERY - 1
         self.sizes = RunSizes(alone=min(best.n_max + is_exploring, self._largest))
 
-
-def _mixed(old: float, new: float, memory: float = EWMA_DECAY) -> float:
-    return memory * old + (1 - memory) * new

@@ -1,0 +1,275 @@
+"""Speculation that chooses for itself: trees whose nodes are drafted and fed by expected gain.
+
+The drafter expands several nodes in one pass, the most probable of the tree first; while it has
+nothing better to do it goes on below second choices, so that a miss finds its drafts ready. Runs
+take the nodes that are worth their time (planning.py). Probabilities are the drafter's, corrected
+by how often it was right (confidence.py).
+
+Asynchronous runs leave when the slowest stage is free for them (costs/pacer.py): what is chosen
+earlier is chosen with less knowledge. Synchronous rounds draft until another batch is expected to
+cost more than it brings, and verify the best of the tree in one run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeinfer_cli.scheduler.costs.measured import CostTable, Frequency, MeasuredCosts
+from pipeinfer_cli.scheduler.costs.pacer import StagePacer
+from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
+from pipeinfer_cli.scheduler.metrics import Counters
+from pipeinfer_cli.scheduler.policy import MAX_DRAFT, Policy
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
+from pipeinfer_cli.scheduler.speculation.planning import RunWorth, best_batch, best_round_size
+from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
+
+N_CANDIDATES = 8  # for each node that is expanded
+MAX_BATCH = 16  # nodes that are expanded together
+LEAST = 0.001  # the probability of a path that is worth remembering
+ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided
+N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
+N_GAIN = 8  # drafted tokens in a run, of the chains for which the gain is estimated
+
+
+@dataclass(slots=True)
+class Rate:
+    """Tokens per second, over a past that fades."""
+
+    n_tokens: float = 0.0
+    seconds: float = 0.0
+    decay: float = 0.97  # a token, or a round
+
+    def add(self, n_tokens: float, seconds: float, n_times: int = 1) -> None:
+        """Something that took so long."""
+        memory = self.decay**n_times
+        self.n_tokens = memory * self.n_tokens + n_tokens
+        self.seconds = memory * self.seconds + seconds
+
+    @property
+    def token_s(self) -> float | None:
+        """Seconds per token; None: unknown."""
+        return self.seconds / self.n_tokens if self.seconds > 0 else None
+
+
+class AdaptiveSpeculation:
+    """See Speculation."""
+
+    def __init__(
+        self,
+        tree: TokenTree,
+        policy: Policy,
+        costs: MeasuredCosts,
+        *,
+        n_feed_max: int,
+        confidence: Confidence,
+        pacer: StagePacer,
+        counters: Counters,
+    ) -> None:
+        self.epoch = 0
+        self._tree = tree
+        self._policy = policy
+        self._costs = costs
+        self._n_feed_max = n_feed_max  # positions from here on are not worth a run
+        self._confidence = confidence
+        self._pacer = pacer
+        self._counters = counters
+        self._is_on = True
+        self._batch: list[Node] = []  # what the drafter is at
+        self._has_read = False  # the drafter knows the prompt: until then its time says little
+        self._coverage = Frequency(ASSUMED_COVERAGE)
+        self._best_share = Frequency(ASSUMED_COVERAGE)  # what a best candidate's probability is
+        self._pace = Rate()  # of the text
+        self._decided_s: float | None = None  # when it last grew
+        # synchronous rounds
+        self._rounds = Rate(decay=0.9)  # as they were planned
+        self._round_s = 0.0  # drafting, in the round under way
+        self._n_batches = 0  # in it
+        self._gain: tuple[CostTable, float] | None = None  # for costs as they were then
+
+    @property
+    def _table(self) -> CostTable:
+        return self._costs.table(MAX_DRAFT + 1, self._policy.n_stages)
+
+    @property
+    def gain(self) -> float | None:
+        """See Speculation. Of chains, as far as the tree's best path is right."""
+        if not self._costs.is_known or self._costs.draft_s == 0:
+            return None
+        if self._policy.is_synchronous:
+            token_s = self._rounds.token_s
+            return None if token_s is None else self._costs.compute_s(1) / token_s
+        if self._gain is None or self._gain[0] is not self._table:
+            acceptance = self._coverage.rate
+            shares_cores = self._policy.shares_cores
+            sizes = best_run_sizes(
+                self._costs, acceptance=acceptance, largest=N_GAIN, shares_cores=shares_cores
+            )
+            speed = chain_tps(
+                self._costs, sizes, acceptance=acceptance, shares_cores=shares_cores
+            )
+            self._gain = self._table, speed * self._costs.compute_s(1)
+        return self._gain[1]
+
+    def switch(self, is_on: bool) -> None:
+        """See Speculation."""
+        if self._is_on and not is_on:
+            for node in self._batch:
+                node.is_open = True
+            self._stop()
+            self._tree.drop_unfed()
+        self._is_on = is_on
+
+    # runs
+
+    @property
+    def is_waiting(self) -> bool:
+        """See Speculation."""
+        return bool(self._batch) or bool(self._next_nodes())
+
+    def n_with_decided(self, n_live: int, *, may_wait: bool = True) -> int | None:
+        """See Speculation."""
+        if self._policy.is_synchronous:
+            return None if n_live > 0 or self.is_waiting else self._end_round()
+        if not may_wait:  # decided tokens of several requests share a run
+            return 0
+        return self._worth.best_size(self._probabilities(self._unfed()), 1)
+
+    def _end_round(self) -> int:
+        """The round's run leaves now, with so many drafted tokens."""
+        compute_s = self._table.compute_s
+        probabilities = self._probabilities(self._unfed())
+        n_drafted = best_round_size(probabilities, compute_s, self._round_rate())
+        if self._costs.is_known:
+            seconds = self._round_s + compute_s[1 + n_drafted]
+            self._rounds.add(1 + sum(probabilities[:n_drafted]), seconds)
+        self._round_s, self._n_batches = 0.0, 0
+        return n_drafted
+
+    def n_alone(self, n_live: int, now_s: float) -> int:
+        """See Speculation."""
+        if self._policy.is_synchronous or (n_live > 0 and now_s < self._pacer.free_s):
+            return 0
+        return self._worth.best_size(self._probabilities(self._unfed()), 0)
+
+    @property
+    def _worth(self) -> RunWorth:
+        table = self._table
+        wait_s = table.interval_s[1]
+        if (token_s := self._pace.token_s) is not None:
+            wait_s = min(wait_s, token_s)
+        return RunWorth(
+            interval_s=table.interval_s,
+            compute_s=table.compute_s,
+            wait_s=wait_s,
+            coverage=self._coverage.rate,
+        )
+
+    def _unfed(self) -> list[Node]:
+        return self._tree.unfed_nodes(MAX_DRAFT) if self._is_on else []
+
+    def _probabilities(self, nodes: Iterable[Node]) -> list[float]:
+        """Of their paths, from the root on."""
+        at_root = self._tree.root.log_probability
+        return [math.exp(node.log_probability - at_root) for node in nodes]
+
+    def on_run(self) -> None:
+        """See Speculation."""
+
+    # drafting
+
+    def take_batch(self) -> DraftBatch | None:
+        """See Speculation."""
+        if self._batch or not (nodes := self._next_nodes()):
+            return None
+        for node in nodes:
+            node.is_open = False
+        self._batch = nodes
+        self._counters.n_expanded += len(nodes)
+        self.epoch += 1
+        return self._tree.batch(nodes, self.epoch, N_CANDIDATES)
+
+    def _next_nodes(self) -> list[Node]:
+        """What to expand now."""
+        if not self._is_on:
+            return []
+        nodes = [
+            node
+            for node in self._tree.open_nodes(MAX_BATCH)
+            if node.position < self._n_feed_max - 1
+        ]
+        probabilities = self._probabilities(nodes)
+        while probabilities and probabilities[-1] < LEAST:
+            probabilities.pop()
+        nodes = nodes[: best_batch(probabilities, self._table.draft_s)] if probabilities else []
+        return nodes if nodes and self._is_worth_drafting(probabilities[: len(nodes)]) else []
+
+    def _is_worth_drafting(self, probabilities: Sequence[float]) -> bool:
+        """Whether the batch brings more than its time, where that is not the drafter's own."""
+        table = self._table
+        n_expected = sum(probabilities) * self._best_share.rate
+        if self._policy.is_synchronous:
+            if self._tree.n_unfed >= MAX_DRAFT:
+                return False
+            if table.draft_s[1] <= 0 or not self._costs.is_known:
+                return self._n_batches < N_FIRST_ROUND
+            n_fed = min(self._tree.n_unfed, MAX_DRAFT - 1)
+            more_s = table.draft_s[len(probabilities)]
+            more_s += table.compute_s[n_fed + 2] - table.compute_s[n_fed + 1]
+            return n_expected > self._round_rate() * more_s
+        if self._policy.shares_cores:
+            return n_expected * table.interval_s[1] > table.draft_s[len(probabilities)]
+        return True
+
+    def _round_rate(self) -> float:
+        """Tokens per second that rounds bring on the average."""
+        token_s = self._rounds.token_s
+        return 1 / token_s if token_s else 1 / self._table.compute_s[1]
+
+    def on_drafted(self, drafted: DraftedBatch) -> None:
+        """See Speculation."""
+        if drafted.took_us and self._has_read:
+            self._costs.on_draft(drafted.took_us / 1e6, len(drafted.candidates))
+        self._has_read = True
+        if drafted.epoch != self.epoch or not self._batch:
+            return
+        self._n_batches += 1
+        self._round_s += self._table.draft_s[min(len(self._batch), MAX_BATCH)]
+        at_root = self._tree.root.log_probability
+        for node, candidates in zip(self._batch, drafted.candidates, strict=True):
+            if node is not self._tree.root and node.state is not State.DRAFTED:
+                self._counters.n_late += 1
+                continue
+            node.candidates = candidates
+            found = self._confidence.probabilities(candidates)
+            reached = math.exp(node.log_probability - at_root)
+            if node is self._tree.root or reached > 0.1:
+                self._best_share.add(found[0] if found else 0.0)
+            for (token, _), probability in zip(candidates, found, strict=True):
+                if probability * reached >= LEAST and token not in node.children:
+                    self._tree.add(node, token, probability)
+        self._batch = []
+
+    def _stop(self) -> None:
+        self.epoch += 1
+        self._batch = []
+
+    # results
+
+    def on_decided(self, root: Node) -> None:
+        """See Speculation."""
+        if root.candidates and root.next_token is not None:
+            self._confidence.on_decided(root.candidates, root.next_token)
+
+    def on_verdicts(self, verdicts: Sequence[Verdict], now_s: float) -> None:
+        """See Speculation."""
+        for verdict in verdicts:
+            self._coverage.count(verdict is Verdict.ACCEPTED)
+        if self._decided_s is not None and now_s > self._decided_s:
+            self._pace.add(len(verdicts), now_s - self._decided_s, len(verdicts))
+        self._decided_s = now_s
+        if self._batch and all(node.state is State.DEAD for node in self._batch):
+            self._counters.n_late += len(self._batch)
+            self._stop()
