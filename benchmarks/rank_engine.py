@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.launch import environment
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import split_layers
 
 

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
-from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 
@@ -51,9 +52,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
     if "layers" in request:
         layers = [LayerRange(*each) for each in request["layers"]]
     else:
-        layers = split_layers(
-            gguf_info.read_model_info(path), comm.size, request.get("layer_split")
-        )
+        layers = split_layers(read_model_info(path), comm.size, request.get("layer_split"))
     return Engine(
         EngineConfig(
             model_path=path,

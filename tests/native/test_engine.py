@@ -13,10 +13,10 @@ import pytest
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
 from support import PROMPTS, plain_decode, smollm2, smollm2_request
 
