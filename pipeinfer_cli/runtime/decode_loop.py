@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.batcher import ScheduledRequest
-from pipeinfer_cli.scheduler.exchange import Decided, Exchange, Requests
-from pipeinfer_cli.scheduler.interfaces import Observer, Pipeline
+from pipeinfer_cli.scheduler.exchange import Decided, Exchange
+from pipeinfer_cli.scheduler.interfaces import Pipeline
 from pipeinfer_cli.scheduler.runs import Result
-from pipeinfer_cli.scheduler.speculation import Drafts
 
 Key = TypeVar("Key", bound=Hashable)
 POLL_S = 0.1  # how long Python may sleep in C: signals are handled in between
@@ -24,31 +21,16 @@ class DecodeLoop(Generic[Key]):
     RunError if a stage fails, or no result comes for `timeout_s` although one is due.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        requests: Requests[Key],
-        *,
-        timeout_s: float,
-        open_drafts: Callable[[ScheduledRequest[Key]], Drafts] | None = None,
-        auto: AutoSpeculation | None = None,
-        observer: Observer | None = None,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, exchange: Exchange[Key], *, timeout_s: float) -> None:
+        """The exchange is with this pipeline."""
         self._pipeline = pipeline
-        self._requests = requests
-        self._exchange = Exchange(
-            pipeline, requests, open_drafts=open_drafts, auto=auto, observer=observer
-        )
+        self._exchange = exchange
         self._timeout_s = timeout_s
         self._heard_s = time.monotonic()  # when a result last came, or none was due
 
-    def on_begin(self, request: ScheduledRequest[Key]) -> None:
-        """The request has joined the others."""
-        self._exchange.on_begin(request)
-
     def turn(self) -> Decided[Key]:
         """Schedules and submits, and waits for at most one result: what it has decided."""
-        if self._requests.is_idle:  # nothing was due while the caller wrote what came before
+        if self._exchange.is_idle:  # nothing was due while the caller wrote what came before
             self._heard_s = time.monotonic()
         self._exchange.take_drafts()
         self._exchange.submit()
@@ -57,7 +39,7 @@ class DecodeLoop(Generic[Key]):
     def drain(self) -> None:
         """The texts are over: sends their cancels, and waits for what is in flight."""
         self._exchange.submit()
-        while not self._requests.is_idle:
+        while not self._exchange.is_idle:
             self._wait()
 
     def _wait(self) -> Decided[Key]:
@@ -66,7 +48,7 @@ class DecodeLoop(Generic[Key]):
 
     def _result(self) -> Result | None:
         """The next one, or None after a while, or when a draft has come."""
-        is_due = not self._requests.is_idle
+        is_due = not self._exchange.is_idle
         result = self._pipeline.wait(POLL_S)
         now_s = time.monotonic()
         if result is not None or not is_due:

@@ -116,6 +116,11 @@ class Exchange(Generic[Key]):
         for request in requests.active:
             self.on_begin(request)
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+        return self._requests.is_idle
+
     def on_begin(self, request: ScheduledRequest[Key]) -> None:
         """The request has joined the others."""
         if self._auto is not None:
