@@ -255,7 +255,7 @@ PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
 // Every submitted run has exactly one result, in the order of submission.
 PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
 // Have a pi_wait that is under way, or else the next one that has no result to return, return PI_TIMEOUT at once. For
-// any thread.
+// any thread. PI_ERR_FAILED if the engine has failed; pi_last_error does not say why, then.
 PI_API int pi_nudge(struct pi_engine * engine);
 // Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
 // already done, and ids that are not submitted yet, are left alone. Runs that rest on the cells of a cancelled one must be

@@ -41,7 +41,7 @@ class TokenStreams(Generic[Key]):
         batcher: Batcher[Key],
         *,
         timeout_s: float,
-        nudge: Callable[[], None],
+        nudge: Callable[[], object],
         auto: AutoSpeculation | None = None,
     ) -> None:
         self._batcher = batcher
