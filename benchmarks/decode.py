@@ -51,7 +51,7 @@ def serve_engine(path: str, n_threads: int) -> None:
     """Runs of one token through a pipeinfer stage."""
     from pipeinfer_cli.engine.config import EngineConfig
     from pipeinfer_cli.engine.engine import Engine
-    from pipeinfer_cli.engine.gguf_info import read_model_info
+    from pipeinfer_cli.models.gguf.info import read_model_info
     from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
     config = EngineConfig(

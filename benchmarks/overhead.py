@@ -20,8 +20,8 @@ from typing import Any
 from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.launch import mpi
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 from rank_engine import drive, rank_config

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
+
+import rank_configs
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.models.layer_split import split_layers
 
 
 def rank_config(
     comm: Any, path: Path, *, n_ctx: int, n_batch: int, weights: Sequence[float] | None = None
 ) -> EngineConfig:
-    """This rank's engine, with one thread. `weights`: of layers, one per rank; None: even."""
-    layers = split_layers(read_model_info(path), comm.size, weights)
-    return EngineConfig(
-        model_path=path,
-        rank=comm.rank,
-        n_ranks=comm.size,
-        stage_rank0=0 if len(layers[0]) else 1,
-        layer_first=layers[comm.rank].first,
-        layer_last=layers[comm.rank].last,
-        n_ctx=n_ctx,
-        n_cells=n_ctx,
-        n_batch=n_batch,
-        n_threads=1,
-        has_own_cores=len(environment.affinity()) >= comm.size,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
-    )
+    """This rank's engine; idle threads spin if there is a core for each rank."""
+    config = rank_configs.rank_config(comm, path, n_ctx=n_ctx, n_batch=n_batch, weights=weights)
+    return replace(config, has_own_cores=len(environment.affinity()) >= comm.size)
 
 
 def drive(comm: Any, config: EngineConfig, work: Callable[[Engine], None]) -> None:

@@ -150,20 +150,6 @@ struct pi_engine_params {
     const struct pi_emulation * emulation; // NULL: none
 };
 
-struct pi_model_info {
-    int32_t  n_layer;
-    int32_t  n_embd;
-    int32_t  n_vocab;
-    int32_t  n_ctx_train;
-    int32_t  n_positions; // that the model has embeddings for; 0: any
-    int32_t  can_split; // 1: the architecture can be split by layers
-    int32_t  tied_output; // 1: the output head is the token embedding
-    uint64_t bytes_input; // tensors that the first stage alone needs (a tied embedding is needed by the last one, too)
-    uint64_t bytes_output; // tensors that the last stage alone needs
-    uint64_t bytes_total;
-    char     arch[64];
-};
-
 // How to write a GGUF again. The notes have at most 127 bytes; they become metadata, pipeinfer.derived.*
 struct pi_quantize_params {
     int32_t         file_type; // enum llama_ftype; -1: tensors stay as they are
@@ -190,8 +176,8 @@ struct pi_vocab;
 struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_model_info, pi_quantize_params, pi_draft_params
-PI_API void pi_abi_sizes(size_t sizes[11]);
+// pi_quantize_params, pi_draft_params
+PI_API void pi_abi_sizes(size_t sizes[10]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).
@@ -203,12 +189,6 @@ PI_API void pi_log_file(int32_t fd, const char * name);
 
 // Its warnings since the last call, each once, with a newline between them; longer than size - 1 bytes is cut.
 PI_API void pi_log_warnings(char * text, size_t size);
-
-// Read what a GGUF says of itself, without loading it; layer_bytes has room for n_layer_max entries.
-// Of a model in several files, `path` is the first, and all are read. Of a shard, the numbers are the whole model's.
-// PI_ERR_MODEL with one line in err if a file is missing, truncated, no GGUF, or lacks what every model has.
-PI_API int pi_model_info_read(const char * path, struct pi_model_info * info, uint64_t * layer_bytes,
-                              int32_t n_layer_max, char * err, size_t err_size);
 
 // The i-th architecture that can be split by layers; NULL after the last one.
 PI_API const char * pi_stage_arch(int32_t i);
@@ -229,7 +209,7 @@ PI_API void pi_vocab_close(struct pi_vocab * vocab);
 PI_API int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
 
 // Write `source` (of several files, the first) again as `target`. PI_ERR_MODEL with one line in err on failure; then, and
-// when the disk was full, what is in `target` is not to be used: check it with pi_model_info_read.
+// when the disk was full, what is in `target` is not to be used: check its header.
 PI_API int pi_quantize(const char * source, const char * target, const struct pi_quantize_params * params, char * err,
                        size_t err_size);
 
@@ -275,7 +255,7 @@ PI_API int pi_submit(struct pi_engine * engine, const struct pi_run * run);
 // Every submitted run has exactly one result, in the order of submission.
 PI_API int pi_wait(struct pi_engine * engine, int32_t timeout_ms, struct pi_result * result);
 // Have a pi_wait that is under way, or else the next one that has no result to return, return PI_TIMEOUT at once. For
-// any thread.
+// any thread. PI_ERR_FAILED if the engine has failed; pi_last_error does not say why, then.
 PI_API int pi_nudge(struct pi_engine * engine);
 // Give up the runs [run_first, run_last], wherever they are. A stage that computes one of them aborts. Runs that are
 // already done, and ids that are not submitted yet, are left alone. Runs that rest on the cells of a cancelled one must be

@@ -330,7 +330,7 @@ void pi_engine::activity(uint64_t values[4]) const {
 
 pi_status pi_engine::nudge() {
     results_.nudge();
-    return PI_OK;
+    return has_failed_ ? PI_ERR_FAILED : PI_OK;
 }
 
 void pi_engine::compute_loop() {

@@ -10,6 +10,8 @@
 #include "sampler.h"
 #include "vocab.h"
 
+#include "ggml.h"
+#include "llama-pipeline.h"
 #include "llama.h"
 
 #include <algorithm>
@@ -17,13 +19,13 @@
 #include <memory>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[11]) {
+void pi_abi_sizes(size_t sizes[10]) {
     const size_t all[] = {
-        sizeof(pi_kv_op),      sizeof(pi_token),           sizeof(pi_run),          sizeof(pi_stage_time),
-        sizeof(pi_result),     sizeof(pi_sample_params),   sizeof(pi_emulation),    sizeof(pi_engine_params),
-        sizeof(pi_model_info), sizeof(pi_quantize_params), sizeof(pi_draft_params),
+        sizeof(pi_kv_op),           sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
+        sizeof(pi_result),          sizeof(pi_sample_params), sizeof(pi_emulation), sizeof(pi_engine_params),
+        sizeof(pi_quantize_params), sizeof(pi_draft_params),
     };
-    for (size_t i = 0; i < 11; i++) {
+    for (size_t i = 0; i < 10; i++) {
         sizes[i] = all[i];
     }
 }
@@ -39,6 +41,19 @@ void pi_log_warnings(char * text, size_t size) {
 
 void pi_log_file(int32_t fd, const char * name) {
     log_to_file(fd, name);
+}
+
+const char * pi_stage_arch(int32_t i) {
+    return llama_stage_arch(i);
+}
+
+int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes) {
+    if (type < 0 || type >= GGML_TYPE_COUNT || ggml_blck_size(ggml_type(type)) == 0) {
+        return PI_ERR_INVALID; // a number of a type that was given up
+    }
+    *n_elements = int32_t(ggml_blck_size(ggml_type(type)));
+    *n_bytes    = int32_t(ggml_type_size(ggml_type(type)));
+    return PI_OK;
 }
 
 int pi_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params * params, int32_t * token,

@@ -71,7 +71,7 @@ class core_queue {
 };
 
 static core_queue & cores() {
-    static core_queue queue;
+    static core_queue & queue = *new core_queue; // never destroyed: a thread that is left behind may wait in it
     return queue;
 }
 

@@ -84,10 +84,10 @@ def _application(args: Sequence[str]) -> typer.Typer:
             app.command(name, help=command.summary)(_not_named)
         elif isinstance(found := command.load(), typer.Typer):
             for each in found.registered_commands:
-                each.cls = parsing_command.Command
+                each.cls = parsing_command.CheckedCommand
             app.add_typer(found, name=name)
         else:
-            app.command(name, cls=parsing_command.Command)(found)
+            app.command(name, cls=parsing_command.CheckedCommand)(found)
     return app
 
 

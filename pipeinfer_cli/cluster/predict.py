@@ -11,8 +11,8 @@ from pipeinfer_cli import log
 from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.profile import StageCurve
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.launch.environment import RankResources
+from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, split_by_time
 from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
 

@@ -102,7 +102,7 @@ def write_text(
 ) -> tuple[Answer, Stats]:
     """Writes the answer to stdout while it comes."""
     with tracing(config.pictures, head.info(request), emulation.label) as tracer:
-        writer = Writer(config.format, tracer.stdout, seed=config.sample.seed)
+        writer = AnswerWriter(config.format, tracer.stdout, seed=config.sample.seed)
         with head.begin(request, tracer) as active:
             try:
                 for text in active.text(vocab, Ends.of(config, vocab)):
@@ -128,7 +128,7 @@ def verify(tokens: Sequence[int], plain: Iterable[int]) -> None:
         print(f"pipeinfer: verified: {len(tokens)} tokens as without speculation", file=sys.stderr)
 
 
-class Writer:
+class AnswerWriter:
     """Puts the answer on stdout: text as it comes, or one JSON object at the end."""
 
     def __init__(

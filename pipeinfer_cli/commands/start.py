@@ -87,7 +87,7 @@ def alone(config: JobConfig) -> int:
 
 def check_ranks(model: str, ranks: int) -> None:
     """UserError, before processes are started, if the model does not fit the ranks."""
-    from pipeinfer_cli.engine.gguf_info import read_model_info
+    from pipeinfer_cli.models.gguf.info import read_model_info
     from pipeinfer_cli.models.layer_split import split_layers
 
     info = read_model_info(shards.locate(Path(model)).head_path)

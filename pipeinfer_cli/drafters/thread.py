@@ -12,6 +12,8 @@ from typing import ClassVar
 from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
+FAILURE_POLL_S = 0.5
+
 
 class _Worker:
     """A thread for one DraftThread after the other.
@@ -36,9 +38,14 @@ class _Worker:
         self._is_done.clear()
         self._calls.put(call)
 
-    def give_back(self) -> None:
-        """Waits until that is done; then it is available to others."""
-        self._is_done.wait()
+    def give_back(self, notify: Callable[[], object]) -> None:
+        """Waits until that is done; then it is available to others.
+
+        A failed pipeline does not wait: where llama.cpp's assertions fail, threads never return.
+        """
+        while not self._is_done.wait(FAILURE_POLL_S):
+            if notify() is False:
+                return
         self._idle.append(self)
 
     def _work(self) -> None:
@@ -51,10 +58,11 @@ class DraftThread:
     """Carries out draft requests, the latest one only; `take` brings what it has so far.
 
     `notify` is called on the thread whenever there is something new, and not any more when `close`
-    has begun: also if a signal ends the wait there, what `notify` uses may go.
+    has begun: also if a signal ends the wait there, what `notify` uses may go. `close` itself calls
+    it now and then while it waits. It returns False if the pipeline has failed.
     """
 
-    def __init__(self, drafter: Drafter, notify: Callable[[], None]) -> None:
+    def __init__(self, drafter: Drafter, notify: Callable[[], object]) -> None:
         self._drafter = drafter
         self._notify = notify
         self._requests: queue.SimpleQueue[DraftRequest | None] = queue.SimpleQueue()
@@ -87,7 +95,7 @@ class DraftThread:
         with self._telling:
             self._is_closed = True
         self._requests.put(None)
-        self._worker.give_back()
+        self._worker.give_back(self._notify)
 
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:

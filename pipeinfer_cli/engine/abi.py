@@ -145,23 +145,6 @@ class EngineParams(ctypes.Structure):
     ]
 
 
-class ModelInfo(ctypes.Structure):
-    __slots__ = ()
-    _fields_ = [
-        ("n_layer", c_int32),
-        ("n_embd", c_int32),
-        ("n_vocab", c_int32),
-        ("n_ctx_train", c_int32),
-        ("n_positions", c_int32),
-        ("can_split", c_int32),
-        ("tied_output", c_int32),
-        ("bytes_input", c_uint64),
-        ("bytes_output", c_uint64),
-        ("bytes_total", c_uint64),
-        ("arch", c_char * 64),
-    ]
-
-
 class QuantizeParams(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -197,7 +180,6 @@ MIRRORS = (
     SampleParams,
     Emulation,
     EngineParams,
-    ModelInfo,
     QuantizeParams,
     DraftParams,
 )
@@ -237,17 +219,6 @@ def _declare(lib: Any) -> None:
     # void pi_log_file(int32_t fd, const char * name);
     lib.pi_log_file.argtypes = [c_int32, c_char_p]
     lib.pi_log_file.restype = None
-    # int pi_model_info_read(const char * path, struct pi_model_info * info,
-    #                        uint64_t * layer_bytes, int32_t n_layer_max, char * err, size_t);
-    lib.pi_model_info_read.argtypes = [
-        c_char_p,
-        POINTER(ModelInfo),
-        POINTER(c_uint64),
-        c_int32,
-        c_char_p,
-        c_size_t,
-    ]
-    lib.pi_model_info_read.restype = c_int
     # void pi_log_warnings(char * text, size_t size);
     lib.pi_log_warnings.argtypes = [c_char_p, c_size_t]
     lib.pi_log_warnings.restype = None

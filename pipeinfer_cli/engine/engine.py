@@ -158,9 +158,12 @@ class Engine:
             in_bytes=native.in_bytes,
         )
 
-    def nudge(self) -> None:
-        """Has `wait` return, now or the next time it is called. For any thread."""
-        self._lib.pi_nudge(self._handle)
+    def nudge(self) -> bool:
+        """Has `wait` return, now or the next time it is called. For any thread.
+
+        False if the engine has failed: its other calls raise RunError.
+        """
+        return bool(self._lib.pi_nudge(self._handle) == OK)
 
     def give_up(self, message: str) -> None:
         """Has this rank's calls raise RunError with the message from now on. For any thread."""

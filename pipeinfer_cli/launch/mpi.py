@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -137,11 +139,8 @@ def finish() -> None:
     if not environment.is_mpi_running():
         return
     others = "another rank has not ended, though the work is done"
-    timer = threading.Timer(FINALIZE_S, end_all, args=(others,))
-    timer.daemon = True
-    timer.start()
-    sys.modules["mpi4py.MPI"].Finalize()
-    timer.cancel()
+    with within(FINALIZE_S, end_all, others):
+        sys.modules["mpi4py.MPI"].Finalize()
 
 
 def end_all(message: str) -> NoReturn:
@@ -164,23 +163,43 @@ def _abort(code: int) -> NoReturn:
     from mpi4py import MPI
 
     place = local_rank.folder()
-    if place is not None:
-        report.claim(place)
-        report.record_own_failure(place, code)
-    # Where MPI cannot even abort, the launcher and the other ranks must notice that we are gone.
-    timer = threading.Timer(ABORT_S, os._exit, args=(code,))
+    try:
+        if place is not None:
+            report.claim(place)
+            report.record_own_failure(place, code)
+        # Where MPI cannot even abort, the launcher and the other ranks must notice our end.
+        with within(ABORT_S, os._exit, code):
+            if place is None:  # nobody else will
+                for path in local_rank.shared_memory_of(os.getpid()):
+                    Path(path).unlink(missing_ok=True)
+            # What went wrong has been said; MPI's own words about the abort would bury it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            # srun kills the step when one of its ranks aborts, and returns 137. Of a job that can
+            # be resumed it must return our code: the others have the same signal, or miss us, and
+            # end, too.
+            if code != os.EX_TEMPFAIL or not environment.is_srun_step(os.environ):
+                MPI.COMM_WORLD.Abort(code)
+    finally:  # with no memory left anything can raise, and a traceback would bury it, too
+        os._exit(code)
+
+
+@contextmanager
+def within(limit_s: float, act: Callable[..., object], *args: object) -> Iterator[None]:
+    """Has another thread call `act` if the block takes longer, also while it is in MPI.
+
+    Without the memory for a thread, SIGALRM ends the process then.
+    """
+    timer = threading.Timer(limit_s, act, args=args)
     timer.daemon = True
-    timer.start()
-    if place is None:  # nobody else will
-        for path in local_rank.shared_memory_of(os.getpid()):
-            Path(path).unlink(missing_ok=True)
-    # What went wrong has been said; MPI's own words about the abort would bury it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    # srun kills the step when one of its ranks aborts, and returns 137. Of a job that can be
-    # resumed it must return our code: the others have the same signal, or miss us, and end, too.
-    if code != os.EX_TEMPFAIL or not environment.is_srun_step(os.environ):
-        MPI.COMM_WORLD.Abort(code)
-    os._exit(code)
+    try:
+        timer.start()
+    except RuntimeError:  # "can't start new thread"
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def check_one_library(mapped: Iterable[str] | None = None) -> None:

@@ -44,6 +44,7 @@ from pipeinfer_cli.launch import environment, local_rank
 from pipeinfer_cli.log import LOG
 
 SILENT_RANK_WAIT_S = 1.0
+OUT_OF_MEMORY = b"pipeinfer: error: out of memory, also for saying more\n"
 FAILURE_FILE = "failure.json"
 REPORTED_FILE = "reported"
 
@@ -59,6 +60,14 @@ class Failure:
 
 def speak(error: BaseException, *, verbose: bool) -> None:
     """Logs what this process ends with, and prints it if no other one does."""
+    try:
+        _speak(error, verbose)
+    except MemoryError:
+        with suppress(OSError):
+            os.write(2, OUT_OF_MEMORY)
+
+
+def _speak(error: BaseException, verbose: bool) -> None:
     level = logging.WARNING if isinstance(error, Interrupted) else logging.ERROR
     LOG.log(level, "%s", _line(error), exc_info=None if level < logging.ERROR else error)
     if isinstance(error, BrokenPipeError | OutputClosedError):

@@ -20,13 +20,13 @@ from pathlib import Path
 from pipeinfer_cli import console
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.engine.config import MAX_THREADS
-from pipeinfer_cli.engine.gguf_info import quantize
+from pipeinfer_cli.engine.formats import quantize
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.files import sync_folder
-from pipeinfer_cli.models import gguf_reader
-from pipeinfer_cli.models.gguf_reader import ARRAY, GgufFile
-from pipeinfer_cli.models.shards import PREFIX as SHARD_PREFIX
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import SHARD_PREFIX
+from pipeinfer_cli.models.gguf.reader import ARRAY, GgufFile
 
 COPY = -1
 FILE_TYPES = {  # enum llama_ftype; quantizing to fewer bits needs measurements that we do not have
@@ -91,7 +91,7 @@ def derive(config: DeriveConfig) -> Path:
     Raises UserError if it cannot be done, RunError if it fails.
     """
     capture_log()
-    parts = gguf_reader.read_parts(config.model)
+    parts = reader.read_parts(config.model)
     n_layer = layer_count(parts[0])
     check_source(parts, config.left_out, n_layer)
     if os.path.lexists(config.target):
@@ -115,7 +115,7 @@ def layer_count(header: GgufFile) -> int:
     arch = header.text("general.architecture")
     n_layer = header.count(f"{arch}.block_count")
     if n_layer is None or n_layer < 1:
-        raise gguf_reader.damaged(header.path, "it does not state the number of layers")
+        raise reader.damaged(header.path, "it does not state the number of layers")
     return n_layer
 
 
@@ -235,7 +235,7 @@ def _check(made: Path, n_layer: int) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     try:
-        found = layer_count(gguf_reader.read(made))
+        found = layer_count(reader.read(made))
     except UserError as error:
         full = shutil.disk_usage(made.parent).free < LITTLE_BYTES
         why = "the disk is full" if full else str(error)

@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.models import gguf_reader
 from pipeinfer_cli.models.catalogue import HUB_PREFIX, HubSource
+from pipeinfer_cli.models.gguf import reader
 
 REACH_S = 5.0
 ENDPOINT = "https://huggingface.co"
@@ -126,10 +126,10 @@ def fetch_named(text: str) -> Path:
 
 def _parts(file: str, files: Sequence[str]) -> tuple[str, ...]:
     """All files of a GGUF, the first one first. UserError if one is missing."""
-    match = gguf_reader.PART.search(file)
+    match = reader.PART.search(file)
     if match is None:
         return (file,)
-    n_parts, stem = int(match[2]), gguf_reader.PART.sub("", file)
+    n_parts, stem = int(match[2]), reader.PART.sub("", file)
     parts = tuple(f"{stem}-{index:05}-of-{match[2]}.gguf" for index in range(1, n_parts + 1))
     if missing := sorted(set(parts) - set(files)):
         raise UserError(f"the GGUF {file} lacks its part {missing[0]}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pipeinfer_cli.engine.gguf_info import ModelInfo, stage_archs
+from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.gguf.info import ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeinfer_cli import console
-from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.files import sync_folder
-from pipeinfer_cli.models import gguf_reader, gguf_writer
-from pipeinfer_cli.models.gguf_reader import BOOL, STRING, UINT32, UINT64, GgufFile, Tensor
+from pipeinfer_cli.models.gguf import reader, writer
+from pipeinfer_cli.models.gguf.info import SHARD_PREFIX, ModelInfo, read_model_info
+from pipeinfer_cli.models.gguf.reader import BOOL, STRING, UINT32, UINT64, GgufFile, Tensor
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
-from pipeinfer_cli.models.shards import PREFIX, SHA256_CHARS
+from pipeinfer_cli.models.shards import SHA256_CHARS
 
 CHUNK_BYTES = 4 << 20
 WORK_PREFIX = ".shard-"
@@ -58,11 +58,11 @@ def shard(config: ShardConfig) -> list[Path]:
     shards then, whole, or none.
     """
     info = read_model_info(config.model)
-    parts = gguf_reader.read_parts(config.model)
-    if any(f"{PREFIX}stage" in part.fields for part in parts):
+    parts = reader.read_parts(config.model)
+    if any(f"{SHARD_PREFIX}stage" in part.fields for part in parts):
         raise UserError(f"{str(config.model)!r} is a shard already: give the whole model")
     layers = split_layers(info, config.n_stages, config.layer_split)
-    stem = gguf_reader.PART.sub("", config.model.name).removesuffix(".gguf")
+    stem = reader.PART.sub("", config.model.name).removesuffix(".gguf")
     names = [f"{stem}-stage-{i}-of-{len(layers)}.gguf" for i in range(len(layers))]
     plans = [
         _StagePlan.make(parts, info, layers, stage, source=config.model.name)
@@ -107,15 +107,15 @@ class _StagePlan:
         placed, end = [], 0
         for tensor in (tensor for part in kept for tensor in part):
             placed.append(replace(tensor, offset=end))
-            end += gguf_reader.padded(tensor.n_bytes, alignment)
+            end += reader.padded(tensor.n_bytes, alignment)
         fields = _copied_fields(parts[0])
         own, sha256_in_own = _own_fields(info, layers, stage, source)
         n_fields = len(fields) + len(own)
         counts = len(placed).to_bytes(8, "little") + n_fields.to_bytes(8, "little")
-        head = gguf_reader.MAGIC + (3).to_bytes(4, "little") + counts + b"".join(fields)
+        head = reader.MAGIC + (3).to_bytes(4, "little") + counts + b"".join(fields)
         sha256_at = len(head) + sha256_in_own
-        head += b"".join(own) + b"".join(map(gguf_writer.tensor, placed))
-        header = head.ljust(gguf_reader.padded(len(head), alignment), b"\0")
+        head += b"".join(own) + b"".join(map(writer.tensor, placed))
+        header = head.ljust(reader.padded(len(head), alignment), b"\0")
         return cls(
             header=header,
             sha256_at=sha256_at,
@@ -154,17 +154,17 @@ def _own_fields(
     info: ModelInfo, layers: Sequence[LayerRange], stage: int, source: str
 ) -> tuple[list[bytes], int]:
     """What says which part of what it is, and where in it the SHA-256 belongs."""
-    sha256 = gguf_writer.field(f"{PREFIX}source_sha256", STRING, "0" * SHA256_CHARS)
+    sha256 = writer.field(f"{SHARD_PREFIX}source_sha256", STRING, "0" * SHA256_CHARS)
     boundaries = [0, *(each.last for each in layers)]
     return [
         sha256,
-        gguf_writer.field(f"{PREFIX}source", STRING, source),
-        gguf_writer.field(f"{PREFIX}stage", UINT32, stage),
-        gguf_writer.array(f"{PREFIX}boundaries", UINT32, boundaries),
-        gguf_writer.array(f"{PREFIX}layer_bytes", UINT64, info.layer_bytes),
-        gguf_writer.field(f"{PREFIX}bytes_input", UINT64, info.bytes_input),
-        gguf_writer.field(f"{PREFIX}bytes_output", UINT64, info.bytes_output),
-        gguf_writer.field(f"{PREFIX}tied_output", BOOL, info.tied_output),
+        writer.field(f"{SHARD_PREFIX}source", STRING, source),
+        writer.field(f"{SHARD_PREFIX}stage", UINT32, stage),
+        writer.array(f"{SHARD_PREFIX}boundaries", UINT32, boundaries),
+        writer.array(f"{SHARD_PREFIX}layer_bytes", UINT64, info.layer_bytes),
+        writer.field(f"{SHARD_PREFIX}bytes_input", UINT64, info.bytes_input),
+        writer.field(f"{SHARD_PREFIX}bytes_output", UINT64, info.bytes_output),
+        writer.field(f"{SHARD_PREFIX}tied_output", BOOL, info.tied_output),
     ], len(sha256) - SHA256_CHARS
 
 
@@ -199,7 +199,7 @@ def _write(
 def _pad(file: BinaryIO, alignment: int, tensor: Tensor, at: int) -> None:
     """After a tensor's last chunk, zeros up to the next tensor's place."""
     if at == tensor.offset + tensor.n_bytes:
-        file.write(b"\0" * (gguf_reader.padded(tensor.n_bytes, alignment) - tensor.n_bytes))
+        file.write(b"\0" * (reader.padded(tensor.n_bytes, alignment) - tensor.n_bytes))
 
 
 def _chunks(source: BinaryIO, part: GgufFile) -> Iterator[tuple[Tensor | None, bytes]]:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.files import expanded, is_folder, is_there, open_file
-from pipeinfer_cli.models import gguf_reader
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import SHARD_PREFIX
 from pipeinfer_cli.models.layer_split import LayerRange
 
 HEADER_BYTES = 1 << 20  # of a model file: what kind of model it is stands at its beginning
 DIGEST_CHARS = 16
 N_SAMPLES, SAMPLE_BYTES = 128, 1 << 14  # of a model file, for its digest
 
-PREFIX = "pipeinfer.shard."
 SHA256_CHARS = 64
 PLACES = ("{rank}", "{stage}")
 
@@ -175,12 +175,12 @@ def n_stages(name: str) -> int | None:
 
 def read_shard(path: Path) -> Shard | None:
     """What a GGUF says that it is a shard of; None for a whole model. UserError if damaged."""
-    header = gguf_reader.read(path)
-    if f"{PREFIX}stage" not in header.fields:
+    header = reader.read(path)
+    if f"{SHARD_PREFIX}stage" not in header.fields:
         return None
-    stage = header.count(f"{PREFIX}stage")
-    sha256 = header.text(f"{PREFIX}source_sha256") or ""
-    cuts = header.numbers(f"{PREFIX}boundaries") or ()
+    stage = header.count(f"{SHARD_PREFIX}stage")
+    sha256 = header.text(f"{SHARD_PREFIX}source_sha256") or ""
+    cuts = header.numbers(f"{SHARD_PREFIX}boundaries") or ()
     boundaries = tuple(int(cut) for cut in cuts)
     rises = all(first < last for first, last in zip(boundaries, boundaries[1:], strict=False))
     if (
@@ -190,8 +190,8 @@ def read_shard(path: Path) -> Shard | None:
         or boundaries[0] != 0
         or len(sha256) != SHA256_CHARS
     ):
-        raise gguf_reader.damaged(path, "its record of the split is invalid")
-    source = header.text(f"{PREFIX}source") or "?"
+        raise reader.damaged(path, "its record of the split is invalid")
+    source = header.text(f"{SHARD_PREFIX}source") or "?"
     split = Split(source=source, sha256=sha256, boundaries=boundaries)
     return Shard(path=path, split=split, stage=stage)
 
@@ -276,11 +276,11 @@ def file_digest(path: Path) -> str:
     """Tells model files apart whose texts may differ, whatever their names and times are.
 
     By size, beginning and samples of each file of the model, without reading all of the tensors.
-    OSError if one cannot be read; UserError as `gguf_reader.read_parts`.
+    OSError if one cannot be read; UserError as `reader.read_parts`.
     """
     paths = [path]
-    if gguf_reader.PART.search(path.name):
-        paths = [part.path for part in gguf_reader.read_parts(path)]
+    if reader.PART.search(path.name):
+        paths = [part.path for part in reader.read_parts(path)]
     sizes, pieces = [], []
     for each in paths:
         with open_file(each) as file:

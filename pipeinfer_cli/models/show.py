@@ -8,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.models import gguf_reader, shards
-from pipeinfer_cli.models.gguf_reader import GgufFile
+from pipeinfer_cli.models import shards
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
+from pipeinfer_cli.models.gguf.reader import GgufFile
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers, stage_bytes
 
 KV_BYTES = 2  # keys and values are F16
@@ -38,7 +39,7 @@ def show(config: ShowConfig) -> int:
     capture_log()
     files = shards.locate(config.model)
     info = read_model_info(files.head_path)
-    header = gguf_reader.read(files.head_path)
+    header = reader.read(files.head_path)
     kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
     name = str(config.model)
     console.table(("", name), _header_rows(header, info, files.split), wrapped=(name,))
@@ -58,7 +59,7 @@ def show(config: ShowConfig) -> int:
 
 def kv_layer_bytes(header: GgufFile, info: ModelInfo, n_ctx: int) -> tuple[int, ...]:
     """Bytes of keys and values per layer for a context of `n_ctx` tokens; zeros if unknown."""
-    n_cells = gguf_reader.padded(n_ctx, CELLS)
+    n_cells = reader.padded(n_ctx, CELLS)
     n_heads = _per_layer(header, info, "attention.head_count")
     n_kv_heads = _per_layer(header, info, "attention.head_count_kv") or n_heads
     if n_heads is None or n_kv_heads is None or 0 in n_heads:

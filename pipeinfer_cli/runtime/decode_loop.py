@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from pipeinfer_cli.errors import RunError
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.batcher import ScheduledRequest
-from pipeinfer_cli.scheduler.exchange import Decided, Exchange, Requests
-from pipeinfer_cli.scheduler.interfaces import Drafts, Observer, Pipeline
+from pipeinfer_cli.scheduler.exchange import Decided, Exchange
+from pipeinfer_cli.scheduler.interfaces import Pipeline
 from pipeinfer_cli.scheduler.runs import Result
 
 Key = TypeVar("Key", bound=Hashable)
@@ -23,41 +21,31 @@ class DecodeLoop(Generic[Key]):
     RunError if a stage fails, or no result comes for `timeout_s` although one is due.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        requests: Requests[Key],
-        *,
-        timeout_s: float,
-        open_drafts: Callable[[ScheduledRequest[Key]], Drafts] | None = None,
-        auto: AutoSpeculation | None = None,
-        observer: Observer | None = None,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, exchange: Exchange[Key], *, timeout_s: float) -> None:
+        """The exchange is with this pipeline."""
         self._pipeline = pipeline
-        self._requests = requests
-        self._exchange = Exchange(
-            pipeline, requests, open_drafts=open_drafts, auto=auto, observer=observer
-        )
+        self._exchange = exchange
         self._timeout_s = timeout_s
         self._heard_s = time.monotonic()  # when a result last came, or none was due
-
-    def on_begin(self, request: ScheduledRequest[Key]) -> None:
-        """The request has joined the others."""
-        self._exchange.on_begin(request)
+        self._submit_s = 0.0  # when runs were last asked for
 
     def turn(self) -> Decided[Key]:
         """Schedules and submits, and waits for at most one result: what it has decided."""
-        if self._requests.is_idle:  # nothing was due while the caller wrote what came before
+        if self._exchange.is_idle:  # nothing was due while the caller wrote what came before
             self._heard_s = time.monotonic()
         self._exchange.take_drafts()
-        self._exchange.submit(time.monotonic())
+        self._submit()
         return self._wait()
 
     def drain(self) -> None:
         """The texts are over: sends their cancels, and waits for what is in flight."""
-        self._exchange.submit(time.monotonic())
-        while not self._requests.is_idle:
+        self._submit()
+        while not self._exchange.is_idle:
             self._wait()
+
+    def _submit(self) -> None:
+        self._submit_s = time.monotonic()
+        self._exchange.submit(self._submit_s)
 
     def _wait(self) -> Decided[Key]:
         result = self._result()
@@ -65,9 +53,11 @@ class DecodeLoop(Generic[Key]):
 
     def _result(self) -> Result | None:
         """The next one, or None after a while, when a draft has come, or when a run may leave."""
-        is_due = not self._requests.is_idle
-        until_s = self._requests.wake_s - time.monotonic()
-        result = self._pipeline.wait(min(max(until_s, 0.0), POLL_S))
+        is_due = not self._exchange.is_idle
+        wait_s, wake_s = POLL_S, self._exchange.wake_s
+        if wake_s > self._submit_s:  # else the run would have left already
+            wait_s = min(max(wake_s - time.monotonic(), 0.0), POLL_S)
+        result = self._pipeline.wait(wait_s)
         now_s = time.monotonic()
         if result is not None or not is_due:
             self._heard_s = now_s

@@ -23,10 +23,10 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.drafters.vocab_match import share
 from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan

@@ -16,7 +16,6 @@ from pipeinfer_cli.cluster.predict import Expectation, PlacementResult, consult
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import ModelInfo, read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
@@ -25,6 +24,7 @@ from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import placement

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli import console, log, tables
-from pipeinfer_cli.engine.gguf_info import ModelInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
+from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
 from pipeinfer_cli.runtime.config import JobConfig, Threads
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pipeinfer_cli.runtime.decode_loop import DecodeLoop
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
-from pipeinfer_cli.scheduler.exchange import OneRequest
+from pipeinfer_cli.scheduler.exchange import Exchange, OneRequest
 from pipeinfer_cli.scheduler.interfaces import Drafts, Observer, Pipeline
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -31,13 +31,8 @@ class TokenStream:
     ) -> None:
         self._scheduler = scheduler
         self._stop_requested = stop_requested
-        self._loop = DecodeLoop(
-            pipeline,
-            OneRequest(scheduler, drafts),
-            timeout_s=timeout_s,
-            auto=auto,
-            observer=observer,
-        )
+        exchange = Exchange(pipeline, OneRequest(scheduler, drafts), auto=auto, observer=observer)
+        self._loop = DecodeLoop(pipeline, exchange, timeout_s=timeout_s)
 
     def __iter__(self) -> Iterator[int]:
         while not self._stop_requested():

@@ -10,6 +10,7 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.decode_loop import DecodeLoop
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher, ScheduledRequest
+from pipeinfer_cli.scheduler.exchange import Exchange
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -40,21 +41,20 @@ class TokenStreams(Generic[Key]):
         batcher: Batcher[Key],
         *,
         timeout_s: float,
-        nudge: Callable[[], None],
+        nudge: Callable[[], object],
         auto: AutoSpeculation | None = None,
     ) -> None:
         self._batcher = batcher
         self._nudge = nudge
-        self._loop = DecodeLoop(
-            pipeline, batcher, timeout_s=timeout_s, open_drafts=self._open_drafts, auto=auto
-        )
+        self._exchange = Exchange(pipeline, batcher, open_drafts=self._open_drafts, auto=auto)
+        self._loop = DecodeLoop(pipeline, self._exchange, timeout_s=timeout_s)
         self._served: dict[Key, _Served[Key]] = {}
 
     def begin(self, key: Key, scheduler: Scheduler, make_drafter: DrafterMaker) -> None:
         """A request joins; it has a key of its own."""
         assert key not in self._served
         request = self._batcher.admit(key, scheduler)
-        self._loop.on_begin(request)
+        self._exchange.on_begin(request)
         self._served[key] = _Served(request, make_drafter)
 
     def end(self, key: Key) -> None:

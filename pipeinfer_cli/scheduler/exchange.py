@@ -135,6 +135,16 @@ class Exchange(Generic[Key]):
         for request in requests.active:
             self.on_begin(request)
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no run is in flight."""
+        return self._requests.is_idle
+
+    @property
+    def wake_s(self) -> float:
+        """When a run may leave though nothing else has happened by then; infinite: never."""
+        return self._requests.wake_s
+
     def on_begin(self, request: ScheduledRequest[Key]) -> None:
         """The request has joined the others."""
         if self._auto is not None:

@@ -48,6 +48,7 @@ SAMPLE = {
     ("stopped", "decode", LAST),
     ("stopped", "shutdown", LAST),
     ("oom", "load", LAST),
+    ("oom", "load", HEAD),
     ("full", "decode", HEAD),
     ("full", "shutdown", HEAD),
     ("link", "decode", FIRST),

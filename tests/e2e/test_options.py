@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.models.gguf.info import read_model_info
 from small_models import talking_llama
 from support import check_output, mpiexec, pipeinfer, run, run_json
 

@@ -20,11 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from architectures import TINY_MODELS
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError
-from pipeinfer_cli.models import gguf_reader, shards
+from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.derive import DeriveConfig, derive
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import split_layers
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from pipeinfer_cli.models.show import ShowConfig, show
@@ -80,7 +81,7 @@ def run_case(number: int, bases: list[list[Path]], folder: Path) -> str:
     for index, source in enumerate(base):
         data = source.read_bytes()
         if index == victim:
-            data = mutate(data, gguf_reader.read(source).data_start, dice)
+            data = mutate(data, reader.read(source).data_start, dice)
         paths.append(folder / source.name)
         paths[-1].write_bytes(data)
     said = [attempt(step) for step in readers(paths)]
@@ -91,7 +92,7 @@ def run_case(number: int, bases: list[list[Path]], folder: Path) -> str:
 
 def readers(paths):
     """What says whether a model is sound."""
-    yield lambda: gguf_reader.read_parts(paths[0])
+    yield lambda: reader.read_parts(paths[0])
     yield lambda: split_layers(read_model_info(paths[0]), 2, None)
     yield lambda: [shards.read_shard(path) for path in paths]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli.engine.gguf_info import ModelInfo
+from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import ModelFiles
 from pipeinfer_cli.runtime.pipeline import Plan

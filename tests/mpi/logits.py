@@ -10,7 +10,7 @@ import itertools
 
 from ranks import call, main, open_engine
 
-from pipeinfer_cli.engine.gguf_info import read_model_info
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
 

@@ -7,17 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
-from pipeinfer_cli.engine import gguf_info, llama_cpp
+from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
-from pipeinfer_cli.models.layer_split import LayerRange, split_layers
+from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
+from rank_configs import rank_config
 
 T = TypeVar("T")
 WAIT_S = 60.0
@@ -47,27 +49,19 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
-    path = Path(request["model"])
-    if "layers" in request:
-        layers = [LayerRange(*each) for each in request["layers"]]
-    else:
-        layers = split_layers(
-            gguf_info.read_model_info(path), comm.size, request.get("layer_split")
-        )
+    layers = [LayerRange(*each) for each in request["layers"]] if "layers" in request else None
+    config = rank_config(
+        comm,
+        Path(request["model"]),
+        n_ctx=request["n_ctx"],
+        n_batch=N_BATCH,
+        layers=layers,
+        weights=request.get("layer_split"),
+    )
     return Engine(
-        EngineConfig(
-            model_path=path,
-            rank=comm.rank,
-            n_ranks=comm.size,
-            stage_rank0=0 if len(layers[0]) else 1,
-            layer_first=layers[comm.rank].first,
-            layer_last=layers[comm.rank].last,
-            n_ctx=request["n_ctx"],
-            n_cells=request.get("n_cells", request["n_ctx"]),
-            n_batch=N_BATCH,
-            n_threads=1,
-            comm_data=comm.Dup().py2f(),
-            comm_control=comm.Dup().py2f(),
+        replace(
+            config,
+            n_cells=request.get("n_cells", config.n_cells),
             sample=SampleParams(**request.get("sample", {})),
             emulation=emulation(request.get("emulate"), comm),
         )

@@ -12,10 +12,11 @@ import pytest
 from gguf.quants import dequantize
 
 from architectures import TINY_MODELS
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.models import derive, gguf_reader
+from pipeinfer_cli.models import derive
 from pipeinfer_cli.models.derive import DeriveConfig, parse_layers, show_layers
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from small_models import in_parts
 from support import smollm2
@@ -184,6 +185,6 @@ def test_a_draft_of_a_real_model_loads(tmp_path):
     target = tmp_path / "draft.gguf"
     config = DeriveConfig(model=smollm2(), target=target, file_type="Q4_0", left_out=(9, 14, 19))
     assert read_model_info(derive.derive(config)).n_layer == 27
-    assert gguf_reader.read(target).text("pipeinfer.derived.how") == (
+    assert reader.read(target).text("pipeinfer.derived.how") == (
         "type Q4_0; without layers 9,14,19"
     )

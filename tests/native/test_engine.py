@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
+from pipeinfer_cli.scheduler.speculation import DraftRequest
 from support import PROMPTS, plain_decode, smollm2, smollm2_request
 
 pytestmark = pytest.mark.native
@@ -131,6 +133,27 @@ def test_an_assertion_of_llama_cpp_in_mid_work_fails_the_engine(engine):
     fails.start()  # it never ends
     with pytest.raises(RunError, match=r"^rank 0: an assertion .* failed: x.cpp:7: it was 3$"):
         engine.wait(WAIT_S)
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_a_drafter_on_whose_thread_an_assertion_failed(
+    engine,
+):
+    ggml = ctypes.CDLL(str(abi.lib_dir() / "libggml-base.so"))
+
+    class Asserting:
+        def propose(self, context, n_candidates=1):
+            ggml.ggml_abort(b"/src/x.cpp", 8, b"a draft")  # it never ends
+            yield []
+
+    assert engine.nudge()
+    assert engine.wait(WAIT_S) is None
+    thread = DraftThread(Asserting(), engine.nudge)
+    thread.request(DraftRequest(epoch=0, context=(1,), n_max=1))
+    with pytest.raises(RunError, match=r"^rank 0: an assertion .* failed: x.cpp:8: a draft$"):
+        engine.wait(WAIT_S)
+    assert not engine.nudge()
+    thread.close()
 
 
 def test_a_run_without_tokens_carries_its_kv_operations(engine):

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.models import gguf_reader, shards
+from pipeinfer_cli.models import shards
+from pipeinfer_cli.models.gguf import reader
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from pipeinfer_cli.models.show import ShowConfig, show
 from support import tiny_model
@@ -17,13 +18,13 @@ pytestmark = pytest.mark.native
 @pytest.fixture
 def parsed(monkeypatch):
     """The names of the files whose headers were parsed, in this order."""
-    names, read = [], gguf_reader._read
+    names, read = [], reader._read
 
     def noting(path):
         names.append(path.name)
         return read(path)
 
-    monkeypatch.setattr(gguf_reader, "_read", noting)
+    monkeypatch.setattr(reader, "_read", noting)
     return names
 
 
@@ -36,7 +37,7 @@ def settle(path, age_s=10.0):
 
 def test_a_header_is_parsed_once(parsed, tmp_path):
     path = settle(tiny_model(tmp_path / "m.gguf"))
-    assert gguf_reader.read(path) is gguf_reader.read(path)
+    assert reader.read(path) is reader.read(path)
     assert parsed == ["m.gguf"]
 
 
@@ -64,21 +65,21 @@ def test_a_rank_parses_each_shard_once(parsed, tmp_path):
 @pytest.mark.parametrize("way", ["in place", "another file"])
 def test_a_changed_file_is_read_again(parsed, tmp_path, way):
     path = settle(tiny_model(tmp_path / "m.gguf", n_layer=2))
-    assert gguf_reader.read(path).count("llama.block_count") == 2
+    assert reader.read(path).count("llama.block_count") == 2
     other = settle(tiny_model(tmp_path / "other.gguf", n_layer=3), age_s=5.0)
     if way == "in place":
         path.write_bytes(other.read_bytes())
         settle(path, age_s=5.0)
     else:
         other.replace(path)
-    assert gguf_reader.read(path).count("llama.block_count") == 3
+    assert reader.read(path).count("llama.block_count") == 3
     assert parsed == ["m.gguf", "m.gguf"]
 
 
 def test_a_file_that_was_just_written_is_not_trusted_to_stay(parsed, tmp_path):
     path = tiny_model(tmp_path / "m.gguf")
     for _ in range(2):
-        gguf_reader.read(path)
+        reader.read(path)
     assert parsed == ["m.gguf", "m.gguf"]
 
 
@@ -88,4 +89,4 @@ def test_damage_is_said_each_time(tmp_path):
     settle(path)
     for _ in range(2):
         with pytest.raises(UserError, match="is damaged or incomplete"):
-            gguf_reader.read(path)
+            reader.read(path)

@@ -9,11 +9,13 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 import architectures
 from architectures import N_VOCAB, TINY_MODELS
+from odd_ggufs import corpus
 from pipeinfer_cli.commands import start
-from pipeinfer_cli.engine.gguf_info import read_model_info, stage_archs
+from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import split_layers
 from random_gguf import begin, write
 from small_models import SHAPE, in_parts
@@ -125,4 +127,44 @@ def test_types_that_cannot_be_multiplied_are_refused(tmp_path, name):
     writer.add_tensor("blk.0.attn_q.weight", data, raw_dtype=kind)
     write(writer)
     with pytest.raises(UserError, match=rf"(?i)blk.0.attn_q.weight has the type {name},"):
+        read_model_info(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    {
+        "bytes/empty": "not a GGUF file (it does not begin with",
+        "bytes/only-magic": "damaged or incomplete: its header extends beyond its end",
+        "header/version-4": "is of version 4; versions 2 and 3",
+        "header/arch-missing": "the GGUF has no general.architecture",
+        "header/arch-as-number": "the GGUF has no general.architecture",
+        "header/key-empty": "a metadata entry has no name",
+        "header/key-twice": "it has 'llama.block_count' twice",
+        "header/tensor-name-long": "a name of 300 bytes",
+        "header/split-second": "it is part 2 of a model in 2 files: give the first one",
+        "sizes/block_count-0": "the GGUF says that it has 0 layers",
+        "sizes/block_count-513": "the GGUF says that it has 513 layers",
+        f"sizes/block_count-{2**32 - 1}": f"its llama.block_count is {2**32 - 1}",
+        "sizes/embedding_length-as-text": "the GGUF has no llama.embedding_length",
+        "sizes/context_length-missing": "the GGUF has no llama.context_length",
+        "tensors/of-layer-99": "tensor blk.99.attn_q.weight is of a layer that the model does not",
+        "tensors/offset-32": "the tensor 'output_norm.weight' is at a wrong place",
+        f"tensors/offset-{2**40}": "the tensor 'output_norm.weight' is at a wrong place",
+    }.items(),
+)
+def test_what_is_wrong_with_a_file_is_said(name, why, tmp_path):
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(corpus()[name]())
+    with pytest.raises(UserError) as error:
+        read_model_info(path)
+    said = str(error.value)
+    assert said.startswith(f"cannot use the model {str(path)!r}: ")
+    assert why in said
+    assert said.endswith(": check -m/--model")
+
+
+def test_a_model_without_vocabulary(tmp_path):
+    path = tmp_path / "none.gguf"
+    write(begin(path, "llama", SHAPE))
+    with pytest.raises(UserError, match=r"has no vocabulary \(tokenizer.ggml.tokens\)"):
         read_model_info(path)

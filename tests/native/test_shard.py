@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.models import resolve, shards
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from random_gguf import write
 from small_models import in_parts

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from architectures import TINY_MODELS
-from pipeinfer_cli.engine.gguf_info import read_model_info
 from pipeinfer_cli.engine.llama_cpp import bindings, capture_log
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.models import gguf_reader
+from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import split_layers, stage_bytes
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
 from pipeinfer_cli.models.show import ShowConfig, kv_layer_bytes, show
@@ -53,7 +53,7 @@ def kv_buffer_mib(path):
 @pytest.mark.parametrize("name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite"])
 def test_the_kv_cache_is_as_large_as_llama_cpp_makes_it(name, tmp_path):
     path = TINY[name].write(tmp_path / "tiny.gguf")
-    each = kv_layer_bytes(gguf_reader.read(path), read_model_info(path), N_CTX)
+    each = kv_layer_bytes(reader.read(path), read_model_info(path), N_CTX)
     assert len(each) == TINY[name].n_layer
     assert sum(each) / 2**20 == pytest.approx(kv_buffer_mib(path), abs=0.02)
 

@@ -12,7 +12,7 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli import options
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
-from pipeinfer_cli.cli.parsing.command import Command
+from pipeinfer_cli.cli.parsing.command import CheckedCommand
 from pipeinfer_cli.cli.parsing.llama_cpp import BY_NAME, OPTIONS, Use, table
 from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
@@ -25,7 +25,7 @@ NAMES = (Path(__file__).parents[1] / "helpers" / "llama_cpp_options.txt").read_t
 
 def own_names() -> set[str]:
     app = typer.Typer()
-    app.command(cls=Command)(generate)
+    app.command(cls=CheckedCommand)(generate)
     command: Any = typer.main.get_command(app)
     return {name for param in command.params for name in param.opts if name.startswith("-")}
 

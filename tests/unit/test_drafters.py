@@ -153,6 +153,25 @@ def test_what_the_drafter_raises_reaches_the_head():
     thread.close()
 
 
+def test_a_failed_pipeline_does_not_wait_for_a_drafter_that_never_returns():
+    class Stuck:
+        begun, end = threading.Semaphore(0), threading.Event()
+
+        def propose(self, context, n_candidates=1):
+            self.begun.release()
+            self.end.wait(WAIT_S)
+            return iter(())
+
+    drafter = Stuck()
+    thread = DraftThread(drafter, lambda: False)
+    thread.request(DraftRequest(epoch=0, context=(1,), n_max=1))
+    assert drafter.begun.acquire(timeout=WAIT_S)
+    thread.close()
+    assert not drafter.end.is_set()
+    assert thread._worker not in thread._worker._idle, "it is not free for others"
+    drafter.end.set()
+
+
 class SlowModel:
     """What a drafter needs of a model; it decodes when it is allowed to."""
 
@@ -226,6 +245,6 @@ def test_a_signal_that_ends_the_wait_for_a_drafter_leaves_its_model_alone(llama)
     model.close()
     assert not llama.is_freed
     llama.go_on.release(2)
-    thread._worker.give_back()
+    thread._worker.give_back(lambda: None)
     assert llama.decoded == list(LONG[:N_BATCH])
     assert not arrived.acquire(blocking=False), "what is told may be gone by now"

@@ -72,25 +72,17 @@ def scheduler_of(policy, pool=None, n_max=30):
 
 
 def one(policy, notes, **more):
-    return DecodeLoop(
-        notes, OneRequest(scheduler_of(policy), notes), timeout_s=1, observer=notes, **more
-    )
+    exchange = Exchange(notes, OneRequest(scheduler_of(policy), notes), observer=notes, **more)
+    return DecodeLoop(notes, exchange, timeout_s=1)
 
 
 def several(policy, notes, n_requests=1, **more):
     pool = SequencePool()
     batcher = Batcher(pool, n_stages=2, depth=4, n_batch=32, run_ids=count(1))
-    loop = DecodeLoop(
-        notes,
-        batcher,
-        timeout_s=1,
-        open_drafts=lambda request: notes,
-        observer=notes,
-        **more,
-    )
+    exchange = Exchange(notes, batcher, open_drafts=lambda request: notes, observer=notes, **more)
     for key in range(n_requests):
-        loop.on_begin(batcher.admit(key, scheduler_of(policy, pool)))
-    return loop
+        exchange.on_begin(batcher.admit(key, scheduler_of(policy, pool)))
+    return DecodeLoop(notes, exchange, timeout_s=1)
 
 
 @pytest.mark.parametrize("make", [one, several])
@@ -160,7 +152,7 @@ class Failing(Notes):
 def test_what_a_drafter_raises_comes_in_the_next_turn_and_not_when_the_text_is_over():
     scheduler = scheduler_of(DRAFTING)
     notes = Failing()
-    loop = DecodeLoop(notes, OneRequest(scheduler, notes), timeout_s=1)
+    loop = DecodeLoop(notes, Exchange(notes, OneRequest(scheduler, notes)), timeout_s=1)
     with pytest.raises(RuntimeError, match="the drafter failed"):
         loop.turn()
     scheduler.finish()

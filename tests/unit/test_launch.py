@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import environment, local_rank, mpi
+from pipeinfer_cli.launch import environment, local_rank, mpi, report
 from pipeinfer_cli.launch.environment import ALONE, LaunchEnvironment, Launcher, RankResources
 from pipeinfer_cli.launch.host import cgroup
 from pipeinfer_cli.launch.host.cgroup import Limits
@@ -422,8 +424,54 @@ def test_srun_gets_the_exit_code_of_what_can_be_resumed(code, is_step, aborts, m
     monkeypatch.setattr(local_rank, "folder", lambda: None)
     monkeypatch.setattr(mpi.os, "_exit", leave)
     monkeypatch.setattr(mpi.os, "dup2", lambda *_: None)
-    monkeypatch.setattr(mpi.threading, "Timer", lambda *_, **__: SimpleNamespace(start=int))
+    monkeypatch.setattr(
+        mpi.threading, "Timer", lambda *_, **__: SimpleNamespace(start=int, cancel=int)
+    )
     with pytest.raises(Exited) as left:
         mpi.abort(code)
     assert left.value.args == (code,)
     assert aborted == ([code] if aborts else [])
+
+
+@pytest.mark.parametrize(
+    ("thread", "ending"), [("", 3), ("can't start new thread", -signal.SIGALRM)]
+)
+def test_a_process_that_hangs_in_mpi_ends_also_without_memory_for_a_thread(thread, ending):
+    program = (
+        "import os, signal, sys, threading\n"
+        "from pipeinfer_cli.launch import mpi\n"
+        "def fail(_): raise RuntimeError(sys.argv[1])\n"
+        "if sys.argv[1]: threading.Thread.start = fail\n"
+        "with mpi.within(0.1, os._exit, 3): pass\n"  # in time: it does nothing
+        "with mpi.within(0.1, os._exit, 3): signal.pause()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, thread], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (ending, "")
+
+
+def test_an_abort_says_nothing_more_whatever_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(code):
+        raise SystemExit(code)
+
+    def fail(*_args):
+        raise MemoryError
+
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=None))
+    monkeypatch.setattr(mpi, "within", fail)
+    monkeypatch.setattr(mpi.os, "_exit", leave)
+    with pytest.raises(SystemExit) as ended:
+        mpi.abort(1)
+    assert ended.value.code == 1
+
+
+def test_a_report_for_which_there_is_no_memory(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(report, "_line", fail)
+    report.speak(UserError("no model"), verbose=False)
+    assert capfd.readouterr().err == report.OUT_OF_MEMORY.decode()

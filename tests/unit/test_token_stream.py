@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeinfer_cli.commands.generate import Writer, verify
+from pipeinfer_cli.commands.generate import AnswerWriter, verify
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.runtime import decode_loop
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, ids_of, texts
@@ -215,7 +215,7 @@ class Stdout(io.StringIO):
 
 def finished(output_format, answer, pieces):
     stdout = Stdout()
-    writer = Writer(output_format, stdout, seed=5)
+    writer = AnswerWriter(output_format, stdout, seed=5)
     for piece in pieces:
         writer.write(piece)
     info = RequestInfo(strategy="iterative", n_ranks=1, n_stages=1, n_prompt=3)

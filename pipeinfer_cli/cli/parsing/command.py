@@ -23,7 +23,7 @@ MODEL, PROMPT = "--model", "--prompt"
 Options = Mapping[str, bool]  # all names, and whether a value follows
 
 
-class Command(typer.core.TyperCommand):
+class CheckedCommand(typer.core.TyperCommand):
     """A command of ours. The notes about its arguments are in `notes_of(context)`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ LINE_STATS = ("n_reused", "tokens_per_s", "ttft_ms", "total_ms", "n_drafted", "n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class ItemResult:
     """An item is through."""
 
     index: int
@@ -50,7 +50,7 @@ class Task:
 
 
 # Answers the items in any order, with at most this number of them in the pipeline at once.
-Answers = Callable[[Feed, int], Iterator[Result]]
+Answers = Callable[[Feed, int], Iterator[ItemResult]]
 
 
 class Tasks:
@@ -71,7 +71,7 @@ class Tasks:
         self._drafters, self._chat_prompt = drafters, chat_prompt
         self._prompts = PlainPrompts(vocab)
 
-    def task(self, item: Item | BadItem) -> Task | Result:
+    def task(self, item: Item | BadItem) -> Task | ItemResult:
         """The item's request, or a line that says why there is none."""
         if isinstance(item, BadItem):
             return self._failed(item, item.error)
@@ -81,10 +81,10 @@ class Tasks:
         except UserError as error:
             return self._failed(item, str(error))
 
-    def answered(self, item: Item, active: ActiveRequest) -> Result:
+    def answered(self, item: Item, active: ActiveRequest) -> ItemResult:
         """The result of an item whose answer is over, or was interrupted."""
         answer = active.answer
-        return Result(
+        return ItemResult(
             index=item.index,
             line=self._line(item, answer, active.measure()),
             n_tokens=len(answer.tokens),
@@ -99,10 +99,10 @@ class Tasks:
             fields["stats"] = _short(stats.as_dict())
         return to_line(fields)
 
-    def _failed(self, item: Item | BadItem, error: str) -> Result:
+    def _failed(self, item: Item | BadItem, error: str) -> ItemResult:
         """The result of an item that cannot be answered."""
         line = to_line(self._form.error(item, error))
-        return Result(index=item.index, line=line, is_failed=True)
+        return ItemResult(index=item.index, line=line, is_failed=True)
 
     def _request(self, item: Item) -> Request:
         config = self._config
@@ -151,15 +151,15 @@ class SequentialAnswers:
             stop_requested,
         )
 
-    def __call__(self, feed: Feed, _n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, _n_parallel: int) -> Iterator[ItemResult]:
         """Ends early if a signal asks for it, with what has come of the last answer."""
         while not (feed.is_through or self._stop_requested()):
             if (item := feed.take(WAIT_S)) is None:
                 continue
             task = self._tasks.task(item)
-            yield task if isinstance(task, Result) else self._answer(task)
+            yield task if isinstance(task, ItemResult) else self._answer(task)
 
-    def _answer(self, task: Task) -> Result:
+    def _answer(self, task: Task) -> ItemResult:
         return self._tasks.answered(
             task.item, self._head.answer(task.request, self._vocab, task.ends)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeinfer_cli.commands.batch.answers import Result, Tasks
+from pipeinfer_cli.commands.batch.answers import ItemResult, Tasks
 from pipeinfer_cli.commands.batch.feed import Feed
 from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
@@ -41,7 +41,7 @@ class ConcurrentAnswers:
         self._drafters, self._stop_requested = drafters, stop_requested
         self._begun: dict[int, _Begun] = {}  # by item
 
-    def __call__(self, feed: Feed, n_parallel: int) -> Iterator[Result]:
+    def __call__(self, feed: Feed, n_parallel: int) -> Iterator[ItemResult]:
         """In the order of their ends. A signal ends them early, with what has come of each."""
         streams: TokenStreams[int]
         with self._head.streams(self._config.strategy) as streams:
@@ -60,9 +60,9 @@ class ConcurrentAnswers:
             self._begun[index].active.answer.finish_reason = "interrupted"
             yield self._end(index)
 
-    def _begin(self, item: Item | BadItem, streams: TokenStreams[int]) -> Result | None:
+    def _begin(self, item: Item | BadItem, streams: TokenStreams[int]) -> ItemResult | None:
         task = self._tasks.task(item)
-        if isinstance(task, Result):
+        if isinstance(task, ItemResult):
             return task
         item = task.item
         active = self._head.begin_shared(task.request, has_drafter=self._has_drafter)
@@ -88,7 +88,7 @@ class ConcurrentAnswers:
                 return True
         return False
 
-    def _end(self, index: int) -> Result:
+    def _end(self, index: int) -> ItemResult:
         begun = self._begun.pop(index)
         begun.builder.finish()
         return self._tasks.answered(begun.item, begun.active)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeinfer_cli import console
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.commands.batch.answers import Answers, Result, SequentialAnswers, Tasks
+from pipeinfer_cli.commands.batch.answers import Answers, ItemResult, SequentialAnswers, Tasks
 from pipeinfer_cli.commands.batch.concurrent import ConcurrentAnswers
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.batch.feed import Feed, ListFeed, StreamFeed
@@ -145,7 +145,11 @@ class BatchWork:
         return whole_prompt(self._vocab, self._template.text(item.messages, **item.variables))
 
     def _write(
-        self, results: Iterator[Result], sink: Sink, progress: Progress, show: Callable[[], None]
+        self,
+        results: Iterator[ItemResult],
+        sink: Sink,
+        progress: Progress,
+        show: Callable[[], None],
     ) -> None:
         for result in results:
             if result.is_interrupted and self._batch.is_resumable:

@@ -1,4 +1,4 @@
-"""Model files as libpipeinfer reads them: headers, tensor types, requantization."""
+"""What the library does with model files: architectures that split, types, requantization."""
 
 from __future__ import annotations
 
@@ -6,64 +6,16 @@ import ctypes
 import itertools
 import os
 from collections.abc import Sequence
-from ctypes import c_int32, c_uint64
-from dataclasses import dataclass
+from ctypes import c_int32
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import ERROR_BYTES, OK, decoded
-from pipeinfer_cli.errors import RunError, UserError
+from pipeinfer_cli.errors import RunError
 
-MAX_LAYERS = 512
 MAX_TENSOR_TYPES = 1024  # far more than there are: larger numbers are damage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """What a GGUF says of itself."""
-
-    arch: str
-    n_layer: int
-    n_embd: int
-    n_vocab: int
-    n_ctx_train: int
-    can_split: bool
-    tied_output: bool  # the output head is the token embedding
-    layer_bytes: tuple[int, ...]  # [n_layer]
-    bytes_input: int  # what only the first stage needs; with tied_output the last one, too
-    bytes_output: int  # what only the last stage needs
-    bytes_total: int
-    n_positions: int = 0  # that it has embeddings for; 0: any
-
-
-def read_model_info(path: Path) -> ModelInfo:
-    """Reads a GGUF's header. UserError if the file is missing, truncated or no model."""
-    info = abi.ModelInfo()
-    layer_bytes = (c_uint64 * MAX_LAYERS)()
-    err = ctypes.create_string_buffer(ERROR_BYTES)
-    status = abi.load().pi_model_info_read(
-        os.fsencode(path), info, layer_bytes, MAX_LAYERS, err, ERROR_BYTES
-    )
-    if status != OK:
-        raise UserError(
-            f"cannot use the model {str(path)!r}: {decoded(err.value)}: check -m/--model"
-        )
-    return ModelInfo(
-        arch=decoded(info.arch),
-        n_layer=info.n_layer,
-        n_embd=info.n_embd,
-        n_vocab=info.n_vocab,
-        n_ctx_train=info.n_ctx_train,
-        can_split=bool(info.can_split),
-        tied_output=bool(info.tied_output),
-        layer_bytes=tuple(layer_bytes[: info.n_layer]),
-        bytes_input=info.bytes_input,
-        bytes_output=info.bytes_output,
-        bytes_total=info.bytes_total,
-        n_positions=info.n_positions,
-    )
 
 
 @cache

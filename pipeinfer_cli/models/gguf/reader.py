@@ -10,7 +10,8 @@ import math
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from reprlib import Repr
 from typing import BinaryIO, TypeAlias, TypeVar
 
 from pipeinfer_cli import files
-from pipeinfer_cli.engine.gguf_info import tensor_type
+from pipeinfer_cli.engine.formats import tensor_type
 from pipeinfer_cli.errors import UserError
 
 Scalar: TypeAlias = "int | float | bool | str"
@@ -29,6 +30,7 @@ DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMS = 4
 MAX_NAME_BYTES = 1 << 16
+MAX_TENSOR_NAME_BYTES = 63
 MIN_FIELD_BYTES = 8 + 4 + 1
 MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
@@ -88,7 +90,7 @@ class GgufFile:
     version: int
     alignment: int
     fields: dict[str, Field]
-    tensors: tuple[Tensor, ...]  # in the order of their offsets
+    tensors: tuple[Tensor, ...]  # in the order of their offsets, without gaps but for alignment
     data_start: int
 
     def scalar(self, name: str) -> Scalar | None:
@@ -118,6 +120,14 @@ class GgufFile:
         if len(data) != struct.calcsize(form):
             raise damaged(self.path, "it was truncated while it was read")
         return struct.unpack(form, data)
+
+
+class UnusableGgufError(UserError):
+    """A file that cannot be used as a GGUF."""
+
+    def __init__(self, why: str, message: str = "") -> None:
+        super().__init__(message or why)
+        self.why = why  # the reason alone, for a message that names the file itself
 
 
 Entry = TypeVar("Entry", Field, Tensor)
@@ -154,28 +164,59 @@ def read_parts(path: Path) -> tuple[GgufFile, ...]:
     """All files of a model, of which `path` is the first or only one. UserError as `read`."""
     first = read(path)
     n_parts = first.count("split.count") or 1
-    name = PART.search(path.name)
-    if n_parts == 1:
+    if n_parts <= 1:
         return (first,)
-    if name is None or name[1] != "00001" or int(name[2]) != n_parts:
-        raise UserError(
-            f"{str(path)!r} is part {(first.count('split.no') or 0) + 1} of {n_parts}: "
-            f"give the first, whose name ends in -00001-of-{n_parts:05}.gguf"
-        )
-    stem = path.name[: name.start()]
+    stem = _stem_of_first(first, n_parts)
     others = [
-        read(path.with_name(f"{stem}-{part:05}-of-{n_parts:05}.gguf"))
-        for part in range(2, n_parts + 1)
+        _read_part(path.with_name(f"{stem}-{index + 1:05}-of-{n_parts:05}.gguf"), index, n_parts)
+        for index in range(1, n_parts)
     ]
-    for index, other in enumerate(others, start=1):
-        if other.count("split.no") != index or other.count("split.count") != n_parts:
-            raise damaged(other.path, f"it is not part {index + 1} of {n_parts}")
     return (first, *others)
 
 
-def damaged(path: Path, why: str) -> UserError:
+@contextmanager
+def named_part(path: Path, index: int, n_parts: int) -> Iterator[None]:
+    """Has the reason why a file cannot be used begin with which part it is; not the first one's."""
+    try:
+        yield
+    except UnusableGgufError as error:
+        if index == 0:
+            raise
+        why = f"part {index + 1} of {n_parts} ({path}): {error.why}"
+        raise UnusableGgufError(why, str(error)) from None
+
+
+def _stem_of_first(first: GgufFile, n_parts: int) -> str:
+    """What the names of all parts begin with. UnusableGgufError if this is not the first."""
+    part = (first.count("split.no") or 0) + 1
+    name = PART.search(first.path.name)
+    if part == 1 and name and name[1] == "00001" and int(name[2]) == n_parts:
+        return first.path.name[: name.start()]
+    raise UnusableGgufError(
+        f"the model comes in {n_parts} files, and the name of the first must end in "
+        f"-00001-of-{n_parts:05}.gguf"
+        if part == 1
+        else f"it is part {part} of a model in {n_parts} files: give the first one",
+        f"{str(first.path)!r} is part {part} of {n_parts}: "
+        f"give the first, whose name ends in -00001-of-{n_parts:05}.gguf",
+    )
+
+
+def _read_part(path: Path, index: int, n_parts: int) -> GgufFile:
+    with named_part(path, index, n_parts):
+        part = read(path)
+        if part.count("split.no") != index or part.count("split.count") != n_parts:
+            said = damaged(path, f"it is not part {index + 1} of {n_parts}")
+            raise UnusableGgufError("it says that it is another part", str(said))
+        return part
+
+
+def damaged(path: Path, why: str) -> UnusableGgufError:
     """What is said of a file that cannot be used."""
-    return UserError(f"the GGUF {str(path)!r} is damaged or incomplete: {why}: get it again")
+    return UnusableGgufError(
+        f"the GGUF is damaged or incomplete: {why}",
+        f"the GGUF {str(path)!r} is damaged or incomplete: {why}: get it again",
+    )
 
 
 def quoted(name: str) -> str:
@@ -194,7 +235,8 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return files.open_file(path)
     except OSError as error:
-        raise UserError(f"cannot read the model {str(path)!r}: {error.strerror}") from None
+        why = error.strerror or str(error)
+        raise UnusableGgufError(why, f"cannot read the model {str(path)!r}: {why}") from None
 
 
 class _Parser:
@@ -206,12 +248,17 @@ class _Parser:
 
     def parse(self) -> GgufFile:
         if self._n_bytes < len(MAGIC) or self._take(len(MAGIC)) != MAGIC:
-            raise UserError(f"{str(self._path)!r} is not a GGUF file: check the path")
+            raise UnusableGgufError(
+                'not a GGUF file (it does not begin with "GGUF")',
+                f"{str(self._path)!r} is not a GGUF file: check the path",
+            )
         version = self._number("<I")
         if version not in VERSIONS:
-            raise UserError(
-                f"the GGUF {str(self._path)!r} is of version {version}; versions "
-                f"{' and '.join(map(str, VERSIONS))} in little-endian order can be used: convert it"
+            known = f"{' and '.join(map(str, VERSIONS))} in little-endian order can be used"
+            raise UnusableGgufError(
+                f"the GGUF is of version {version}; versions {known}",
+                f"the GGUF {str(self._path)!r} is of version {version}; versions {known}: "
+                "convert it",
             )
         n_tensors, n_fields = self._number("<Q"), self._number("<Q")
         self._check_count("tensors", n_tensors, MIN_TENSOR_BYTES)
@@ -220,7 +267,7 @@ class _Parser:
         alignment = self._alignment(fields)
         tensors = self._named(self._tensor, n_tensors)
         data_start = padded(self._at, alignment)
-        placed = tuple(sorted(tensors.values(), key=lambda tensor: tensor.offset))
+        placed = tuple(tensors.values())
         self._check_places(placed, data_start, alignment)
         return GgufFile(
             path=self._path,
@@ -244,6 +291,8 @@ class _Parser:
     def _field(self) -> Field:
         start = self._at
         name = self._text(MAX_NAME_BYTES)
+        if not name:
+            raise self._damaged("a metadata entry has no name")
         kind = self._number("<I")
         value: Scalar | None = None
         element = count = values_at = 0
@@ -309,7 +358,7 @@ class _Parser:
         return value
 
     def _tensor(self) -> Tensor:
-        name = self._text(MAX_NAME_BYTES)
+        name = self._text(MAX_TENSOR_NAME_BYTES)
         n_dims = self._number("<I")
         if n_dims > MAX_DIMS:
             raise self._damaged(f"the tensor {quoted(name)} has {n_dims} dimensions")
@@ -334,13 +383,14 @@ class _Parser:
     def _check_places(self, tensors: tuple[Tensor, ...], data_start: int, alignment: int) -> None:
         end = 0
         for tensor in tensors:
-            if tensor.offset % alignment != 0 or tensor.offset < end:
+            if tensor.offset != padded(end, alignment):
                 raise self._damaged(f"the tensor {quoted(tensor.name)} is at a wrong place")
             end = tensor.offset + tensor.n_bytes
             if data_start + end > self._n_bytes:
-                raise self._damaged(
-                    f"the tensor {quoted(tensor.name)} ends at byte {data_start + end}, the file "
-                    f"at {self._n_bytes}"
+                ends = f"ends at byte {data_start + end}, the file at {self._n_bytes}"
+                raise UnusableGgufError(
+                    f"the file is truncated: tensor {tensor.name} {ends}",
+                    str(self._damaged(f"the tensor {quoted(tensor.name)} {ends}")),
                 )
 
     def _check_count(self, what: str, count: int, min_bytes: int) -> None:
@@ -375,5 +425,5 @@ class _Parser:
             raise self._damaged(f"its header extends beyond its end at byte {self._n_bytes}")
         self._at += n_bytes
 
-    def _damaged(self, why: str) -> UserError:
+    def _damaged(self, why: str) -> UnusableGgufError:
         return damaged(self._path, why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from pipeinfer_cli.models.gguf_reader import ARRAY, FORMATS, STRING, Scalar, Tensor
+from pipeinfer_cli.models.gguf.reader import ARRAY, FORMATS, STRING, Scalar, Tensor
 
 
 def field(name: str, kind: int, value: Scalar) -> bytes:
@@ -21,7 +21,7 @@ def array(name: str, element: int, values: Sequence[int]) -> bytes:
 
 def text(value: str) -> bytes:
     """A text as GGUF has it: its length in bytes, then the bytes."""
-    data = value.encode(errors="surrogateescape")  # as gguf_reader decodes
+    data = value.encode(errors="surrogateescape")  # as the reader decodes
     return struct.pack("<Q", len(data)) + data
 
 

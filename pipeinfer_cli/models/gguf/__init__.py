@@ -1,0 +1,1 @@
+"""GGUF files: headers read and written, and what they say of a model."""
