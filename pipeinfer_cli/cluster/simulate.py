@@ -191,7 +191,9 @@ def _profiles(config: SimulateConfig) -> Iterator[Profile]:
             profile = profile.spread(n_stages)
         if config.draft_ratio is not None:
             profile = profile.with_draft_ratio(config.draft_ratio)
-        yield replace(profile, draft_ms=config.draft_ms or profile.draft_ms)
+        if config.draft_ms is not None:
+            profile = profile.with_draft_ms(config.draft_ms)
+        yield profile
 
 
 def _acceptance_model(acceptance: str, config: SimulateConfig) -> AcceptanceModel:

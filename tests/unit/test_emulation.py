@@ -29,7 +29,7 @@ PROFILE = Profile(
     links=(Link(latency_us=5, gbit_per_s=8), Link(latency_us=6.4, gbit_per_s=0.8)),
     result_link=Link(latency_us=7, gbit_per_s=80),
     hidden_bytes=1000,
-    draft_ms=4,
+    draft=StageCurve(points=((1, 4),)),
 )
 
 
