@@ -6,19 +6,21 @@ the same verdicts: where one drafter misses, all of them do.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from pipeinfer_cli.cluster import recording
+from pipeinfer_cli.cluster.recording import RecordedToken, Recording
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 _MASK = (1 << 64) - 1
 _SALT_TOKEN, _SALT_RANK, _SALT_SURE = 1, 2, 3
 INFORMED = ":informed"
+UNKNOWN = 1 << 30  # the rank of a token that the drafter did not propose
 
 
 def draw(seed: int, position: int, salt: int) -> float:
@@ -39,13 +41,16 @@ class AcceptanceModel(Protocol):
         """How often the first proposal is right; None if that depends on its distance."""
 
     def rank(self, position: int, ahead: int) -> int:
-        """Which of the drafter's proposals is right, 0 the first. `ahead` 1: next to the text."""
+        """Which of the drafter's proposals is right, 0 the first; UNKNOWN: none of them.
+
+        `ahead` 1: next to the text.
+        """
 
     def best_rank(self, position: int) -> int:
         """The same at the distance at which the drafter knows the token best."""
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:
-        """How probable the drafter holds its `n` best proposals."""
+        """How probable the drafter holds its best proposals: `n` of them, or all that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,49 +134,36 @@ class RandomAcceptance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAcceptance:
-    """What happened in a real run: for each generated token whether the drafter knew it.
+    """What happened in a real run, token by token; a longer text starts over from the beginning.
 
-    The file is a JSON list of booleans, one per generated token in order; a longer text starts
-    over from the beginning.
+    On a wrong branch, too, the candidates are those that were recorded for the position.
     """
 
-    verdicts: tuple[bool, ...]
+    recording: Recording
     n_prompt: int
 
     @classmethod
     def read(cls, path: Path, n_prompt: int) -> RecordedAcceptance:
-        """The file's verdicts, for a text after a prompt of `n_prompt` tokens. UserError."""
-        try:
-            verdicts = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(
-                f"cannot read the acceptance trace {str(path)!r}: {error.strerror}: "
-                "give a rate or a file"
-            ) from None
-        except ValueError as error:
-            raise UserError(f"the acceptance trace {str(path)!r} is not JSON: {error}") from None
-        except RecursionError:
-            raise UserError(f"the acceptance trace {str(path)!r} is nested too deeply") from None
-        is_list = isinstance(verdicts, list) and bool(verdicts)
-        if not is_list or not all(isinstance(verdict, bool) for verdict in verdicts):
-            raise UserError(
-                f"the acceptance trace {str(path)!r} is not a list of booleans: "
-                "write true for each generated token that the drafter knew, else false"
-            )
-        return cls(verdicts=tuple(verdicts), n_prompt=n_prompt)
+        """Of a file, for a text after a prompt of `n_prompt` tokens. UserError."""
+        return cls(recording=recording.read(path), n_prompt=n_prompt)
 
     @property
     def rate(self) -> float | None:
         """See AcceptanceModel."""
-        return sum(self.verdicts) / len(self.verdicts)
+        return self.recording.rate
+
+    def _token(self, position: int) -> RecordedToken:
+        tokens = self.recording.tokens
+        return tokens[(position - self.n_prompt) % len(tokens)]
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:  # noqa: ARG002
         """See AcceptanceModel."""
-        return [1.0] + [0.0] * (n - 1)
+        return list(self._token(position).probabilities[:n])
 
     def rank(self, position: int, ahead: int) -> int:  # noqa: ARG002
-        """See AcceptanceModel. Nothing is known of a second proposal."""
-        return 0 if self.verdicts[(position - self.n_prompt) % len(self.verdicts)] else _MASK
+        """See AcceptanceModel."""
+        rank = self._token(position).rank
+        return UNKNOWN if rank is None else rank
 
     def best_rank(self, position: int) -> int:
         """See AcceptanceModel."""
@@ -197,6 +189,11 @@ class SyntheticText:
         wrong = iter(range(token + 1, token + 1 + n))
         return [token if i == rank else next(wrong) % self.n_vocab for i in range(n)]
 
+    def candidates(self, position: int, ahead: int, n: int) -> list[Candidate]:
+        """At most `n` proposals, with what the drafter thinks of them."""
+        chances = self.acceptance.chances(position, ahead, n)
+        return list(zip(self.proposals(position, ahead, len(chances)), chances, strict=True))
+
     def with_verdicts(self, result: Result, run: Run) -> Result:
         """The result of this run, as if the target had written this text."""
         if result.status is not RunStatus.COMPLETED:
@@ -220,10 +217,21 @@ class SyntheticDrafter:
     ) -> Iterator[Sequence[Candidate]]:
         """See interfaces.Drafter."""
         position = len(context)
-        while True:
-            start = self.n_decided or len(context)
-            ahead = max(position - start, 0) + 1
-            tokens = self._text.proposals(position, ahead, n_candidates)
-            chances = self._text.acceptance.chances(position, ahead, n_candidates)
-            yield list(zip(tokens, chances, strict=True))
+        while candidates := self._candidates(position, len(context), n_candidates):
+            yield candidates
             position += 1
+
+    def expand(
+        self,
+        batch: DraftBatch,
+        is_wanted: Callable[[], bool],  # noqa: ARG002
+    ) -> list[Sequence[Candidate]]:
+        """See interfaces.BatchDrafter."""
+        return [
+            self._candidates(batch.n_text + len(branch), batch.n_text, batch.n_candidates)
+            for branch in batch.branches
+        ]
+
+    def _candidates(self, position: int, n_context: int, n: int) -> list[Candidate]:
+        ahead = max(position - (self.n_decided or n_context), 0) + 1
+        return self._text.candidates(position, ahead, n)

@@ -1,17 +1,19 @@
 """The text without a model: the same for the same seed, with the rates that were asked for."""
 
-import json
 from itertools import islice
 
 import pytest
 
 from pipeinfer_cli.cluster.acceptance import (
+    UNKNOWN,
     RandomAcceptance,
     RecordedAcceptance,
     SyntheticDrafter,
     SyntheticText,
 )
+from pipeinfer_cli.cluster.recording import RecordedToken, Recording
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 
 N = 10_000
@@ -112,33 +114,53 @@ def test_results_say_what_the_text_says() -> None:
     assert text.with_verdicts(cancelled, run) == cancelled
 
 
-def test_recorded_acceptance(tmp_path) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text(json.dumps([True, False, True]))
-    acceptance = RecordedAcceptance.read(path, n_prompt=10)
-    assert [acceptance.rank(p, 1) == 0 for p in range(10, 16)] == [
-        True,
-        False,
-        True,
-        True,
-        False,
-        True,
+TOKENS = (
+    RecordedToken(0, (0.75, 0.125)),
+    RecordedToken(2, (0.5, 0.25, 0.125)),
+    RecordedToken(None, (0.5, 0.25)),
+    RecordedToken(None, ()),
+)
+
+
+def recorded(*tokens, n_prompt=10):
+    return RecordedAcceptance(recording=Recording(tokens=tokens), n_prompt=n_prompt)
+
+
+def test_a_recording_is_played_back() -> None:
+    acceptance = recorded(*TOKENS)
+    assert acceptance.rate == 0.25
+    positions = range(10, 18)  # twice
+    assert [acceptance.rank(p, 1) for p in positions] == [0, 2, UNKNOWN, UNKNOWN] * 2
+    assert [acceptance.chances(p, 1, 2) for p in (10, 11, 15)] == [
+        [0.75, 0.125],
+        *[[0.5, 0.25]] * 2,
     ]
+
     text = SyntheticText(acceptance=acceptance)
-    assert [text.proposals(p, 1)[0] == text.token(p) for p in (10, 11)] == [True, False]
+    drafter = SyntheticDrafter(text)
+    proposed = list(drafter.propose([0] * 10, 4))
+    assert [[chance for _, chance in candidates] for candidates in proposed] == (
+        [list(token.probabilities) for token in TOKENS[:3]]  # the fourth ends the draft
+    )
+    right = [[token == text.token(10 + i) for token, _ in each] for i, each in enumerate(proposed)]
+    assert right == [[True, False], [False, False, True], [False, False]]
+    assert list(drafter.propose([0] * 13, 4)) == []
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["[]", "{}", "[1, 0]", "[true, 0.5]", "nothing", pytest.param("[" * 200_000, id="deep")],
+    "acceptance", [recorded(*TOKENS), RandomAcceptance(rates=(0.7, 0.4), is_informed=True)]
 )
-def test_bad_recordings(tmp_path, content) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match="the acceptance trace"):
-        RecordedAcceptance.read(path, n_prompt=1)
-    with pytest.raises(UserError, match="cannot read the acceptance trace"):
-        RecordedAcceptance.read(tmp_path / "none.json", n_prompt=1)
+def test_branches_of_a_tree_have_the_candidates_of_their_positions(acceptance) -> None:
+    text = SyntheticText(acceptance=acceptance)
+    drafter = SyntheticDrafter(text)
+    wrong = (text.token(10) + 1,)
+    batch = DraftBatch(
+        epoch=1, text=[0] * 12, n_text=10, branches=((), wrong, (5, 6)), n_candidates=3
+    )
+    expected = [text.candidates(10 + n, 1 + n, 3) for n in range(3)]
+    assert drafter.expand(batch, lambda: True) == expected
+    drafter.n_decided = 12  # the text has grown since: what is next to it is nearer
+    assert drafter.expand(batch, lambda: True)[2] == text.candidates(12, 1, 3)
 
 
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:sure"])

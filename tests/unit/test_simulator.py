@@ -1,6 +1,5 @@
 """Strategies on a virtual clock, in cases that can be worked out by hand."""
 
-from dataclasses import replace
 from itertools import count, pairwise
 
 import pytest
