@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.cluster import profile_toml, report
-from pipeinfer_cli.cluster.acceptance import (
+from pipeinfer_cli.cluster.acceptance.models import (
     AcceptanceModel,
     RandomAcceptance,
     RecordedAcceptance,
-    SyntheticText,
 )
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation

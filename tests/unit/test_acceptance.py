@@ -4,14 +4,9 @@ from itertools import islice
 
 import pytest
 
-from pipeinfer_cli.cluster.acceptance import (
-    UNKNOWN,
-    RandomAcceptance,
-    RecordedAcceptance,
-    SyntheticDrafter,
-    SyntheticText,
-)
-from pipeinfer_cli.cluster.recording import RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance.models import UNKNOWN, RandomAcceptance, RecordedAcceptance
+from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeinfer_cli.cli import main
-from pipeinfer_cli.cluster.recording import MAX_CANDIDATES, RecordedToken
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken
 from pipeinfer_cli.commands.bench import plots
 from pipeinfer_cli.commands.bench.config import BenchConfig
 from pipeinfer_cli.commands.bench.outputs import Outputs

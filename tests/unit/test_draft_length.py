@@ -5,7 +5,8 @@ from statistics import median
 
 import pytest
 
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.cluster.simulator import Simulation
 from pipeinfer_cli.scheduler.auto import AutoSpeculation

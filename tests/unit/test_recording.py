@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.cluster import recording
-from pipeinfer_cli.cluster.acceptance import UNKNOWN, RecordedAcceptance
-from pipeinfer_cli.cluster.recording import MAX_CANDIDATES, RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance import recording
+from pipeinfer_cli.cluster.acceptance.models import UNKNOWN, RecordedAcceptance
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken, Recording
 from pipeinfer_cli.errors import RunError, UserError
 
 

@@ -5,7 +5,8 @@ from itertools import count, pairwise
 import pytest
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.bounds import ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.cluster.acceptance import SyntheticText
+from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.emulation import EmulationSettings
-from pipeinfer_cli.cluster.recording import RecordedToken, Recording
 from pipeinfer_cli.commands.bench import post_run
 from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.bench.record import PLAIN, WARMUP, PipelineInfo, RecordWriter, Sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeinfer_cli.cluster.recording import MAX_CANDIDATES, RecordedToken
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Head, Request
