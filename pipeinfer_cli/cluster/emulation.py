@@ -101,7 +101,7 @@ class EmulationSettings:
         if self.acceptance:
             parts["synthetic"] = {
                 "acceptance": list(self.acceptance.rates),
-                "informed": self.acceptance.is_informed,
+                "confidence": self.acceptance.confidence,
                 "seed": self.acceptance.seed,
             }
         return parts

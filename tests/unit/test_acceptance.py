@@ -3,15 +3,24 @@
 from itertools import islice
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeinfer_cli.cluster.acceptance.models import UNKNOWN, RandomAcceptance, RecordedAcceptance
-from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance import candidates
+from pipeinfer_cli.cluster.acceptance.models import (
+    CONFIDENCES,
+    UNKNOWN,
+    RandomAcceptance,
+    RecordedAcceptance,
+    odds,
+)
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken, Recording
 from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 
-N = 10_000
+N, N_DRAWN = 10_000, 2_500
 TOLERANCE = 4 * (0.25 / N) ** 0.5  # four standard deviations of a rate, at most
 
 
@@ -28,18 +37,77 @@ def test_first_proposals_are_right_at_the_rate(rate) -> None:
         assert n_right == rate * N
 
 
-def test_second_proposals_are_right_where_first_ones_miss() -> None:
-    text = text_of(0.6)
-    proposals = [text.proposals(p, 1, 3) for p in range(N)]
-    assert all(len(set(tokens)) == 3 for tokens in proposals)
+def shares_of_ranks(text, n=4):
+    """How often the 1st, 2nd, ... of n proposals is right, and none."""
+    proposals = [text.proposals(p, 1, n) for p in range(N_DRAWN)]
+    assert all(len(set(tokens)) == n for tokens in proposals)
     ranks = [
-        tokens.index(text.token(p)) if text.token(p) in tokens else 3
+        tokens.index(text.token(p)) if text.token(p) in tokens else n
         for p, tokens in enumerate(proposals)
     ]
-    shares = [ranks.count(rank) / N for rank in range(4)]
-    assert shares == pytest.approx([0.6, 0.16, 0.096, 0.144], abs=TOLERANCE)
-    # Asking for more does not change the first ones.
-    assert all(text.proposals(p, 1, 2) == tokens[:2] for p, tokens in enumerate(proposals))
+    # Asking for fewer does not change the first ones.
+    assert all(text.proposals(p, 1, 2) == proposals[p][:2] for p in range(100))
+    return [ranks.count(rank) / N_DRAWN for rank in range(n + 1)]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.66, 0.79, 0.9])
+@pytest.mark.parametrize("kind", ["", ":informed", ":real"])
+def test_later_proposals_are_right_as_often_as_recorded(rate, kind) -> None:
+    """How sure a drafter is hardly changes how often later proposals are right."""
+    found = shares_of_ranks(text_of(f"{rate}{kind}"))
+    expected = [(1 - rate) * share for share in candidates.misses(rate)[:3]]
+    tolerance = TOLERANCE * (N / N_DRAWN) ** 0.5
+    assert found[0] == pytest.approx(rate, abs=tolerance)
+    assert found[1:4] == pytest.approx(expected, abs=0.05 if kind else tolerance)
+
+
+def test_later_proposals_of_the_extremes() -> None:
+    assert shares_of_ranks(text_of(0.0)) == [0, 0, 0, 0, 1]
+    assert shares_of_ranks(text_of(1.0)) == [1, 0, 0, 0, 0]
+
+
+def test_the_table_of_recordings() -> None:
+    levels = candidates.levels()
+    assert [level.rate for level in levels] == sorted(level.rate for level in levels)
+    assert len(levels) >= 5
+    for level in levels:
+        assert sum(each.weight for each in level.bins) == pytest.approx(1, abs=1e-3)
+        right = sum(each.weight * each.right for each in level.bins)
+        assert right == pytest.approx(level.rate, abs=1e-3)
+        assert [each.right for each in level.bins] == sorted(each.right for each in level.bins)
+        for each in level.bins:
+            assert len(each.stated) == len(each.chances) == MAX_CANDIDATES
+            assert sum(each.stated) <= 1
+            assert sum(each.chances) <= 1 + 1e-9
+
+
+@given(st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.sampled_from(CONFIDENCES))
+def test_odds_are_probabilities(rate, number, confidence) -> None:
+    found = odds(confidence, rate, number)
+    for chances in (found.right, found.stated):
+        assert len(chances) == MAX_CANDIDATES
+        assert all(0 <= each <= 1 for each in chances)
+        assert sum(chances) <= 1 + 1e-9
+
+
+def test_the_better_a_drafter_the_better_its_second_choices() -> None:
+    seconds = [candidates.misses(rate)[0] for rate in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert seconds == sorted(seconds)
+    assert seconds[0] < 0.25
+    assert seconds[-1] > 0.5
+
+
+def test_a_real_drafter_is_less_sure_than_it_may_be() -> None:
+    """Of greedy text: the target's best token is more probable to be it than to be drawn."""
+    text = text_of("0.79:real")
+    assert str(text.acceptance) == "0.79:real"
+    chances = [text.acceptance.chances(p, 1, 1)[0] for p in range(N)]
+    right = [text.proposals(p, 1)[0] == text.token(p) for p in range(N)]
+    assert sum(chances) / N < 0.7
+    sure = [hit for chance, hit in zip(chances, right, strict=True) if chance > 0.8]
+    unsure = [hit for chance, hit in zip(chances, right, strict=True) if chance < 0.2]
+    assert sum(sure) / len(sure) > 0.95
+    assert 0.2 < sum(unsure) / len(unsure) < 0.6
 
 
 def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
@@ -143,7 +211,7 @@ def test_a_recording_is_played_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "acceptance", [recorded(*TOKENS), RandomAcceptance(rates=(0.7, 0.4), is_informed=True)]
+    "acceptance", [recorded(*TOKENS), RandomAcceptance(rates=(0.7, 0.4), confidence="informed")]
 )
 def test_branches_of_a_tree_have_the_candidates_of_their_positions(acceptance) -> None:
     text = SyntheticText(acceptance=acceptance)
@@ -158,7 +226,7 @@ def test_branches_of_a_tree_have_the_candidates_of_their_positions(acceptance) -
     assert drafter.expand(batch, lambda: True)[2] == text.candidates(12, 1, 3)
 
 
-@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:sure"])
+@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:x", "0.5:", "x:real"])
 def test_bad_rates(rate) -> None:
     with pytest.raises(UserError, match="acceptance"):
         RandomAcceptance.parse(rate)

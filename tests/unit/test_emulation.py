@@ -140,7 +140,7 @@ def test_labels_and_marks():
     assert both.label == ", emulated test, synthetic acceptance 0.8/0.5"
     assert "the text is not the model's" in both.notes()[0]
     marks = both.as_dict(Overruns())
-    assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "informed": False, "seed": 7}
+    assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "confidence": "plain", "seed": 7}
     assert marks["emulation"]["profile"] == "test"
 
 

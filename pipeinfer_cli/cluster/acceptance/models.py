@@ -7,16 +7,18 @@ the same verdicts: where one drafter misses, all of them do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, cast, get_args
 
-from pipeinfer_cli.cluster.acceptance import recording
+from pipeinfer_cli.cluster.acceptance import candidates, recording
 from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
 from pipeinfer_cli.errors import UserError
 
 _MASK = (1 << 64) - 1
 _SALT_RANK, _SALT_SURE = 2, 3  # 1: tokens, see text
-INFORMED = ":informed"
+Confidence = Literal["plain", "informed", "real"]
+CONFIDENCES: tuple[Confidence, ...] = get_args(Confidence)
 UNKNOWN = 1 << 30  # the rank of a token that the drafter did not propose
 
 
@@ -54,20 +56,23 @@ class AcceptanceModel(Protocol):
 class RandomAcceptance:
     """The first proposal is right with the rate of its distance from the text; see `parse`.
 
-    A rate counts only cases where the tokens before are right. Of the first proposals that are
-    wrong, `second_rate` have the right token next, and so on.
+    A rate counts only cases where the tokens before are right. Where the first proposal is wrong,
+    one of the next seven is right as often as with real drafters; see candidates.
 
-    A drafter that is not `is_informed` is equally sure at all positions: of several proposals, the
-    first has the rate for a probability; a single one is certain, so that no cutoff ends a draft.
-    One that is knows that some positions are harder: the first proposal's probability p is drawn
-    for each, from the distribution on [0, 1] whose density is a power of p and whose mean is the
-    rate, and the proposal is right with probability p.
+    How sure the drafter is:
+
+    - plain: equally at all positions. Of several proposals, each has the probability with which it
+      is right; a single one is certain, so that no cutoff ends a draft.
+    - informed: it knows that some positions are harder. The first proposal's probability p is drawn
+      for each, from the distribution on [0, 1] whose density is a power of p and whose mean is the
+      rate. All proposals are right with their probabilities.
+    - real: as sure as real drafters. They know still better which positions are hard, but a
+      probability is not how often its proposal is right.
     """
 
     rates: tuple[float, ...]  # of the 1st, 2nd, ... token ahead; the last one holds for the rest
     seed: int = 0
-    second_rate: float = 0.4
-    is_informed: bool = False
+    confidence: Confidence = "plain"
 
     def __post_init__(self) -> None:
         assert self.rates
@@ -79,16 +84,19 @@ class RandomAcceptance:
     def parse(cls, text: str, seed: int = 0) -> RandomAcceptance:
         """`0.8`, or one rate for each token ahead of the text: `0.8/0.7/0.6`. Raises UserError.
 
-        `0.8:informed` is of a drafter that knows how sure it may be.
+        `0.8:informed` is of a drafter that knows how sure it may be, `0.8:real` as sure as one is.
         """
-        numbers = text.removesuffix(INFORMED)
+        numbers, colon, word = text.partition(":")
+        if colon and word not in CONFIDENCES:
+            raise UserError(f"acceptance {text!r}: after the colon give informed or real")
+        confidence = cast("Confidence", word) if colon else "plain"
         try:
             rates = tuple(float(part) for part in numbers.split("/"))
         except ValueError:
             raise UserError(
                 f"acceptance {text!r}: give a rate from 0 to 1, or several like 0.8/0.7/0.6"
             ) from None
-        return cls(rates=rates, seed=seed, is_informed=numbers != text)
+        return cls(rates=rates, seed=seed, confidence=confidence)
 
     @property
     def rate(self) -> float | None:
@@ -97,36 +105,53 @@ class RandomAcceptance:
 
     def __str__(self) -> str:
         """As `parse` takes it."""
-        return "/".join(f"{rate:g}" for rate in self.rates) + INFORMED * self.is_informed
+        suffix = "" if self.confidence == "plain" else f":{self.confidence}"
+        return "/".join(f"{rate:g}" for rate in self.rates) + suffix
 
-    def _chance(self, position: int, ahead: int) -> float:
-        """How often the first proposal is right, as far as the drafter knows."""
+    def _odds(self, position: int, ahead: int) -> Odds:
         rate = self.rates[min(ahead, len(self.rates)) - 1]
-        if not self.is_informed or rate in (0, 1):
-            return rate
-        # p = u^(1/rate - 1) for a uniform u has the mean `rate`
-        return float(draw(self.seed, position, _SALT_SURE) ** (1 / rate - 1))
+        return odds(self.confidence, rate, draw(self.seed, position, _SALT_SURE))
 
     def chances(self, position: int, ahead: int, n: int) -> list[float]:
         """See AcceptanceModel."""
-        first = self._chance(position, ahead)
-        share = self.second_rate
-        others = [(1 - first) * share * (1 - share) ** i for i in range(n - 1)]
-        return [first if n > 1 or self.is_informed else 1.0, *others]
+        if n == 1 and self.confidence == "plain":
+            return [1.0]
+        return list(self._odds(position, ahead).stated[:n])
 
     def rank(self, position: int, ahead: int) -> int:
         """See AcceptanceModel."""
         number = draw(self.seed, position, _SALT_RANK)
-        missed = 1 - self._chance(position, ahead)
-        rank = 0
-        while number >= 1 - missed and missed > 1e-6:
-            missed *= 1 - self.second_rate
-            rank += 1
-        return rank
+        for rank, chance in enumerate(self._odds(position, ahead).right):
+            number -= chance
+            if number < 0:
+                return rank
+        return UNKNOWN
 
     def best_rank(self, position: int) -> int:
         """See AcceptanceModel."""
         return min(self.rank(position, ahead) for ahead in range(1, len(self.rates) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """Of the proposals for a position, the best first."""
+
+    right: tuple[float, ...]  # how often each of them is
+    stated: tuple[float, ...]  # the probabilities that the drafter gives them
+
+
+@lru_cache(maxsize=4096)
+def odds(confidence: Confidence, rate: float, number: float) -> Odds:
+    """Of a drafter of this rate at a position that is hard to the degree of a uniform number."""
+    if confidence == "real":
+        found = candidates.drawn(rate, number)
+        return Odds(found.chances, found.stated)
+    right, misses = rate, candidates.misses(rate)
+    if confidence == "informed" and 0 < rate < 1:
+        right = number ** (1 / rate - 1)  # for a uniform number the mean is `rate`
+        misses = candidates.misses(rate, right)
+    chances = (right, *((1 - right) * share for share in misses))
+    return Odds(chances, chances)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
