@@ -66,8 +66,8 @@ class RandomAcceptance:
     - informed: it knows that some positions are harder. The first proposal's probability p is drawn
       for each, from the distribution on [0, 1] whose density is a power of p and whose mean is the
       rate. All proposals are right with their probabilities.
-    - real: as sure as real drafters. They know still better which positions are hard, but a
-      probability is not how often its proposal is right.
+    - real: as sure as real drafters, whose first proposals are right more often than they state;
+      the cases in which they are about equally sure are those of candidates.
     """
 
     rates: tuple[float, ...]  # of the 1st, 2nd, ... token ahead; the last one holds for the rest
