@@ -77,6 +77,10 @@ bench-table-emulated: build build/tiny.gguf ## strategies on emulated clusters, 
 	$(BIN)/python benchmarks/table.py $(BIN)/pipeinfer --emulate build/tiny.gguf \
 	    --tables strategies --stages $(BENCH_STAGES)
 
+bench-acceptance: EXTRAS := [test]
+bench-acceptance: build ## what real drafters' candidates are worth, 20 minutes: ACCEPTANCE="--tokens 20"
+	$(BIN)/python benchmarks/acceptance.py $(SMOLLM2) build/acceptance $(ACCEPTANCE)
+
 pictures: EXTRAS := [test]
 pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in build/pictures
 	mkdir -p build/pictures

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.engine.engine import Engine

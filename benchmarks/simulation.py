@@ -26,7 +26,8 @@ from typing import IO, NamedTuple
 
 from cluster import PROMPT, Case, Outcome
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.cluster.simulate import Cluster, Prediction, SimulateConfig, compare
 

@@ -27,7 +27,6 @@ PARTS = ("no-continuous", "no-cancel", "no-reactive")
 QUARTER = ("--draft-ratio", "0.25")
 N_SIMULATED, N_EMULATED = "1000", "64"  # tokens
 PROMPT = os.path.relpath(Path(__file__).with_name("prompt.txt"))
-FLAT = os.path.relpath(Path(__file__).with_name("flat.toml"))
 
 
 class Source(Protocol):
@@ -165,8 +164,8 @@ def trees(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
 def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
     """8 stages that take 25 ms for a run, however many tokens it has"""
     yield ("acceptance", "best speculative (draft)", "pipeinfer", "x speculative")
-    rows = source.rows(FLAT, "speculative", LENGTHS, rates=ACCEPTANCE)
-    rows += source.rows(FLAT, "pipeinfer", "8", rates=ACCEPTANCE)
+    rows = source.rows("flat-8", "speculative", LENGTHS, rates=ACCEPTANCE)
+    rows += source.rows("flat-8", "pipeinfer", "8", rates=ACCEPTANCE)
     for rate in ACCEPTANCE:
         tuned, ours = best(rows, "speculative", rate), best(rows, "pipeinfer", rate)
         speeds = f"{tuned['tps']:.2f} ({tuned['draft_max']})", f"{ours['tps']:.2f}"

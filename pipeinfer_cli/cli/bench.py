@@ -148,7 +148,7 @@ def bench(
         typer.Option(
             "--record-acceptance",
             metavar="FILE.json",
-            help="Write for each token whether the last variant's drafter knew it, for simulate.",
+            help="Write for each token what the last variant's drafter proposed, for simulate.",
         ),
     ] = "",
     calibrate: Annotated[

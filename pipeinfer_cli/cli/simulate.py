@@ -31,8 +31,8 @@ def simulate(
             "--acceptance",
             metavar="RATE,...",
             help="How often a draft is right; by tokens ahead of the text: 0.8/0.7/0.6; "
-            "0.8:informed: the drafter says how sure it is; or "
-            "FILE.json: a list of true and false, one for each generated token.",
+            "0.8:informed: the drafter says how sure it is; 0.8:real: as sure as real ones; or "
+            "FILE.json, of bench --record-acceptance.",
         ),
     ] = "0.5,0.66,0.79,0.9",
     strategy: Annotated[
@@ -50,7 +50,7 @@ def simulate(
         Any,
         listed(
             draft_options.DRAFT_P_MIN,
-            "A draft ends below this confidence; see :informed drafters.",
+            "A draft ends below this confidence; see :informed and :real drafters.",
         ),
     ] = "0.4",
     prompt_tokens: Annotated[

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation
@@ -100,7 +101,7 @@ class EmulationSettings:
         if self.acceptance:
             parts["synthetic"] = {
                 "acceptance": list(self.acceptance.rates),
-                "informed": self.acceptance.is_informed,
+                "confidence": self.acceptance.confidence,
                 "seed": self.acceptance.seed,
             }
         return parts

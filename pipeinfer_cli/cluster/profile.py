@@ -16,7 +16,7 @@ MAX_HIDDEN_BYTES = (1 << 32) - 1  # as the engine counts them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCurve:
-    """How long a stage computes a run, by its tokens.
+    """How long a stage computes a run, by its tokens; or a drafter a pass, by its nodes.
 
     Linear between the points, and after the last one with the slope of the last two (of the line
     from 0 if there is one point only).
@@ -26,17 +26,17 @@ class StageCurve:
 
     def __post_init__(self) -> None:
         if not self.points or self.points[0][0] != 1:
-            raise UserError(f"stage times {_shown(self.points)}: give a time for 1 token")
+            raise UserError(f"times {_shown(self.points)}: give a time for 1 token")
         for n_tokens, ms in self.points:
             if not 1 <= n_tokens <= MAX_TOKENS:
-                raise UserError(f"stage time for {n_tokens} tokens: give a number of 1 or more")
-            check_positive(f"stage time for {n_tokens} tokens", ms)
+                raise UserError(f"time for {n_tokens} tokens: give a number of 1 or more")
+            check_positive(f"time for {n_tokens} tokens", ms)
         for (few, less_ms), (many, more_ms) in zip(self.points, self.points[1:], strict=False):
             if many <= few:
-                raise UserError(f"stage times {_shown(self.points)}: numbers of tokens must grow")
+                raise UserError(f"times {_shown(self.points)}: numbers of tokens must grow")
             if more_ms < less_ms:
                 raise UserError(
-                    f"stage time for {many} tokens {more_ms:g}: it is below the time for {few} "
+                    f"time for {many} tokens {more_ms:g}: it is below the time for {few} "
                     f"({less_ms:g}); more tokens take as long or longer"
                 )
 
@@ -47,7 +47,7 @@ class StageCurve:
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{name} {value:g}: give a number of 0 or more")
         if base_ms == token_ms == 0:
-            raise UserError("base_ms 0 and token_ms 0: a stage takes some time, give one of them")
+            raise UserError("base_ms 0 and token_ms 0: computing takes some time, give one of them")
         return cls(points=((1, base_ms + token_ms), (2, base_ms + 2 * token_ms)))
 
     def ms(self, n_tokens: int) -> float:
@@ -65,6 +65,11 @@ class StageCurve:
     def scaled(self, factor: float) -> StageCurve:
         """The curve of a stage that has `factor` times the work."""
         return StageCurve(points=tuple((n_tokens, ms * factor) for n_tokens, ms in self.points))
+
+    def scaled_to(self, first_ms: float) -> StageCurve:
+        """The curve of the same T(k)/T(1) whose T(1) is exactly `first_ms`."""
+        old_ms = self.points[0][1]
+        return StageCurve(points=tuple((n, ms / old_ms * first_ms) for n, ms in self.points))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +106,7 @@ class Profile:
     links: tuple[Link, ...]  # link i brings runs to stage i; 0: from the head
     result_link: Link  # from the last stage to the head
     hidden_bytes: int  # of the hidden states of one token, on links 1...
-    draft_ms: float  # for each drafted token
+    draft: StageCurve  # a forward pass of the draft model, by the nodes that it expands
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.stages) <= MAX_STAGES:
@@ -114,12 +119,20 @@ class Profile:
                 f"hidden_bytes {short(self.hidden_bytes)}: give a number from 1 to "
                 f"{MAX_HIDDEN_BYTES}"
             )
-        check_positive("draft_ms", self.draft_ms)
 
     @property
     def n_stages(self) -> int:
         """The length of the pipeline."""
         return len(self.stages)
+
+    @property
+    def draft_ms(self) -> float:
+        """The time of a pass that expands one node: of a token, in a chain."""
+        return self.draft_batch_ms(1)
+
+    def draft_batch_ms(self, n_nodes: int) -> float:
+        """The time of a pass that expands so many nodes together."""
+        return self.draft.ms(n_nodes)
 
     def run_bytes(self, stage: int, n_tokens: int) -> int:
         """What a link to `stage` is charged for a run: token ids go to the first, states on."""
@@ -136,10 +149,15 @@ class Profile:
         """The time of the slowest stage."""
         return max(stage.ms(n_tokens) for stage in self.stages)
 
+    def with_draft_ms(self, draft_ms: float) -> Profile:
+        """The same with another time for a pass of one node; larger ones keep their ratio to it."""
+        check_positive("draft_ms", draft_ms)
+        return replace(self, draft=self.draft.scaled_to(draft_ms))
+
     def with_draft_ratio(self, ratio: float) -> Profile:
         """The same with another draft time: a share of the first stage's time for one token."""
         check_positive("--draft-ratio", ratio)
-        return replace(self, draft_ms=ratio * self.stages[0].ms(1))
+        return self.with_draft_ms(ratio * self.stages[0].ms(1))
 
     def spread(self, n_stages: int) -> Profile:
         """The same model over another number of equal stages, linked like stages 0 and 1 here."""
@@ -153,6 +171,12 @@ class Profile:
             stages=(StageCurve(points=points),) * n_stages,
             links=(self.links[0], *(self.links[1:2] or self.links[:1]) * (n_stages - 1)),
         )
+
+
+def assumed_draft(stage: StageCurve, draft_ms: float) -> StageCurve:
+    """A drafter's curve where only the time for one node is known: it grows as the stage's does."""
+    check_positive("draft_ms", draft_ms)
+    return stage.scaled_to(draft_ms)
 
 
 def check_positive(name: str, value: float) -> None:

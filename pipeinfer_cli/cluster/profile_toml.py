@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli import files
-from pipeinfer_cli.cluster.profile import MAX_STAGES, Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import MAX_STAGES, Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.errors import RunError, UserError
 
 if sys.version_info >= (3, 11):
@@ -21,9 +21,9 @@ SHIPPED_DIR = Path(__file__).parent / "profiles"
 Part = TypeVar("Part", StageCurve, Link)
 
 TOP_KEYS = ("description", "n_stages", "hidden_bytes", "draft_ms")
-TOP_TABLES = ("stage", "link", "result_link", "stage_at", "link_at")
+TOP_TABLES = ("stage", "draft", "link", "result_link", "stage_at", "link_at")
 ABOUT_TABLE = "calibration"  # what was measured, on what; see cluster.calibration
-STAGE_KEYS = ("ms", "base_ms", "token_ms")
+CURVE_KEYS = ("ms", "base_ms", "token_ms")
 LINK_KEYS = ("latency_us", "gbit_per_s")
 
 
@@ -78,15 +78,16 @@ def _profile(name: str, fields: Mapping[str, Any]) -> Profile:
     if not 1 <= n_stages <= MAX_STAGES:
         raise UserError(f"n_stages {n_stages}: give a number from 1 to {MAX_STAGES}")
     stage = _stage(_table("stage", fields))
+    stages = _with_others([stage] * n_stages, "stage_at", fields, CURVE_KEYS)
     link = _link(_table("link", fields))
     return Profile(
         name=name,
         description=_text("description", fields),
-        stages=_with_others([stage] * n_stages, "stage_at", fields, STAGE_KEYS),
+        stages=stages,
         links=_with_others([link] * n_stages, "link_at", fields, LINK_KEYS),
         result_link=_link(_table("result_link", fields)) if "result_link" in fields else link,
         hidden_bytes=_integer("hidden_bytes", fields),
-        draft_ms=_number("draft_ms", fields),
+        draft=_draft(fields, stages[0]),
     )
 
 
@@ -108,22 +109,41 @@ def _with_others(
 
 
 def _stage(table: Mapping[str, Any]) -> StageCurve:
-    _check_keys("stage.", table, STAGE_KEYS)
-    if "ms" not in table:
-        return StageCurve.line(
-            base_ms=_number("base_ms", table, where="stage."),
-            token_ms=_number("token_ms", table, where="stage."),
-        )
-    if len(table) > 1:
-        raise UserError("stage.ms and stage.base_ms or token_ms: give one of the two")
-    if not isinstance(times := table["ms"], dict):
-        raise UserError("stage.ms is not a table: write ms = { 1 = 25.0, 2 = 27.5 }")
+    return _curve("stage", table)
+
+
+def _draft(fields: Mapping[str, Any], first_stage: StageCurve) -> StageCurve:
+    if "draft" not in fields:
+        if "draft_ms" not in fields:
+            raise UserError("draft_ms is missing: add it, or a table [draft]")
+        return assumed_draft(first_stage, _number("draft_ms", fields))
+    if "draft_ms" in fields:
+        raise UserError("draft_ms and a table [draft]: give one of the two")
+    return _curve("draft", _table("draft", fields))
+
+
+def _curve(name: str, table: Mapping[str, Any]) -> StageCurve:
+    where = f"{name}."
+    _check_keys(where, table, CURVE_KEYS)
     points = []
-    for key in times:
-        if not key.isdecimal():
-            raise UserError(f"stage.ms.{key}: give a number of tokens for a key")
-        points.append((int(key), _number(key, times, where="stage.ms.")))
-    return StageCurve(points=tuple(sorted(points)))
+    if "ms" in table:
+        if len(table) > 1:
+            raise UserError(f"{name}.ms and {name}.base_ms or token_ms: give one of the two")
+        if not isinstance(times := table["ms"], dict):
+            raise UserError(f"{name}.ms is not a table: write ms = {{ 1 = 25.0, 2 = 27.5 }}")
+        for key in times:
+            if not key.isdecimal():
+                raise UserError(f"{name}.ms.{key}: give a number of tokens for a key")
+            points.append((int(key), _number(key, times, where=f"{name}.ms.")))
+        points.sort()
+    else:
+        base_ms, token_ms = (_number(key, table, where) for key in ("base_ms", "token_ms"))
+    try:
+        if "ms" in table:
+            return StageCurve(points=tuple(points))
+        return StageCurve.line(base_ms=base_ms, token_ms=token_ms)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _link(table: Mapping[str, Any]) -> Link:
@@ -177,18 +197,21 @@ def save(profile: Profile, path: Path, about: Mapping[str, Any] | None = None) -
 
     `about`, for others to read, holds texts, numbers, and lists of them.
     """
+    draft_ms, first_stage = profile.draft_ms, profile.stages[0]
+    is_assumed = profile.draft == assumed_draft(first_stage, draft_ms)
     lines = [
         f"description = {_literal(profile.description)}",
         f"n_stages = {profile.n_stages}",
         f"hidden_bytes = {profile.hidden_bytes}",
-        f"draft_ms = {profile.draft_ms!r}",
-        *("", "[stage]", _stage_line(profile.stages[0])),
+        *((f"draft_ms = {draft_ms!r}",) if is_assumed else ()),
+        *(() if is_assumed else ("", "[draft]", _curve_line(profile.draft))),
+        *("", "[stage]", _curve_line(first_stage)),
         *("", "[link]", *_link_lines(profile.links[0])),
         *("", "[result_link]", *_link_lines(profile.result_link)),
     ]
     for index, stage in enumerate(profile.stages):
-        if stage != profile.stages[0]:
-            lines += ["", "[[stage_at]]", f"index = {index}", _stage_line(stage)]
+        if stage != first_stage:
+            lines += ["", "[[stage_at]]", f"index = {index}", _curve_line(stage)]
     for index, link in enumerate(profile.links):
         if link != profile.links[0]:
             lines += ["", "[[link_at]]", f"index = {index}", *_link_lines(link)]
@@ -205,8 +228,8 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _stage_line(stage: StageCurve) -> str:
-    return f"ms = {{ {', '.join(f'{n} = {ms!r}' for n, ms in stage.points)} }}"
+def _curve_line(curve: StageCurve) -> str:
+    return f"ms = {{ {', '.join(f'{n} = {ms!r}' for n, ms in curve.points)} }}"
 
 
 def _link_lines(link: Link) -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pipeinfer_cli.checks import check_count, check_lists
 from pipeinfer_cli.cluster import profile_toml, report
-from pipeinfer_cli.cluster.acceptance import (
+from pipeinfer_cli.cluster.acceptance.models import (
     AcceptanceModel,
     RandomAcceptance,
     RecordedAcceptance,
-    SyntheticText,
 )
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
@@ -191,7 +191,9 @@ def _profiles(config: SimulateConfig) -> Iterator[Profile]:
             profile = profile.spread(n_stages)
         if config.draft_ratio is not None:
             profile = profile.with_draft_ratio(config.draft_ratio)
-        yield replace(profile, draft_ms=config.draft_ms or profile.draft_ms)
+        if config.draft_ms is not None:
+            profile = profile.with_draft_ms(config.draft_ms)
+        yield profile
 
 
 def _acceptance_model(acceptance: str, config: SimulateConfig) -> AcceptanceModel:

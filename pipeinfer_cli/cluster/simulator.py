@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.pipeline_model import RunTiming, SimulatedPipeline
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import AutoSpeculation

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
-from pipeinfer_cli.cluster.acceptance import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.drafters.fallback import FallbackDrafter

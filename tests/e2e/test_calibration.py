@@ -97,9 +97,11 @@ def test_a_bench_draws_traces_and_records(tmp_path):
     traced = json.loads(trace.read_text())
     assert traced["otherData"]["strategy"] == "pipeinfer"
     assert traced["otherData"]["n_generated"] == 8
-    verdicts = json.loads(recorded.read_text())
-    assert len(verdicts) == 16
-    assert all(verdicts[:8])  # the first prompt repeats itself
+    recording = json.loads(recorded.read_text())
+    assert (recording["drafter"], recording["draft_model"]) == ("ngram", "")
+    assert recording["target"].startswith("smollm2")
+    assert len(recording["tokens"]) == 16
+    assert all(token["rank"] == 0 for token in recording["tokens"][:8])  # it repeats itself
     shown = check_output(
         pipeinfer("simulate", "--acceptance", str(recorded), "-n", "16", "--draft-max", "4")
     )

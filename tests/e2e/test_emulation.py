@@ -70,7 +70,7 @@ def test_a_synthetic_text_is_marked_and_the_same_for_all_strategies(profile, tmp
         assert trace.read_text().count("synthetic acceptance 0.8/0.7") == 1
         assert shown["synthetic"] == {
             "acceptance": [0.8, 0.7],
-            "informed": False,
+            "confidence": "plain",
             "seed": 5,
         }
         assert "pipeinfer: note: synthetic: acceptance 0.8/0.7" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeinfer_cli.cluster.emulation import rank_emulation
-from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
@@ -97,7 +97,7 @@ def emulation(cluster: dict[str, float] | None, comm: Any) -> RankEmulation | No
         links=(link,) * n_stages,
         result_link=link,
         hidden_bytes=32768,
-        draft_ms=1,
+        draft=assumed_draft(stage, 1),
     )
     return rank_emulation(profile, comm.rank, N_BATCH)
 

@@ -1,20 +1,26 @@
 """The text without a model: the same for the same seed, with the rates that were asked for."""
 
-import json
 from itertools import islice
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeinfer_cli.cluster.acceptance import (
+from pipeinfer_cli.cluster.acceptance import candidates
+from pipeinfer_cli.cluster.acceptance.models import (
+    CONFIDENCES,
+    UNKNOWN,
     RandomAcceptance,
     RecordedAcceptance,
-    SyntheticDrafter,
-    SyntheticText,
+    odds,
 )
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 
-N = 10_000
+N, N_DRAWN = 10_000, 2_500
 TOLERANCE = 4 * (0.25 / N) ** 0.5  # four standard deviations of a rate, at most
 
 
@@ -31,18 +37,77 @@ def test_first_proposals_are_right_at_the_rate(rate) -> None:
         assert n_right == rate * N
 
 
-def test_second_proposals_are_right_where_first_ones_miss() -> None:
-    text = text_of(0.6)
-    proposals = [text.proposals(p, 1, 3) for p in range(N)]
-    assert all(len(set(tokens)) == 3 for tokens in proposals)
+def shares_of_ranks(text, n=4):
+    """How often the 1st, 2nd, ... of n proposals is right, and none."""
+    proposals = [text.proposals(p, 1, n) for p in range(N_DRAWN)]
+    assert all(len(set(tokens)) == n for tokens in proposals)
     ranks = [
-        tokens.index(text.token(p)) if text.token(p) in tokens else 3
+        tokens.index(text.token(p)) if text.token(p) in tokens else n
         for p, tokens in enumerate(proposals)
     ]
-    shares = [ranks.count(rank) / N for rank in range(4)]
-    assert shares == pytest.approx([0.6, 0.16, 0.096, 0.144], abs=TOLERANCE)
-    # Asking for more does not change the first ones.
-    assert all(text.proposals(p, 1, 2) == tokens[:2] for p, tokens in enumerate(proposals))
+    # Asking for fewer does not change the first ones.
+    assert all(text.proposals(p, 1, 2) == proposals[p][:2] for p in range(100))
+    return [ranks.count(rank) / N_DRAWN for rank in range(n + 1)]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.66, 0.79, 0.9])
+@pytest.mark.parametrize("kind", ["", ":informed", ":real"])
+def test_later_proposals_are_right_as_often_as_recorded(rate, kind) -> None:
+    """How sure a drafter is hardly changes how often later proposals are right."""
+    found = shares_of_ranks(text_of(f"{rate}{kind}"))
+    expected = [(1 - rate) * share for share in candidates.misses(rate)[:3]]
+    tolerance = TOLERANCE * (N / N_DRAWN) ** 0.5
+    assert found[0] == pytest.approx(rate, abs=tolerance)
+    assert found[1:4] == pytest.approx(expected, abs=0.05 if kind else tolerance)
+
+
+def test_later_proposals_of_the_extremes() -> None:
+    assert shares_of_ranks(text_of(0.0)) == [0, 0, 0, 0, 1]
+    assert shares_of_ranks(text_of(1.0)) == [1, 0, 0, 0, 0]
+
+
+def test_the_table_of_recordings() -> None:
+    levels = candidates.levels()
+    assert [level.rate for level in levels] == sorted(level.rate for level in levels)
+    assert len(levels) >= 5
+    for level in levels:
+        assert sum(each.weight for each in level.bins) == pytest.approx(1, abs=1e-3)
+        right = sum(each.weight * each.right for each in level.bins)
+        assert right == pytest.approx(level.rate, abs=1e-3)
+        assert [each.right for each in level.bins] == sorted(each.right for each in level.bins)
+        for each in level.bins:
+            assert len(each.stated) == len(each.chances) == MAX_CANDIDATES
+            assert sum(each.stated) <= 1
+            assert sum(each.chances) <= 1 + 1e-9
+
+
+@given(st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.sampled_from(CONFIDENCES))
+def test_odds_are_probabilities(rate, number, confidence) -> None:
+    found = odds(confidence, rate, number)
+    for chances in (found.right, found.stated):
+        assert len(chances) == MAX_CANDIDATES
+        assert all(0 <= each <= 1 for each in chances)
+        assert sum(chances) <= 1 + 1e-9
+
+
+def test_the_better_a_drafter_the_better_its_second_choices() -> None:
+    seconds = [candidates.misses(rate)[0] for rate in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert seconds == sorted(seconds)
+    assert seconds[0] < 0.25
+    assert seconds[-1] > 0.5
+
+
+def test_a_real_drafter_is_less_sure_than_it_may_be() -> None:
+    """Of greedy text: the target's best token is more probable to be it than to be drawn."""
+    text = text_of("0.79:real")
+    assert str(text.acceptance) == "0.79:real"
+    chances = [text.acceptance.chances(p, 1, 1)[0] for p in range(N)]
+    right = [text.proposals(p, 1)[0] == text.token(p) for p in range(N)]
+    assert sum(chances) / N < 0.7
+    sure = [hit for chance, hit in zip(chances, right, strict=True) if chance > 0.8]
+    unsure = [hit for chance, hit in zip(chances, right, strict=True) if chance < 0.2]
+    assert sum(sure) / len(sure) > 0.95
+    assert 0.2 < sum(unsure) / len(unsure) < 0.6
 
 
 def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
@@ -112,36 +177,56 @@ def test_results_say_what_the_text_says() -> None:
     assert text.with_verdicts(cancelled, run) == cancelled
 
 
-def test_recorded_acceptance(tmp_path) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text(json.dumps([True, False, True]))
-    acceptance = RecordedAcceptance.read(path, n_prompt=10)
-    assert [acceptance.rank(p, 1) == 0 for p in range(10, 16)] == [
-        True,
-        False,
-        True,
-        True,
-        False,
-        True,
+TOKENS = (
+    RecordedToken(0, (0.75, 0.125)),
+    RecordedToken(2, (0.5, 0.25, 0.125)),
+    RecordedToken(None, (0.5, 0.25)),
+    RecordedToken(None, ()),
+)
+
+
+def recorded(*tokens, n_prompt=10):
+    return RecordedAcceptance(recording=Recording(tokens=tokens), n_prompt=n_prompt)
+
+
+def test_a_recording_is_played_back() -> None:
+    acceptance = recorded(*TOKENS)
+    assert acceptance.rate == 0.25
+    positions = range(10, 18)  # twice
+    assert [acceptance.rank(p, 1) for p in positions] == [0, 2, UNKNOWN, UNKNOWN] * 2
+    assert [acceptance.chances(p, 1, 2) for p in (10, 11, 15)] == [
+        [0.75, 0.125],
+        *[[0.5, 0.25]] * 2,
     ]
+
     text = SyntheticText(acceptance=acceptance)
-    assert [text.proposals(p, 1)[0] == text.token(p) for p in (10, 11)] == [True, False]
+    drafter = SyntheticDrafter(text)
+    proposed = list(drafter.propose([0] * 10, 4))
+    assert [[chance for _, chance in candidates] for candidates in proposed] == (
+        [list(token.probabilities) for token in TOKENS[:3]]  # the fourth ends the draft
+    )
+    right = [[token == text.token(10 + i) for token, _ in each] for i, each in enumerate(proposed)]
+    assert right == [[True, False], [False, False, True], [False, False]]
+    assert list(drafter.propose([0] * 13, 4)) == []
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["[]", "{}", "[1, 0]", "[true, 0.5]", "nothing", pytest.param("[" * 200_000, id="deep")],
+    "acceptance", [recorded(*TOKENS), RandomAcceptance(rates=(0.7, 0.4), confidence="informed")]
 )
-def test_bad_recordings(tmp_path, content) -> None:
-    path = tmp_path / "trace.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match="the acceptance trace"):
-        RecordedAcceptance.read(path, n_prompt=1)
-    with pytest.raises(UserError, match="cannot read the acceptance trace"):
-        RecordedAcceptance.read(tmp_path / "none.json", n_prompt=1)
+def test_branches_of_a_tree_have_the_candidates_of_their_positions(acceptance) -> None:
+    text = SyntheticText(acceptance=acceptance)
+    drafter = SyntheticDrafter(text)
+    wrong = (text.token(10) + 1,)
+    batch = DraftBatch(
+        epoch=1, text=[0] * 12, n_text=10, branches=((), wrong, (5, 6)), n_candidates=3
+    )
+    expected = [text.candidates(10 + n, 1 + n, 3) for n in range(3)]
+    assert drafter.expand(batch, lambda: True) == expected
+    drafter.n_decided = 12  # the text has grown since: what is next to it is nearer
+    assert drafter.expand(batch, lambda: True)[2] == text.candidates(12, 1, 3)
 
 
-@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:sure"])
+@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "x", "0.5/", "", "0.5:x", "0.5:", "x:real"])
 def test_bad_rates(rate) -> None:
     with pytest.raises(UserError, match="acceptance"):
         RandomAcceptance.parse(rate)

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from pipeinfer_cli.cli import main
-from pipeinfer_cli.cluster.acceptance import RecordedAcceptance
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken
 from pipeinfer_cli.commands.bench import plots
 from pipeinfer_cli.commands.bench.config import BenchConfig
 from pipeinfer_cli.commands.bench.outputs import Outputs
-from pipeinfer_cli.commands.bench.post_run import known_tokens, write_acceptance
+from pipeinfer_cli.commands.bench.post_run import recorded_tokens
 from pipeinfer_cli.commands.bench.rows import COLUMNS
 from pipeinfer_cli.drafters.ngram import NgramDrafter
-from pipeinfer_cli.errors import RunError
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -160,22 +159,24 @@ class Plus:
     def propose(self, context, n_candidates=1):
         position = len(context)
         if position in (5, 9):
-            yield [(0, 1.0), (position, 0.5)]  # the second choice does not count
+            assert n_candidates == MAX_CANDIDATES
+            yield [(0, 0.7), (position, 0.123456789)]
         elif position != 6:
             yield [(position, 0.01)]  # however unsure it is
 
 
-def test_what_the_drafter_knows_is_asked_position_by_position(tmp_path) -> None:
-    verdicts = list(known_tokens(Plus(), range(3), range(3, 11)))
-    #            3     4     5      6      7     8     9      10
-    assert verdicts == [True, True, False, False, True, True, False, True]
-    write_acceptance(str(tmp_path / "acceptance.json"), verdicts)
-    acceptance = RecordedAcceptance.read(tmp_path / "acceptance.json", 3)
-    assert [acceptance.rank(position, 1) == 0 for position in range(3, 11)] == verdicts
-    with pytest.raises(RunError, match="cannot write the acceptance recording"):
-        write_acceptance(str(tmp_path / "no" / "acceptance.json"), verdicts)
+def test_the_drafter_is_asked_position_by_position() -> None:
+    tokens = list(recorded_tokens(Plus(), range(3), range(3, 11)))
+    sure, second = RecordedToken(0, (0.01,)), RecordedToken(1, (0.7, 0.12346))
+    #                 3     4     5                       6     7     8     9       10
+    assert tokens == [sure, sure, second, RecordedToken(None, ()), sure, sure, second, sure]
+
+
+def test_a_token_that_is_not_among_the_candidates() -> None:
+    (token,) = recorded_tokens(Plus(), range(3), [99])
+    assert token == RecordedToken(None, (0.01,))
 
 
 def test_a_repeated_text_is_known_from_its_second_time_on() -> None:
-    verdicts = list(known_tokens(NgramDrafter(), [1], [2, 3, 4, 1, 2, 3, 4, 1]))
-    assert verdicts == [False] * 5 + [True] * 3
+    tokens = list(recorded_tokens(NgramDrafter(), [1], [2, 3, 4, 1, 2, 3, 4, 1]))
+    assert [token.rank for token in tokens] == [None] * 5 + [0] * 3

@@ -20,7 +20,7 @@ from pipeinfer_cli.cluster.predict import (
     layers_by_time,
     stages_for,
 )
-from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.commands.bench.config import BenchConfig
 from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.commands.calibrate.estimate import Probe, estimate, rising
@@ -52,7 +52,7 @@ def profile_of(*stage_ms: float, draft_ms: float = 1.5) -> Profile:
         links=(LINK,) * len(stage_ms),
         result_link=LINK,
         hidden_bytes=HIDDEN_BYTES,
-        draft_ms=draft_ms,
+        draft=assumed_draft(curve(stage_ms[0]), draft_ms),
     )
 
 

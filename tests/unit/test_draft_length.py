@@ -5,8 +5,9 @@ from statistics import median
 
 import pytest
 
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
-from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.cluster.simulator import Simulation
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.costs.draft_length import DraftOdds, best_draft_length, draft_lengths
@@ -57,13 +58,14 @@ def test_the_best_length(slope, draft_s, acceptance, n_max) -> None:
 
 def cluster(slope, draft_ratio):
     link = Link(latency_us=20, gbit_per_s=10)
+    stage = StageCurve.line(base_ms=40 * (1 - slope), token_ms=40 * slope)
     return Profile(
         name="one",
-        stages=(StageCurve.line(base_ms=40 * (1 - slope), token_ms=40 * slope),),
+        stages=(stage,),
         links=(link,),
         result_link=link,
         hidden_bytes=4000,
-        draft_ms=40 * draft_ratio,
+        draft=assumed_draft(stage, 40 * draft_ratio),
     )
 
 

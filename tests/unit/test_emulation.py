@@ -29,7 +29,7 @@ PROFILE = Profile(
     links=(Link(latency_us=5, gbit_per_s=8), Link(latency_us=6.4, gbit_per_s=0.8)),
     result_link=Link(latency_us=7, gbit_per_s=80),
     hidden_bytes=1000,
-    draft_ms=4,
+    draft=StageCurve(points=((1, 4),)),
 )
 
 
@@ -140,7 +140,7 @@ def test_labels_and_marks():
     assert both.label == ", emulated test, synthetic acceptance 0.8/0.5"
     assert "the text is not the model's" in both.notes()[0]
     marks = both.as_dict(Overruns())
-    assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "informed": False, "seed": 7}
+    assert marks["synthetic"] == {"acceptance": [0.8, 0.5], "confidence": "plain", "seed": 7}
     assert marks["emulation"]["profile"] == "test"
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from event_pipeline import EventPipeline
 from pipeinfer_cli.cluster.pipeline_model import SimulatedPipeline
-from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.scheduler.runs import Run, RunToken
 
 LINK = Link(latency_us=1000, gbit_per_s=0.008)  # 1 ms, and 1 ms for 1000 bytes
@@ -20,7 +20,7 @@ def profile(*token_ms, link=LINK):
         links=(link,) * len(stages),
         result_link=link,
         hidden_bytes=1000,
-        draft_ms=1,
+        draft=assumed_draft(stages[0], 1),
     )
 
 

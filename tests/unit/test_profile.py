@@ -73,20 +73,54 @@ def test_saving_where_nothing_can_be_written(write, tmp_path) -> None:
         profile_toml.save(profile, tmp_path / "no" / "x.toml")
 
 
-@pytest.mark.parametrize("name", profile_toml.names())
+CPU_PROFILES = [f"cpu70b-{n}-{network}" for n in (4, 8, 15, 31) for network in ("ib", "gbe")]
+SHAPES = {
+    **dict.fromkeys(CPU_PROFILES, (1.1, 1.32, 1.88, 3.16, 5.72)),
+    "flat-8": (1, 1, 1, 1, 1),
+    "xeon70b-8": (1, 1.05, 1.83, 3.67, 7.35),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_shipped_profiles_are_one_model(name) -> None:
     profile = profile_toml.load(name)
     assert profile.n_stages == int(name.split("-")[1])
     assert sum(stage.ms(1) for stage in profile.stages) == pytest.approx(200, rel=1e-3)
-    assert [profile.slowest_ms(k) / profile.slowest_ms() for k in (2, 4, 8, 16, 32)] == (
-        pytest.approx([1.1, 1.32, 1.88, 3.16, 5.72], rel=1e-3)
-    )
+    sizes = (2, 4, 8, 16, 32)
+    found = [profile.slowest_ms(k) / profile.slowest_ms() for k in sizes]
+    assert found == pytest.approx(SHAPES[name], rel=1e-3)
+    # nothing else is known of the draft model: it has the shape of a stage
+    assert profile.draft_ms == 6.25
+    drafts = [profile.draft_batch_ms(m) / profile.draft_ms for m in sizes]
+    assert drafts == pytest.approx(found)
 
 
 def test_names_of_shipped_profiles() -> None:
-    assert sorted(profile_toml.names()) == sorted(
-        f"cpu70b-{n_stages}-{network}" for n_stages in (4, 8, 15, 31) for network in ("ib", "gbe")
-    )
+    assert sorted(profile_toml.names()) == sorted(SHAPES)
+
+
+DRAFT = "[draft]\nms = { 1 = 2.5, 2 = 3.0, 8 = 6.0 }\n"
+
+
+def test_a_draft_model_with_a_curve_of_its_own(write, tmp_path) -> None:
+    profile = profile_toml.load(write(GOOD.replace("draft_ms = 2.5", "") + DRAFT))
+    assert profile.draft_ms == 2.5
+    assert [profile.draft_batch_ms(m) for m in (1, 2, 4, 8)] == pytest.approx([2.5, 3, 4, 6])
+    for scaled in (profile.with_draft_ms(5.0), profile.with_draft_ratio(0.5)):
+        assert scaled.draft_ms == 5.0
+        assert [scaled.draft_batch_ms(m) for m in (2, 8)] == pytest.approx([6, 12])
+    assert profile.spread(7).draft == profile.draft
+    profile_toml.save(profile, tmp_path / "copy.toml")
+    assert profile_toml.load(str(tmp_path / "copy.toml")) == replace(profile, name="copy")
+    with pytest.raises(UserError, match="draft_ms -1: give a number above 0"):
+        profile.with_draft_ms(-1)
+
+
+def test_a_single_draft_time_has_the_shape_of_the_first_stage(write, tmp_path) -> None:
+    profile = profile_toml.load(write(GOOD))
+    assert [profile.draft_batch_ms(m) for m in (1, 2, 8)] == pytest.approx([2.5, 3, 7.5])
+    profile_toml.save(profile, path := tmp_path / "copy.toml")
+    assert "draft_ms = 2.5\n" in path.read_text()  # older versions read it, too
 
 
 @pytest.mark.parametrize("n_stages", [1, 4, 512])
@@ -121,9 +155,9 @@ NOUGHTS = "0" * 400  # more than a float can hold
         (("draft_ms = 2.5", f"draft_ms = 1{NOUGHTS}"), "has a number that is too large"),
         (("2 = 12", f"2{NOUGHTS * 12} = 12"), "has a number that is too large"),
         pytest.param(("draft_ms = 2.5", f"a = {'[' * 100_000}"), "is nested too deeply", id="deep"),
-        (("2 = 12", "2 = 9"), "stage time for 2 tokens 9: it is below the time for 1"),
+        (("2 = 12", "2 = 9"), "stage: time for 2 tokens 9: it is below the time for 1"),
         (("2 = 12", "two = 12"), "stage.ms.two: give a number of tokens"),
-        (("2 = 12", "2 = -12"), "stage time for 2 tokens -12: give a number above 0"),
+        (("2 = 12", "2 = -12"), "stage: time for 2 tokens -12: give a number above 0"),
         (("1 = 10.0, ", ""), "give a time for 1 token"),
         (("[stage]\nms = { 1 = 10.0, 2 = 12, 8 = 30.0 }", ""), "stage is missing"),
         (("8 = 30.0 }", "8 = 30.0 }\nbase_ms = 1"), "give one of the two"),
@@ -135,6 +169,13 @@ NOUGHTS = "0" * 400  # more than a float can hold
         (("index = 1", "index = 3"), "stage_at.index 3: give a stage from 0 to 2"),
         (("[[link_at]]", "[link_at]"), "link_at is not a list of tables"),
         (("[stage]", "[stage"), "is not TOML"),
+        (("draft_ms = 2.5", ""), "draft_ms is missing: add it, or a table [draft]"),
+        (("[stage]", f"{DRAFT}[stage]"), "draft_ms and a table [draft]: give one of the two"),
+        (("draft_ms = 2.5", "draft = 2.5"), "draft is not a table: write [draft]"),
+        (("draft_ms = 2.5", "draft.ms = { 2 = 3 }"), "draft: times 2: 3: give a time for 1 token"),
+        (("draft_ms = 2.5", "draft.ms = { 1 = 0 }"), "draft: time for 1 tokens 0: give a number"),
+        (("draft_ms = 2.5", "draft.base_ms = 1"), "draft.token_ms is missing"),
+        (("draft_ms = 2.5", "draft.speed = 1"), "unknown key draft.speed"),
         (('"two unlike nodes"', "2"), "description 2: give a string"),
     ],
 )

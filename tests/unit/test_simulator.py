@@ -1,14 +1,14 @@
 """Strategies on a virtual clock, in cases that can be worked out by hand."""
 
-from dataclasses import replace
 from itertools import count, pairwise
 
 import pytest
 
 from pipeinfer_cli.cluster import profile_toml
-from pipeinfer_cli.cluster.acceptance import RandomAcceptance, SyntheticText
+from pipeinfer_cli.cluster.acceptance.models import RandomAcceptance
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.bounds import ProfileCosts, TextBound, bounds_of
-from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve
+from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
 from pipeinfer_cli.scheduler.costs.run_size import RunSizes, best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
@@ -20,13 +20,14 @@ N_PROMPT = 4
 
 def flat(n_stages, ms=10.0, draft_ms=2.0, link=None):
     link = link or Link(latency_us=100, gbit_per_s=1)
+    stage = StageCurve.line(base_ms=ms, token_ms=0)
     return Profile(
         name="flat",
-        stages=(StageCurve.line(base_ms=ms, token_ms=0),) * n_stages,
+        stages=(stage,) * n_stages,
         links=(link,) * n_stages,
         result_link=link,
         hidden_bytes=1000,
-        draft_ms=draft_ms,
+        draft=assumed_draft(stage, draft_ms),
     )
 
 
@@ -124,7 +125,7 @@ def test_same_seed_same_times() -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.6, 0.9])
 def test_strategies_meet_the_same_verdicts(rate) -> None:
     """With one run in flight at a time, more draft never decides fewer tokens per round."""
-    profile = replace(flat(4), draft_ms=1e-6)
+    profile = flat(4, draft_ms=1e-6)
     rounds = {
         n_max: len(set(simulate(profile, "speculative", rate, n_max, n=200).token_times_s))
         for n_max in (1, 2, 4, 8)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.cluster.acceptance import SyntheticText
+from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.emulation import EmulationSettings
 from pipeinfer_cli.commands.bench import post_run
 from pipeinfer_cli.commands.bench.config import BenchGroup
@@ -118,13 +120,18 @@ class GroupWork:
                 label=self._emulation(turn).label,
             )
         if group.acceptance is not None:
-            verdicts: list[bool] = []
+            tokens: list[RecordedToken] = []
             variant = [each for each in group.variants if each.drafter != "none"][-1]
             for prompt, text in sorted(self._texts.items()):
                 drafter = self._drafters.make(variant.drafter, variant.draft_model)
                 assert drafter is not None, "see BenchConfig"
-                verdicts += post_run.known_tokens(drafter, self._prompts[prompt], text)
-            post_run.write_acceptance(group.acceptance, verdicts)
+                tokens += post_run.recorded_tokens(drafter, self._prompts[prompt], text)
+            Recording(
+                target=self._plan.files.head_path.name,
+                drafter=variant.drafter,
+                draft_model=Path(variant.draft_model).name if variant.draft_model else "",
+                tokens=tuple(tokens),
+            ).write(Path(group.acceptance))
 
     def _text(self, turn: Turn) -> SyntheticText | None:
         return self._emulation(turn).text(self._vocab.n_tokens)

@@ -18,7 +18,7 @@ class Outputs:
     plot_x: str | None = None  # a column; None: see commands.bench.plots.choose_x
     trace: str | None = None  # a Chrome trace of one request
     trace_of: str | None = None  # a variant's name; None: the last one
-    acceptance: str | None = None  # for each token whether the last variant's drafter knew it
+    acceptance: str | None = None  # for each token the last variant's candidates
 
     def __post_init__(self) -> None:
         if self.plot is not None and Path(self.plot).suffix not in (".svg", ".png"):

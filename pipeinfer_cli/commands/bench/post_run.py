@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from pipeinfer_cli import files
+from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken
 from pipeinfer_cli.engine.vocab import Vocab
-from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.scheduler.interfaces import Drafter
@@ -24,23 +21,20 @@ def trace(file: str, head: Head, request: Request, vocab: Vocab, ends: Ends, *, 
     tracer.write_files(pictures, stats)
 
 
-def known_tokens(drafter: Drafter, prompt: Sequence[int], text: Sequence[int]) -> Iterator[bool]:
-    """For each token of the text whether the drafter's first choice for its place is that token.
+def recorded_tokens(
+    drafter: Drafter, prompt: Sequence[int], text: Sequence[int]
+) -> Iterator[RecordedToken]:
+    """For each token of the text which of the drafter's candidates for its place it is.
 
     The drafter is asked with all the text before it, as if nothing it had drafted were wrong.
     """
     context = list(prompt)
     for token in text:
-        candidates = next(filter(None, drafter.propose(tuple(context))), None)
-        yield candidates is not None and candidates[0][0] == token
+        proposals = drafter.propose(tuple(context), MAX_CANDIDATES)
+        candidates = next(filter(None, proposals), ())
+        ids = [each for each, _ in candidates]
+        yield RecordedToken(
+            ids.index(token) if token in ids else None,
+            tuple(float(f"{probability:.5g}") for _, probability in candidates),
+        )
         context.append(token)
-
-
-def write_acceptance(file: str, verdicts: Sequence[bool]) -> None:
-    """See cluster.acceptance.RecordedAcceptance. RunError if it cannot be written."""
-    try:
-        files.write_text(Path(file), json.dumps(list(verdicts)) + "\n")
-    except OSError as error:
-        raise RunError(
-            f"cannot write the acceptance recording {file!r}: {error.strerror}"
-        ) from None

@@ -14,7 +14,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.predict import SIZES
-from pipeinfer_cli.cluster.profile import Profile
+from pipeinfer_cli.cluster.profile import Profile, assumed_draft
 from pipeinfer_cli.commands.bench import prompts
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
 from pipeinfer_cli.commands.calibrate.estimate import Estimate, Probe, estimate
@@ -77,7 +77,8 @@ class CalibrateWork:
                 links=found.links,
                 result_link=found.result_link,
                 hidden_bytes=4 * plan.model.n_embd,
-                draft_ms=draft_ms,
+                # Passes of several nodes are not measured: they grow as the first stage's runs do.
+                draft=assumed_draft(found.stages[0], draft_ms),
             ),
             layers=plan.layers,
             output_ms=found.output_ms,
