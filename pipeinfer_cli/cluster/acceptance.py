@@ -6,14 +6,15 @@ the same verdicts: where one drafter misses, all of them do.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 _MASK = (1 << 64) - 1
@@ -219,11 +220,21 @@ class SyntheticDrafter:
         self, context: Sequence[int], n_candidates: int = 1
     ) -> Iterator[Sequence[Candidate]]:
         """See interfaces.Drafter."""
-        position = len(context)
-        while True:
-            start = self.n_decided or len(context)
-            ahead = max(position - start, 0) + 1
-            tokens = self._text.proposals(position, ahead, n_candidates)
-            chances = self._text.acceptance.chances(position, ahead, n_candidates)
-            yield list(zip(tokens, chances, strict=True))
-            position += 1
+        for position in itertools.count(len(context)):
+            yield self._candidates(position, len(context), n_candidates)
+
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]  # noqa: ARG002
+    ) -> list[Sequence[Candidate]] | None:
+        """See interfaces.BatchDrafter."""
+        return [
+            self._candidates(batch.n_text + len(branch), batch.n_text, batch.n_candidates)
+            for branch in batch.branches
+        ]
+
+    def _candidates(self, position: int, n_text: int, n: int) -> list[Candidate]:
+        """For a position, after a text of `n_text` tokens, if nobody has said how long it is."""
+        ahead = max(position - (self.n_decided or n_text), 0) + 1
+        tokens = self._text.proposals(position, ahead, n)
+        chances = self._text.acceptance.chances(position, ahead, n)
+        return list(zip(tokens, chances, strict=True))

@@ -13,7 +13,7 @@ from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter, Pipeline
+from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Candidate, DraftBatch, Pipeline
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 
@@ -190,22 +190,25 @@ class SyntheticPipeline:
 
 
 class PacedDrafter:
-    """A drafter on an emulated machine: each position takes a given time.
+    """A drafter on an emulated machine: each position takes a given time, and so does each batch.
 
-    It can be told to stop between tokens, as any drafter.
+    `batch_s` is the time for a number of branches (None: one after the other). It can be told to
+    stop between tokens, as any drafter.
     """
 
     def __init__(
         self,
-        drafter: Drafter,
+        drafter: AnyDrafter,
         token_s: float,
         overruns: Overruns,
         *,
+        batch_s: Callable[[int], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._drafter = drafter
         self._token_s = token_s
+        self._batch_s = batch_s or (lambda n_branches: n_branches * token_s)
         self._overruns = overruns
         self._clock = clock
         self._sleep = sleep
@@ -227,3 +230,17 @@ class PacedDrafter:
             else:
                 due_s = now_s
             yield candidates
+
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
+        """See interfaces.BatchDrafter. All branches are due at once."""
+        due_s = self._clock() + self._batch_s(len(batch.branches))
+        answers = self._drafter.expand(batch, is_wanted)
+        if answers is None:
+            return None
+        now_s = self._clock()
+        self._overruns.count_drafted(max(0, round(1e6 * (now_s - due_s))), n=len(answers))
+        if now_s < due_s:
+            self._sleep(due_s - now_s)
+        return answers

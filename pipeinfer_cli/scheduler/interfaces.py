@@ -24,6 +24,15 @@ class DraftBatch:
     n_candidates: int  # at most, for each branch
 
 
+@dataclass(frozen=True, slots=True)
+class DraftedBatch:
+    """What came of a DraftBatch."""
+
+    epoch: int  # of the request
+    candidates: tuple[Sequence[Candidate], ...]  # for each of its branches
+    took_us: int = 0  # the drafter's time for it
+
+
 class BatchDrafter(Protocol):
     """Anything that proposes tokens for several branches of a tree at a time."""
 
@@ -50,6 +59,10 @@ class Drafter(Protocol):
         grow, or lose their last tokens. Before the first position may come empty ones, from a
         drafter that is still reading the context: so that the caller can stop there, too.
         """
+
+
+class AnyDrafter(Drafter, BatchDrafter, Protocol):
+    """What proposes tokens in either way."""
 
 
 class RunSink(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Candidate, DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run
 
 Clock = Callable[[], float]
@@ -156,12 +156,12 @@ def _last(items: Reversible[Item], n_last: int | None) -> list[Item]:
     return list(islice(reversed(items), n_last))[::-1]
 
 
-class TimedDrafter(Drafter):
-    """The same drafter, timed: `on_drafted` hears of the time that each proposal took."""
+class TimedDrafter(AnyDrafter):
+    """The same drafter, timed: `on_drafted` hears of the time that each answer took."""
 
     def __init__(
         self,
-        drafter: Drafter,
+        drafter: AnyDrafter,
         on_drafted: Callable[[float, float], None],
         clock: Clock = time.monotonic,
     ) -> None:
@@ -181,3 +181,13 @@ class TimedDrafter(Drafter):
             self._on_drafted(begin_s, self._clock())
             yield candidates
             begin_s = self._clock()
+
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
+        """See interfaces.BatchDrafter."""
+        begin_s = self._clock()
+        answers = self._drafter.expand(batch, is_wanted)
+        if answers is not None:
+            self._on_drafted(begin_s, self._clock())
+        return answers
