@@ -92,7 +92,8 @@ decoder::decoder(llama_model * model, const params & params) :
     batch_(std::make_unique<batch_arrays>(size_t(params.n_batch))) {
     if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
         throw model_error(
-            "llama.cpp keeps its KV cache in another way than for other architectures: its cells cannot be put in order");
+            "llama.cpp keeps its KV cache in another way than for other architectures: its cells cannot be put in "
+            "order");
     }
     threads_.attach(context_.get());
 }

@@ -122,9 +122,9 @@ bool pi_engine::end_compute() {
 //
 
 pi_status pi_engine::submit(const pi_run & run) {
-    const char * fault = !is_head() ? "only the head submits" :
+    const char * fault = !is_head()                 ? "only the head submits" :
                          run.run_id <= last_run_id_ ? "run ids must grow" :
-                         run_find_fault(run, params_.n_batch);
+                                                      run_find_fault(run, params_.n_batch);
     if (fault) {
         last_error = fault;
         return PI_ERR_INVALID;

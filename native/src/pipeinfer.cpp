@@ -147,8 +147,8 @@ void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
     draft->vocab(*n_tokens, *eos);
 }
 
-int pi_draft_expand(pi_draft * draft, const pi_run * run, int32_t n_vocab, const pi_sample_params * params, int32_t n_max,
-                    int32_t * n, int32_t * tokens, float * probabilities) {
+int pi_draft_expand(pi_draft * draft, const pi_run * run, int32_t n_vocab, const pi_sample_params * params,
+                    int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities) {
     const char * fault = n_vocab < 1 || n_max < 1 || n_max > PI_MAX_TOP ? "n_vocab or n_max is out of range" :
                                                                           run_find_fault(*run, draft->n_batch());
     if (fault) {

@@ -3,6 +3,7 @@
 #include "assertions.h"
 #include "clock.h"
 #include "log.h"
+#include "model_error.h"
 #include "sampler.h"
 
 #include "llama-pipeline.h"

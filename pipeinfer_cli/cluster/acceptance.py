@@ -224,7 +224,9 @@ class SyntheticDrafter:
             yield self._candidates(position, len(context), n_candidates)
 
     def expand(
-        self, batch: DraftBatch, is_wanted: Callable[[], bool]  # noqa: ARG002
+        self,
+        batch: DraftBatch,
+        is_wanted: Callable[[], bool],  # noqa: ARG002
     ) -> list[Sequence[Candidate]] | None:
         """See interfaces.BatchDrafter."""
         return [

@@ -106,10 +106,13 @@ class BranchCache:
         for token in batch.text[len(tree.text) : batch.n_text]:
             if not tree.root.is_fed:
                 self._feed(tree, tree.root, work)
-            self._rows.pop(tree.root, None)
-            tree.root.next_token = token
+            old, parent = tree.root, tree.root.parent
+            self._rows.pop(old, None)
+            old.next_token = token
             decided = tree.decide()
             assert decided is not None
+            if parent in work.part.nodes:  # a branch that begins in this run has its cells, too
+                old.parent = parent
             self._release(tree, decided[1])
         return tree
 

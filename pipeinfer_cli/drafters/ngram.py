@@ -83,7 +83,9 @@ class NgramDrafter:
         self._n_indexed = 0
 
     def expand(
-        self, batch: DraftBatch, is_wanted: Callable[[], bool]  # noqa: ARG002
+        self,
+        batch: DraftBatch,
+        is_wanted: Callable[[], bool],  # noqa: ARG002
     ) -> list[Sequence[Candidate]] | None:
         """See BatchDrafter."""
         self._index_of_text.update(batch.text, batch.n_text)
