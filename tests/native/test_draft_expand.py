@@ -145,7 +145,7 @@ def test_trees_of_a_real_quantized_model():
 
 def test_a_long_text_with_branches_all_along(tiny):
     """Cells of dead branches are closed up as the text grows to the end of the context."""
-    n_ctx = 1500
+    n_ctx = 900
     player = Player(tiny, n_vocab=N_TINY_VOCAB, n_ctx=n_ctx)
     while len(player.text) < n_ctx - 8:
         player.text += player.tokens(player.random.randint(1, 3))
