@@ -99,6 +99,10 @@ bench-decode: EXTRAS := [test]
 bench-decode: reference build ## what a token costs beside the unpatched library, in bursts: DECODE="--types F16"
 	$(BIN)/python benchmarks/decode.py $(DECODE)
 
+bench-draft: EXTRAS := [test]
+bench-draft: build ## what a batch of tree nodes costs a draft model, against one by one: DRAFT="--threads 1 --rounds 5"
+	$(BIN)/python benchmarks/draft.py $(SMOLLM2) $(DRAFT)
+
 bench-prompts: EXTRAS := [test]
 bench-prompts: reference build ## prompts beside the unpatched llama.cpp: PROMPTS="--types Q4_0 --threads 1"
 	$(BIN)/python benchmarks/prompts.py $(PROMPTS)

@@ -29,7 +29,7 @@ from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.scheduler.interfaces import Drafter
+from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Candidate, DraftBatch
 from pipeinfer_cli.scheduler.policy import ABLATIONS, STRATEGIES, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run
 
@@ -50,12 +50,27 @@ class Teller:
 
     def propose(
         self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[tuple[int, float]]]:
+    ) -> Iterator[Sequence[Candidate]]:
         """See Drafter."""
         for token in self._text[len(context) :]:
-            right = token if self._random.random() < self._chance else self._other(token)
-            others = [(self._other(right), 0.3) for _ in range(n_candidates - 1)]
-            yield list(dict([(right, self._random.choice([0.4, 0.6, 1.0])), *others]).items())
+            yield self._candidates(token, n_candidates)
+
+    def expand(
+        self,
+        batch: DraftBatch,
+        is_wanted: Callable[[], bool],
+    ) -> list[Sequence[Candidate]] | None:
+        """See BatchDrafter."""
+        positions = [batch.n_text + len(branch) for branch in batch.branches]
+        return [
+            self._candidates(self._text[at], batch.n_candidates) if at < len(self._text) else ()
+            for at in positions
+        ]
+
+    def _candidates(self, token: int, n: int) -> list[Candidate]:
+        right = token if self._random.random() < self._chance else self._other(token)
+        others = [(self._other(right), 0.3) for _ in range(n - 1)]
+        return list(dict([(right, self._random.choice([0.4, 0.6, 1.0])), *others]).items())
 
     def _other(self, token: int) -> int:
         return (token + self._random.randrange(1, self._n_vocab)) % self._n_vocab
@@ -114,7 +129,7 @@ class Soak:
         strategy = pick.choice(STRATEGIES)
         may_leave_out = strategy in ("pipeinfer", "auto")
         chance = pick.choice([0.0, 0.3, 0.7, 0.9, 1.0])
-        drafter: Drafter = NgramDrafter()
+        drafter: AnyDrafter = NgramDrafter()
         if pick.random() < 0.8:
             known = [*prompt, *text]
             drafter = Teller(known, chance, self._n_vocab, pick.randrange(1 << 30))

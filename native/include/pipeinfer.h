@@ -164,8 +164,8 @@ struct pi_quantize_params {
 struct pi_draft_params {
     const char * model_path;
     int32_t      n_ctx; // most tokens of a text, as in pi_engine_params
-    int32_t      n_cells; // of the KV cache: most tokens at a time
-    int32_t      n_batch; // most tokens of one pi_draft_feed
+    int32_t      n_cells; // of the KV cache, for the text and its branches
+    int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of its own
     int32_t      has_own_cores; // 1: idle threads may spin
 };
@@ -228,19 +228,20 @@ PI_API int pi_sample_top(const float * logits, int32_t n_vocab, int32_t position
                          const struct pi_sample_params * params, int32_t n_max, int32_t * n, int32_t * tokens,
                          float * probabilities);
 
-// A draft model in the head's process, used by one thread at a time. Draft models of one process compute in turn. It holds the tokens that it was fed, in order.
-// NULL with one line in err on failure, and *status as of pi_engine_open; nothing is left behind then.
+// A draft model in the head's process, used by one thread at a time: a pipeline of one stage, which computes a run during
+// the call. Draft models of one process compute in turn. NULL with one line in err on failure, and *status as of
+// pi_engine_open; nothing is left behind then.
 PI_API struct pi_draft * pi_draft_open(const struct pi_draft_params * params, int * status, char * err,
                                        size_t err_size);
 // Of its vocabulary: the number of tokens, and the id that ends a text (-1: none).
 PI_API void              pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
-// Forget the tokens that were fed after the first n_tokens.
-PI_API void              pi_draft_keep(struct pi_draft * draft, int32_t n_tokens);
-// Feed n_tokens (at most n_batch) after those before. PI_ERR_FAILED if llama.cpp fails; pi_draft_error says why.
-PI_API int               pi_draft_feed(struct pi_draft * draft, const int32_t * tokens, int32_t n_tokens);
-// What may follow the last token that was fed: as pi_sample_top, of the first n_vocab ids.
-PI_API int pi_draft_top(struct pi_draft * draft, int32_t n_vocab, const struct pi_sample_params * params, int32_t n_max,
-                        int32_t * n, int32_t * tokens, float * probabilities);
+// Apply a run's KV operations, feed its tokens, and say what may follow each one that wants a row: in their order, n[n_rows],
+// tokens[n_rows][n_max] and probabilities[n_rows][n_max], each row as pi_sample_top of the first n_vocab ids. The run keeps
+// the rules of pi_submit; its id, and how its rows are drawn, do not matter. PI_ERR_INVALID, or PI_ERR_FAILED if llama.cpp
+// fails: pi_draft_error says why.
+PI_API int pi_draft_expand(struct pi_draft * draft, const struct pi_run * run, int32_t n_vocab,
+                           const struct pi_sample_params * params, int32_t n_max, int32_t * n, int32_t * tokens,
+                           float * probabilities);
 PI_API const char * pi_draft_error(struct pi_draft * draft);
 PI_API void         pi_draft_close(struct pi_draft * draft);
 

@@ -5,22 +5,17 @@
 #include "model_error.h"
 #include "sampler.h"
 
-#include "llama-pipeline.h"
+#include "llama.h"
 
 #include <stdexcept>
 #include <thread>
-#include <vector>
 
 void pi_draft::model_deleter::operator()(llama_model * model) const {
     llama_model_free(model);
 }
 
-void pi_draft::context_deleter::operator()(llama_context * context) const {
-    llama_free(context);
-}
-
 pi_draft::pi_draft(const pi_draft_params & params) :
-    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }),
+    n_batch_(params.n_batch),
     listener_([this](const std::string & why) {
         is_stuck_ = true;
         warm_.push(std::make_exception_ptr(model_error(why)));
@@ -31,21 +26,13 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     if (!model_) {
         throw_logged("llama.cpp could not load the model");
     }
-    llama_context_params context_params = llama_context_default_params();
-
-    context_params.n_ctx           = uint32_t(params.n_cells);
-    context_params.n_batch         = uint32_t(params.n_batch);
-    context_params.n_ubatch        = uint32_t(params.n_batch);
-    context_params.n_threads       = params.n_threads;
-    context_params.n_threads_batch = params.n_threads;
-    context_params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-
-    context_.reset(llama_init_from_model(model_.get(), context_params));
-    if (!context_) {
-        throw_logged("llama.cpp could not create the context");
-    }
-    llama_set_rope_n_ctx(context_.get(), uint32_t(params.n_ctx));
-    threads_.attach(context_.get());
+    decoder::params decoder_params;
+    decoder_params.threads = { "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true };
+    decoder_params.n_ctx   = params.n_ctx;
+    decoder_params.n_cells = params.n_cells;
+    decoder_params.n_batch = params.n_batch;
+    decoder_params.is_last = true;
+    decoder_               = std::make_unique<decoder>(model_.get(), decoder_params);
 }
 
 pi_draft::~pi_draft() = default;
@@ -54,10 +41,8 @@ void pi_draft::start() {
     std::thread              thread([this] {
         std::exception_ptr error;
         try {
-            const int32_t first = 0;
-            feed(&first, 1);
-            llama_memory_clear(llama_get_memory(context_.get()), true);
-            n_fed_ = 0;
+            decoder_->compute({ { 0, 0, 1, 1, -1 } }, { 0 });
+            decoder_->clear();
         } catch (...) {
             error = std::current_exception();
         }
@@ -76,31 +61,27 @@ void pi_draft::vocab(int32_t & n_tokens, int32_t & eos) const {
     eos                       = llama_vocab_eos(vocab);
 }
 
-void pi_draft::keep(int32_t n_tokens) {
-    if (n_tokens < n_fed_) {
-        llama_memory_seq_rm(llama_get_memory(context_.get()), 0, n_tokens, -1);
-        n_fed_ = n_tokens;
+void pi_draft::expand(const pi_run & run, int32_t n_vocab, const pi_sample_params & params, int32_t n_max, int32_t * n,
+                      int32_t * tokens, float * probabilities) {
+    for (int32_t i = 0; i < run.n_kv_ops; i++) {
+        decoder_->apply(run.kv_ops[i]);
     }
-}
+    if (run.n_tokens == 0) {
+        return;
+    }
+    tokens_.assign(run.tokens, run.tokens + run.n_tokens);
+    seq_ids_.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
+    decoder_->compute(tokens_, seq_ids_);
 
-void pi_draft::feed(const int32_t * tokens, int32_t n_tokens) {
-    std::vector<llama_token> copy(tokens, tokens + n_tokens); // llama.cpp's batch is not const
-    log_reset_errors();
-    int32_t status = 0;
-    {
-        const compute_threads::turn turn(threads_);
-        status = llama_decode(context_.get(), llama_batch_get_one(copy.data(), n_tokens));
+    for (size_t i = 0; i < tokens_.size(); i++) {
+        if (!tokens_[i].want) {
+            continue;
+        }
+        const float * logits = decoder_->logits(i);
+        *n                   = token_sample_top(logits, n_vocab, tokens_[i].position + 1, params, n_max, tokens);
+        token_probabilities(logits, n_vocab, tokens, *n, probabilities);
+        n++;
+        tokens += n_max;
+        probabilities += n_max;
     }
-    if (status != 0) {
-        throw_logged("llama_decode failed");
-    }
-    n_fed_ += n_tokens;
-}
-
-int32_t pi_draft::top(int32_t n_vocab, const pi_sample_params & params, int32_t n_max, int32_t * tokens,
-                      float * probabilities) const {
-    const float * logits = llama_get_logits_ith(context_.get(), -1);
-    const int32_t n      = token_sample_top(logits, n_vocab, n_fed_, params, n_max, tokens);
-    token_probabilities(logits, n_vocab, tokens, n, probabilities);
-    return n;
 }

@@ -2,18 +2,18 @@
 
 #include "assertions.h"
 #include "channel.h"
+#include "decoder.h"
 #include "pipeinfer.h"
-#include "threads.h"
 
 #include <atomic>
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 struct llama_model;
-struct llama_context;
 
-// A whole small model in the head's process: what follows a text that it is fed token by token. Used by one thread at a
+// A whole small model in the head's process: a pipeline of one stage, whose rows are candidates. Used by one thread at a
 // time.
 struct pi_draft {
   public:
@@ -28,14 +28,11 @@ struct pi_draft {
 
     void vocab(int32_t & n_tokens, int32_t & eos) const;
 
-    // Forgets what was fed after the first n tokens.
-    void keep(int32_t n_tokens);
+    // See pi_draft_expand. Throws std::runtime_error.
+    void expand(const pi_run & run, int32_t n_vocab, const pi_sample_params & params, int32_t n_max, int32_t * n,
+                int32_t * tokens, float * probabilities);
 
-    // Feeds tokens after those that were fed before. Throws std::runtime_error.
-    void feed(const int32_t * tokens, int32_t n_tokens);
-
-    int32_t top(int32_t n_vocab, const pi_sample_params & params, int32_t n_max, int32_t * tokens,
-                float * probabilities) const;
+    int32_t n_batch() const { return n_batch_; }
 
     std::string last_error; // what pi_draft_error hands out
 
@@ -43,14 +40,12 @@ struct pi_draft {
     struct model_deleter {
         void operator()(llama_model * model) const;
     };
-    struct context_deleter {
-        void operator()(llama_context * context) const;
-    };
 
-    compute_threads                                 threads_;
-    std::unique_ptr<llama_model, model_deleter>     model_;
-    std::unique_ptr<llama_context, context_deleter> context_;
-    int32_t                                         n_fed_ = 0; // positions in the KV cache
+    const int32_t                               n_batch_;
+    std::unique_ptr<llama_model, model_deleter> model_;
+    std::unique_ptr<decoder>                    decoder_;
+    std::vector<pi_token>                       tokens_; // of the run at work
+    std::vector<int32_t>                        seq_ids_;
 
     channel<std::exception_ptr> warm_; // what came of computing the first token; null: all is well
     std::atomic<bool>           is_stuck_{ false };

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "log.h"
 #include "model_error.h"
+#include "run_check.h"
 #include "sampler.h"
 #include "vocab.h"
 
@@ -161,27 +162,21 @@ void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
     draft->vocab(*n_tokens, *eos);
 }
 
-void pi_draft_keep(pi_draft * draft, int32_t n_tokens) {
-    draft->keep(n_tokens);
-}
-
-int pi_draft_feed(pi_draft * draft, const int32_t * tokens, int32_t n_tokens) {
+int pi_draft_expand(pi_draft * draft, const pi_run * run, int32_t n_vocab, const pi_sample_params * params,
+                    int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities) {
+    const char * fault = n_vocab < 1 || n_max < 1 || n_max > PI_MAX_TOP ? "n_vocab or n_max is out of range" :
+                                                                          run_find_fault(*run, draft->n_batch());
+    if (fault) {
+        draft->last_error = fault;
+        return PI_ERR_INVALID;
+    }
     try {
-        draft->feed(tokens, n_tokens);
+        draft->expand(*run, n_vocab, *params, n_max, n, tokens, probabilities);
         return PI_OK;
     } catch (const std::exception & error) {
         draft->last_error = error.what();
         return PI_ERR_FAILED;
     }
-}
-
-int pi_draft_top(pi_draft * draft, int32_t n_vocab, const pi_sample_params * params, int32_t n_max, int32_t * n,
-                 int32_t * tokens, float * probabilities) {
-    if (n_vocab < 1 || n_max < 1 || n_max > PI_MAX_TOP) {
-        return PI_ERR_INVALID;
-    }
-    *n = draft->top(n_vocab, *params, n_max, tokens, probabilities);
-    return PI_OK;
 }
 
 const char * pi_draft_error(pi_draft * draft) {

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "cancel_board.h"
+#include "decoder.h"
 #include "emulation.h"
-#include "threads.h"
 #include "wire.h"
 
 #include <cstdint>
@@ -12,7 +12,6 @@
 #include <vector>
 
 struct llama_model;
-struct llama_context;
 
 struct stage_params {
     std::string model_path;
@@ -57,27 +56,19 @@ class stage {
     cancel_board cancels;
 
   private:
-    void apply(const pi_kv_op & op);
     bool take_time(run_state & run); // compute, and wait if emulated; false: aborted
     bool compute(run_state & run);   // false: aborted
     void sample(run_state & run);
-    void remove_cells(const run_state & run);
 
     struct model_deleter {
         void operator()(llama_model * model) const;
     };
-    struct context_deleter {
-        void operator()(llama_context * context) const;
-    };
-    struct batch_arrays;
 
-    stage_params                                    params_;
-    std::optional<emulated_clock>                   clock_; // of an emulated machine
-    compute_threads                                 threads_;
-    std::unique_ptr<llama_model, model_deleter>     model_;
-    std::unique_ptr<llama_context, context_deleter> context_;
-    std::unique_ptr<batch_arrays>                   batch_;
-    const float *                                   last_logits_ = nullptr; // llama.cpp's, until the next run
-    int32_t                                         n_embd_      = 0;
-    int32_t                                         n_vocab_     = 0;
+    stage_params                                params_;
+    std::optional<emulated_clock>               clock_; // of an emulated machine
+    std::unique_ptr<llama_model, model_deleter> model_;
+    std::unique_ptr<decoder>                    decoder_;
+    const float *                               last_logits_ = nullptr; // llama.cpp's, until the next run
+    int32_t                                     n_embd_      = 0;
+    int32_t                                     n_vocab_     = 0;
 };

@@ -14,7 +14,7 @@ from pipeinfer_cli.cluster.overruns import Overruns
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import RankEmulation
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter, Pipeline
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch, Drafter, Pipeline
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
 
 
@@ -191,40 +191,33 @@ class SyntheticPipeline:
 
 
 class PacedDrafter:
-    """A drafter on an emulated machine: each position takes a given time.
-
-    It can be told to stop between tokens, as any drafter.
-    """
+    """A drafter on an emulated machine: a batch takes `batch_s` of its number of branches."""
 
     def __init__(
         self,
         drafter: Drafter,
-        token_s: float,
+        batch_s: Callable[[int], float],
         overruns: Overruns,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._drafter = drafter
-        self._token_s = token_s
+        self._batch_s = batch_s
         self._overruns = overruns
         self._clock = clock
         self._sleep = sleep
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """See interfaces.Drafter. Each is due so long after the last one: delays do not add up."""
-        due_s = self._clock()
-        for candidates in self._drafter.propose(context, n_candidates):
-            if not candidates:
-                yield candidates
-                continue
-            due_s += self._token_s
-            now_s = self._clock()
-            self._overruns.count_drafted(max(0, round(1e6 * (now_s - due_s))))
-            if now_s < due_s:
-                self._sleep(due_s - now_s)
-            else:
-                due_s = now_s
-            yield candidates
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
+        """See interfaces.Drafter. All branches are due at once."""
+        due_s = self._clock() + self._batch_s(len(batch.branches))
+        answers = self._drafter.expand(batch, is_wanted)
+        if answers is None:
+            return None
+        now_s = self._clock()
+        self._overruns.count_drafted(max(0, round(1e6 * (now_s - due_s))), n=len(answers))
+        if now_s < due_s:
+            self._sleep(due_s - now_s)
+        return answers

@@ -30,10 +30,10 @@ class Overruns:
                 self.n_late[part.stage] = self.n_late.get(part.stage, 0) + 1
                 self.worst_us[part.stage] = max(self.worst_us.get(part.stage, 0), part.late_us)
 
-    def count_drafted(self, late_us: int) -> None:
-        """Takes note of a drafted token, and of how much too late it was (0: it was in time)."""
-        self.n_drafted += 1
-        self.n_drafted_late += late_us > 0
+    def count_drafted(self, late_us: int, n: int = 1) -> None:
+        """Takes note of n drafted tokens, and of how much too late they were (0: in time)."""
+        self.n_drafted += n
+        self.n_drafted_late += n if late_us > 0 else 0
         self.worst_draft_us = max(self.worst_draft_us, late_us)
 
     @property

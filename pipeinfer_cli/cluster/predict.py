@@ -14,7 +14,7 @@ from pipeinfer_cli.cluster.profile import StageCurve
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, split_by_time
-from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 
 Calibrations = Sequence[tuple[Path, Calibration]]  # the latest first
 

@@ -134,6 +134,10 @@ class Profile:
         """The time of a pass that expands so many nodes together."""
         return self.draft.ms(n_nodes)
 
+    def draft_batch_s(self, n_nodes: int) -> float:
+        """The same in seconds."""
+        return self.draft_batch_ms(n_nodes) / 1000
+
     def run_bytes(self, stage: int, n_tokens: int) -> int:
         """What a link to `stage` is charged for a run: token ids go to the first, states on."""
         return n_tokens * self.hidden_bytes if stage > 0 else 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
@@ -17,10 +18,9 @@ from pipeinfer_cli.cluster.pipeline_model import RunTiming, SimulatedPipeline
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.exchange import Exchange, OneRequest
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch, Drafter
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 HEAD_US = 50.0  # the head's own time per run: scheduler, ctypes, hand-over to the comm thread
 
@@ -45,80 +45,56 @@ class Clock:
 
 
 class SimulatedDrafter:
-    """Takes its time for each token, and notifies then; as thread.DraftThread, with its epochs."""
+    """Takes its time for each batch, and notifies then; as thread.DraftThread, with its epochs."""
 
     def __init__(
-        self, clock: Clock, drafter: Drafter, draft_s: float, notify: Callable[[], None]
+        self,
+        clock: Clock,
+        drafter: Drafter,
+        batch_s: Callable[[int], float],
+        notify: Callable[[], None],
     ) -> None:
         self.busy_s = 0.0
         self._clock = clock
         self._drafter = drafter
-        self._draft_s = draft_s
+        self._batch_s = batch_s  # by the number of branches
         self._notify = notify
-        self._drafts: list[Draft] = []
-        self._requests: deque[DraftRequest] = deque()  # the first one is under way
-        self._proposals: Iterator[Sequence[Candidate]] = iter(())
-        self._n_posted = 0  # of the first one
+        self._drafted: list[DraftedBatch] = []
+        self._batches: deque[DraftBatch] = deque()  # the first one is under way
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Ends drafts of earlier epochs, each after the token that it is at."""
+        """Batches of earlier epochs are not wanted any more; the one under way goes on."""
         self._epoch = epoch
 
-    def request(self, request: DraftRequest) -> None:
-        """Starts a draft, after the token that the one under way is at."""
-        self._epoch = request.epoch
-        self._requests.append(request)
-        if len(self._requests) == 1:
+    def request(self, batch: DraftBatch) -> None:
+        """Starts on a batch, after the one under way."""
+        self._epoch = batch.epoch
+        self._batches.append(batch)
+        if len(self._batches) == 1:
             self._begin()
 
-    def take(self) -> list[Draft]:
+    def take(self) -> list[DraftedBatch]:
         """What has been drafted since the last call."""
-        drafts, self._drafts = self._drafts, []
-        return drafts
-
-    def _post(self, draft: Draft) -> None:
-        self._drafts.append(draft)
-        self._notify()
+        drafted, self._drafted = self._drafted, []
+        return drafted
 
     def _begin(self) -> None:
-        self._proposals = self._drafter.propose(
-            self._requests[0].context, self._requests[0].n_candidates
-        )
-        self._n_posted = 0
-        self._draft_token()
+        while self._batches and self._batches[0].epoch != self._epoch:
+            self._batches.popleft()
+        if self._batches:
+            took_s = self._batch_s(len(self._batches[0].branches))
+            self._clock.at(self._clock.now_s + took_s, partial(self._end, took_s))
 
-    def _draft_token(self) -> None:
-        self._clock.at(self._clock.now_s + self._draft_s, self._end_token)
-
-    def _end_token(self) -> None:
-        self.busy_s += self._draft_s
-        request = self._requests[0]
-        position = len(request.context)
-        if request.epoch != self._epoch:
-            return self._end()
-        if (candidates := next(self._proposals, None)) is not None:
-            (token, probability), *alternatives = candidates
-            self._post(
-                Draft(
-                    request.epoch,
-                    position + self._n_posted,
-                    token,
-                    probability,
-                    tuple(alternatives),
-                    took_us=round(1e6 * self._draft_s),
-                )
-            )
-            self._n_posted += 1
-            if self._n_posted < request.n_max and probability >= request.p_min:
-                return self._draft_token()
-        self._post(Draft(request.epoch, position, None))
-        return self._end()
-
-    def _end(self) -> None:
-        self._requests.popleft()
-        if self._requests:
-            self._begin()
+    def _end(self, took_s: float) -> None:
+        self.busy_s += took_s
+        batch = self._batches.popleft()
+        if batch.epoch == self._epoch:
+            candidates = self._drafter.expand(batch, lambda: True) or []
+            took_us = round(1e6 * took_s)
+            self._drafted.append(DraftedBatch(batch.epoch, tuple(candidates), took_us))
+            self._notify()
+        self._begin()
 
 
 class Simulation:
@@ -141,7 +117,7 @@ class Simulation:
         drafter = SyntheticDrafter(text)
         drafter.n_decided = n_prompt
         self.drafts = SimulatedDrafter(
-            self.clock, drafter, profile.draft_ms / 1000, self._wake_head
+            self.clock, drafter, profile.draft_batch_s, self._wake_head
         )
         self._drafter = drafter
         self._profile = profile
@@ -206,8 +182,10 @@ class Simulation:
                 self.token_times_s += [now_s] * len(tokens)
                 self._drafter.n_decided += len(tokens)
         self._exchange.take_drafts()
-        self._exchange.submit()
+        self._exchange.submit(self.clock.now_s)
         self._expect_result()
+        if self.clock.now_s < (wake_s := self._exchange.wake_s) < math.inf:
+            self.clock.at(wake_s, self._wake_head)
         if self._results:
             self._wake_head()
 

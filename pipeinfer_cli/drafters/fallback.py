@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch, Drafter
 
 
 class FallbackDrafter:
@@ -13,14 +14,19 @@ class FallbackDrafter:
     def __init__(self, *drafters: Drafter) -> None:
         self.drafters = drafters
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """See Drafter."""
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
+        """See interfaces.Drafter. The later ones see the branches that those before know nothing of."""
+        found: list[Sequence[Candidate]] = [()] * len(batch.branches)
         for drafter in self.drafters:
-            proposals = drafter.propose(context, n_candidates)
-            first = next(proposals, None)
-            if first is not None:
-                yield first
-                yield from proposals
-                return
+            todo = [index for index, candidates in enumerate(found) if not candidates]
+            if not todo:
+                break
+            branches = tuple(batch.branches[index] for index in todo)
+            answers = drafter.expand(replace(batch, branches=branches), is_wanted)
+            if answers is None:
+                return None
+            for index, candidates in zip(todo, answers, strict=True):
+                found[index] = candidates
+        return found

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
-from pipeinfer_cli.scheduler.interfaces import Drafter
-from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch, Drafter
 
 FAILURE_POLL_S = 0.5
 
@@ -55,7 +54,7 @@ class _Worker:
 
 
 class DraftThread:
-    """Carries out draft requests, the latest one only; `take` brings what it has so far.
+    """Carries out batches, the latest one only: an answer for each that is wanted to its end.
 
     `notify` is called on the thread whenever there is something new, and not any more when `close`
     has begun: also if a signal ends the wait there, what `notify` uses may go. `close` itself calls
@@ -65,8 +64,8 @@ class DraftThread:
     def __init__(self, drafter: Drafter, notify: Callable[[], object]) -> None:
         self._drafter = drafter
         self._notify = notify
-        self._requests: queue.SimpleQueue[DraftRequest | None] = queue.SimpleQueue()
-        self._drafts: deque[Draft] = deque()
+        self._requests: queue.SimpleQueue[DraftBatch | None] = queue.SimpleQueue()
+        self._drafted: deque[DraftedBatch] = deque()
         self._error: BaseException | None = None
         self._epoch = 0  # drafts of earlier epochs are not wanted any more
         self._telling = threading.Lock()
@@ -74,23 +73,23 @@ class DraftThread:
         self._worker = _Worker.take()
         self._worker.start(self._serve)
 
-    def request(self, request: DraftRequest) -> None:
-        """Starts a draft; the one before it ends."""
-        self.set_epoch(request.epoch)
-        self._requests.put(request)
+    def request(self, batch: DraftBatch) -> None:
+        """Starts on a batch; the one under way ends."""
+        self.set_epoch(batch.epoch)
+        self._requests.put(batch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Ends drafts of earlier epochs."""
+        """Batches of earlier epochs are not wanted any more."""
         self._epoch = epoch
 
-    def take(self) -> list[Draft]:
+    def take(self) -> list[DraftedBatch]:
         """What has been drafted since the last call; raises what the drafter raised."""
         if self._error is not None:
             raise self._error
-        return [self._drafts.popleft() for _ in range(len(self._drafts))]
+        return [self._drafted.popleft() for _ in range(len(self._drafted))]
 
     def close(self) -> None:
-        """Ends its work, between two tokens or pieces of a context; called once."""
+        """Ends its work, between two pieces of a text; called once."""
         self.set_epoch(-1)
         with self._telling:
             self._is_closed = True
@@ -98,43 +97,26 @@ class DraftThread:
         self._worker.give_back(self._notify)
 
     def _serve(self) -> None:
-        while (request := self._requests.get()) is not None:
+        while (batch := self._requests.get()) is not None:
             try:
-                self._draft(request)
+                self._draft(batch)
             except BaseException as error:  # noqa: BLE001 (the head's thread raises it)
                 self._error = error
                 self._tell()
                 return
 
-    def _draft(self, request: DraftRequest) -> None:
-        if self._epoch != request.epoch:
+    def _draft(self, batch: DraftBatch) -> None:
+        def is_wanted() -> bool:
+            return self._epoch == batch.epoch
+
+        if not is_wanted():
             return
-        position = first = len(request.context)
         begin_ns = time.monotonic_ns()
-        for candidates in self._drafter.propose(request.context, request.n_candidates):
-            if self._epoch != request.epoch:
-                return
-            if not candidates:
-                continue
-            (token, probability), *alternatives = candidates
-            end_ns = time.monotonic_ns()
-            draft = Draft(
-                request.epoch,
-                position,
-                token,
-                probability,
-                tuple(alternatives),
-                took_us=(end_ns - begin_ns) // 1000,
-            )
-            begin_ns = end_ns
-            self._drafts.append(draft)
-            position += 1
-            if position == first + request.n_max or probability < request.p_min:
-                break
-            if not request.is_whole:
-                self._tell()
-        self._drafts.append(Draft(request.epoch, first, None))
-        self._tell()
+        candidates = self._drafter.expand(batch, is_wanted)
+        took_us = (time.monotonic_ns() - begin_ns) // 1000
+        if candidates is not None and is_wanted():
+            self._drafted.append(DraftedBatch(batch.epoch, tuple(candidates), took_us))
+            self._tell()
 
     def _tell(self) -> None:
         with self._telling:

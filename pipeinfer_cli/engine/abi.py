@@ -286,16 +286,12 @@ def _declare(lib: Any) -> None:
     # void pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
     lib.pi_draft_vocab.argtypes = [c_draft, POINTER(c_int32), POINTER(c_int32)]
     lib.pi_draft_vocab.restype = None
-    # void pi_draft_keep(struct pi_draft * draft, int32_t n_tokens);
-    lib.pi_draft_keep.argtypes = [c_draft, c_int32]
-    lib.pi_draft_keep.restype = None
-    # int pi_draft_feed(struct pi_draft * draft, const int32_t * tokens, int32_t n_tokens);
-    lib.pi_draft_feed.argtypes = [c_draft, POINTER(c_int32), c_int32]
-    lib.pi_draft_feed.restype = c_int
-    # int pi_draft_top(struct pi_draft * draft, int32_t n_vocab, const struct pi_sample_params *,
-    #                  int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities);
-    lib.pi_draft_top.argtypes = [
+    # int pi_draft_expand(struct pi_draft * draft, const struct pi_run * run, int32_t n_vocab,
+    #                     const struct pi_sample_params *, int32_t n_max, int32_t * n,
+    #                     int32_t * tokens, float * probabilities);
+    lib.pi_draft_expand.argtypes = [
         c_draft,
+        POINTER(Run),
         c_int32,
         POINTER(SampleParams),
         c_int32,
@@ -303,7 +299,7 @@ def _declare(lib: Any) -> None:
         POINTER(c_int32),
         POINTER(c_float),
     ]
-    lib.pi_draft_top.restype = c_int
+    lib.pi_draft_expand.restype = c_int
     # const char * pi_draft_error(struct pi_draft * draft);
     lib.pi_draft_error.argtypes = [c_draft]
     lib.pi_draft_error.restype = c_char_p

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
-from ctypes import c_int, c_int32
-from functools import partial
+from ctypes import c_float, c_int, c_int32
 from pathlib import Path
 
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import ERR_MODEL, ERROR_BYTES, OK, decoded
 from pipeinfer_cli.engine.config import DraftCores
-from pipeinfer_cli.engine.sampling import top_of
+from pipeinfer_cli.engine.native_run import native_run
+from pipeinfer_cli.engine.sampling import MAX_TOP, native_sample
 from pipeinfer_cli.errors import RunError, UserError
-from pipeinfer_cli.scheduler.runs import SampleParams
+from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.runs import Run, SampleParams
 
 
 class DraftModel:
@@ -40,23 +40,36 @@ class DraftModel:
         if not self._handle:
             kind = UserError if status.value == ERR_MODEL else RunError
             raise kind(f"cannot load the draft model {str(path)!r}: {decoded(err.value)}")
+        self._n_found = (c_int32 * n_batch)()
+        self._tokens = (c_int32 * (n_batch * MAX_TOP))()
+        self._probabilities = (c_float * (n_batch * MAX_TOP))()
         n_tokens, eos = c_int32(), c_int32()
         self._lib.pi_draft_vocab(self._handle, n_tokens, eos)
         self.n_vocab, self.eos = n_tokens.value, eos.value  # eos is -1 if there is none
 
-    def keep(self, n_tokens: int) -> None:
-        """Forgets what was fed after the first n tokens."""
-        self._lib.pi_draft_keep(self._handle, n_tokens)
+    def expand(self, run: Run, n_vocab: int, params: SampleParams) -> list[list[Candidate]]:
+        """Computes a run of at most n_batch tokens: what may follow each that wants a row.
 
-    def feed(self, tokens: Sequence[int]) -> None:
-        """Feeds at most n_batch tokens after those before."""
-        ids = (c_int32 * len(tokens))(*tokens)
-        if self._lib.pi_draft_feed(self._handle, ids, len(tokens)) != OK:
+        As `sample_top` has it, the MAX_TOP best of the first n_vocab ids.
+        """
+        status = self._lib.pi_draft_expand(
+            self._handle,
+            native_run(run),
+            n_vocab,
+            native_sample(params),
+            MAX_TOP,
+            self._n_found,
+            self._tokens,
+            self._probabilities,
+        )
+        if status != OK:
             raise RunError(f"the draft model: {decoded(self._lib.pi_draft_error(self._handle))}")
-
-    def top(self, n_vocab: int, params: SampleParams, n: int) -> list[tuple[int, float]]:
-        """What may follow, of the first n_vocab ids: as `sample_top`."""
-        return top_of(partial(self._lib.pi_draft_top, self._handle, n_vocab), params, n)
+        rows = []
+        for index in range(run.n_rows):
+            first = index * MAX_TOP
+            found = slice(first, first + self._n_found[index])
+            rows.append(list(zip(self._tokens[found], self._probabilities[found], strict=True)))
+        return rows
 
     def close(self) -> None:
         """Frees everything."""

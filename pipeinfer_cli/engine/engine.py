@@ -21,9 +21,10 @@ from pipeinfer_cli.engine.abi import (
     decoded,
 )
 from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
+from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
-from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, SampleParams, StageTime
+from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, StageTime
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -104,30 +105,7 @@ class Engine:
 
     def submit(self, run: Run) -> None:
         """Sends a run on its way. ValueError if it breaks a rule; RunError if a stage failed."""
-        kv_ops = [
-            abi.KvOp(op.kind, op.seq_src, op.seq_dst, op.pos_first, op.pos_last)
-            for op in run.kv_ops
-        ]
-        samples = run.samples
-        index_of: dict[SampleParams | None, int] = {None: -1}
-        index_of.update((sample, index) for index, sample in enumerate(samples))
-        tokens = [
-            abi.Token(t.id, t.position, len(t.seq_ids), t.want, index_of[t.sample])
-            for t in run.tokens
-        ]
-        seq_ids = [seq_id for token in run.tokens for seq_id in token.seq_ids]
-        native = abi.Run(
-            run.run_id,
-            len(kv_ops),
-            len(tokens),
-            len(seq_ids),
-            len(samples),
-            (abi.KvOp * len(kv_ops))(*kv_ops),
-            (abi.Token * len(tokens))(*tokens),
-            (c_int32 * len(seq_ids))(*seq_ids),
-            (abi.SampleParams * len(samples))(*map(native_sample, samples)),
-        )
-        self._check(self._lib.pi_submit(self._handle, native))
+        self._check(self._lib.pi_submit(self._handle, native_run(run)))
         self._awaited.append(run.run_id)
 
     def wait(self, timeout_s: float) -> Result | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ctypes import POINTER, c_float, c_int32
 from dataclasses import astuple
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli.engine import abi
@@ -45,22 +44,19 @@ def sample_top(
 
     Each with its probability, as there. Fewer than n if filters or the vocabulary leave fewer.
     """
-    return top_of(partial(abi.load().pi_sample_top, *_array(logits), position), params, n)
+    tokens = (c_int32 * MAX_TOP)()
+    probabilities = (c_float * MAX_TOP)()
+    n_found = c_int32()
+    status = abi.load().pi_sample_top(
+        *_array(logits), position, native_sample(params), n, n_found, tokens, probabilities
+    )
+    assert status == OK, f"n_vocab is 1 or more, position 0 or more, and n 1 to {MAX_TOP}"
+    return list(zip(tokens[: n_found.value], probabilities[: n_found.value], strict=True))
 
 
 def _array(logits: npt.NDArray[np.float32]) -> tuple[Any, int]:
     assert logits.dtype == "float32" and logits.ndim == 1 and logits.flags.c_contiguous
     return logits.ctypes.data_as(POINTER(c_float)), len(logits)
-
-
-def top_of(call: Callable[..., int], params: SampleParams, n: int) -> list[tuple[int, float]]:
-    """The tokens and probabilities that pi_sample_top or pi_draft_top fills in."""
-    tokens = (c_int32 * MAX_TOP)()
-    probabilities = (c_float * MAX_TOP)()
-    n_found = c_int32()
-    status = call(native_sample(params), n, n_found, tokens, probabilities)
-    assert status == OK, f"n_vocab is 1 or more, position 0 or more, and n 1 to {MAX_TOP}"
-    return list(zip(tokens[: n_found.value], probabilities[: n_found.value], strict=True))
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,8 +35,8 @@ from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
-from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
-from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
+from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Pipeline
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
 from pipeinfer_cli.scheduler.policy import (
@@ -49,7 +49,7 @@ from pipeinfer_cli.scheduler.policy import (
     Strategy,
 )
 from pipeinfer_cli.scheduler.runs import SampleParams
-from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
 from pipeinfer_cli.trace.observe import RequestTracer
 
 LEAST_ROOM = 2  # tokens of a text: with less, there is no use in it
@@ -64,7 +64,7 @@ class Request:
     strategy: Strategy = "iterative"
     draft: DraftConfig = DEFAULT_DRAFT
     ablations: tuple[Ablation, ...] = ()
-    drafter: Drafter | None = None  # None: iterative, whatever the strategy
+    drafter: AnyDrafter | None = None  # None: iterative, whatever the strategy
     prior: PriorCosts | None = None  # what runs are expected to cost
     sample: SampleParams | None = None  # how tokens are drawn; None: as the job says
     reuse: bool = False  # what the request before has left in the KV cache is not computed again
@@ -147,6 +147,7 @@ class Head:
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
         self._pool = SequencePool()
         self._last: tuple[TokenStream, Scheduler] | None = None
+        self._knowledge: dict[Hashable, Knowledge] = {}  # by drafter
 
     def info(self, request: Request) -> RequestInfo:
         """What the stats say of a request besides its measurements."""
@@ -175,6 +176,7 @@ class Head:
                 self._run_ids,
                 has_drafter=request.speculates,
                 shares_cores=has_model and self._plan.draft_cores.shares_cores,
+                knowledge=self._known_of(request),
             )
             if cached is not None:
                 scheduler.reuse(cached)
@@ -214,6 +216,7 @@ class Head:
         Whoever begins them chooses their keys.
         """
         self._end_last(may_keep=False)
+        self._shared = Knowledge.of(self._plan.prior(None))
         n_stages = self._plan.n_stages
         batcher: Batcher[Any] = Batcher(
             self._pool,
@@ -221,6 +224,7 @@ class Head:
             depth=Policy.depth_of(n_stages, self._plan.prior(None)),
             n_batch=N_BATCH,
             run_ids=self._run_ids,
+            pacer=self._shared.pacer,
         )
         streams = TokenStreams(
             self._engine,
@@ -234,7 +238,9 @@ class Head:
 
     def begin_shared(self, request: Request, *, has_drafter: bool) -> ActiveRequest:
         """A request for `streams`; its drafter is made when it may draft."""
-        scheduler = self._scheduler(request, itertools.count(1), has_drafter=has_drafter)
+        scheduler = self._scheduler(
+            request, itertools.count(1), has_drafter=has_drafter, knowledge=self._shared
+        )
         return ActiveRequest(request=request, info=self.info(request), scheduler=scheduler)
 
     def _scheduler(
@@ -243,6 +249,7 @@ class Head:
         run_ids: Iterator[int],
         *,
         has_drafter: bool,
+        knowledge: Knowledge,
         shares_cores: bool = False,
     ) -> Scheduler:
         policy = Policy.of(
@@ -260,7 +267,17 @@ class Head:
             run_ids=run_ids,
             pool=self._pool,
             sample=request.sample,
+            knowledge=knowledge,
         )
+
+    def _known_of(self, request: Request) -> Knowledge:
+        """What the pipeline's requests with this drafter have shown so far."""
+        key: Hashable = None
+        if request.speculates:
+            key = request.synthetic if request.synthetic is not None else _kind(request.drafter)
+        if key not in self._knowledge:
+            self._knowledge[key] = Knowledge.of(request.prior)
+        return self._knowledge[key]
 
     def _end_last(self, *, may_keep: bool) -> CachedPrefix | None:
         """The request before is over; the cells of its text stay if they may be of use."""
@@ -275,7 +292,7 @@ class Head:
         self._pool.drop(cached)
         return None
 
-    def _pipeline_and_drafter(self, request: Request) -> tuple[Pipeline, Drafter | None]:
+    def _pipeline_and_drafter(self, request: Request) -> tuple[Pipeline, AnyDrafter | None]:
         """The pipeline and drafter of a request: real, paced, or synthetic."""
         pipeline: Pipeline = self._engine
         drafter = request.drafter
@@ -287,7 +304,7 @@ class Head:
             pipeline = SyntheticPipeline(pipeline, text, knowing, len(request.prompt))
             drafter = knowing if request.speculates else None
         if profile is not None and drafter is not None:
-            drafter = PacedDrafter(drafter, profile.draft_ms / 1000, self.overruns)
+            drafter = PacedDrafter(drafter, profile.draft_batch_s, self.overruns)
         return pipeline, drafter
 
 
@@ -312,7 +329,7 @@ class Drafters:
         draft_model: str | None,
         sample: SampleParams | None = None,
         slot: int = 0,
-    ) -> Drafter | None:
+    ) -> AnyDrafter | None:
         """A drafter that knows no text yet, and draws as the target does; None: as the job says.
 
         The one before it, of the same slot, is not used any more. UserError if its vocabulary is
@@ -357,7 +374,14 @@ class Drafters:
         return self._limits_of[path]
 
 
-def uses_model(drafter: Drafter | None) -> bool:
+def _kind(drafter: Drafter | None) -> Hashable:
+    """What drafters have in common that cost the same, and know the same."""
+    if isinstance(drafter, FallbackDrafter):
+        return tuple(map(_kind, drafter.drafters))
+    return drafter if isinstance(drafter, ModelDrafter) else type(drafter)
+
+
+def uses_model(drafter: AnyDrafter | None) -> bool:
     """Whether a draft model computes for it on the head's cores."""
     if isinstance(drafter, FallbackDrafter):
         return any(map(uses_model, drafter.drafters))

@@ -30,7 +30,7 @@ from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import placement
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Placement
-from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams

@@ -47,6 +47,12 @@ class Drafter(Protocol):
         """
 
 
+def candidates_after(drafter: Drafter, text: Sequence[int], n: int) -> Sequence[Candidate]:
+    """What the drafter says may follow a text; nothing if it knows nothing."""
+    answer = drafter.expand(DraftBatch(0, text, len(text), ((),), n), lambda: True)
+    return answer[0] if answer else ()
+
+
 class Drafts(Protocol):
     """A request's drafter at work: drafters.thread.DraftThread."""
 

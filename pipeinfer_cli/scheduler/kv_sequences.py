@@ -110,10 +110,11 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class Sequences:
-    """The sequence ids of one request."""
+    """The sequence ids of one request, at most `n_max`."""
 
-    def __init__(self, pool: SequencePool) -> None:
+    def __init__(self, pool: SequencePool, n_max: int = N_BRANCHES_MAX) -> None:
         self._pool = pool
+        self._n_max = n_max
         self.first = pool.take()  # of the prompt
         self._tips: dict[int, Node | None] = {self.first: None}  # each sequence's last node
 
@@ -137,7 +138,7 @@ class Sequences:
             node.sequence = self.first
         elif self._tips.get(parent.sequence) is parent:
             node.sequence = parent.sequence
-        elif not parent.is_fed or self.n_used == N_BRANCHES_MAX or not self._pool.can_branch:
+        elif not parent.is_fed or self.n_used == self._n_max or not self._pool.can_branch:
             return False
         else:
             node.sequence = self._pool.take()
@@ -184,15 +185,16 @@ class Sequences:
             return root.sequence
         return self.first if root.parent is None else root.parent.sequence
 
-    def close(self, tree: TokenTree) -> CachedPrefix | None:
+    def close(self, tree: TokenTree, *, is_computed: bool = False) -> CachedPrefix | None:
         """The request is over: all ids go, but for one that keeps the cells of the text's tokens.
 
         What the last decided token, the root, has left is not kept: it may not have been computed
-        everywhere. None, and no id stays, if nothing was decided after the prompt.
+        everywhere. None, and no id stays, if nothing was decided after the prompt; with
+        `is_computed`, what was submitted was also computed, and the prompt is kept then.
         """
         root = tree.root
         cached = None
-        if root.parent is not None:
+        if root.parent is not None or (is_computed and root.position > 0):
             cached = CachedPrefix(
                 tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root)
             )

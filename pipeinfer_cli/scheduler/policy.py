@@ -28,6 +28,7 @@ DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
 N_BATCH = 32
 MAX_DRAFT = N_BATCH - 1  # tokens: a decided one goes with them
 MAX_WIDTH = 16  # candidates per position
+N_CANDIDATES = 8  # of them where it is chosen what to draft
 MAX_AUTO_DRAFT = 16  # tokens of a draft whose length is chosen from measured costs
 IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
@@ -156,6 +156,21 @@ class TokenTree:
             del node.parent.children[node.token]
             for each in _subtree(node):
                 self._kill(each)
+
+    def prune(self, keep: Collection[Node]) -> list[Node]:
+        """Forgets all drafted nodes but these, which are a path from the root on.
+
+        Returns those that have died.
+        """
+        dead: list[Node] = []
+        for node in (self.root, *keep):
+            for child in [each for each in node.children.values() if each not in keep]:
+                del node.children[child.token]
+                dead += _subtree(child)
+        for each in dead:
+            self._kill(each)
+        self._forget_others()
+        return dead
 
     def _kill(self, node: Node) -> None:
         node.state = State.DEAD

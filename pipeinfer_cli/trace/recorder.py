@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from pipeinfer_cli.scheduler.interfaces import Candidate, Drafter
+from pipeinfer_cli.scheduler.interfaces import Drafter, Candidate, DraftBatch
 from pipeinfer_cli.scheduler.runs import Result, Run
 
 Clock = Callable[[], float]
@@ -157,7 +157,7 @@ def _last(items: Reversible[Item], n_last: int | None) -> list[Item]:
 
 
 class TimedDrafter(Drafter):
-    """The same drafter, timed: `on_drafted` hears of the time that each proposal took."""
+    """The same drafter, timed: `on_drafted` hears of the time that each answer took."""
 
     def __init__(
         self,
@@ -169,15 +169,12 @@ class TimedDrafter(Drafter):
         self._on_drafted = on_drafted
         self._clock = clock
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
+    def expand(
+        self, batch: DraftBatch, is_wanted: Callable[[], bool]
+    ) -> list[Sequence[Candidate]] | None:
         """See interfaces.Drafter."""
         begin_s = self._clock()
-        for candidates in self._drafter.propose(context, n_candidates):
-            if not candidates:
-                yield candidates
-                continue
+        answers = self._drafter.expand(batch, is_wanted)
+        if answers is not None:
             self._on_drafted(begin_s, self._clock())
-            yield candidates
-            begin_s = self._clock()
+        return answers

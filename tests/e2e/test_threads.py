@@ -77,13 +77,14 @@ def test_a_stage_and_a_draft_model_compute_side_by_side(shares_cores):
     draft = DraftModel(smollm2(), n_ctx=512, n_cells=512, n_batch=32, cores=cores)
     found = {}
 
-    def feed(tokens):
+    def feed(text):
         rng, done = random.Random(1), 0
-        while done < len(tokens):
-            size = rng.randint(1, 4)
-            draft.feed(tokens[done : done + size])
-            done += len(tokens[done : done + size])
-        found["draft"] = draft.top(draft.n_vocab, DEFAULT_SAMPLE, 1)[0][0]
+        while done < len(text):
+            piece = enumerate(text[done : done + rng.randint(1, 4)], done)
+            tokens = tuple(RunToken(id=token, position=p, want=True) for p, token in piece)
+            rows = draft.expand(Run(run_id=1, tokens=tokens), draft.n_vocab, DEFAULT_SAMPLE)
+            done += len(tokens)
+        found["draft"] = rows[-1][0][0]
 
     text = [random.Random(2).randrange(100, 40000) for _ in range(n_tokens)]
     with Engine(config) as engine:

@@ -76,14 +76,18 @@ def test_a_draft_model_computes_as_in_a_context_of_the_texts_size(models, n_ctx)
     model = DraftModel(
         path, n_ctx=n_ctx, n_cells=n_ctx + N_BATCH, n_batch=N_BATCH, cores=ONE_THREAD
     )
-    model.feed(IDS)
-    drafted = []
+    text = list(IDS)
+    n_fed = 0
     for _ in expected:
-        ((token, _),) = model.top(N_VOCAB, DEFAULT_SAMPLE, 1)
-        drafted.append(token)
-        model.feed([token])
+        tokens = tuple(
+            RunToken(id=text[p], position=p, want=p == len(text) - 1)
+            for p in range(n_fed, len(text))
+        )
+        ((best, *_),) = model.expand(Run(run_id=1, tokens=tokens), N_VOCAB, DEFAULT_SAMPLE)
+        n_fed = len(text)
+        text.append(best[0])
     model.close()
-    assert drafted == expected
+    assert text[len(IDS) :] == expected
 
 
 def test_the_factors_make_another_text(models):

@@ -168,6 +168,17 @@ def test_drafter_goes_on_from_any_context() -> None:
     assert tokens == [text.token(p) for p in range(7, 12)]
 
 
+def test_a_branch_stands_at_the_position_after_text_and_branch() -> None:
+    text = SyntheticText(acceptance=RandomAcceptance.parse("1/0.5/0"), seed=0)
+    drafter = SyntheticDrafter(text)
+    drafter.n_decided = 12
+    batch = DraftBatch(1, range(20), 12, ((), (5,), (5, 6)), 2)  # the text has grown since then
+    answers = drafter.expand(batch, lambda: True)
+    assert answers == [next(drafter.propose(range(12 + n), 2)) for n in range(3)]
+    assert answers[0][0][0] == text.token(12)
+    assert text.token(14) not in [token for token, _ in answers[2][:1]]
+
+
 def test_results_say_what_the_text_says() -> None:
     text = text_of(0.5)
     run = Run(run_id=3, tokens=tuple(RunToken(id=0, position=p, want=p > 4) for p in (4, 5, 6, 6)))

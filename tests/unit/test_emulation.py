@@ -18,6 +18,7 @@ from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime.head import Head, Request
+from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.policy import DraftConfig
 from pipeinfer_cli.scheduler.runs import StageTime
 from plans import plan_of
@@ -122,6 +123,43 @@ def test_a_paced_drafter_takes_its_time_for_each_token():
     assert (overruns.n_drafted, overruns.n_drafted_late) == (4, 1)
     assert overruns.worst_draft_us == 3_000_000
     assert "drafted tokens" in overruns.notes()[0]
+
+
+def test_a_paced_drafter_takes_its_time_for_each_batch():
+    now = [100.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    class Drafter:
+        cost_s = 1.0
+
+        def expand(self, batch, is_wanted):
+            now[0] += self.cost_s
+            return [[(7, 1.0)]] * len(batch.branches) if is_wanted() else None
+
+    def expand(*branches):
+        batch = DraftBatch(1, [1, 2], 2, branches, 1)
+        return paced.expand(batch, lambda: is_wanted)
+
+    drafter, overruns, is_wanted = Drafter(), Overruns(), True
+    paced = PacedDrafter(
+        drafter, 4.0, overruns, batch_s=lambda n: 3.0 + n, clock=lambda: now[0], sleep=sleep
+    )
+    assert expand((), (1,)) == [[(7, 1.0)]] * 2
+    assert now[0] == 105
+    assert (overruns.n_drafted, overruns.n_drafted_late) == (2, 0)
+    drafter.cost_s = 6.0
+    assert expand((), (1,)) is not None
+    assert now[0] == 111
+    assert (overruns.n_drafted, overruns.n_drafted_late) == (4, 2)
+    assert overruns.worst_draft_us == 1_000_000
+    is_wanted = False
+    assert expand(()) is None
+    one_by_one = PacedDrafter(drafter, 4.0, overruns, clock=lambda: now[0], sleep=sleep)
+    is_wanted, before_s = True, now[0]
+    assert one_by_one.expand(DraftBatch(1, [1], 1, ((), (1,), (2,)), 1), lambda: True) is not None
+    assert now[0] == before_s + 12
 
 
 def test_what_a_rank_is_told_of_the_profile():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeinfer_cli.scheduler import kv_sequences
-from pipeinfer_cli.scheduler.costs.run_size import PriorCosts
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool, spare_cells
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.metrics import RequestInfo, measure
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 from pipeinfer_cli.trace import chrome
@@ -117,6 +118,9 @@ def test_a_watched_drafter_proposes_the_same():
             yield []  # it is reading
             yield from ([(token, 0.5)] * n_candidates for token in context)
 
+        def expand(self, batch, is_wanted):
+            return [[(7, 0.5)]] * len(batch.branches) if is_wanted() else None
+
     clock = iter(range(100))
     intervals = []
     watched = TimedDrafter(
@@ -124,6 +128,10 @@ def test_a_watched_drafter_proposes_the_same():
     )
     assert list(watched.propose([4, 5], 2)) == [[], [(4, 0.5)] * 2, [(5, 0.5)] * 2]
     assert intervals == [(0, 1), (2, 3)]
+    batch = DraftBatch(1, [4, 5], 2, ((), (6,)), 1)
+    assert watched.expand(batch, lambda: True) == [[(7, 0.5)]] * 2
+    assert watched.expand(batch, lambda: False) is None
+    assert intervals[2:] == [(5, 6)]
 
 
 def on_other_clocks(recording, offsets_us, *, within=False):

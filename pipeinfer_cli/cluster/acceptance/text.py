@@ -54,21 +54,12 @@ class SyntheticDrafter:
         self._text = text
         self.n_decided = 0  # tokens of the text; matters to rates that fall with the distance
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """See interfaces.Drafter."""
-        position = len(context)
-        while candidates := self._candidates(position, len(context), n_candidates):
-            yield candidates
-            position += 1
-
     def expand(
         self,
         batch: DraftBatch,
         is_wanted: Callable[[], bool],  # noqa: ARG002
     ) -> list[Sequence[Candidate]]:
-        """See interfaces.BatchDrafter."""
+        """See interfaces.Drafter."""
         return [
             self._candidates(batch.n_text + len(branch), batch.n_text, batch.n_candidates)
             for branch in batch.branches

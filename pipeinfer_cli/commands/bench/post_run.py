@@ -8,7 +8,7 @@ from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedT
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.head import Head, Request
-from pipeinfer_cli.scheduler.interfaces import Drafter
+from pipeinfer_cli.scheduler.interfaces import Drafter, candidates_after
 from pipeinfer_cli.trace.config import Pictures
 from pipeinfer_cli.trace.observe import tracing
 
@@ -30,8 +30,7 @@ def recorded_tokens(
     """
     context = list(prompt)
     for token in text:
-        proposals = drafter.propose(tuple(context), MAX_CANDIDATES)
-        candidates = next(filter(None, proposals), ())
+        candidates = candidates_after(drafter, context, MAX_CANDIDATES)
         ids = [each for each, _ in candidates]
         yield RecordedToken(
             ids.index(token) if token in ids else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cluster import calibration as calibrations
 from pipeinfer_cli.cluster.calibration import Calibration, Identity
 from pipeinfer_cli.cluster.predict import SIZES
-from pipeinfer_cli.cluster.profile import Profile, assumed_draft
+from pipeinfer_cli.cluster.profile import Profile, StageCurve
 from pipeinfer_cli.commands.bench import prompts
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
 from pipeinfer_cli.commands.calibrate.estimate import Estimate, Probe, estimate
@@ -27,15 +27,16 @@ from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.runtime.head import Drafters
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import load_vocab
-from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
-from pipeinfer_cli.scheduler.policy import N_BATCH
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, Drafter, Pipeline
+from pipeinfer_cli.scheduler.policy import N_BATCH, N_CANDIDATES
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 from pipeinfer_cli.trace.recorder import Recorder
 
 N_CONTEXT = 256  # tokens before those of a run: a typical text
 LEAST_CONTEXT = 16
 N_WARMUP = 2  # repetitions that do not count
-N_DRAFTED = 16  # tokens in a repetition
+N_DRAFTED = 8  # batches of a size in a repetition
+DRAFT_SIZES = (1, 2, 4, 8)  # branches in a batch
 LEAST_DRAFT_MS = 1e-3
 PROBES = (*(Probe(size, size) for size in SIZES), Probe(1, 0))
 
@@ -68,7 +69,7 @@ class CalibrateWork:
         """Measures; the profile goes to the cache, and to a file if asked. Says on stdout where."""
         job, plan = self._job, self._plan
         with closing(self._drafters):
-            found, draft_ms = self._measure(engine)
+            found, draft = self._measure(engine)
         calibration = Calibration(
             profile=Profile(
                 name="calibration",
@@ -77,8 +78,7 @@ class CalibrateWork:
                 links=found.links,
                 result_link=found.result_link,
                 hidden_bytes=4 * plan.model.n_embd,
-                # Passes of several nodes are not measured: they grow as the first stage's runs do.
-                draft=assumed_draft(found.stages[0], draft_ms),
+                draft=draft,
             ),
             layers=plan.layers,
             output_ms=found.output_ms,
@@ -92,9 +92,10 @@ class CalibrateWork:
         identity = Identity.of(plan.files.head_path, plan.all_resources)
         print(save(calibration, identity, name, chosen), flush=True)
 
-    def _measure(self, engine: Pipeline) -> tuple[Estimate, float]:
-        """What the runs show, and the drafter's ms for a token."""
-        job, drafts_s = self._job, []
+    def _measure(self, engine: Pipeline) -> tuple[Estimate, StageCurve]:
+        """What the runs show, and the drafter's ms by the number of branches in a batch."""
+        job = self._job
+        drafts_s: dict[int, list[float]] = {n: [] for n in DRAFT_SIZES}
         prober = Prober(engine, self._text, self._n_context, self._plan, job.timeout_s)
         measured: dict[int, Probe] = {}  # by run id
         for repetition in range(-N_WARMUP, job.repetitions):
@@ -106,11 +107,11 @@ class CalibrateWork:
                 run_id = prober.run(probe)
                 if repetition >= 0:
                     measured[run_id] = probe
-            times_s = draft_times(self._drafter, self._draft_context)
-            drafts_s += times_s if repetition >= 0 else []
-        draft_ms = 1000 * median(drafts_s)
+            for n_branches, times_s in drafts_s.items():
+                found_s = draft_times(self._drafter, self._draft_context, n_branches)
+                times_s += found_s if repetition >= 0 else []
         recording = prober.recorder.recording()
-        return estimate(recording, measured), max(draft_ms, LEAST_DRAFT_MS)
+        return estimate(recording, measured), draft_curve(drafts_s)
 
     def _description(self) -> str:
         plan, job = self._plan, self._job
@@ -192,16 +193,29 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
     return chosen
 
 
-def draft_times(drafter: Drafter, context: Sequence[int]) -> list[float]:
-    """Seconds that the drafter takes for each of some tokens; the first, that reads, left out."""
-    proposals = filter(None, drafter.propose(context))
+def draft_times(drafter: Drafter, text: Sequence[int], n_branches: int) -> list[float]:
+    """Seconds that the drafter takes for batches of so many branches of one token each.
+
+    The first batch, which reads the text, is left out. No branch is asked for twice.
+    """
     times_s = []
-    next(proposals)
-    for _ in range(N_DRAFTED):
+    for first in range(0, (1 + N_DRAFTED) * n_branches, n_branches):
+        branches = tuple((token,) for token in range(first, first + n_branches))
+        batch = DraftBatch(0, text, len(text), branches, N_CANDIDATES)
         begin_s = time.perf_counter()
-        next(proposals)
+        drafter.expand(batch, lambda: True)
         times_s.append(time.perf_counter() - begin_s)
-    return times_s
+    return times_s[1:]
+
+
+def draft_curve(times_s: Mapping[int, Sequence[float]]) -> StageCurve:
+    """The medians, by the number of branches; a larger batch never takes less time."""
+    points: list[tuple[int, float]] = []
+    least_ms = LEAST_DRAFT_MS
+    for n_branches, each_s in sorted(times_s.items()):
+        least_ms = max(least_ms, 1000 * median(each_s))
+        points.append((n_branches, least_ms))
+    return StageCurve(points=tuple(points))
 
 
 def some_text(vocab: Vocab, n_tokens: int) -> list[int]:

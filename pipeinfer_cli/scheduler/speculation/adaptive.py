@@ -21,12 +21,11 @@ from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters
-from pipeinfer_cli.scheduler.policy import MAX_DRAFT, Policy
+from pipeinfer_cli.scheduler.policy import MAX_DRAFT, N_CANDIDATES, Policy
 from pipeinfer_cli.scheduler.speculation.confidence import Confidence
 from pipeinfer_cli.scheduler.speculation.planning import RunWorth, best_batch, best_round_size
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
-N_CANDIDATES = 8  # for each node that is expanded
 MAX_BATCH = 16  # nodes that are expanded together
 LEAST = 0.001  # the probability of a path that is worth remembering
 ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "pipeinfer.h"
+#include "threads.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+struct llama_model;
+struct llama_context;
+
+// A llama.cpp context whose sequences share KV cells, as a stage and a draft model need it for trees of tokens; and the
+// threads that it computes with. Used by one thread at a time.
+class decoder {
+  public:
+    struct params {
+        compute_threads::params threads;
+
+        int32_t n_ctx; // as in pi_engine_params
+        int32_t n_cells;
+        int32_t n_batch;
+        bool    is_last; // rows are logits, of the tokens that want one; else hidden states, of all
+
+        bool (*should_abort)(void * data) = nullptr; // asked once per graph node; null: never
+        void * abort_data                 = nullptr;
+    };
+
+    // The model must outlive it. Throws std::runtime_error.
+    decoder(llama_model * model, const params & params);
+    ~decoder();
+
+    void apply(const pi_kv_op & op);
+
+    // Computes a run's tokens, or their hidden states [n_tokens, n_embd] where they are given. False if it was aborted:
+    // nothing of them is left in the cache. Throws std::runtime_error.
+    bool compute(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids, float * hidden = nullptr);
+
+    // Takes the cells of these tokens away.
+    void remove_cells(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids);
+
+    // Forgets everything.
+    void clear();
+
+    const float * logits(size_t i) const; // of the i-th token computed, which must have wanted a row
+    const float * hidden() const;
+
+    // Positions held, from the first to the last one of each sequence, summed over the sequences.
+    int32_t kv_positions() const;
+
+  private:
+    struct context_deleter {
+        void operator()(llama_context * context) const;
+    };
+    struct batch_arrays;
+
+    const bool                                      is_last_;
+    compute_threads                                 threads_;
+    std::unique_ptr<llama_context, context_deleter> context_;
+    std::unique_ptr<batch_arrays>                   batch_;
+};
