@@ -81,8 +81,10 @@ def texts_of(target: Path, n_tokens: int) -> Texts:
     found = []
     for prompt in prompts.load(None):
         tokens = list(plain.tokens(prompt.text))
-        proposals = filter(None, model.propose(tokens))
-        found.append((tokens, [best[0] for best, *_ in islice(proposals, n_tokens)]))
+        text = list(tokens)
+        while len(text) < len(tokens) + n_tokens:
+            text.append(candidates_after(model, text, 1)[0][0])
+        found.append((tokens, text[len(tokens) :]))
     model.close()
     return found
 

@@ -29,7 +29,7 @@ from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Candidate, DraftBatch
+from pipeinfer_cli.scheduler.interfaces import Drafter, Candidate, DraftBatch
 from pipeinfer_cli.scheduler.policy import ABLATIONS, STRATEGIES, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run
 
@@ -48,19 +48,12 @@ class Teller:
         self._text, self._chance, self._n_vocab = text, chance, n_vocab
         self._random = random.Random(seed)
 
-    def propose(
-        self, context: Sequence[int], n_candidates: int = 1
-    ) -> Iterator[Sequence[Candidate]]:
-        """See Drafter."""
-        for token in self._text[len(context) :]:
-            yield self._candidates(token, n_candidates)
-
     def expand(
         self,
         batch: DraftBatch,
         is_wanted: Callable[[], bool],
     ) -> list[Sequence[Candidate]] | None:
-        """See BatchDrafter."""
+        """See interfaces.Drafter."""
         positions = [batch.n_text + len(branch) for branch in batch.branches]
         return [
             self._candidates(self._text[at], batch.n_candidates) if at < len(self._text) else ()
@@ -129,7 +122,7 @@ class Soak:
         strategy = pick.choice(STRATEGIES)
         may_leave_out = strategy in ("pipeinfer", "auto")
         chance = pick.choice([0.0, 0.3, 0.7, 0.9, 1.0])
-        drafter: AnyDrafter = NgramDrafter()
+        drafter: Drafter = NgramDrafter()
         if pick.random() < 0.8:
             known = [*prompt, *text]
             drafter = Teller(known, chance, self._n_vocab, pick.randrange(1 << 30))

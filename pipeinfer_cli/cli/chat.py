@@ -112,6 +112,7 @@ def chat(
             p_decay=draft_p_decay,
             width=draft_width,
             p_split=draft_p_split,
+            is_auto=not draft_options.given(context),
         ),
         draft_given=draft_options.given(context),
         draft_threads=draft_threads,

@@ -128,6 +128,7 @@ def generate(
             p_decay=draft_p_decay,
             width=draft_width,
             p_split=draft_p_split,
+            is_auto=not draft_options.given(context),
         ),
         draft_given=draft_options.given(context),
         draft_threads=draft_threads,

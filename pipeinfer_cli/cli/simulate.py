@@ -13,6 +13,7 @@ from pipeinfer_cli.cli.parsing.values import integer, listed, number, one, sever
 
 
 def simulate(
+    context: typer.Context,
     profile: Annotated[
         str,
         typer.Option("--profile", metavar="NAME,...", help="Shipped profiles, or TOML files."),
@@ -43,7 +44,7 @@ def simulate(
             help="As in bench, also pipeinfer without a part of it.",
         ),
     ] = "iterative,speculative,pipeinfer",
-    draft_max: draft_options.DraftMaxes = "1,2,4,8",
+    draft_max: draft_options.DraftMaxes = "auto",
     draft_width: draft_options.DraftWidths = "1",
     draft_p_split: draft_options.DraftPSplits = "0.1",
     draft_p_min: Annotated[
@@ -115,5 +116,6 @@ def simulate(
         head_us=one("--head-us", head_us, number),
         shares_cores=shared_cores,
         output=output,
+        is_auto=not draft_options.given(context),
     )
     return partial(run, config)

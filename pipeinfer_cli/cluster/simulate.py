@@ -25,6 +25,8 @@ from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure, rati
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     MAX_AUTO_DRAFT,
+    MAX_DRAFT,
+    N_CANDIDATES,
     DraftConfig,
     Policy,
     Variant,
@@ -45,7 +47,9 @@ class SimulateConfig:
     stages: tuple[int, ...] = ()  # empty: those of the profile
     acceptance: tuple[str, ...]  # rates, or files of verdicts
     strategies: tuple[str, ...] = ("iterative", "speculative", "pipeinfer")  # or `pipeinfer:...`
-    draft_max: tuple[int | None, ...] = (1, 2, 4, 8)  # None: auto
+    # None: auto. If there is nothing else, and all the others are as they come, it is chosen by
+    # expected gain what to draft; strategies named `...:paper` never do that.
+    draft_max: tuple[int | None, ...] = (None,)
     draft_width: tuple[int, ...] = (1,)
     draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
     draft_p_min: tuple[float, ...] = (DEFAULT_DRAFT.p_min,)
@@ -57,6 +61,7 @@ class SimulateConfig:
     head_us: float = HEAD_US
     shares_cores: bool = False  # a single stage computes when the drafter does not
     output: str = "auto"
+    is_auto: bool = True  # no option says how to draft
 
     def __post_init__(self) -> None:
         check_lists(
@@ -96,7 +101,7 @@ class SimulateConfig:
     def variants(self) -> list[Variant]:
         """The ways to the text that are compared."""
         drafts = [
-            DraftConfig.of(n_max, width=width, p_split=p_split, p_min=p_min)
+            DraftConfig.of(n_max, width=width, p_split=p_split, p_min=p_min, is_auto=self.is_auto)
             for width, p_split, p_min, n_max in itertools.product(
                 self.draft_width, self.draft_p_split, self.draft_p_min, self.draft_max
             )
@@ -328,7 +333,9 @@ def _bound_tps(
 ) -> float:
     """Over the same tokens as `tokens_per_s`: all but the first."""
     n_candidates, largest = 0, 1
-    if draft is not None:
+    if draft is not None and draft.is_auto:
+        n_candidates, largest = N_CANDIDATES, 1 + MAX_DRAFT
+    elif draft is not None:
         n_candidates = draft.width
         largest = 1 + (MAX_AUTO_DRAFT if draft.auto_length else draft.n_max)
     bound = TextBound(

@@ -116,9 +116,7 @@ class Simulation:
         self.clock = Clock()
         drafter = SyntheticDrafter(text)
         drafter.n_decided = n_prompt
-        self.drafts = SimulatedDrafter(
-            self.clock, drafter, profile.draft_batch_s, self._wake_head
-        )
+        self.drafts = SimulatedDrafter(self.clock, drafter, profile.draft_batch_s, self._wake_head)
         self._drafter = drafter
         self._profile = profile
         self._exchange = Exchange(self, OneRequest(scheduler, self.drafts), auto=auto)

@@ -17,7 +17,7 @@ class FallbackDrafter:
     def expand(
         self, batch: DraftBatch, is_wanted: Callable[[], bool]
     ) -> list[Sequence[Candidate]] | None:
-        """See interfaces.Drafter. The later ones see the branches that those before know nothing of."""
+        """See interfaces.Drafter. Later ones see the branches that those before do not know."""
         found: list[Sequence[Candidate]] = [()] * len(batch.branches)
         for drafter in self.drafters:
             todo = [index for index, candidates in enumerate(found) if not candidates]

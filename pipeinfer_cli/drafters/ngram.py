@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pipeinfer_cli.scheduler.interfaces import Branch, Candidate, DraftBatch
 

@@ -36,7 +36,7 @@ from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
-from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Pipeline
+from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
 from pipeinfer_cli.scheduler.policy import (
@@ -64,7 +64,7 @@ class Request:
     strategy: Strategy = "iterative"
     draft: DraftConfig = DEFAULT_DRAFT
     ablations: tuple[Ablation, ...] = ()
-    drafter: AnyDrafter | None = None  # None: iterative, whatever the strategy
+    drafter: Drafter | None = None  # None: iterative, whatever the strategy
     prior: PriorCosts | None = None  # what runs are expected to cost
     sample: SampleParams | None = None  # how tokens are drawn; None: as the job says
     reuse: bool = False  # what the request before has left in the KV cache is not computed again
@@ -292,7 +292,7 @@ class Head:
         self._pool.drop(cached)
         return None
 
-    def _pipeline_and_drafter(self, request: Request) -> tuple[Pipeline, AnyDrafter | None]:
+    def _pipeline_and_drafter(self, request: Request) -> tuple[Pipeline, Drafter | None]:
         """The pipeline and drafter of a request: real, paced, or synthetic."""
         pipeline: Pipeline = self._engine
         drafter = request.drafter
@@ -329,7 +329,7 @@ class Drafters:
         draft_model: str | None,
         sample: SampleParams | None = None,
         slot: int = 0,
-    ) -> AnyDrafter | None:
+    ) -> Drafter | None:
         """A drafter that knows no text yet, and draws as the target does; None: as the job says.
 
         The one before it, of the same slot, is not used any more. UserError if its vocabulary is
@@ -378,10 +378,10 @@ def _kind(drafter: Drafter | None) -> Hashable:
     """What drafters have in common that cost the same, and know the same."""
     if isinstance(drafter, FallbackDrafter):
         return tuple(map(_kind, drafter.drafters))
-    return drafter if isinstance(drafter, ModelDrafter) else type(drafter)
+    return id(drafter) if isinstance(drafter, ModelDrafter) else type(drafter).__name__
 
 
-def uses_model(drafter: AnyDrafter | None) -> bool:
+def uses_model(drafter: Drafter | None) -> bool:
     """Whether a draft model computes for it on the head's cores."""
     if isinstance(drafter, FallbackDrafter):
         return any(map(uses_model, drafter.drafters))

@@ -2,7 +2,8 @@
 
 The scheduler owns the token tree and the runs in flight. It is handed drafted tokens
 (`on_drafted`) and results in the order of submission (`on_result`), and says what to submit
-(`next_run`), what to give up (`take_cancels`) and what to draft (`take_batch`). It is told the time.
+(`next_run`), what to give up (`take_cancels`) and what to draft (`take_batch`). It is told what
+time it is.
 
 Continuous asynchronous speculation and early cancellation follow "PipeInfer: Accelerating LLM
 Inference using Asynchronous Pipelined Speculation" (SC24, arXiv 2407.11798).
@@ -143,7 +144,7 @@ class Scheduler:
 
     @property
     def expected_gain(self) -> float | None:
-        """The speed of speculation over plain decoding's, by costs and acceptance; None: unknown."""
+        """The expected speed of speculation over plain decoding's; None: unknown."""
         return self._speculation.gain
 
     def finish(self) -> None:

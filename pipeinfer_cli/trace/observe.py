@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeinfer_cli import console
-from pipeinfer_cli.scheduler.interfaces import AnyDrafter, Observer
+from pipeinfer_cli.scheduler.interfaces import Drafter, Observer
 from pipeinfer_cli.scheduler.metrics import RequestInfo, Stats
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.config import Pictures
@@ -36,7 +36,7 @@ class RequestTracer:
         """To be told what the head's loop does."""
         return self._recorder
 
-    def drafter(self, drafter: AnyDrafter | None) -> AnyDrafter | None:
+    def drafter(self, drafter: Drafter | None) -> Drafter | None:
         """The same drafter; its work is recorded if need be."""
         if drafter is None or self._recorder is None:
             return drafter

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Reversible, Sequence
+from collections.abc import Callable, Reversible, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from pipeinfer_cli.scheduler.interfaces import Drafter, Candidate, DraftBatch
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch, Drafter
 from pipeinfer_cli.scheduler.runs import Result, Run
 
 Clock = Callable[[], float]

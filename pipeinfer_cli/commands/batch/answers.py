@@ -21,7 +21,7 @@ from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts
-from pipeinfer_cli.scheduler.interfaces import AnyDrafter
+from pipeinfer_cli.scheduler.interfaces import Drafter
 from pipeinfer_cli.scheduler.metrics import Stats
 
 WAIT_S = 0.1  # for an item: how soon a signal is obeyed
@@ -127,7 +127,7 @@ class Tasks:
             synthetic=emulation.text(self._vocab.n_tokens),
         )
 
-    def _drafter(self, item: Item) -> AnyDrafter | None:
+    def _drafter(self, item: Item) -> Drafter | None:
         config = self._config
         if self._drafters is None or config.strategy == "iterative":
             return None

@@ -199,7 +199,8 @@ class BenchConfig:
     def _drafts(self) -> Iterator[DraftConfig]:
         for values in product(*self.draft.values()):
             fields: dict[str, Any] = dict(zip(self.draft, values, strict=True))
-            yield DraftConfig.of(fields.pop("n_max", None), **fields)
+            is_auto = not fields
+            yield DraftConfig.of(fields.pop("n_max", None), is_auto=is_auto, **fields)
 
 
 def draft_option(field: str) -> str:

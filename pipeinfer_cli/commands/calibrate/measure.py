@@ -107,9 +107,9 @@ class CalibrateWork:
                 run_id = prober.run(probe)
                 if repetition >= 0:
                     measured[run_id] = probe
-            for n_branches, times_s in drafts_s.items():
-                found_s = draft_times(self._drafter, self._draft_context, n_branches)
-                times_s += found_s if repetition >= 0 else []
+            for n_branches in DRAFT_SIZES:
+                times_s = draft_times(self._drafter, self._draft_context, n_branches)
+                drafts_s[n_branches] += times_s if repetition >= 0 else []
         recording = prober.recorder.recording()
         return estimate(recording, measured), draft_curve(drafts_s)
 

@@ -174,4 +174,3 @@ class RunSizer:
         self.gain = best.tokens_per_s * self._costs.compute_s(1)
         is_exploring = self._n_results % EXPLORE_EVERY == EXPLORE_EVERY - 1
         self.sizes = RunSizes(alone=min(best.n_max + is_exploring, self._largest))
-

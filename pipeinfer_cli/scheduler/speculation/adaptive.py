@@ -106,9 +106,7 @@ class AdaptiveSpeculation:
             sizes = best_run_sizes(
                 self._costs, acceptance=acceptance, largest=N_GAIN, shares_cores=shares_cores
             )
-            speed = chain_tps(
-                self._costs, sizes, acceptance=acceptance, shares_cores=shares_cores
-            )
+            speed = chain_tps(self._costs, sizes, acceptance=acceptance, shares_cores=shares_cores)
             self._gain = self._table, speed * self._costs.compute_s(1)
         return self._gain[1]
 
