@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +34,7 @@ from pipeinfer_cli.commands.bench.post_run import recorded_tokens
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.models.derive import DeriveConfig, derive
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
+from pipeinfer_cli.scheduler.interfaces import candidates_after
 
 NOISE = (0.05, 0.1, 0.13, 0.15, 0.17, 0.2, 0.3)  # of the weights' standard deviation
 LEFT_OUT = {

@@ -137,14 +137,19 @@ class _BySize:
 
 
 class CostTable:
-    """Times by size, in seconds, looked up: index 0 is 0."""
+    """Times by size, in seconds, looked up: index 0 is 0.
+
+    They end at twice the largest size that was seen: larger ones are tried step by step.
+    """
 
     def __init__(
         self, runs: Mapping[int, Times], drafts: Mapping[int, Times], largest: int
     ) -> None:
-        self.interval_s = times_to(runs, largest, 0)
-        self.compute_s = times_to(runs, largest, 1)
-        self.draft_s = times_to(drafts, largest, 0) if drafts else [0.0] * (largest + 1)
+        n_runs = min(largest, 2 * max(runs))
+        self.interval_s = times_to(runs, n_runs, 0)[: n_runs + 1]
+        self.compute_s = times_to(runs, n_runs, 1)[: n_runs + 1]
+        n_drafts = min(largest, 2 * max(drafts, default=1))
+        self.draft_s = times_to(drafts, n_drafts, 0)[: n_drafts + 1] if drafts else [0.0, 0.0]
 
 
 def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:

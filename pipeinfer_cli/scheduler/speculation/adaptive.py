@@ -212,7 +212,7 @@ class AdaptiveSpeculation:
                 return False
             if table.draft_s[1] <= 0 or not self._costs.is_known:
                 return self._n_batches < N_FIRST_ROUND
-            n_fed = min(self._tree.n_unfed, MAX_DRAFT - 1)
+            n_fed = min(self._tree.n_unfed, len(table.compute_s) - 3)
             more_s = table.draft_s[len(probabilities)]
             more_s += table.compute_s[n_fed + 2] - table.compute_s[n_fed + 1]
             return n_expected > self._round_rate() * more_s
@@ -233,7 +233,8 @@ class AdaptiveSpeculation:
         if drafted.epoch != self.epoch or not self._batch:
             return
         self._n_batches += 1
-        self._round_s += self._table.draft_s[min(len(self._batch), MAX_BATCH)]
+        draft_s = self._table.draft_s
+        self._round_s += draft_s[min(len(self._batch), len(draft_s) - 1)]
         at_root = self._tree.root.log_probability
         for node, candidates in zip(self._batch, drafted.candidates, strict=True):
             if node is not self._tree.root and node.state is not State.DRAFTED:
