@@ -174,7 +174,7 @@ class Scheduler:
         is_waiting = self.policy.is_adaptive and not self.policy.is_synchronous
         is_waiting = is_waiting and self._tree.n_unfed > 0 and self._tree.root.is_fed
         can_leave = is_waiting and self._in_flight.n_live < self.policy.depth
-        return self.knowledge.pacer.free_s if can_leave else math.inf
+        return self.knowledge.pacer.leave_s if can_leave else math.inf
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
