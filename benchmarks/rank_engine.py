@@ -9,7 +9,7 @@ from typing import Any
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.gguf_info import read_model_info
-from pipeinfer_cli.launch import environment
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.models.layer_split import split_layers
 
 
@@ -18,6 +18,8 @@ def rank_config(
 ) -> EngineConfig:
     """This rank's engine, with one thread. `weights`: of layers, one per rank; None: even."""
     layers = split_layers(read_model_info(path), comm.size, weights)
+    index, on_host = mpi.resources_on_this_host(comm, 1)
+    resources = on_host[index].with_own_cores(index, on_host)
     return EngineConfig(
         model_path=path,
         rank=comm.rank,
@@ -29,7 +31,8 @@ def rank_config(
         n_cells=n_ctx,
         n_batch=n_batch,
         n_threads=1,
-        has_own_cores=len(environment.affinity()) >= comm.size,
+        has_own_cores=resources.has_own_cores,
+        cpus=resources.stage_cpus(),
         comm_data=comm.Dup().py2f(),
         comm_control=comm.Dup().py2f(),
     )

@@ -20,11 +20,13 @@ void pi_draft::context_deleter::operator()(llama_context * context) const {
 }
 
 pi_draft::pi_draft(const pi_draft_params & params) :
-    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true }),
+    threads_({ "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true,
+               make_cpu_list(params.cpus, params.n_cpus) }),
     listener_([this](const std::string & why) {
         is_stuck_ = true;
         warm_.push(std::make_exception_ptr(model_error(why)));
     }) {
+    const cpu_binding     near_them(threads_.cpus()); // memory is taken where it is first written to
     const assertion_guard guard;
     log_reset_errors();
     model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
@@ -88,6 +90,7 @@ void pi_draft::feed(const int32_t * tokens, int32_t n_tokens) {
     log_reset_errors();
     int32_t status = 0;
     {
+        const cpu_binding           binding(threads_.cpus()); // this thread does other work, too
         const compute_threads::turn turn(threads_);
         status = llama_decode(context_.get(), llama_batch_get_one(copy.data(), n_tokens));
     }

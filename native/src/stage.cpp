@@ -114,10 +114,11 @@ static llama_context * make_context(llama_model * model, const stage_params & pa
 
 stage::stage(const stage_params & params) :
     params_(params),
-    threads_({ "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns }) {
+    threads_({ "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns, params.cpus }) {
     const auto should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
 
     {
+        const cpu_binding     near_them(params.cpus); // memory is taken where it is first written to
         const assertion_guard guard;
         model_.reset(load_layers(params));
         context_.reset(make_context(model_.get(), params, should_abort, &cancels));

@@ -103,6 +103,7 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
+    no_bind: options.NoBind = False,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
@@ -203,6 +204,7 @@ def bench(
         job={
             "n_ctx": n_ctx,
             "layer_split": layer_split,
+            "no_bind": no_bind,
             "no_mmap": no_mmap,
             "mlock": mlock,
             "draft_threads": draft_threads,

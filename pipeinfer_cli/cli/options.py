@@ -80,6 +80,12 @@ ReportBinding = Annotated[
         "--report-binding", help="Print each rank's host, cores, threads and layers to stderr."
     ),
 ]
+NoBind = Annotated[
+    bool,
+    typer.Option(
+        "--no-bind", help="Let compute threads run on any core, beside other jobs.", hidden=True
+    ),
+]
 NoMmap = Annotated[
     bool,
     typer.Option("--no-mmap", help="Read each rank's weights into memory; do not map the file."),

@@ -47,6 +47,7 @@ class JobConfig:
     threads: Threads = None
     plan_only: bool = False  # print where everything would be, and end
     report_binding: bool = False
+    no_bind: bool = False  # compute threads run wherever their rank may
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False
@@ -92,6 +93,11 @@ class JobConfig:
         if not isinstance(self.threads, Sequence):
             return self.threads
         return self.threads[rank] if rank < len(self.threads) else None
+
+    @property
+    def binds_threads(self) -> bool:
+        """Whether compute threads get cores of their own, if there are enough."""
+        return not self.no_bind and self.emulate is None  # ranks of a cluster share this host
 
     @property
     def uses_draft_model(self) -> bool:
