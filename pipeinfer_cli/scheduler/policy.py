@@ -86,6 +86,7 @@ class Policy:
     chooses_length: bool = False  # of synchronous drafts; else they have draft.n_max tokens
     shares_cores: bool = False  # drafter and first stage compute in turn, not at the same time
     depth: int = 1  # most live runs in flight
+    n_stages: int = 1  # that a prompt is to fill
     n_batch: int = N_BATCH  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
     prior: PriorCosts | None = None  # what that starts from; None: from nothing
@@ -138,7 +139,7 @@ class Policy:
         """
         depth = cls.depth_of(n_stages, prior)
         if draft is None or strategy == "iterative":
-            return cls(depth=depth, n_batch=n_batch)
+            return cls(depth=depth, n_stages=n_stages, n_batch=n_batch)
         is_chain = draft.width == 1
         in_turn = shares_cores and n_stages == 1 and is_chain and not ablations
         return cls(
@@ -147,6 +148,7 @@ class Policy:
             chooses_length=is_chain and (draft.auto_length or strategy != "speculative"),
             shares_cores=shares_cores,
             depth=depth,
+            n_stages=n_stages,
             n_batch=n_batch,
             prior=prior,
             **{ablation.replace("-", "_"): True for ablation in ablations},

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pipeinfer_cli.scheduler.costs.prefill import prefill_run_size
 from pipeinfer_cli.scheduler.costs.run_size import RunSizer
 from pipeinfer_cli.scheduler.in_flight import InFlightRuns
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
@@ -46,6 +47,7 @@ class Scheduler:
         self._sequences = Sequences(self._pool)
         self.n_reused = 0  # tokens of the prompt whose cells were there already
         self._n_prefilled = 0  # tokens of the prompt that were submitted, or are reused
+        self._prefill_size = policy.n_batch  # tokens of the prompt in a run
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
@@ -200,11 +202,20 @@ class Scheduler:
         """Drafted tokens for which a decided one waits when no run is in flight."""
         return 0 if self.policy.run_size else self._run_sizer.sizes.with_decided
 
-    def next_prefill(self) -> Run:
-        """A part of the prompt: all stages shall have one to work on."""
+    def next_prefill(self, *, is_alone: bool = True) -> Run:
+        """A part of the prompt: all stages shall have one to work on.
+
+        `is_alone`: no other request's runs keep them at work.
+        """
         assert self.is_prefilling
         first = self._n_prefilled
-        last = min(first + self.policy.n_batch, len(self._prompt))
+        if not self.has_begun:
+            self._prefill_size = prefill_run_size(
+                len(self._prompt) - first,
+                n_stages=self.policy.n_stages if is_alone else 1,
+                n_batch=self.policy.n_batch,
+            )
+        last = min(first + self._prefill_size, len(self._prompt))
         self._n_prefilled = last
         nodes: dict[Node, list[int]] = {}
         if last == len(self._prompt):
