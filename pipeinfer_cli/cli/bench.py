@@ -103,7 +103,7 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
-    no_bind: options.NoBind = False,
+    bind: options.Bind = "auto",
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
@@ -204,7 +204,7 @@ def bench(
         job={
             "n_ctx": n_ctx,
             "layer_split": layer_split,
-            "no_bind": no_bind,
+            "bind": bind,
             "no_mmap": no_mmap,
             "mlock": mlock,
             "draft_threads": draft_threads,

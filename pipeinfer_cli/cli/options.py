@@ -80,10 +80,13 @@ ReportBinding = Annotated[
         "--report-binding", help="Print each rank's host, cores, threads and layers to stderr."
     ),
 ]
-NoBind = Annotated[
-    bool,
+Bind = Annotated[
+    str,
     typer.Option(
-        "--no-bind", help="Let compute threads run on any core, beside other jobs.", hidden=True
+        "--bind",
+        metavar="on|off|auto",
+        help="Bind compute threads to cores; auto: if ranks get NUMA nodes of their own.",
+        hidden=True,
     ),
 ]
 NoMmap = Annotated[

@@ -14,7 +14,7 @@ from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
-from pipeinfer_cli.launch.host.cores import Core, cores_of, cpus_for, divide, parse_cpulist
+from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
 
 NODE_DIR = Path("/sys/devices/system/node")
 MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
@@ -232,20 +232,28 @@ class RankResources:
         )
 
     def with_own_cores(
-        self, index: int, ranks: Sequence[RankResources], cores: Sequence[Core] | None = None
+        self,
+        index: int,
+        ranks: Sequence[RankResources],
+        *,
+        must: bool = True,
+        host: Cores | None = None,
     ) -> RankResources:
         """The same with a part of the cores that it shares with others, if there are enough.
 
         It is the one at `index` among the ranks of its host. Where their masks overlap without
-        being equal, somebody has a plan that is not ours, and nothing is divided. `cores` are
-        those of `cpus`; None: as the kernel says.
+        being equal, somebody has a plan that is not ours, and nothing is divided; nor, unless it
+        `must`, where parts would share a NUMA node. `host` None: as the kernel describes it.
         """
         sharers = [i for i, each in enumerate(ranks) if each.cpus & self.cpus]
         if any(ranks[i].cpus != self.cpus for i in sharers):
             return self
         n_threads = [ranks[i].n_threads for i in sharers]
-        parts = divide(cores_of(self.cpus) if cores is None else cores, n_threads)
+        host = Cores.read() if host is None else host
+        parts = divide(host.of(self.cpus), n_threads)
         if parts is None or sum(n_threads) > self.n_cores or max(self.cpus) >= MAX_CPUS:
+            return self
+        if not (must or host.have_own_nodes(parts)):
             return self
         part = parts[sharers.index(index)]
         quota = self.cpu_quota

@@ -118,8 +118,8 @@ def _run(
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     index, on_host = _resources_on_this_host(config, comm)
     resources = on_host[index]
-    if config.binds_threads:
-        resources = resources.with_own_cores(index, on_host)
+    if config.may_bind:
+        resources = resources.with_own_cores(index, on_host, must=config.bind == "on")
     all_resources = comm.gather(resources) if comm else [resources]
     work: Work | None = None
     plan = None

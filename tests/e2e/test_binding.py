@@ -44,13 +44,13 @@ def bound(tmp_path, ranks, *options, mask=None):
 
 
 def test_a_rank_alone_has_its_whole_mask(tmp_path):
-    [(compute, others)] = bound(tmp_path, 1, "-t", str(len(ALL)))
+    [(compute, others)] = bound(tmp_path, 1, "-t", str(len(ALL)), "--bind", "on")
     assert compute == others == {ALL}
 
 
 @needs_two
 def test_ranks_have_cores_of_their_own(tmp_path):
-    first, second = bound(tmp_path, 2, "-t", "1")
+    first, second = bound(tmp_path, 2, "-t", "1", "--bind", "on")
     [mine], [other] = first[0], second[0]
     assert mine and other and not mine & other
     assert mine | other <= ALL
@@ -59,20 +59,20 @@ def test_ranks_have_cores_of_their_own(tmp_path):
 
 
 def test_more_threads_than_cores_are_not_bound(tmp_path):
-    for compute, others in bound(tmp_path, 2, "-t", str(len(ALL))):
+    for compute, others in bound(tmp_path, 2, "-t", str(len(ALL)), "--bind", "on"):
         assert compute == others == {ALL}
 
 
 @needs_two
-def test_no_bind(tmp_path):
-    for compute, others in bound(tmp_path, 2, "-t", "1", "--no-bind"):
+def test_binding_can_be_switched_off(tmp_path):
+    for compute, others in bound(tmp_path, 2, "-t", "1", "--bind", "off"):
         assert compute == others == {ALL}
 
 
 @needs_two
 def test_a_restricted_mask_is_not_left(tmp_path):
     mask = frozenset(sorted(ALL)[1:2])
-    [(compute, others)] = bound(tmp_path, 1, mask=mask)
+    [(compute, others)] = bound(tmp_path, 1, "--bind", "on", mask=mask)
     assert compute == others == {mask}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeinfer_cli.engine.config import MAX_CPUS
 from pipeinfer_cli.launch.environment import RankResources
-from pipeinfer_cli.launch.host.cores import Core, cores_of, cpus_for, divide
+from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide
 
 # Two nodes of two cores; the hyperthreads of core i are i and i + 4. Nodes have every other core.
 SMT: tuple[Core, ...] = ((0, 4), (2, 6), (1, 5), (3, 7))
@@ -40,11 +40,11 @@ def system_dir(tmp_path: Path) -> Path:
     ],
 )
 def test_cpus_by_core_and_node(system_dir: Path, cpus: list[int], cores: tuple[Core, ...]) -> None:
-    assert cores_of(cpus, system_dir) == cores
+    assert Cores.read(system_dir).of(cpus) == cores
 
 
 def test_a_kernel_that_does_not_tell(tmp_path: Path) -> None:
-    assert cores_of([3, 1], tmp_path) == ((1,), (3,))
+    assert Cores.read(tmp_path).of([3, 1]) == ((1,), (3,))
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,29 @@ def rank(
     )
 
 
-def taken(ranks: list[RankResources]) -> list[RankResources]:
-    return [
-        each.with_own_cores(i, ranks, [(cpu,) for cpu in sorted(each.cpus)])
-        for i, each in enumerate(ranks)
-    ]
+PLAIN = Cores(siblings={}, node={})
+
+
+def taken(
+    ranks: list[RankResources], must: bool = True, host: Cores = PLAIN
+) -> list[RankResources]:
+    return [each.with_own_cores(i, ranks, must=must, host=host) for i, each in enumerate(ranks)]
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_ranks", "cpus"),
+    [
+        pytest.param(2, 2, [{0, 4, 2, 6}, {1, 5, 3, 7}], id="a node each"),
+        pytest.param(1, 4, [set(range(8))] * 4, id="two ranks in a node"),
+        pytest.param(8, 1, [set(range(8))], id="alone"),
+    ],
+)
+def test_auto_divides_whole_nodes(
+    system_dir: Path, n_threads: int, n_ranks: int, cpus: list[set[int]]
+) -> None:
+    ranks = [rank(set(range(8)), n_threads, n_sharers=n_ranks)] * n_ranks
+    found = taken(ranks, must=False, host=Cores.read(system_dir))
+    assert [each.cpus for each in found] == cpus
 
 
 def test_ranks_on_the_same_cores_divide_them() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
@@ -21,24 +22,41 @@ def parse_cpulist(text: str) -> frozenset[int]:
     return frozenset(cpus)
 
 
-def cores_of(cpus: Iterable[int], system_dir: Path = SYSTEM_DIR) -> tuple[Core, ...]:
-    """These CPUs by core; node after node, and by their numbers there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """How the kernel describes the CPUs of this host."""
 
-    Where the kernel does not tell, each is a core of its own, and all are in one node.
-    """
-    left = set(cpus)
-    lists = system_dir.glob("node/node[0-9]*/cpulist")
-    node_of = {
-        cpu: int(path.parent.name.removeprefix("node")) for path in lists for cpu in _read(path)
-    }
-    cores = []
-    for cpu in sorted(left):
-        if cpu in left:
-            siblings = _read(system_dir / f"cpu/cpu{cpu}/topology/thread_siblings_list")
-            core = tuple(sorted((siblings & left) | {cpu}))
-            left.difference_update(core)
-            cores.append(core)
-    return tuple(sorted(cores, key=lambda core: (node_of.get(core[0], 0), core)))
+    siblings: Mapping[int, frozenset[int]]  # by CPU: those of its core; none: it is a core
+    node: Mapping[int, int]  # by CPU: its NUMA node; none: node 0
+
+    @classmethod
+    def read(cls, system_dir: Path = SYSTEM_DIR) -> Cores:
+        """What cannot be read is left out."""
+        lists = system_dir.glob("cpu/cpu[0-9]*/topology/thread_siblings_list")
+        siblings = {int(path.parts[-3].removeprefix("cpu")): _read(path) for path in lists}
+        lists = system_dir.glob("node/node[0-9]*/cpulist")
+        nodes = {int(path.parts[-2].removeprefix("node")): _read(path) for path in lists}
+        return cls(
+            siblings=siblings, node={cpu: node for node, cpus in nodes.items() for cpu in cpus}
+        )
+
+    def of(self, cpus: Iterable[int]) -> tuple[Core, ...]:
+        """These CPUs by core; node after node, and by their numbers there."""
+        left, cores = set(cpus), []
+        for cpu in sorted(left):
+            if cpu in left:
+                core = tuple(sorted({cpu, *(self.siblings.get(cpu, frozenset()) & left)}))
+                left.difference_update(core)
+                cores.append(core)
+        return tuple(sorted(cores, key=lambda core: (self._node_of(core), core)))
+
+    def have_own_nodes(self, parts: Iterable[Sequence[Core]]) -> bool:
+        """Whether no two of these parts have CPUs of the same NUMA node."""
+        nodes = [{self._node_of(core) for core in part} for part in parts]
+        return sum(map(len, nodes)) == len(set().union(*nodes))
+
+    def _node_of(self, core: Core) -> int:
+        return self.node.get(core[0], 0)
 
 
 def _read(path: Path) -> frozenset[int]:
