@@ -131,8 +131,8 @@ class Batcher(Generic[Key]):
         for request in requests:
             if request.scheduler.is_prefilling:
                 self._share_prefix(request)
-                run = request.scheduler.next_prefill(is_alone=len(requests) == 1)
-                part = _Part(request, run)
+                prefill = request.scheduler.next_prefill(is_alone=len(requests) == 1)
+                part = _Part(request, prefill)
                 return self._merged(self._submit([part]), [part])
         for request in requests:
             if (run := request.scheduler.next_drafted()) is not None:
