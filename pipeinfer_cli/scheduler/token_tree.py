@@ -46,6 +46,7 @@ class Node:
     sequence: int = -1  # the sequence id under which it was fed
     ahead: int = 0  # how many tokens ahead of the text it was then: 1, 2, ...; 0: decided before
     next_token: int | None = None  # what the target says follows
+    number: int = 0  # of the drafted nodes, in the order in which they were added
     candidates: Sequence[Candidate] = ()  # what the drafter says follows, as it says it
 
 
@@ -72,6 +73,7 @@ class TokenTree:
         assert token not in parent.children and parent.state is not State.DEAD
         probability = max(probability, SMALLEST_PROBABILITY)
         node = Node(token, parent.position + 1, parent, parent.log_probability)
+        node.number = self._n_added + 1
         node.log_probability += math.log(probability)
         parent.children[token] = node
         self.n_drafted += 1
@@ -110,6 +112,10 @@ class TokenTree:
             if node.state is State.DRAFTED and not node.is_fed:
                 return node
         return None
+
+    def put_back(self, node: Node) -> None:
+        """The node, just popped, was not fed after all."""
+        heapq.heappush(self._unfed, (-node.log_probability, node.number, node))
 
     def mark_fed(self, node: Node) -> None:
         """The node, the root or a drafted one, was submitted with a run."""

@@ -14,6 +14,8 @@ LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
 OUTLIER = 2.0  # times what is usual: longer ones say something of the machine, not of the size
 SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
 REVIEW_EVERY = 8  # results or drafts, after which tables of costs are made again
+N_FIRST = 16  # of them, after each of which they are
+LARGEST = 32  # tokens of a run, or nodes of a batch, in those tables
 
 Times = tuple[float, float]  # in seconds: the slowest stage, all stages
 
@@ -53,7 +55,8 @@ class MeasuredCosts:
     seen cost more or less than it says: the text may be longer, or the machine busier.
     """
 
-    def __init__(self, prior: PriorCosts | None = None) -> None:
+    def __init__(self, prior: PriorCosts | None = None, *, n_stages: int = 1) -> None:
+        """`n_stages`: as many equal ones there are, as long as nothing is known."""
         self._prior: Mapping[int, Times] = prior.by_size if prior else {}
         self._scale: Times = (1.0, 1.0)
         self._runs = _BySize()
@@ -61,8 +64,9 @@ class MeasuredCosts:
         self._drafts = _BySize()  # by branches of a draft; both times are the same
         if prior and prior.draft_s:
             self._drafts.seen[1] = (prior.draft_s, prior.draft_s)
+        self._n_stages = n_stages
         self._table: CostTable | None = None
-        self._n_new = 0  # measurements since that was made
+        self._n_measured = 0
 
     @property
     def is_known(self) -> bool:
@@ -100,27 +104,33 @@ class MeasuredCosts:
         self._note()
 
     def _note(self) -> None:
-        self._n_new += 1
-        if self._n_new >= REVIEW_EVERY or len(self._known) == 1:
+        self._n_measured += 1
+        if self._n_measured <= N_FIRST or self._n_measured % REVIEW_EVERY == 0:
             self._table = None
 
     def interval_s(self, n_tokens: int) -> float:
         """See Costs."""
+        times_s = self.table.interval_s
+        if n_tokens < len(times_s):
+            return times_s[n_tokens]
         return times_to(self._known, n_tokens, 0, self._runs.n_seen)[n_tokens]
 
     def compute_s(self, n_tokens: int) -> float:
         """See Costs."""
+        times_s = self.table.compute_s
+        if n_tokens < len(times_s):
+            return times_s[n_tokens]
         return times_to(self._known, n_tokens, 1, self._runs.n_seen)[n_tokens]
 
-    def table(self, largest: int, n_stages: int) -> CostTable:
+    @property
+    def table(self) -> CostTable:
         """The same as lists, a few measurements old at most.
 
-        While nothing is known, of `n_stages` equal stages, in units of one of them.
+        While nothing is known, in units of a stage's time for a token.
         """
         if self._table is None:
-            known = self._known or {1: (1.0, float(n_stages))}
-            self._table = CostTable(known, self._runs.n_seen, self._drafts, largest)
-            self._n_new = 0
+            known = self._known or {1: (1.0, float(self._n_stages))}
+            self._table = CostTable(known, self._runs.n_seen, self._drafts, LARGEST)
         return self._table
 
 
