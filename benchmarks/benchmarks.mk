@@ -73,7 +73,7 @@ bench-simulation: build build/tiny.gguf ## simulated against emulated clusters, 
 	$(BIN)/python benchmarks/simulation.py build/tiny.gguf --launch "$(BIN)/mpiexec -n {}" $(SIMULATION)
 
 bench-table: EXTRAS := [test]
-bench-table: build ## the tables of docs/benchmarks.md, simulated: TABLES="--tables strategies,trees"
+bench-table: build ## the tables of docs/benchmarks.md, simulated: TABLES="--tables strategies,networks"
 	$(BIN)/python benchmarks/table.py $(BIN)/pipeinfer $(TABLES)
 
 bench-table-emulated: EXTRAS := [test]

@@ -1,6 +1,6 @@
 """The tables of docs/benchmarks.md, as Markdown, each below the commands that it comes from.
 
-    python benchmarks/table.py PIPEINFER [--tables strategies,trees] [--stages 4,8,15]
+    python benchmarks/table.py PIPEINFER [--tables strategies,networks] [--stages 4,8,15]
     python benchmarks/table.py PIPEINFER --emulate MODEL.gguf --tables strategies --stages 8
 
 PIPEINFER is the command. The first form simulates, in minutes; the second one emulates, which
@@ -21,8 +21,10 @@ Row = dict[str, Any]
 
 ACCEPTANCE = ("0.5", "0.66", "0.79", "0.9")
 INFORMED = tuple(f"{rate}:informed" for rate in ACCEPTANCE)
-LENGTHS = "1,2,4,6,8,12,16"  # of speculative's drafts: the best at each acceptance counts
-TARGETS = dict(zip(ACCEPTANCE, (1.10, 1.20, 1.30, 1.55), strict=True))  # at 8 stages
+# Of speculative's drafts: the best at each acceptance counts, and what it chooses itself.
+TREES = ("--draft-max", "2,4,8,16", "--draft-width", "1,3", "--draft-p-min", "0,0.4")
+CHAIN = ("--draft-max", "8")
+TARGETS = dict(zip(INFORMED, (1.45, 1.60, 1.75, 2.40), strict=True))  # at 8 stages
 PARTS = ("no-continuous", "no-cancel", "no-reactive")
 QUARTER = ("--draft-ratio", "0.25")
 N_SIMULATED, N_EMULATED = "1000", "64"  # tokens
@@ -34,9 +36,7 @@ class Source(Protocol):
 
     shown: list[str]  # commands
 
-    def rows(
-        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
-    ) -> list[Row]:
+    def rows(self, profile: str, strategies: str, *options: str, rates: Sequence[str]) -> list[Row]:
         """Strategies on a profile. Keys: strategy, rate, draft_max, draft_width, tps, n_late."""
 
 
@@ -47,13 +47,11 @@ class Simulated:
         self.shown: list[str] = []
         self._program = program
 
-    def rows(
-        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
-    ) -> list[Row]:
+    def rows(self, profile: str, strategies: str, *options: str, rates: Sequence[str]) -> list[Row]:
         rows = run(
             *(self._program, self.shown, "simulate", "--profile", profile),
             *("--acceptance", ",".join(rates), "--strategy", strategies),
-            *("--draft-max", lengths, "-n", N_SIMULATED, *options),
+            *("-n", N_SIMULATED, *options),
         )
         return [
             {**row, "rate": row["acceptance"], "tps": row["tokens_per_s"], "n_late": 0}
@@ -68,13 +66,11 @@ class Emulated:
         self.shown: list[str] = []
         self._program, self._model = program, model
 
-    def rows(
-        self, profile: str, strategies: str, lengths: str, *options: str, rates: Sequence[str]
-    ) -> list[Row]:
+    def rows(self, profile: str, strategies: str, *options: str, rates: Sequence[str]) -> list[Row]:
         rows = run(
             *(self._program, self.shown, "bench", "-m", self._model, "--emulate", profile),
             *("--synth-acceptance", ",".join(rates), "--strategy", strategies),
-            *("--draft-max", lengths, "-n", N_EMULATED, *options),
+            *("-n", N_EMULATED, *options),
             *("-p", PROMPT, "--seed", "1", "-t", "1", "-r", "1", "--no-warmup"),
         )
         return [{**row, "rate": row["synth_acceptance"], "tps": row["median_ts"]} for row in rows]
@@ -95,23 +91,28 @@ def best(rows: Sequence[Row], strategy: str, rate: str) -> Row:
     return max(found, key=lambda row: float(row["tps"]))
 
 
+def setting(row: Row) -> str:
+    """Length and width of drafts."""
+    is_chosen = row["draft_max"] in (None, "auto")
+    return "auto" if is_chosen else f"{row['draft_max']}, {row['draft_width']}"
+
+
 def strategies(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
     """Strategies, tokens/s; a drafted token takes a quarter of a stage's time"""
     yield (
-        *("stages", "acceptance", "iterative", "best speculative (draft)", "pipeinfer"),
+        *("stages", "acceptance", "iterative", "best speculative (length, width)", "pipeinfer"),
         *("x iterative", "x speculative", "asked for", "late"),
     )
     for n_stages in stages:
         profile = f"cpu70b-{n_stages}-ib"
-        rows = source.rows(
-            profile, "iterative,speculative", LENGTHS, *QUARTER, rates=ACCEPTANCE
-        ) + source.rows(profile, "pipeinfer", "8", *QUARTER, rates=ACCEPTANCE)
-        for rate in ACCEPTANCE:
+        own = source.rows(profile, "iterative,speculative,pipeinfer", *QUARTER, rates=INFORMED)
+        rows = own + source.rows(profile, "speculative", *QUARTER, *TREES, rates=INFORMED)
+        for rate in INFORMED:
             plain, ours = best(rows, "iterative", rate), best(rows, "pipeinfer", rate)
             tuned = best(rows, "speculative", rate)
             yield (
                 *(n_stages, rate, f"{plain['tps']:.2f}"),
-                f"{tuned['tps']:.2f} ({tuned['draft_max']})",
+                f"{tuned['tps']:.2f} ({setting(tuned)})",
                 *(f"{ours['tps']:.2f}", f"{ours['tps'] / plain['tps']:.2f}"),
                 f"**{ours['tps'] / tuned['tps']:.2f}**",
                 f"{TARGETS[rate]:.2f}" if n_stages == "8" else "",
@@ -120,12 +121,14 @@ def strategies(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]
 
 
 def ablations(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """`pipeinfer` without a part of it: the speed over that of the whole"""
-    yield ("stages", "acceptance", "pipeinfer, tok/s", *PARTS)
-    names = ["pipeinfer", *(f"pipeinfer:{part}" for part in PARTS)]
+    """`pipeinfer:paper` without a part of it: the speed over that of the whole"""
+    yield ("stages", "acceptance", "pipeinfer:paper, tok/s", *PARTS)
+    names = ["pipeinfer:paper", *(f"pipeinfer:{part}" for part in PARTS)]
     for n_stages in stages:
         for rates in (ACCEPTANCE, INFORMED):
-            rows = source.rows(f"cpu70b-{n_stages}-ib", ",".join(names), "8", *QUARTER, rates=rates)
+            rows = source.rows(
+                f"cpu70b-{n_stages}-ib", ",".join(names), *CHAIN, *QUARTER, rates=rates
+            )
             for rate in rates:
                 whole, *others = (float(best(rows, name, rate)["tps"]) for name in names)
                 yield (n_stages, rate, f"{whole:.2f}", *(f"{each / whole:.2f}" for each in others))
@@ -134,61 +137,19 @@ def ablations(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
 def networks(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
     """InfiniBand → Gigabit Ethernet, tokens/s"""
     names = ("iterative", "speculative", "pipeinfer")
-    yield ("stages", "acceptance", "iterative", "best speculative", "pipeinfer")
+    yield ("stages", "acceptance", *names)
     for n_stages in stages:
         found = [
-            source.rows(profile, "iterative,speculative", LENGTHS, *QUARTER, rates=ACCEPTANCE)
-            + source.rows(profile, "pipeinfer", "8", *QUARTER, rates=ACCEPTANCE)
+            source.rows(profile, ",".join(names), *QUARTER, rates=INFORMED)
             for profile in (f"cpu70b-{n_stages}-ib", f"cpu70b-{n_stages}-gbe")
         ]
-        for rate in ACCEPTANCE:
+        for rate in INFORMED:
             pairs = [[float(best(rows, name, rate)["tps"]) for rows in found] for name in names]
             lost = (f"{ib:.2f} → {gbe:.2f} ({gbe / ib - 1:+.1%})" for ib, gbe in pairs)
             yield (n_stages, rate, *lost)
 
 
-def trees(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """`pipeinfer` with token trees: the speed over that of chains with --draft-p-min 0.4"""
-    widths, cutoffs = ("1", "2", "3", "4"), ("0.4", "0.1", "0")
-    ways = [f"width {width}, {cutoff}" for width in widths for cutoff in cutoffs]
-    yield ("stages", "acceptance", "width 1, 0.4: tok/s", *ways[1:])
-    options = ("--draft-width", ",".join(widths), "--draft-p-min", ",".join(cutoffs))
-    for n_stages in stages:
-        profile = f"cpu70b-{n_stages}-ib"
-        rows = source.rows(profile, "pipeinfer", "8", *QUARTER, *options, rates=INFORMED)
-        for rate in INFORMED:
-            chains, *others = (float(row["tps"]) for row in rows if row["rate"] == rate)
-            yield (n_stages, rate, f"{chains:.2f}", *(f"{each / chains:.2f}" for each in others))
-
-
-def flat(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """8 stages that take 25 ms for a run, however many tokens it has"""
-    yield ("acceptance", "best speculative (draft)", "pipeinfer", "x speculative")
-    rows = source.rows("flat-8", "speculative", LENGTHS, rates=ACCEPTANCE)
-    rows += source.rows("flat-8", "pipeinfer", "8", rates=ACCEPTANCE)
-    for rate in ACCEPTANCE:
-        tuned, ours = best(rows, "speculative", rate), best(rows, "pipeinfer", rate)
-        speeds = f"{tuned['tps']:.2f} ({tuned['draft_max']})", f"{ours['tps']:.2f}"
-        yield (rate, *speeds, f"{ours['tps'] / tuned['tps']:.2f}")
-
-
-def few(source: Source, stages: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """One and two stages: the best `speculative` (draft), `pipeinfer`, tokens/s, and their ratio"""
-    yield ("stages", "draft / stage", *(f"acceptance {rate}" for rate in ACCEPTANCE))
-    for n_stages in ("1", "2"):
-        for ratio in ("0.01", "0.1", "0.25"):
-            options = ("--stages", n_stages, "--draft-ratio", ratio)
-            rows = source.rows("cpu70b-4-ib", "speculative", LENGTHS, *options, rates=ACCEPTANCE)
-            rows += source.rows("cpu70b-4-ib", "pipeinfer", "8", *options, rates=ACCEPTANCE)
-            cells = []
-            for rate in ACCEPTANCE:
-                tuned, ours = best(rows, "speculative", rate), best(rows, "pipeinfer", rate)
-                speeds = f"{tuned['tps']:.2f} ({tuned['draft_max']}), {ours['tps']:.2f}"
-                cells.append(f"{speeds}: **{ours['tps'] / tuned['tps']:.2f}**")
-            yield (n_stages, ratio, *cells)
-
-
-TABLES = {each.__name__: each for each in (strategies, few, flat, ablations, networks, trees)}
+TABLES = {each.__name__: each for each in (strategies, ablations, networks)}
 
 
 def words(text: str) -> list[str]:
