@@ -50,6 +50,7 @@ class Player:
         self.exchange.submit(self.now_s)
         while not self.batcher.is_idle:
             self.answer()
+        assert self.knowledge.pacer.free_s == 0, "it waits for a run that is over"
         return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
 
     def step(self):

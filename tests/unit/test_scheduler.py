@@ -68,6 +68,7 @@ class Game:
         while not self.scheduler.is_idle:
             self.answer()
         assert len(self.tokens) == n_tokens
+        assert self.scheduler.knowledge.pacer.free_s == 0, "it waits for a run that is over"
         return self.tokens
 
     def close(self):
