@@ -30,7 +30,7 @@ class VirtualCluster:
         self.queues = [[] for _ in range(n_stages)]
         self.current = [None] * n_stages
         self.cancelled, self.results, self.drafted = set(), [], []
-        self.epoch = 0
+        self.batches, self.epoch = [], 0  # the first one is under way
         self.wrong = frozenset()
         self.on_drafted = None
 
@@ -111,7 +111,9 @@ class VirtualCluster:
 
     def request(self, batch):
         self.epoch = batch.epoch
-        self.after(self.draft_us, self.draft, batch, self.now_us)
+        self.batches.append(batch)
+        if len(self.batches) == 1:
+            self.begin_draft()
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -120,15 +122,23 @@ class VirtualCluster:
         drafted, self.drafted = self.drafted, []
         return drafted
 
-    def draft(self, batch, began_us):
+    def begin_draft(self):
+        while self.batches and self.batches[0].epoch != self.epoch:
+            self.batches.pop(0)
+        if self.batches:
+            self.after(self.draft_us, self.draft, self.now_us)
+
+    def draft(self, began_us):
+        """The batch under way is done; also one that is no longer wanted takes its time."""
         self.on_drafted(began_us / 1e6, self.clock())
-        if batch.epoch != self.epoch:
-            return
-        candidates = tuple(
-            self.candidates(batch.n_text + len(branch))[: batch.n_candidates]
-            for branch in batch.branches
-        )
-        self.drafted.append(DraftedBatch(batch.epoch, candidates, self.draft_us))
+        batch = self.batches.pop(0)
+        if batch.epoch == self.epoch:
+            candidates = tuple(
+                self.candidates(batch.n_text + len(branch))[: batch.n_candidates]
+                for branch in batch.branches
+            )
+            self.drafted.append(DraftedBatch(batch.epoch, candidates, self.draft_us))
+        self.begin_draft()
 
     def candidates(self, position):
         is_wrong = position in self.wrong

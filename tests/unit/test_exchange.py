@@ -52,7 +52,7 @@ class Notes:
     def on_cancel(self, run_first, run_last):
         self.events.append("see-cancel")
 
-    def on_result(self, result, decided):
+    def on_result(self, result, decided, n_accepted):
         self.events.append(("result", *decided))
 
     def request(self, batch):

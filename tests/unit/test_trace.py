@@ -99,7 +99,7 @@ def test_what_is_recorded_of_a_partly_right_run():
     run = Run(run_id=1, tokens=tuple(RunToken(id=i, position=p, want=True) for i, p in tokens))
     recorder.on_submit(run)
     result = Result(run_id=1, status=RunStatus.COMPLETED, rows=(7, 8, 5, 6), times=())
-    recorder.on_result(result, [7, 8, 5])
+    recorder.on_result(result, [7, 8, 5], 2)
     (record,) = recorder.recording().runs
     assert (record.n_prefill, record.n_speculative) == (1, 3)
     assert record.decided == (7, 8, 5)
