@@ -100,7 +100,9 @@ class Play:
     def submit(self, run: Run) -> None:
         first_s = self.in_flight[-1][0] if self.in_flight else 0.0
         stage_s = STAGE_S * (9 + len(run.tokens)) / 10
-        self.in_flight.append((max(first_s, self.now_s + stage_s * (self.n_stages - 1)) + stage_s, run))
+        self.in_flight.append(
+            (max(first_s, self.now_s + stage_s * (self.n_stages - 1)) + stage_s, run)
+        )
         self.n_runs += 1
         self.n_fed += len(run.tokens)
 
@@ -125,10 +127,14 @@ class Play:
 
 def policies(n_stages: int) -> dict[str, Policy]:
     """What is compared."""
-    by_size = {size: (STAGE_S * (9 + size) / 10, n_stages * STAGE_S * (9 + size) / 10) for size in SIZES}
+    by_size = {
+        size: (STAGE_S * (9 + size) / 10, n_stages * STAGE_S * (9 + size) / 10) for size in SIZES
+    }
     prior = PriorCosts(by_size=by_size, draft_s=DRAFT_S)
     found = {
-        name: Policy(draft=DraftConfig(n_max=1, p_min=0.0, width=width), depth=n_stages, n_stages=n_stages)
+        name: Policy(
+            draft=DraftConfig(n_max=1, p_min=0.0, width=width), depth=n_stages, n_stages=n_stages
+        )
         for name, width in (("chains", 1), ("trees of width 3", 3))
     }
     found["adaptive"] = Policy.of("pipeinfer", DEFAULT_DRAFT, n_stages=n_stages, prior=prior)

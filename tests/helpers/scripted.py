@@ -208,5 +208,7 @@ class ScriptedPipeline:
                 texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
                 rows = tuple(next_token(text) for text, token in texts if token.want)
                 self.most_cells = max(self.most_cells, len(stage.cells))
-        rows, times = (rows, self.times(len(run.tokens))) if status is RunStatus.COMPLETED else ((), ())
+        rows, times = (
+            (rows, self.times(len(run.tokens))) if status is RunStatus.COMPLETED else ((), ())
+        )
         return Result(run_id=run.run_id, status=status, rows=rows, times=times)

@@ -165,9 +165,7 @@ def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, times, r
             kept = None
         n_common = kept.n_common(after) if kept else 0
         pipeline.n_without_row = 0
-        game = Game(
-            random, pipeline, after, n_max, policy, pool=pool, kept=kept, knowledge=known
-        )
+        game = Game(random, pipeline, after, n_max, policy, pool=pool, kept=kept, knowledge=known)
         check_game(game, after)
         assert game.scheduler.n_reused == n_common
         assert pipeline.n_without_row == len(after) - 1 - n_common
@@ -376,3 +374,146 @@ def test_prefill_goes_in_pieces_and_only_its_last_token_wants_a_row(n_batch):
     runs = take_runs(scheduler)
     assert [token.want for run in runs for token in run.tokens] == [False] * 4 + [True]
     assert all(len(run.tokens) <= n_batch for run in runs)
+
+
+def adaptive(*, is_synchronous=False, prior=STEEP, depth=4, n_max=40):
+    """A scheduler whose prompt's run is in flight, and its pipeline."""
+    policy = Policy(
+        draft=DEFAULT_DRAFT,
+        is_adaptive=True,
+        n_stages=3,
+        depth=depth,
+        prior=prior,
+        is_synchronous=is_synchronous,
+    )
+    scheduler = Scheduler((1, 2), n_max=n_max, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline(times=lambda n_tokens: stage_times(0.01 * n_tokens, 3))
+    submit(scheduler, pipeline)
+    return scheduler, pipeline
+
+
+def submit(scheduler, pipeline, now_s=0.0):
+    """What leaves now: token ids by run."""
+    runs = []
+    while (run := scheduler.next_run(now_s)) is not None:
+        scheduler.knowledge.pacer.on_submit(run.run_id, len(run.tokens), now_s)
+        pipeline.submit(run)
+        runs.append([token.id for token in run.tokens])
+    return runs
+
+
+def draft_all(scheduler, answer):
+    """Batches until none is wanted, or 50; the branches of each."""
+    asked = []
+    while len(asked) < 50 and (batch := scheduler.take_batch()) is not None:
+        asked.append(batch.branches)
+        candidates = tuple(answer(text_of(batch, branch)) for branch in batch.branches)
+        scheduler.on_drafted(DraftedBatch(batch.epoch, candidates, took_us=1000))
+    return asked
+
+
+def two(text):
+    """The right token, and another."""
+    right = next_token(text)
+    return [(right, 0.7), ((right + 1) % N_VOCAB, 0.25)]
+
+
+def test_adaptive_speculation_expands_several_nodes_of_a_tree_together():
+    scheduler, _ = adaptive(n_max=200)
+    asked = draft_all(scheduler, two)
+    assert asked[0] == ((),)
+    assert max(map(len, asked)) > 2, "a batch takes as long as a node"
+    branches = [branch for batch in asked for branch in batch]
+    assert len(set(branches)) == len(branches), "nothing is drafted twice"
+    seen = set()
+    for batch in asked:
+        assert all(not branch or branch[:-1] in seen for branch in batch), "parents come first"
+        seen.update(batch)
+
+
+def test_adaptive_runs_leave_one_by_one_when_the_slowest_stage_is_free():
+    scheduler, pipeline = adaptive()
+    draft_all(scheduler, two)
+    free_s = scheduler.knowledge.pacer.free_s
+    assert submit(scheduler, pipeline, 0.9 * free_s) == []
+    assert scheduler.wake_s == free_s
+    (first,) = submit(scheduler, pipeline, free_s)
+    assert first[0] == next_token([1, 2]), "the most probable node goes first"
+    assert scheduler.wake_s == scheduler.knowledge.pacer.free_s > free_s
+    for _ in range(10):
+        submit(scheduler, pipeline, scheduler.knowledge.pacer.free_s)
+    assert scheduler.n_live == scheduler.policy.depth
+    assert scheduler.wake_s == math.inf
+
+
+def test_an_idle_pipeline_waits_for_nothing():
+    """Whatever the pacer says: it only predicts."""
+    scheduler, pipeline = adaptive()
+    scheduler.on_result(pipeline.answer(), 0.0)
+    scheduler.knowledge.pacer.on_submit(99, 32, 0.0)
+    assert len(submit(scheduler, pipeline, 0.0)) == 1, "the decided token"
+    scheduler.on_result(pipeline.answer(), 0.0)
+    assert len(submit(scheduler, pipeline, 0.0)) == 1
+
+
+def test_a_miss_finds_drafts_below_the_second_choice():
+    scheduler, pipeline = adaptive()
+    right = next_token([1, 2])
+    wrong = (right + 1) % N_VOCAB
+
+    def mistaken(text):
+        return [(wrong, 0.6), (right, 0.35)] if text == (1, 2) else two(text)
+
+    draft_all(scheduler, mistaken)
+    scheduler.on_result(pipeline.answer(), 0.05)
+    n_drafted = scheduler.n_drafted
+    assert n_drafted > 0
+    (run, *_) = submit(scheduler, pipeline, 0.05)
+    assert run[0] == right
+
+
+def test_an_answer_that_comes_too_late_is_counted_and_ignored():
+    scheduler, pipeline = adaptive()
+    right = next_token([1, 2])
+    batch = scheduler.take_batch()
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ([((right + 1) % N_VOCAB, 0.9)],), 1000))
+    late = scheduler.take_batch()
+    assert [len(branch) for branch in late.branches] == [1]
+    scheduler.on_result(pipeline.answer(), 0.05)  # a miss: all of the batch is dead
+    assert scheduler.epoch > late.epoch
+    assert scheduler.counters.n_late == 1
+    scheduler.on_drafted(DraftedBatch(late.epoch, ([(5, 0.9)],), 1000))
+    assert scheduler.n_drafted == 0
+    assert scheduler.take_batch().branches == ((),)
+
+
+def test_an_adaptive_round_drafts_while_it_pays_and_verifies_in_one_run():
+    scheduler, pipeline = adaptive(is_synchronous=True, prior=FAST_DRAFTER)
+    assert scheduler.take_batch() is None, "nothing is drafted while a run is in flight"
+    text = [1, 2, *scheduler.on_result(pipeline.answer(), 0.05)]
+    batch = scheduler.take_batch()
+    assert batch.branches == ((),)
+    assert submit(scheduler, pipeline, 0.06) == [], "the batch is under way"
+    scheduler.on_drafted(DraftedBatch(batch.epoch, (two(text),), 1000))
+    draft_all(scheduler, two)
+    (run,) = submit(scheduler, pipeline, 0.1)
+    assert run[:2] == [text[-1], next_token(text)]
+    decided = scheduler.on_result(pipeline.answer(), 0.2)
+    assert len(decided) > 1
+    assert decided == plain(text, len(decided))
+
+
+def test_what_is_learned_of_a_drafter_outlives_the_request():
+    known, believed = Knowledge.of(STEEP), []
+    for _ in range(2):
+        policy = Policy(draft=DEFAULT_DRAFT, is_adaptive=True, n_stages=3, depth=4)
+        scheduler = Scheduler((1, 2), n_max=99, policy=policy, run_ids=count(1), knowledge=known)
+        pipeline = ScriptedPipeline()
+        while scheduler.counters.n_decided < 30:
+            for cancel in scheduler.take_cancels():
+                pipeline.cancel(*cancel)
+            submit(scheduler, pipeline, known.pacer.free_s)
+            draft_all(scheduler, lambda text: [((next_token(text) + 1) % N_VOCAB, 0.9)])
+            scheduler.on_result(pipeline.answer())
+        believed.append(known.confidence.probability(0, 0.9))
+    assert believed[1] < believed[0] < 0.3, "it is always wrong"
