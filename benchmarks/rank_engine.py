@@ -13,15 +13,17 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 import rank_configs
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.launch import environment
+from pipeinfer_cli.launch import mpi
 
 
 def rank_config(
     comm: Any, path: Path, *, n_ctx: int, n_batch: int, weights: Sequence[float] | None = None
 ) -> EngineConfig:
-    """This rank's engine; idle threads spin if there is a core for each rank."""
+    """This rank's engine, with the cores that the ranks of its host leave it."""
     config = rank_configs.rank_config(comm, path, n_ctx=n_ctx, n_batch=n_batch, weights=weights)
-    return replace(config, has_own_cores=len(environment.affinity()) >= comm.size)
+    index, on_host = mpi.resources_on_this_host(comm, 1)
+    resources = on_host[index].with_own_cores(index, on_host)
+    return replace(config, has_own_cores=resources.has_own_cores, cpus=resources.stage_cpus())
 
 
 def drive(comm: Any, config: EngineConfig, work: Callable[[Engine], None]) -> None:

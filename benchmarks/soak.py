@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.scheduler.interfaces import Drafter, Candidate, DraftBatch
+from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch, Drafter
 from pipeinfer_cli.scheduler.policy import ABLATIONS, STRATEGIES, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run
 

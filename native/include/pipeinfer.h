@@ -32,6 +32,7 @@ enum pi_status {
 enum pi_limits {
     PI_MAX_SEQ     = 256, // sequence ids are [0, PI_MAX_SEQ)
     PI_MAX_THREADS = 512, // ggml's own limit
+    PI_MAX_CPUS    = 512, // that threads can be bound to: their numbers are below; ggml's own limit
     PI_MAX_TOP     = 16, // tokens of one pi_sample_top
     PI_MAX_ROWS    = 32, // tokens of a run that want a row
 };
@@ -140,11 +141,13 @@ struct pi_engine_params {
     int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
-    int32_t shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
-    int32_t reads_weights; // 1: read this rank's weights into memory instead of mapping the file
-    int32_t locks_memory; // 1: as reads_weights, and what the process has once it is loaded is not paged out
-    int32_t comm_data; // Fortran handles of two communicators with the ranks of the job
-    int32_t comm_control;
+    const int32_t * cpus; // [n_cpus] the compute threads run on these only; memory is taken near them
+    int32_t         n_cpus; // 0: they run where this process may
+    int32_t         shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
+    int32_t         reads_weights; // 1: read this rank's weights into memory instead of mapping the file
+    int32_t         locks_memory; // 1: as reads_weights, and what the process has once it is loaded is not paged out
+    int32_t         comm_data; // Fortran handles of two communicators with the ranks of the job
+    int32_t         comm_control;
 
     struct pi_sample_params     sample;
     const struct pi_emulation * emulation; // NULL: none
@@ -162,12 +165,14 @@ struct pi_quantize_params {
 };
 
 struct pi_draft_params {
-    const char * model_path;
-    int32_t      n_ctx; // most tokens of a text, as in pi_engine_params
-    int32_t      n_cells; // of the KV cache, for the text and its branches
-    int32_t      n_batch; // most tokens in a run
-    int32_t      n_threads; // compute threads of its own
-    int32_t      has_own_cores; // 1: idle threads may spin
+    const char *    model_path;
+    int32_t         n_ctx; // most tokens of a text, as in pi_engine_params
+    int32_t         n_cells; // of the KV cache, for the text and its branches
+    int32_t         n_batch; // most tokens in a run
+    int32_t         n_threads; // compute threads of its own
+    int32_t         has_own_cores; // 1: idle threads may spin
+    const int32_t * cpus; // [n_cpus] as in pi_engine_params; the caller of pi_draft_expand, too, while it computes
+    int32_t         n_cpus;
 };
 
 struct pi_engine;

@@ -16,10 +16,12 @@ void pi_draft::model_deleter::operator()(llama_model * model) const {
 
 pi_draft::pi_draft(const pi_draft_params & params) :
     n_batch_(params.n_batch),
+    cpus_(make_cpu_list(params.cpus, params.n_cpus)),
     listener_([this](const std::string & why) {
         is_stuck_ = true;
         warm_.push(std::make_exception_ptr(model_error(why)));
     }) {
+    const cpu_binding     near_them(cpus_); // memory is taken where it is first written to
     const assertion_guard guard;
     log_reset_errors();
     model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
@@ -27,7 +29,7 @@ pi_draft::pi_draft(const pi_draft_params & params) :
         throw_logged("llama.cpp could not load the model");
     }
     decoder::params decoder_params;
-    decoder_params.threads = { "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true };
+    decoder_params.threads = { "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true, cpus_ };
     decoder_params.n_ctx   = params.n_ctx;
     decoder_params.n_cells = params.n_cells;
     decoder_params.n_batch = params.n_batch;
@@ -71,8 +73,10 @@ void pi_draft::expand(const pi_run & run, int32_t n_vocab, const pi_sample_param
     }
     tokens_.assign(run.tokens, run.tokens + run.n_tokens);
     seq_ids_.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
-    decoder_->compute(tokens_, seq_ids_);
-
+    {
+        const cpu_binding binding(cpus_); // this thread does other work, too
+        decoder_->compute(tokens_, seq_ids_);
+    }
     for (size_t i = 0; i < tokens_.size(); i++) {
         if (!tokens_[i].want) {
             continue;

@@ -42,6 +42,7 @@ struct pi_draft {
     };
 
     const int32_t                               n_batch_;
+    const cpu_list                              cpus_; // of the compute threads
     std::unique_ptr<llama_model, model_deleter> model_;
     std::unique_ptr<decoder>                    decoder_;
     std::vector<pi_token>                       tokens_; // of the run at work

@@ -37,14 +37,15 @@ static llama_model * load_layers(const stage_params & params) {
 
 stage::stage(const stage_params & params) : params_(params) {
     decoder::params decoder_params;
-    decoder_params.threads      = { "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns };
-    decoder_params.n_ctx        = params.n_ctx;
-    decoder_params.n_cells      = params.n_cells;
-    decoder_params.n_batch      = params.n_batch;
-    decoder_params.is_last      = params.is_last;
+    decoder_params.threads = { "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns, params.cpus };
+    decoder_params.n_ctx   = params.n_ctx;
+    decoder_params.n_cells = params.n_cells;
+    decoder_params.n_batch = params.n_batch;
+    decoder_params.is_last = params.is_last;
     decoder_params.should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
     decoder_params.abort_data   = &cancels;
     {
+        const cpu_binding     near_them(params.cpus); // memory is taken where it is first written to
         const assertion_guard guard;
         model_.reset(load_layers(params));
         decoder_ = std::make_unique<decoder>(model_.get(), decoder_params);

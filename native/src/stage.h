@@ -28,6 +28,7 @@ struct stage_params {
     bool        reads_weights; // instead of mapping the file
     bool        locks_memory; // what is there once the stage has first computed, not later slots' drafts
     bool        takes_turns; // with a draft model of this process
+    cpu_list    cpus; // of the compute threads
 
     pi_sample_params     sample;
     const pi_emulation * emulation; // NULL: none; read when the stage is made

@@ -3,8 +3,10 @@
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "llama.h"
+#include "pipeinfer.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <condition_variable>
 #include <cstring>
@@ -26,6 +28,43 @@ template <typename F> static F * backend_function(const char * name) {
         throw std::runtime_error(std::string("the CPU backend has no ") + name);
     }
     return reinterpret_cast<F *>(function);
+}
+
+cpu_list make_cpu_list(const int32_t * cpus, int32_t n_cpus) {
+    const cpu_list list(cpus, cpus + n_cpus);
+    for (const int32_t cpu : list) {
+        if (cpu < 0 || cpu >= PI_MAX_CPUS) {
+            throw std::runtime_error("CPUs to be bound to must be from 0 to " + std::to_string(PI_MAX_CPUS - 1));
+        }
+    }
+    return list;
+}
+
+struct cpu_binding::mask {
+    cpu_set_t cpus;
+};
+
+cpu_binding::cpu_binding(const cpu_list & cpus) {
+    if (cpus.empty()) {
+        return;
+    }
+    cpu_set_t wanted;
+    CPU_ZERO(&wanted);
+    for (const int32_t cpu : cpus) {
+        CPU_SET(cpu, &wanted);
+    }
+    // reading fails where the kernel knows more CPUs than fit
+    auto before = std::make_unique<mask>();
+    if (pthread_getaffinity_np(pthread_self(), sizeof(before->cpus), &before->cpus) == 0 &&
+        pthread_setaffinity_np(pthread_self(), sizeof(wanted), &wanted) == 0) {
+        before_ = std::move(before);
+    }
+}
+
+cpu_binding::~cpu_binding() {
+    if (before_) {
+        pthread_setaffinity_np(pthread_self(), sizeof(before_->cpus), &before_->cpus);
+    }
 }
 
 // The cores of this process, which one pool at a time may use.
@@ -80,11 +119,14 @@ void compute_threads::pool_deleter::operator()(ggml_threadpool * pool) const {
     backend_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(pool);
 }
 
-compute_threads::compute_threads(const params & params) : takes_turns_(params.takes_turns) {
+compute_threads::compute_threads(const params & params) : takes_turns_(params.takes_turns), cpus_(params.cpus) {
     ggml_threadpool_params pool_params = ggml_threadpool_params_default(params.n_threads);
 
     pool_params.poll   = params.has_own_cores ? POLL_OWN_CORES : POLL_SHARED_CORES;
     pool_params.paused = true; // the first decode wakes them
+    for (const int32_t cpu : cpus_) {
+        pool_params.cpumask[cpu] = true;
+    }
 
     // new threads take the name of the one that makes them
     char name[NAME_BYTES] = {};

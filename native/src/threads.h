@@ -2,12 +2,34 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 struct llama_context;
 struct ggml_threadpool;
 
+// CPUs by their numbers, below PI_MAX_CPUS; none: those that the process may use.
+using cpu_list = std::vector<int32_t>;
+
+// The CPUs of parameters. Throws std::runtime_error if a number is out of range.
+cpu_list make_cpu_list(const int32_t * cpus, int32_t n_cpus);
+
+// While it lives, the calling thread runs on these CPUs only. Where that cannot be, it runs as before.
+class cpu_binding {
+  public:
+    explicit cpu_binding(const cpu_list & cpus);
+    ~cpu_binding();
+
+    cpu_binding(const cpu_binding &)             = delete;
+    cpu_binding & operator=(const cpu_binding &) = delete;
+
+  private:
+    struct mask;
+    std::unique_ptr<mask> before_; // none: nothing was changed
+};
+
 // The compute threads of one llama.cpp context: a ggml threadpool, whose first thread is the one that calls
-// llama_decode. It lives as long as the context, so that no team of threads exists that does not compute.
+// llama_decode. It lives as long as the context, so that no team of threads exists that does not compute. Any of them may run
+// on any of its CPUs; ggml binds the thread that computes first, too.
 //
 // Two pools of one process (a stage and a draft model) that want the same cores compute in turn: a pool whose turn is
 // over sleeps, instead of spinning on the cores of the other.
@@ -18,11 +40,14 @@ class compute_threads {
         int32_t      n_threads;
         bool         has_own_cores; // idle threads may spin for a moment; else they sleep at once
         bool         takes_turns;
+        cpu_list     cpus;
     };
 
     // Starts the threads, asleep. Throws std::runtime_error.
     explicit compute_threads(const params & params);
     ~compute_threads();
+
+    const cpu_list & cpus() const { return cpus_; }
 
     // From now on the context computes with these threads.
     void attach(llama_context * context);
@@ -46,6 +71,7 @@ class compute_threads {
     };
 
     const bool                                     takes_turns_;
+    const cpu_list                                 cpus_;
     std::unique_ptr<ggml_threadpool, pool_deleter> pool_;
 };
 

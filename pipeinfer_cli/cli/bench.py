@@ -103,6 +103,7 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
+    bind: options.Bind = "auto",
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
@@ -203,6 +204,7 @@ def bench(
         job={
             "n_ctx": n_ctx,
             "layer_split": layer_split,
+            "bind": bind,
             "no_mmap": no_mmap,
             "mlock": mlock,
             "draft_threads": draft_threads,

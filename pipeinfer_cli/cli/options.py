@@ -80,6 +80,15 @@ ReportBinding = Annotated[
         "--report-binding", help="Print each rank's host, cores, threads and layers to stderr."
     ),
 ]
+Bind = Annotated[
+    str,
+    typer.Option(
+        "--bind",
+        metavar="on|off|auto",
+        help="Bind compute threads to cores; auto: if ranks get NUMA nodes of their own.",
+        hidden=True,
+    ),
+]
 NoMmap = Annotated[
     bool,
     typer.Option("--no-mmap", help="Read each rank's weights into memory; do not map the file."),

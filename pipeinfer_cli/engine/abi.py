@@ -135,6 +135,8 @@ class EngineParams(ctypes.Structure):
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
+        ("cpus", POINTER(c_int32)),
+        ("n_cpus", c_int32),
         ("shares_cores", c_int32),
         ("reads_weights", c_int32),
         ("locks_memory", c_int32),
@@ -167,6 +169,8 @@ class DraftParams(ctypes.Structure):
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
+        ("cpus", POINTER(c_int32)),
+        ("n_cpus", c_int32),
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 MAX_THREADS = 512  # of one rank: ggml's own limit
+MAX_CPUS = 512  # only to those with smaller numbers can threads be bound: ggml's own limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class DraftCores:
     n_threads: int = 1
     shares_cores: bool = False  # with the head's stage: one of the two computes at a time
     has_own_cores: bool = False  # idle threads may spin
+    cpus: tuple[int, ...] = ()  # that they are bound to; none: not bound
 
 
 ONE_THREAD = DraftCores()
@@ -47,6 +49,7 @@ class EngineConfig:
     n_batch: int  # most tokens in a run
     n_threads: int
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
+    cpus: tuple[int, ...] = ()  # that the compute threads are bound to; none: not bound
     shares_cores: bool = False  # with draft models of this process: one at a time computes
     reads_weights: bool = False  # into memory, instead of mapping the file
     locks_memory: bool = False  # as reads_weights, and what is there once loaded is not paged out

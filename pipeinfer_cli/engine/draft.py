@@ -34,6 +34,8 @@ class DraftModel:
             n_batch,
             cores.n_threads,
             cores.has_own_cores,
+            (c_int32 * len(cores.cpus))(*cores.cpus),
+            len(cores.cpus),
         )
         status, err = c_int(), ctypes.create_string_buffer(ERROR_BYTES)
         self._handle = self._lib.pi_draft_open(params, status, err, ERROR_BYTES)

@@ -78,6 +78,8 @@ class Engine:
             "model_path": os.fsencode(config.model_path),
             "sample": native_sample(config.sample),
             "emulation": _native_emulation(config.emulation),
+            "cpus": (c_int32 * len(config.cpus))(*config.cpus),
+            "n_cpus": len(config.cpus),
         }
         names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
         params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})

@@ -6,14 +6,15 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 from pathlib import Path
 
 from pipeinfer_cli.engine.build_info import MpiInfo
-from pipeinfer_cli.engine.config import MAX_THREADS, DraftCores
+from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
+from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
 
 NODE_DIR = Path("/sys/devices/system/node")
 MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
@@ -139,15 +140,6 @@ def default_ranks(node_dir: Path = NODE_DIR, cpus: frozenset[int] | None = None)
     return within_quota(max(1, n_nodes), cgroup.limits().cpus)
 
 
-def parse_cpulist(text: str) -> frozenset[int]:
-    """The kernel's `0-3,8` as a set."""
-    cpus: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return frozenset(cpus)
-
-
 def format_cpulist(cpus: Iterable[int]) -> str:
     """Inverse of `parse_cpulist`: `0-3,8`."""
     parts = []
@@ -221,6 +213,8 @@ class RankResources:
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
     cpu_quota: float | None = field(default=None, compare=False)  # in cores, of the sharers
     memory_bytes: int | None = field(default=None, compare=False)  # see Memory.usable_bytes
+    # Its CPUs by core, if no other rank may use them and threads are to be bound to them.
+    cores: tuple[Core, ...] = field(default=(), compare=False)
 
     @classmethod
     def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> RankResources:
@@ -237,6 +231,40 @@ class RankResources:
             memory_bytes=memory().usable_bytes,
         )
 
+    def with_own_cores(
+        self,
+        index: int,
+        ranks: Sequence[RankResources],
+        *,
+        must: bool = True,
+        host: Cores | None = None,
+    ) -> RankResources:
+        """The same with a part of the cores that it shares with others, if there are enough.
+
+        It is the one at `index` among the ranks of its host. Where their masks overlap without
+        being equal, somebody has a plan that is not ours, and nothing is divided; nor, unless it
+        `must`, where parts would share a NUMA node. `host` None: as the kernel describes it.
+        """
+        sharers = [i for i, each in enumerate(ranks) if each.cpus & self.cpus]
+        if any(ranks[i].cpus != self.cpus for i in sharers):
+            return self
+        n_threads = [ranks[i].n_threads for i in sharers]
+        host = Cores.read() if host is None else host
+        parts = divide(host.of(self.cpus), n_threads)
+        if parts is None or sum(n_threads) > self.n_cores or max(self.cpus) >= MAX_CPUS:
+            return self
+        if not (must or host.have_own_nodes(parts)):
+            return self
+        part = parts[sharers.index(index)]
+        quota = self.cpu_quota
+        return replace(
+            self,
+            cpus=frozenset(chain.from_iterable(part)),
+            n_sharers=1,
+            cpu_quota=None if quota is None else quota * self.n_threads / sum(n_threads),
+            cores=part,
+        )
+
     @property
     def n_cores(self) -> int:
         """How many of its cores the rank may keep busy, with the others that share them."""
@@ -247,6 +275,14 @@ class RankResources:
         """Whether there is a core for each thread, with other ranks' threads on theirs."""
         return self.n_cores >= self.n_sharers * self.n_threads
 
+    def stage_cpus(self, n_draft: int = 0) -> tuple[int, ...]:
+        """What the threads of the layers are bound to; none if they are not.
+
+        `n_draft` threads of a draft model compute beside them, on cores of their own.
+        """
+        parts = divide(self.cores, [self.n_threads, n_draft]) or [self.cores]
+        return cpus_for(parts[0], self.n_threads)
+
     def draft_cores(self, n_threads: int | None, *, beside_layers: bool) -> DraftCores:
         """Where a draft model computes in this rank, with as many threads as asked for, if any.
 
@@ -256,15 +292,21 @@ class RankResources:
         """
         n_left = max(1, self.n_cores // self.n_sharers) - self.n_threads
         if not beside_layers:
+            n_threads = n_threads or self.n_threads
             return DraftCores(
-                n_threads=n_threads or self.n_threads, has_own_cores=self.has_own_cores
+                n_threads=n_threads,
+                has_own_cores=self.has_own_cores,
+                cpus=cpus_for(self.cores, n_threads),
             )
         if n_threads is None:
             n_threads = min(n_left, self.n_threads) if n_left > 0 else self.n_threads
+        shares_cores = n_threads > n_left
+        parts = None if shares_cores else divide(self.cores, [self.n_threads, n_threads])
         return DraftCores(
             n_threads=n_threads,
-            shares_cores=n_threads > n_left,
+            shares_cores=shares_cores,
             has_own_cores=self.has_own_cores,
+            cpus=cpus_for(parts[1] if parts else self.cores, n_threads),
         )
 
 

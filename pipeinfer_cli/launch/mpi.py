@@ -78,14 +78,21 @@ def start() -> Comm:
     return comm
 
 
-def masks_on_this_host(comm: Comm) -> list[frozenset[int]]:
-    """The cores that each of the job's ranks on this host may use. All ranks call it."""
+def resources_on_this_host(
+    comm: Comm, n_threads: int | None
+) -> tuple[int, list[environment.RankResources]]:
+    """What each of the job's ranks on this host has, and which of them we are. All ranks call it.
+
+    `n_threads`: that this rank was asked for; None: a default.
+    """
     from mpi4py import MPI
 
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
     masks = local.allgather(environment.affinity())
+    ranks = local.allgather(environment.RankResources.take(n_threads, masks))
+    index = local.rank
     local.Free()
-    return masks
+    return index, ranks
 
 
 class HeartbeatChannel:

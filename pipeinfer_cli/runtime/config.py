@@ -18,6 +18,9 @@ from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 DEFAULT_N_CTX = 4096
 DEFAULT_TIMEOUT_S = 300.0
+# Auto: where ranks that share a host get NUMA nodes of their own. Within a node the kernel does it
+# better: stages of one text compute in turn, and a bound one cannot leave a core that is busy.
+BINDINGS = ("on", "off", "auto")
 
 # Long names of options that have no effect together: see commands.notes.
 SAMPLING = ("--top-k", "--top-p", "--min-p", "--seed")
@@ -47,6 +50,7 @@ class JobConfig:
     threads: Threads = None
     plan_only: bool = False  # print where everything would be, and end
     report_binding: bool = False
+    bind: str = "auto"  # compute threads to cores of their rank: see BINDINGS
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False
@@ -69,6 +73,8 @@ class JobConfig:
         for count in self.threads if isinstance(self.threads, Sequence) else (self.threads,):
             check_count("-t/--threads", count, MAX_THREADS)
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
+        if self.bind not in BINDINGS:
+            raise UserError(f"--bind {self.bind!r}: give {', '.join(BINDINGS)}")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
         if self.draft_ratio is not None and self.emulate is None:
@@ -92,6 +98,11 @@ class JobConfig:
         if not isinstance(self.threads, Sequence):
             return self.threads
         return self.threads[rank] if rank < len(self.threads) else None
+
+    @property
+    def may_bind(self) -> bool:
+        """Whether compute threads may get cores of their own, if there are enough."""
+        return self.bind != "off" and self.emulate is None  # ranks of a cluster share this host
 
     @property
     def uses_draft_model(self) -> bool:

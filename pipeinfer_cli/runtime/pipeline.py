@@ -53,6 +53,7 @@ class Plan:
     n_ctx: int  # positions
     n_cells: int  # of the KV caches: the branches of token trees take some besides
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
+    uses_draft_model: bool = False
     profile: Profile | None = None  # of the emulated cluster
     all_resources: tuple[RankResources, ...] = ()  # per rank
     reads_weights: bool = False  # see EngineConfig
@@ -115,8 +116,10 @@ def _run(
     config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
-    masks = mpi.masks_on_this_host(comm) if comm else [environment.affinity()]
-    resources = RankResources.take(config.threads_of(comm.rank if comm else 0), masks)
+    index, on_host = _resources_on_this_host(config, comm)
+    resources = on_host[index]
+    if config.may_bind:
+        resources = resources.with_own_cores(index, on_host, must=config.bind == "on")
     all_resources = comm.gather(resources) if comm else [resources]
     work: Work | None = None
     plan = None
@@ -132,13 +135,21 @@ def _run(
         return 0
     watchdog.place(plan.places(), plan.stage_rank0)
     with (
-        open_engine(config, plan, comm, len(masks), watchdog) as engine,
+        open_engine(config, plan, comm, len(on_host), watchdog) as engine,
         watchdog.over(engine),
     ):
         if work is None:
             return serve(engine)
         work(engine)
         return 0
+
+
+def _resources_on_this_host(
+    config: JobConfig, comm: Comm | None
+) -> tuple[int, list[RankResources]]:
+    if comm:
+        return mpi.resources_on_this_host(comm, config.threads_of(comm.rank))
+    return 0, [RankResources.take(config.threads_of(0), [environment.affinity()])]
 
 
 def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan:
@@ -156,6 +167,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         layers=result.layers,
         n_ctx=n_ctx,
         draft_cores=_draft_cores(config, all_resources, result.layers),
+        uses_draft_model=config.uses_draft_model,
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         profile=profile,
         all_resources=tuple(all_resources),
@@ -266,6 +278,8 @@ def _engine_config(
     stage = rank - plan.stage_rank0
     resources = plan.all_resources[rank]
     profile = plan.profile
+    draft = plan.draft_cores
+    is_beside_draft = rank == 0 and plan.uses_draft_model and not draft.shares_cores
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
     return EngineConfig(
@@ -280,7 +294,8 @@ def _engine_config(
         n_batch=N_BATCH,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,
-        shares_cores=rank == 0 and plan.draft_cores.shares_cores,
+        cpus=resources.stage_cpus(draft.n_threads if is_beside_draft else 0),
+        shares_cores=rank == 0 and draft.shares_cores,
         reads_weights=plan.reads_weights,
         locks_memory=plan.locks_memory,
         comm_data=comms[0],

@@ -138,7 +138,8 @@ class Batcher(Generic[Key]):
         for request in requests:
             if request.scheduler.is_prefilling:
                 self._share_prefix(request)
-                part = _Part(request, request.scheduler.next_prefill())
+                prefill = request.scheduler.next_prefill(is_alone=len(requests) == 1)
+                part = _Part(request, prefill)
                 return self._merged(self._submit([part]), [part])
         for request in requests:
             if (run := request.scheduler.next_drafted(now_s)) is not None:

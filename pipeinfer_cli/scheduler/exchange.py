@@ -174,7 +174,7 @@ class Exchange(Generic[Key]):
 
     def on_result(self, result: Result, now_s: float) -> Decided[Key]:
         """The token ids that this result has decided, by request; it came at `now_s`."""
-        self._requests.pacer.on_result(result.run_id)
+        self._requests.pacer.on_result(result.run_id, now_s)
         n_accepted = self._n_accepted
         decided = self._requests.on_result(result, now_s)
         tokens = [token for _, each in decided for token in each]

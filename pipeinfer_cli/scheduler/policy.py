@@ -89,11 +89,11 @@ class Policy:
 
     draft: DraftConfig | None = None  # None: iterative
     is_adaptive: bool = False
-    n_stages: int = 1
     is_synchronous: bool = False
     chooses_length: bool = False  # of synchronous drafts; else they have draft.n_max tokens
     shares_cores: bool = False  # drafter and first stage compute in turn, not at the same time
     depth: int = 1  # most live runs in flight
+    n_stages: int = 1  # that a prompt is to fill
     n_batch: int = N_BATCH  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
     prior: PriorCosts | None = None  # what that starts from; None: from nothing
@@ -155,11 +155,11 @@ class Policy:
         return cls(
             draft=draft,
             is_adaptive=draft.is_auto and not ablations,
-            n_stages=n_stages,
             is_synchronous=strategy == "speculative" or in_turn,
             chooses_length=is_chain and (draft.auto_length or strategy != "speculative"),
             shares_cores=shares_cores,
             depth=depth,
+            n_stages=n_stages,
             n_batch=n_batch,
             prior=prior,
             **{each.replace("-", "_"): True for each in parts_left_out},

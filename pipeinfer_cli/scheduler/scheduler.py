@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts, PriorCosts
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
+from pipeinfer_cli.scheduler.costs.prefill import prefill_run_size
 from pipeinfer_cli.scheduler.in_flight import InFlightRuns
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
@@ -73,6 +74,7 @@ class Scheduler:
         self._sequences = Sequences(self._pool)
         self.n_reused = 0  # tokens of the prompt whose cells were there already
         self._n_prefilled = 0  # tokens of the prompt that were submitted, or are reused
+        self._prefill_size = policy.n_batch  # tokens of the prompt in a run
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
@@ -174,7 +176,7 @@ class Scheduler:
         is_waiting = self.policy.is_adaptive and not self.policy.is_synchronous
         is_waiting = is_waiting and self._tree.n_unfed > 0 and self._tree.root.is_fed
         can_leave = is_waiting and self._in_flight.n_live < self.policy.depth
-        return self.knowledge.pacer.free_s if can_leave else math.inf
+        return self.knowledge.pacer.leave_s if can_leave else math.inf
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
@@ -222,11 +224,20 @@ class Scheduler:
             self._feed_drafts(nodes, self._speculation.n_alone(self._in_flight.n_live, now_s))
         return self._make_run((), nodes) if nodes else None
 
-    def next_prefill(self) -> Run:
-        """A part of the prompt: all stages shall have one to work on."""
+    def next_prefill(self, *, is_alone: bool = True) -> Run:
+        """A part of the prompt: all stages shall have one to work on.
+
+        `is_alone`: no other request's runs keep them at work.
+        """
         assert self.is_prefilling
         first = self._n_prefilled
-        last = min(first + self.policy.n_batch, len(self._prompt))
+        if not self.has_begun:
+            self._prefill_size = prefill_run_size(
+                len(self._prompt) - first,
+                n_stages=self.policy.n_stages if is_alone else 1,
+                n_batch=self.policy.n_batch,
+            )
+        last = min(first + self._prefill_size, len(self._prompt))
         self._n_prefilled = last
         nodes: dict[Node, list[int]] = {}
         if last == len(self._prompt):

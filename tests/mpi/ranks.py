@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+
 from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.engine import llama_cpp

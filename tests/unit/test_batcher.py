@@ -50,7 +50,7 @@ class Player:
         self.exchange.submit(self.now_s)
         while not self.batcher.is_idle:
             self.answer()
-        assert self.knowledge.pacer.free_s == 0, "it waits for a run that is over"
+        assert self.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
         return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
 
     def step(self):

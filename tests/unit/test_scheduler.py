@@ -68,7 +68,7 @@ class Game:
         while not self.scheduler.is_idle:
             self.answer()
         assert len(self.tokens) == n_tokens
-        assert self.scheduler.knowledge.pacer.free_s == 0, "it waits for a run that is over"
+        assert self.scheduler.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
         return self.tokens
 
     def close(self):
@@ -434,14 +434,14 @@ def test_adaptive_speculation_expands_several_nodes_of_a_tree_together():
 def test_adaptive_runs_leave_one_by_one_when_the_slowest_stage_is_free():
     scheduler, pipeline = adaptive()
     draft_all(scheduler, two)
-    free_s = scheduler.knowledge.pacer.free_s
-    assert submit(scheduler, pipeline, 0.9 * free_s) == []
-    assert scheduler.wake_s == free_s
-    (first,) = submit(scheduler, pipeline, free_s)
+    leave_s = scheduler.knowledge.pacer.leave_s
+    assert submit(scheduler, pipeline, 0.9 * leave_s) == []
+    assert scheduler.wake_s == leave_s
+    (first,) = submit(scheduler, pipeline, leave_s)
     assert first[0] == next_token([1, 2]), "the most probable node goes first"
-    assert scheduler.wake_s == scheduler.knowledge.pacer.free_s > free_s
+    assert scheduler.wake_s == scheduler.knowledge.pacer.leave_s > leave_s
     for _ in range(10):
-        submit(scheduler, pipeline, scheduler.knowledge.pacer.free_s)
+        submit(scheduler, pipeline, scheduler.knowledge.pacer.leave_s)
     assert scheduler.n_live == scheduler.policy.depth
     assert scheduler.wake_s == math.inf
 
@@ -512,7 +512,7 @@ def test_what_is_learned_of_a_drafter_outlives_the_request():
         while scheduler.counters.n_decided < 30:
             for cancel in scheduler.take_cancels():
                 pipeline.cancel(*cancel)
-            submit(scheduler, pipeline, known.pacer.free_s)
+            submit(scheduler, pipeline, known.pacer.leave_s)
             draft_all(scheduler, lambda text: [((next_token(text) + 1) % N_VOCAB, 0.9)])
             scheduler.on_result(pipeline.answer())
         believed.append(known.confidence.probability(0, 0.9))

@@ -30,6 +30,7 @@ MAX_BATCH = 16  # nodes that are expanded together
 LEAST = 0.001  # the probability of a path that is worth remembering
 ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
+WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
 N_GAIN = 8  # drafted tokens in a run, of the chains for which the gain is estimated
 
 
@@ -132,7 +133,11 @@ class AdaptiveSpeculation:
             return None if n_live > 0 or self.is_waiting else self._end_round()
         if not may_wait:  # decided tokens of several requests share a run
             return 0
-        return self._worth.best_size(self._probabilities(self._unfed()), 1)
+        probabilities = self._probabilities(self._unfed())
+        n_drafted = self._worth.best_size(probabilities, 1)
+        if n_live == 0 and self._is_worth_waiting(1 + sum(probabilities[:n_drafted])):
+            return None
+        return n_drafted
 
     def _end_round(self) -> int:
         """The round's run leaves now, with so many drafted tokens."""
@@ -145,9 +150,21 @@ class AdaptiveSpeculation:
         self._round_s, self._n_batches = 0.0, 0
         return n_drafted
 
+    def _is_worth_waiting(self, mass: float) -> bool:
+        """Whether a run of this mass waits for the batch that is drafted next, or already.
+
+        What it has is later by the time of the batch; what that brings need not wait for a run.
+        """
+        nodes = self._batch or self._next_nodes()
+        probabilities = self._probabilities(node for node in nodes if node.state is not State.DEAD)
+        n_expected = sum(probabilities) * self._best_share.rate
+        draft_s = self._table.draft_s
+        took_s = draft_s[min(len(nodes), len(draft_s) - 1)]
+        return n_expected * self._worth.wait_s > WAIT_FACTOR * mass * took_s > 0
+
     def n_alone(self, n_live: int, now_s: float) -> int:
         """See Speculation."""
-        if self._policy.is_synchronous or (n_live > 0 and now_s < self._pacer.free_s):
+        if self._policy.is_synchronous or (n_live > 0 and now_s < self._pacer.leave_s):
             return 0
         return self._worth.best_size(self._probabilities(self._unfed()), 0)
 
@@ -206,19 +223,26 @@ class AdaptiveSpeculation:
     def _is_worth_drafting(self, probabilities: Sequence[float]) -> bool:
         """Whether the batch brings more than its time, where that is not the drafter's own."""
         table = self._table
-        n_expected = sum(probabilities) * self._best_share.rate
         if self._policy.is_synchronous:
-            if self._tree.n_unfed >= MAX_DRAFT:
-                return False
             if table.draft_s[1] <= 0 or not self._costs.is_known:
                 return self._n_batches < N_FIRST_ROUND
-            n_fed = min(self._tree.n_unfed, len(table.compute_s) - 3)
-            more_s = table.draft_s[len(probabilities)]
-            more_s += table.compute_s[n_fed + 2] - table.compute_s[n_fed + 1]
-            return n_expected > self._round_rate() * more_s
+            return self._expected_more(probabilities) > (
+                self._round_rate() * table.draft_s[len(probabilities)]
+            )
         if self._policy.shares_cores:
+            n_expected = sum(probabilities) * self._best_share.rate
             return n_expected * table.interval_s[1] > table.draft_s[len(probabilities)]
         return True
+
+    def _expected_more(self, probabilities: Sequence[float]) -> float:
+        """Tokens that expanding these nodes adds to a round, less what else its run could hold."""
+        compute_s = self._table.compute_s
+        n_fed = min(self._tree.n_unfed, len(compute_s) - 3)
+        least = self._round_rate() * (compute_s[n_fed + 2] - compute_s[n_fed + 1])
+        if self._tree.n_unfed >= MAX_DRAFT:  # the least probable one stays behind
+            least = max(least, self._probabilities(self._unfed())[-1])
+        best_share = self._best_share.rate
+        return sum(max(each * best_share - least, 0.0) for each in probabilities)
 
     def _round_rate(self) -> float:
         """Tokens per second that rounds bring on the average."""
