@@ -31,7 +31,7 @@ def test_tables_never_fall_and_end_at_twice_what_was_seen(runs, drafts, largest)
         (drafts, table.draft_s),
     ):
         assert each[0] == 0
-        assert all(a <= b for a, b in pairwise(each))
+        assert all(a <= b * (1 + 1e-12) for a, b in pairwise(each)), "but for rounding"
         assert len(each) == 1 + min(largest, 2 * max(seen, default=0) or 1)
     assert len(table.interval_s) == len(table.compute_s)
     assert table.interval_s[1] > 0

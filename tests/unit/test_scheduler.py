@@ -446,14 +446,24 @@ def test_adaptive_runs_leave_one_by_one_when_the_slowest_stage_is_free():
     assert scheduler.wake_s == math.inf
 
 
-def test_an_idle_pipeline_waits_for_nothing():
-    """Whatever the pacer says: it only predicts."""
+def test_an_idle_pipeline_does_not_wait_for_the_pacer():
+    """It only predicts."""
     scheduler, pipeline = adaptive()
     scheduler.on_result(pipeline.answer(), 0.0)
     scheduler.knowledge.pacer.on_submit(99, 32, 0.0)
+    assert scheduler.knowledge.pacer.leave_s > 0.1
+    draft_all(scheduler, lambda text: [])
     assert len(submit(scheduler, pipeline, 0.0)) == 1, "the decided token"
-    scheduler.on_result(pipeline.answer(), 0.0)
-    assert len(submit(scheduler, pipeline, 0.0)) == 1
+
+
+def test_a_decided_token_waits_for_a_batch_only_while_there_is_one():
+    scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
+    assert submit(scheduler, pipeline, 0.1) == []
+    batch = scheduler.take_batch()
+    assert submit(scheduler, pipeline, 0.2) == []
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
+    assert submit(scheduler, pipeline, 0.3) == [[decided]]
 
 
 def test_a_miss_finds_drafts_below_the_second_choice():
@@ -512,8 +522,8 @@ def test_what_is_learned_of_a_drafter_outlives_the_request():
         while scheduler.counters.n_decided < 30:
             for cancel in scheduler.take_cancels():
                 pipeline.cancel(*cancel)
-            submit(scheduler, pipeline, known.pacer.leave_s)
             draft_all(scheduler, lambda text: [((next_token(text) + 1) % N_VOCAB, 0.9)])
+            submit(scheduler, pipeline, known.pacer.leave_s)
             scheduler.on_result(pipeline.answer())
         believed.append(known.confidence.probability(0, 0.9))
     assert believed[1] < believed[0] < 0.3, "it is always wrong"
