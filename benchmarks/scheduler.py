@@ -2,9 +2,10 @@
 
     python benchmarks/scheduler.py [runs in flight] [tokens] [--profile]
 
-Chains and trees as they are given, and adaptive ones; the best of three candidates is wrong at every
-50th or 5th token, where the second one is right. The drafter answers four batches per run. Time is
-the process's CPU time, the script's own part included. `--profile` lists the hot spots of the last.
+Chains and trees as they are given, and adaptive ones. The best of three candidates is wrong at
+every 50th or 5th token, where the second one is right. The drafter answers four batches per run.
+Time is the process's CPU time, the script's own part included. `--profile` lists the hot spots of
+the last one.
 """
 
 from __future__ import annotations

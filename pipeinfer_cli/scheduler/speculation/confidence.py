@@ -26,18 +26,17 @@ class Confidence:
         n_cells = (len(BANDS) + 1) * N_RANKS
         self._expected = [0.0] * n_cells  # hits, by the drafter's own probabilities
         self._hits = [0.0] * n_cells
+        self._factors = [1.0] * n_cells
 
     def probability(self, rank: int, confidence: float) -> float:
         """How probable a candidate of this rank (0 the best) is right."""
-        cell = _cell(rank, confidence)
-        factor = (self._hits[cell] + WEIGHT) / (self._expected[cell] + WEIGHT)
-        return min(confidence * factor, MOST)
+        return min(confidence * self._factors[_cell(rank, confidence)], MOST)
 
     def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
         """Of all candidates for a position; together at most 1."""
         found = [self.probability(rank, own) for rank, (_, own) in enumerate(candidates)]
-        excess = max(sum(found), 1.0)
-        return [each / excess for each in found]
+        total = sum(found)
+        return [each / total for each in found] if total > 1 else found
 
     def on_decided(self, candidates: Sequence[Candidate], token: int) -> None:
         """The target has decided what follows where these were the candidates."""
@@ -45,7 +44,8 @@ class Confidence:
             cell = _cell(rank, confidence)
             self._expected[cell] = DECAY * self._expected[cell] + confidence
             self._hits[cell] = DECAY * self._hits[cell] + (candidate == token)
+            self._factors[cell] = (self._hits[cell] + WEIGHT) / (self._expected[cell] + WEIGHT)
 
 
 def _cell(rank: int, confidence: float) -> int:
-    return bisect(BANDS, confidence) * N_RANKS + min(rank, N_RANKS - 1)
+    return bisect(BANDS, confidence) * N_RANKS + (rank if rank < N_RANKS else N_RANKS - 1)
