@@ -39,7 +39,6 @@ class Node:
     position: int
     parent: Node | None
     log_probability: float  # of the whole path, as the drafter sees it; 0 for the text
-    path: tuple[int, ...] = ()  # tokens up to this one, at least those that were drafted with it
     state: State = State.DRAFTED
     children: dict[int, Node] = field(default_factory=dict)  # by token
     is_open: bool = True  # the drafter may be asked what follows
@@ -73,8 +72,7 @@ class TokenTree:
         assert token not in parent.children and parent.state is not State.DEAD
         probability = max(probability, SMALLEST_PROBABILITY)
         log_probability = parent.log_probability + math.log(probability)
-        path = (*self._branch(parent), token)
-        node = Node(token, parent.position + 1, parent, log_probability, path)
+        node = Node(token, parent.position + 1, parent, log_probability)
         parent.children[token] = node
         self.n_drafted += 1
         self.n_unfed += 1
@@ -177,9 +175,12 @@ class TokenTree:
         return DraftBatch(epoch, self.text, len(self.text), branches, n_candidates)
 
     def _branch(self, node: Node) -> tuple[int, ...]:
-        """The node's path from the root on."""
-        n_tokens = node.position - self.root.position
-        return node.path[len(node.path) - n_tokens :]
+        path = []
+        while node is not self.root:
+            assert node.parent is not None
+            path.append(node.token)
+            node = node.parent
+        return tuple(reversed(path))
 
 
 _Entry = tuple[float, int, Node]  # in order of probability; the number makes it unique
