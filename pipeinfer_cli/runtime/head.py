@@ -216,7 +216,7 @@ class Head:
         Whoever begins them chooses their keys.
         """
         self._end_last(may_keep=False)
-        self._shared = Knowledge.of(self._plan.prior(None))
+        self._shared = Knowledge.of(self._plan.prior(None), n_stages=self._plan.n_stages)
         n_stages = self._plan.n_stages
         batcher: Batcher[Any] = Batcher(
             self._pool,
@@ -276,7 +276,7 @@ class Head:
         if request.speculates:
             key = request.synthetic if request.synthetic is not None else _kind(request.drafter)
         if key not in self._knowledge:
-            self._knowledge[key] = Knowledge.of(request.prior)
+            self._knowledge[key] = Knowledge.of(request.prior, n_stages=self._plan.n_stages)
         return self._knowledge[key]
 
     def _end_last(self, *, may_keep: bool) -> CachedPrefix | None:

@@ -40,9 +40,9 @@ class Knowledge:
     pacer: StagePacer
 
     @classmethod
-    def of(cls, prior: PriorCosts | None) -> Knowledge:
+    def of(cls, prior: PriorCosts | None, *, n_stages: int) -> Knowledge:
         """What a calibration says, if there is one; nothing else."""
-        costs = MeasuredCosts(prior)
+        costs = MeasuredCosts(prior, n_stages=n_stages)
         return cls(costs, Confidence(), StagePacer(costs))
 
 
@@ -78,7 +78,7 @@ class Scheduler:
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
-        self.knowledge = knowledge or Knowledge.of(policy.prior)
+        self.knowledge = knowledge or Knowledge.of(policy.prior, n_stages=policy.n_stages)
         self._speculation = self._make_speculation()
         self._in_flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
 
@@ -257,13 +257,23 @@ class Scheduler:
         return is_fed
 
     def _feed_drafts(self, nodes: dict[Node, list[int]], n_most: int) -> None:
-        """Feeds the most probable drafted tokens, at most `n_most`."""
+        """Feeds the most probable drafted tokens, at most `n_most`.
+
+        Those for whose branch there is no sequence id stay behind.
+        """
         n_decided = len(self._tree.text)
         n_room = len(nodes) + n_most
+        left: list[Node] = []
         while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:
-            if node.position < self._n_feed_max and self._feed(node, nodes):
+            if node.position >= self._n_feed_max:
+                continue
+            if self._feed(node, nodes):
                 node.ahead = node.position - n_decided + 1
                 self.counters.on_drafted(node.ahead)
+            else:
+                left.append(node)
+        for node in left:
+            self._tree.put_back(node)
 
     def _make_run(self, tokens: Sequence[RunToken], nodes: dict[Node, list[int]]) -> Run:
         run = Run(

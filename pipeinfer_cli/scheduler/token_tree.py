@@ -46,6 +46,7 @@ class Node:
     sequence: int = -1  # the sequence id under which it was fed
     ahead: int = 0  # how many tokens ahead of the text it was then: 1, 2, ...; 0: decided before
     next_token: int | None = None  # what the target says follows
+    number: int = 0  # of the drafted nodes, in the order in which they were added
     candidates: Sequence[Candidate] = ()  # what the drafter says follows, as it says it
 
 
@@ -71,8 +72,9 @@ class TokenTree:
         """A drafted token after `parent`, which the drafter gives this probability."""
         assert token not in parent.children and parent.state is not State.DEAD
         probability = max(probability, SMALLEST_PROBABILITY)
-        log_probability = parent.log_probability + math.log(probability)
-        node = Node(token, parent.position + 1, parent, log_probability)
+        node = Node(token, parent.position + 1, parent, parent.log_probability)
+        node.number = self._n_added + 1
+        node.log_probability += math.log(probability)
         parent.children[token] = node
         self.n_drafted += 1
         self.n_unfed += 1
@@ -103,6 +105,10 @@ class TokenTree:
             return None
         del self._unfed[0]
         return nodes[0]
+
+    def put_back(self, node: Node) -> None:
+        """The node, just popped, was not fed after all."""
+        insort(self._unfed, (-node.log_probability, node.number, node))
 
     def mark_fed(self, node: Node) -> None:
         """The node, the root or a drafted one, was submitted with a run."""

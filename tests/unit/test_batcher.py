@@ -22,7 +22,7 @@ class Player:
 
     def __init__(self, random, pipeline, *, n_stages, n_batch, n_parallel):
         self.random, self.pipeline, self.n_parallel = random, pipeline, n_parallel
-        self.pool, self.knowledge = SequencePool(), Knowledge.of(None)
+        self.pool, self.knowledge = SequencePool(), Knowledge.of(None, n_stages=n_stages)
         self.batcher = Batcher(
             self.pool,
             n_stages=n_stages,

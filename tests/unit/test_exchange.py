@@ -90,7 +90,7 @@ def one(policy, notes, **more):
 
 
 def several(policy, notes, n_requests=1, **more):
-    pool, known = SequencePool(), Knowledge.of(None)
+    pool, known = SequencePool(), Knowledge.of(None, n_stages=2)
     batcher = batcher_of(pool, known)
     exchange = Exchange(notes, batcher, open_drafts=lambda request: notes, observer=notes, **more)
     for key in range(n_requests):
@@ -140,7 +140,7 @@ def test_drafts_are_asked_for_once_speculation_pays():
 def test_a_request_without_a_drafter_gets_one_when_it_may_draft():
     notes, opened = Notes(), []
     pool = SequencePool()
-    batcher = batcher_of(pool, Knowledge.of(None), n_stages=3)
+    batcher = batcher_of(pool, Knowledge.of(None, n_stages=3), n_stages=3)
 
     def open_drafts(request):
         opened.append(request.key)

@@ -152,7 +152,7 @@ run_times = st.sampled_from(
 )
 def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, times, random):
     pipeline, pool = ScriptedPipeline(hear=random.randint, times=times), SequencePool()
-    known = Knowledge.of(policy.prior)
+    known = Knowledge.of(policy.prior, n_stages=policy.n_stages)
     game = Game(random, pipeline, prompt, n_max, policy, pool=pool, knowledge=known)
     with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
         check_game(game, prompt)
@@ -514,7 +514,7 @@ def test_an_adaptive_round_drafts_while_it_pays_and_verifies_in_one_run():
 
 
 def test_what_is_learned_of_a_drafter_outlives_the_request():
-    known, believed = Knowledge.of(STEEP), []
+    known, believed = Knowledge.of(STEEP, n_stages=3), []
     for _ in range(2):
         policy = Policy(draft=DEFAULT_DRAFT, is_adaptive=True, n_stages=3, depth=4)
         scheduler = Scheduler((1, 2), n_max=99, policy=policy, run_ids=count(1), knowledge=known)

@@ -11,8 +11,11 @@ from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 EWMA_DECAY = 0.95  # how much of what was known a new measurement leaves
 SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
 LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
+OUTLIER = 2.0  # times what is usual: longer ones say something of the machine, not of the size
 SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
 REVIEW_EVERY = 8  # results or drafts, after which tables of costs are made again
+N_FIRST = 16  # of them, after each of which they are
+LARGEST = 32  # tokens of a run, or nodes of a batch, in those tables
 
 Times = tuple[float, float]  # in seconds: the slowest stage, all stages
 
@@ -52,7 +55,8 @@ class MeasuredCosts:
     seen cost more or less than it says: the text may be longer, or the machine busier.
     """
 
-    def __init__(self, prior: PriorCosts | None = None) -> None:
+    def __init__(self, prior: PriorCosts | None = None, *, n_stages: int = 1) -> None:
+        """`n_stages`: as many equal ones there are, as long as nothing is known."""
         self._prior: Mapping[int, Times] = prior.by_size if prior else {}
         self._scale: Times = (1.0, 1.0)
         self._runs = _BySize()
@@ -60,8 +64,9 @@ class MeasuredCosts:
         self._drafts = _BySize()  # by branches of a draft; both times are the same
         if prior and prior.draft_s:
             self._drafts.seen[1] = (prior.draft_s, prior.draft_s)
+        self._n_stages = n_stages
         self._table: CostTable | None = None
-        self._n_new = 0  # measurements since that was made
+        self._n_measured = 0
 
     @property
     def is_known(self) -> bool:
@@ -71,7 +76,8 @@ class MeasuredCosts:
     @property
     def draft_s(self) -> float:
         """The drafter's time for one token; 0: unknown."""
-        return time_at(self._drafts.seen, 1, 0) if self._drafts.seen else 0.0
+        seen = self._drafts.seen
+        return times_to(seen, 1, 0, self._drafts.n_seen)[1] if seen else 0.0
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """A run of n tokens is over; it says something if every stage has computed it."""
@@ -98,27 +104,33 @@ class MeasuredCosts:
         self._note()
 
     def _note(self) -> None:
-        self._n_new += 1
-        if self._n_new >= REVIEW_EVERY or len(self._known) == 1:
+        self._n_measured += 1
+        if self._n_measured <= N_FIRST or self._n_measured % REVIEW_EVERY == 0:
             self._table = None
 
     def interval_s(self, n_tokens: int) -> float:
         """See Costs."""
-        return time_at(self._known, n_tokens, 0)
+        times_s = self.table.interval_s
+        if n_tokens < len(times_s):
+            return times_s[n_tokens]
+        return times_to(self._known, n_tokens, 0, self._runs.n_seen)[n_tokens]
 
     def compute_s(self, n_tokens: int) -> float:
         """See Costs."""
-        return time_at(self._known, n_tokens, 1)
+        times_s = self.table.compute_s
+        if n_tokens < len(times_s):
+            return times_s[n_tokens]
+        return times_to(self._known, n_tokens, 1, self._runs.n_seen)[n_tokens]
 
-    def table(self, largest: int, n_stages: int) -> CostTable:
+    @property
+    def table(self) -> CostTable:
         """The same as lists, a few measurements old at most.
 
-        While nothing is known, of `n_stages` equal stages, in units of one of them.
+        While nothing is known, in units of a stage's time for a token.
         """
         if self._table is None:
-            known = self._known or {1: (1.0, float(n_stages))}
-            self._table = CostTable(known, self._drafts.seen, largest)
-            self._n_new = 0
+            known = self._known or {1: (1.0, float(self._n_stages))}
+            self._table = CostTable(known, self._runs.n_seen, self._drafts, LARGEST)
         return self._table
 
 
@@ -127,13 +139,14 @@ class _BySize:
 
     def __init__(self) -> None:
         self.seen: dict[int, Times] = {}
-        self._n_seen: dict[int, int] = {}
+        self.n_seen: dict[int, int] = {}
 
     def add(self, size: int, new: Times) -> None:
-        n_seen = self._n_seen[size] = self._n_seen.get(size, 0) + 1
+        n_seen = self.n_seen[size] = self.n_seen.get(size, 0) + 1
         memory = min(EWMA_DECAY, 1 - 1 / n_seen)  # the mean of the first ones: none counts for all
         old = self.seen.get(size, new)
-        self.seen[size] = (_mixed(old[0], new[0], memory), _mixed(old[1], new[1], memory))
+        usual = (min(new[0], OUTLIER * old[0]), min(new[1], OUTLIER * old[1]))
+        self.seen[size] = (_mixed(old[0], usual[0], memory), _mixed(old[1], usual[1], memory))
 
 
 class CostTable:
@@ -143,13 +156,19 @@ class CostTable:
     """
 
     def __init__(
-        self, runs: Mapping[int, Times], drafts: Mapping[int, Times], largest: int
+        self,
+        runs: Mapping[int, Times],
+        n_seen: Mapping[int, int],
+        drafts: _BySize,
+        largest: int,
     ) -> None:
         n_runs = min(largest, 2 * max(runs))
-        self.interval_s = times_to(runs, n_runs, 0)[: n_runs + 1]
-        self.compute_s = times_to(runs, n_runs, 1)[: n_runs + 1]
-        n_drafts = min(largest, 2 * max(drafts, default=1))
-        self.draft_s = times_to(drafts, n_drafts, 0)[: n_drafts + 1] if drafts else [0.0, 0.0]
+        self.interval_s = times_to(runs, n_runs, 0, n_seen)[: n_runs + 1]
+        self.compute_s = times_to(runs, n_runs, 1, n_seen)[: n_runs + 1]
+        self.draft_s = [0.0, 0.0]
+        if drafts.seen:
+            n_drafts = min(largest, 2 * max(drafts.seen))
+            self.draft_s = times_to(drafts.seen, n_drafts, 0, drafts.n_seen)[: n_drafts + 1]
 
 
 def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
@@ -157,23 +176,40 @@ def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
     return times_to(known, n_tokens, which)[n_tokens]
 
 
-def times_to(known: Mapping[int, Times], largest: int, which: int) -> list[float]:
-    """T(0) = 0, T(1), ..., T(largest): linear between known sizes, and never falling."""
+def times_to(
+    known: Mapping[int, Times], largest: int, which: int, n_seen: Mapping[int, int] | None = None
+) -> list[float]:
+    """T(0) = 0, T(1), ..., T(largest): linear between known sizes, and never falling.
+
+    `n_seen`: how often each size was seen; those that are not in it count as seen once.
+    """
     sizes = sorted(known)
-    first = sizes[0]
-    low = known[first][which]
+    weights = [1 if n_seen is None else n_seen.get(size, 1) for size in sizes]
+    points = not_falling([known[size][which] for size in sizes], weights)
+    first, low = sizes[0], points[0]
     times = [0.0] + [low] * first
-    for below, above in zip(sizes, sizes[1:], strict=False):
-        high = max(known[above][which], low)
+    for below, above, high in zip(sizes, sizes[1:], points[1:], strict=False):
         step = (high - low) / (above - below)
         times += [low + step * i for i in range(1, above - below + 1)]
         low = high
     per_token = SLOPE * low
     if (n_more := sizes[-1] - first) > 0:
-        rise = (low - known[first][which]) / n_more
-        per_token = max(rise, LEAST_SLOPE * known[first][which])
+        per_token = max((low - points[0]) / n_more, LEAST_SLOPE * points[0])
     times += [low + per_token * i for i in range(1, largest - sizes[-1] + 1)]
     return times
+
+
+def not_falling(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The closest values that do not fall: means of those that do (pool adjacent violators)."""
+    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
+    for value, weight in zip(values, weights, strict=True):
+        pool = (value, float(weight), 1)
+        while pools and pools[-1][0] > pool[0]:
+            mean, before, n = pools.pop()
+            both = before + pool[1]
+            pool = ((mean * before + pool[0] * pool[1]) / both, both, n + pool[2])
+        pools.append(pool)
+    return [mean for mean, _, n in pools for _ in range(n)]
 
 
 class Frequency:

@@ -91,7 +91,7 @@ class AdaptiveSpeculation:
 
     @property
     def _table(self) -> CostTable:
-        return self._costs.table(MAX_DRAFT + 1, self._policy.n_stages)
+        return self._costs.table
 
     @property
     def gain(self) -> float | None:
@@ -265,12 +265,12 @@ class AdaptiveSpeculation:
                 self._counters.n_late += 1
                 continue
             node.candidates = candidates
-            found = self._confidence.probabilities(candidates)
             reached = math.exp(node.log_probability - at_root)
+            found = self._confidence.probabilities(candidates, least=LEAST / reached)
             if node is self._tree.root or reached > 0.1:
                 self._best_share.add(found[0] if found else 0.0)
-            for (token, _), probability in zip(candidates, found, strict=True):
-                if probability * reached >= LEAST and token not in node.children:
+            for (token, _), probability in zip(candidates, found, strict=False):
+                if token not in node.children:
                     self._tree.add(node, token, probability)
         self._batch = []
 

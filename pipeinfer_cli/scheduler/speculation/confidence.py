@@ -32,11 +32,16 @@ class Confidence:
         """How probable a candidate of this rank (0 the best) is right."""
         return min(confidence * self._factors[_cell(rank, confidence)], MOST)
 
-    def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Of all candidates for a position; together at most 1."""
-        found = [self.probability(rank, own) for rank, (_, own) in enumerate(candidates)]
-        total = sum(found)
-        return [each / total for each in found] if total > 1 else found
+    def probabilities(self, candidates: Sequence[Candidate], least: float = 0.0) -> list[float]:
+        """Of the candidates for a position until one has less than `least`; together at most 1."""
+        found: list[float] = []
+        for rank, (_, confidence) in enumerate(candidates):
+            probability = self.probability(rank, confidence)
+            if probability < least:
+                break
+            found.append(probability)
+        excess = sum(found)
+        return [each / excess for each in found] if excess > 1 else found
 
     def on_decided(self, candidates: Sequence[Candidate], token: int) -> None:
         """The target has decided what follows where these were the candidates."""
