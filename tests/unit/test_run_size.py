@@ -104,7 +104,7 @@ def test_what_was_seen_counts_more_than_the_prior() -> None:
     for _ in range(30):
         costs.on_run(1, times(0.010))
         costs.on_run(8, times(0.050))
-    assert costs.interval_s(8) == pytest.approx(0.050)
+    assert costs.interval_s(8) == pytest.approx(0.050, rel=0.02)  # of the last review
     assert costs.interval_s(1) == pytest.approx(0.010)
 
 
