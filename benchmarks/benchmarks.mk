@@ -64,6 +64,10 @@ bench-emulation: build build/tiny.gguf ## emulated clusters against their profil
 	for network in ib gbe; do $(BIN)/mpiexec -n $$(($(BENCH_STAGES) + 1)) $(BIN)/python benchmarks/emulation.py \
 	    build/tiny.gguf cpu70b-$(BENCH_STAGES)-$$network || exit 1; done
 
+bench-choices: EXTRAS := [test]
+bench-choices: build ## what pipeinfer chooses against settings by hand, simulated, half an hour: CHOICES="--stages 8"
+	$(BIN)/python benchmarks/choices.py $(CHOICES)
+
 bench-simulation: EXTRAS := [test]
 bench-simulation: build build/tiny.gguf ## simulated against emulated clusters, ten minutes: SIMULATION="--profiles cpu70b-8-ib"
 	$(BIN)/python benchmarks/simulation.py build/tiny.gguf --launch "$(BIN)/mpiexec -n {}" $(SIMULATION)

@@ -27,7 +27,7 @@ from pipeinfer_cli.runtime import pipeline
 from pipeinfer_cli.runtime.head import Head, Request
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.metrics import measure
-from pipeinfer_cli.scheduler.policy import DraftConfig, parse_strategy
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, parse_strategy
 
 PROMPT = [504, 3575, 282, 4649, 314, 253, 2232, 30]
 N_CTX = 512
@@ -38,7 +38,7 @@ class Case:
     """One request with a synthetic text."""
 
     strategy: str  # maybe with ablations
-    draft_max: int  # 0: nothing is drafted, the strategy is iterative
+    draft_max: int | None  # 0: nothing is drafted, the strategy is iterative; None: chosen
     acceptance: str
     n_predict: int
     seed: int
@@ -84,7 +84,7 @@ def request_of(case: Case) -> Request:
         n_max=case.n_predict,
         strategy=strategy,
         ablations=ablations,
-        draft=DraftConfig(n_max=case.draft_max or 1),
+        draft=DEFAULT_DRAFT if case.draft_max is None else DraftConfig(n_max=case.draft_max or 1),
         synthetic=SyntheticText(acceptance=acceptance, seed=case.seed),
     )
 

@@ -57,8 +57,8 @@ class Found(NamedTuple):
         cells = (
             self.profile,
             self.case.strategy,
-            self.case.draft_max or "",
-            self.case.acceptance if self.case.draft_max else "",
+            "auto" if self.case.draft_max is None else self.case.draft_max or "",
+            "" if self.case.draft_max == 0 else self.case.acceptance,
             f"{self.outcome.tokens_per_s:.2f}",
             f"{self.tokens_per_s:.2f}",
             f"{self.ratio:.3f}",
@@ -76,7 +76,7 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
         found.append(
             Case(
                 strategy=strategy,
-                draft_max=int(draft_max),
+                draft_max=None if draft_max == "auto" else int(draft_max),
                 acceptance=acceptance,
                 n_predict=n_predict,
                 seed=seed,
@@ -93,7 +93,8 @@ def simulated(profile: Profile, case: Case) -> Prediction:
         profiles=(profile.name,),
         acceptance=(case.acceptance,),
         strategies=(case.strategy,),
-        draft_max=(case.draft_max or 1,),
+        draft_max=(None if case.draft_max is None else case.draft_max or 1,),
+        is_auto=case.draft_max is None,
         n_prompt=len(PROMPT),
         n_predict=case.n_predict,
         seed=case.seed,
@@ -178,7 +179,7 @@ def main() -> int:
     parser.add_argument("--profiles", type=words, default=profile_toml.names())
     parser.add_argument("--acceptance", type=words, default=words("0.3,0.5,0.66,0.79,0.9,0.95"))
     parser.add_argument("--strategy", type=words, default=words("speculative,pipeinfer"))
-    parser.add_argument("--draft-max", type=words, default=words("2,8"))
+    parser.add_argument("--draft-max", type=words, default=words("4,auto"))
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     found = compare_all(parser.parse_args(), sys.stdout)

@@ -33,6 +33,7 @@ class ModelDrafter:
         sample: SampleParams = DEFAULT_SAMPLE,
         n_shared: int | None = None,
     ) -> None:
+        self.path = path
         llama_cpp.capture_log()
         self._model = draft.DraftModel(
             path, n_ctx=n_ctx, n_cells=n_cells(n_ctx), n_batch=N_BATCH, cores=cores

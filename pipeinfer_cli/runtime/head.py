@@ -27,6 +27,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.gguf.info import read_model_info
+from pipeinfer_cli.runtime import pairs
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.pipeline import Plan
@@ -198,6 +199,8 @@ class Head:
                 tokens=stream,
                 tracer=tracer,
             )
+        if (pair := self._pair_of(request)) is not None:
+            pairs.keep(*pair, self._known_of(request).confidence)
 
     def answer(
         self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
@@ -276,8 +279,18 @@ class Head:
         if request.speculates:
             key = request.synthetic if request.synthetic is not None else _kind(request.drafter)
         if key not in self._knowledge:
-            self._knowledge[key] = Knowledge.of(request.prior, n_stages=self._plan.n_stages)
+            known = Knowledge.of(request.prior, n_stages=self._plan.n_stages)
+            if (pair := self._pair_of(request)) is not None:
+                known = replace(known, confidence=pairs.load(*pair))
+            self._knowledge[key] = known
         return self._knowledge[key]
+
+    def _pair_of(self, request: Request) -> tuple[Path, Path] | None:
+        """The target's file and the draft model's, if there is one and both are real."""
+        is_real = request.speculates and request.synthetic is None
+        if is_real and isinstance(request.drafter, ModelDrafter):
+            return self._plan.files.head_path, request.drafter.path
+        return None
 
     def _end_last(self, *, may_keep: bool) -> CachedPrefix | None:
         """The request before is over; the cells of its text stay if they may be of use."""

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeinfer_cli.scheduler.speculation.confidence import BANDS, MOST, N_RANKS, Confidence
+from pipeinfer_cli.scheduler.speculation.confidence import (
+    BANDS,
+    MOST,
+    N_CELLS,
+    N_RANKS,
+    PRIOR,
+    Confidence,
+)
 
 OWN = (0.01, 0.1, 0.3, 0.6, 0.95)  # what drafters say of themselves
 
@@ -28,9 +35,32 @@ def learned(n, *, own, rate, rank=0, seed=1):
 
 
 @pytest.mark.parametrize("own", OWN)
-@pytest.mark.parametrize("rank", range(N_RANKS + 2))
-def test_a_drafter_is_believed_until_something_is_known(own, rank):
-    assert Confidence().probability(rank, own) == pytest.approx(own)
+def test_at_first_best_candidates_are_believed_more_and_others_as_they_say(own):
+    known = Confidence()
+    assert own < known.probability(0, own) <= min(max(PRIOR) * own, MOST)
+    for rank in range(1, N_RANKS + 2):
+        assert known.probability(rank, own) == pytest.approx(own)
+
+
+def test_at_first_the_surer_candidate_of_two_is_the_more_probable():
+    found = [Confidence().probability(0, own / 1000) for own in range(1000)]
+    assert all(a <= b * 1.2 for a, b in pairwise(found)), "but for the bounds of bands"
+
+
+@given(past=st.lists(st.tuples(candidates, st.integers(0, 20)), max_size=60), now=candidates)
+def test_what_is_known_can_be_kept(past, now):
+    known = Confidence()
+    for each, token in past:
+        known.on_decided(each, token)
+    assert known.n_decided == len(past)
+    same = Confidence(*known.counts)
+    assert same.probabilities(now) == known.probabilities(now)
+
+
+@pytest.mark.parametrize("counts", [(1.0,), (-1.0,) * N_CELLS, (float("nan"),) * N_CELLS])
+def test_what_cannot_be_known_is_refused(counts):
+    with pytest.raises(ValueError, match=f"not {N_CELLS} counts"):
+        Confidence(counts, counts)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 4])
@@ -73,7 +103,8 @@ def test_ranks_and_bands_are_learned_apart():
     assert second > 0.8
     assert best < 0.1
     assert third < 0.1
-    assert confidence.probability(0, 0.3) == pytest.approx(0.3), "nothing is known of that"
+    unknown = Confidence().probability(0, 0.3)
+    assert confidence.probability(0, 0.3) == unknown, "nothing was learned of that"
 
 
 @given(past=st.lists(st.tuples(candidates, st.integers(0, 20)), max_size=60), now=candidates)

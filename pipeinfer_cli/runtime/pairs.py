@@ -1,0 +1,52 @@
+"""What was learned of a target and its draft model, kept in the cache from one job to the next.
+
+It only changes what is drafted and fed. A file that cannot be read or written is as good as none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pipeinfer_cli.errors import PipeinferError
+from pipeinfer_cli.models.catalogue import cache_dir
+from pipeinfer_cli.models.shards import digest_of, file_digest
+from pipeinfer_cli.scheduler.speculation.confidence import BANDS, N_RANKS, Confidence
+
+FOLDER = "pairs"
+FORMAT = {"format": 1, "bands": list(BANDS), "ranks": N_RANKS}
+LEAST_NEWS = 16  # decided tokens: less of them are not worth a file
+
+
+def load(target: Path, draft: Path) -> Confidence:
+    """What earlier jobs have learned; nothing if there is nothing of use."""
+    try:
+        kept = json.loads(_path(target, draft).read_text(encoding="utf-8"))
+        if any(kept[key] != value for key, value in FORMAT.items()):
+            return Confidence()
+        return Confidence(tuple(kept["expected"]), tuple(kept["hits"]))
+    except (OSError, PipeinferError, ValueError, KeyError, TypeError, RecursionError):
+        return Confidence()
+
+
+def keep(target: Path, draft: Path, confidence: Confidence) -> None:
+    """Keeps it for later jobs, if it has learned enough since it was loaded or kept."""
+    if confidence.n_decided < LEAST_NEWS:
+        return
+    confidence.n_decided = 0
+    expected, hits = confidence.counts
+    text = json.dumps({**FORMAT, "expected": expected, "hits": hits})
+    try:
+        path = _path(target, draft)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)  # nobody sees half of it
+    except (OSError, PipeinferError):
+        return  # a full or read-only cache
+
+
+def _path(target: Path, draft: Path) -> Path:
+    name = digest_of(f"{file_digest(target)} {file_digest(draft)}")
+    return cache_dir(os.environ) / FOLDER / f"{name}.json"

@@ -1,0 +1,89 @@
+"""What is kept of a target and its draft model from one job to the next."""
+
+import json
+
+import pytest
+
+from pipeinfer_cli.runtime import pairs
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
+
+N_DECIDED = 40
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path / "cache"))
+    for name in ("target.gguf", "draft.gguf"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path / "target.gguf", tmp_path / "draft.gguf"
+
+
+def learned(n_decided=N_DECIDED):
+    confidence = Confidence()
+    for _ in range(n_decided):
+        confidence.on_decided([(1, 0.7), (2, 0.2)], 2)
+    return confidence
+
+
+def kept_files(files):
+    return list((files[0].parent / "cache" / pairs.FOLDER).iterdir())
+
+
+def test_the_next_job_knows_what_was_learned(files):
+    confidence = learned()
+    pairs.keep(*files, confidence)
+    assert pairs.load(*files).counts == confidence.counts
+    assert pairs.load(*reversed(files)).counts == Confidence().counts, "another pair"
+
+
+def test_little_news_is_not_written(files):
+    pairs.keep(*files, learned(pairs.LEAST_NEWS - 1))
+    assert not (files[0].parent / "cache").exists()
+    confidence = learned()
+    pairs.keep(*files, confidence)
+    (path,) = kept_files(files)
+    path.unlink()
+    pairs.keep(*files, confidence)
+    assert kept_files(files) == [], "it has learned nothing since"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 1}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_a_file_that_cannot_be_used_is_as_good_as_none(files, text):
+    pairs.keep(*files, learned())
+    (path,) = kept_files(files)
+    path.write_text(text, encoding="latin-1")
+    assert pairs.load(*files).counts == Confidence().counts
+
+
+@pytest.mark.parametrize("value", [-1, 1e9, None, "1", [1], float("nan"), float("inf")])
+def test_counts_that_cannot_be_are_not_used(files, value):
+    pairs.keep(*files, learned())
+    (path,) = kept_files(files)
+    kept = json.loads(path.read_text())
+    kept["hits"][3] = value
+    path.write_text(json.dumps(kept))
+    assert pairs.load(*files).counts == Confidence().counts
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(files):
+    (files[0].parent / "cache").write_text("a file, not a folder")
+    pairs.keep(*files, learned())
+    assert pairs.load(*files).counts == Confidence().counts
+
+
+def test_models_that_are_gone_are_no_error(files):
+    files[1].unlink()
+    pairs.keep(*files, learned())
+    assert pairs.load(*files).counts == Confidence().counts
