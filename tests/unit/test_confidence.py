@@ -42,11 +42,6 @@ def test_at_first_best_candidates_are_believed_more_and_others_as_they_say(own):
         assert known.probability(rank, own) == pytest.approx(own)
 
 
-def test_at_first_the_surer_candidate_of_two_is_the_more_probable():
-    found = [Confidence().probability(0, own / 1000) for own in range(1000)]
-    assert all(a <= b * 1.2 for a, b in pairwise(found)), "but for the bounds of bands"
-
-
 @given(past=st.lists(st.tuples(candidates, st.integers(0, 20)), max_size=60), now=candidates)
 def test_what_is_known_can_be_kept(past, now):
     known = Confidence()
