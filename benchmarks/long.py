@@ -58,7 +58,7 @@ class Observer:
     def on_cancel(self, run_first: int, run_last: int) -> None:
         pass
 
-    def on_result(self, result: Result, decided: Sequence[int]) -> None:
+    def on_result(self, result: Result, decided: Sequence[int], n_accepted: int) -> None:
         run = self._runs.pop(result.run_id)
         if len(run.tokens) == 1 and result.rows:
             total_us = sum(part.compute_us for part in result.times)

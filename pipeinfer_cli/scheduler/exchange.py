@@ -175,15 +175,21 @@ class Exchange(Generic[Key]):
     def on_result(self, result: Result, now_s: float) -> Decided[Key]:
         """The token ids that this result has decided, by request; it came at `now_s`."""
         self._requests.pacer.on_result(result.run_id, now_s)
+        n_accepted = self._n_accepted
         decided = self._requests.on_result(result, now_s)
         tokens = [token for _, each in decided for token in each]
         if self._observer is not None:
-            self._observer.on_result(result, tokens)
+            self._observer.on_result(result, tokens, self._n_accepted - n_accepted)
         if self._auto is not None and tokens:
             schedulers = [request.scheduler for request in self._requests.active]
             gain = self._requests.expected_gain
             self._auto.decide(schedulers, len(tokens), now_s, gain=gain)
         return decided
+
+    @property
+    def _n_accepted(self) -> int:
+        """Drafted tokens that have turned out right, of all requests."""
+        return sum(each.scheduler.counters.n_accepted for each in self._requests.active)
 
     def _draft(self, request: ScheduledRequest[Key]) -> None:
         scheduler = request.scheduler

@@ -92,5 +92,8 @@ class Observer(Protocol):
     def on_cancel(self, run_first: int, run_last: int) -> None:
         """The runs `[run_first, run_last]` are about to be given up."""
 
-    def on_result(self, result: Result, decided: Sequence[int]) -> None:
-        """A result has come, and has decided these token ids."""
+    def on_result(self, result: Result, decided: Sequence[int], n_accepted: int) -> None:
+        """A result has come, and has decided these token ids.
+
+        So many of them had been drafted, and were on their way already.
+        """

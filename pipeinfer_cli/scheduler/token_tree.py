@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-import heapq
 import math
+from bisect import insort
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -62,10 +62,10 @@ class TokenTree:
         self.root = _decided(prompt[-1], len(prompt) - 1, parent=None)
         self.n_drafted = 0  # nodes below the root
         self.n_unfed = 0  # of these, not submitted yet
-        # Heaps of drafted nodes: the most probable first, of equals the older, so that parents come
-        # before children. What is no longer of interest is skipped.
-        self._open: list[tuple[float, int, Node]] = []
-        self._unfed: list[tuple[float, int, Node]] = []
+        # Drafted nodes, sorted: the most probable first, of equals the older, so that parents come
+        # before children. What is no longer of interest is skipped, and forgotten by and by.
+        self._open: list[_Entry] = []
+        self._unfed: list[_Entry] = []
         self._n_added = 0
 
     def add(self, parent: Node, token: int, probability: float) -> Node:
@@ -80,42 +80,35 @@ class TokenTree:
         self.n_unfed += 1
         self._n_added += 1
         entry = (-node.log_probability, self._n_added, node)
-        heapq.heappush(self._open, entry)
-        heapq.heappush(self._unfed, entry)
+        insort(self._open, entry)
+        insort(self._unfed, entry)
         return node
 
     def best_open(self) -> Node | None:
         """The most probable node whose children the drafter has not been asked for."""
-        if self.root.is_open:
-            return self.root
-        while self._open:
-            node = self._open[0][2]
-            if node.is_open and node.state is State.DRAFTED:
-                return node
-            heapq.heappop(self._open)
-        return None
+        nodes = self.open_nodes(1)
+        return nodes[0] if nodes else None
 
     def open_nodes(self, n_most: int) -> list[Node]:
         """The most probable nodes whose children the drafter has not been asked for."""
         nodes = [self.root] if self.root.is_open else []
-        entries = _best(self._open, n_most - len(nodes), lambda node: node.is_open)
-        return nodes + [entry[2] for entry in entries]
+        return nodes + _first(self._open, n_most - len(nodes), lambda node: node.is_open)
 
     def unfed_nodes(self, n_most: int) -> list[Node]:
         """The most probable drafted nodes that were not fed; parents come before children."""
-        return [entry[2] for entry in _best(self._unfed, n_most, lambda node: not node.is_fed)]
+        return _first(self._unfed, n_most, lambda node: not node.is_fed)
 
     def pop_unfed(self) -> Node | None:
         """The most probable drafted node that was not fed; parents come before children."""
-        while self._unfed:
-            node = heapq.heappop(self._unfed)[2]
-            if node.state is State.DRAFTED and not node.is_fed:
-                return node
-        return None
+        nodes = self.unfed_nodes(1)
+        if not nodes:
+            return None
+        del self._unfed[0]
+        return nodes[0]
 
     def put_back(self, node: Node) -> None:
         """The node, just popped, was not fed after all."""
-        heapq.heappush(self._unfed, (-node.log_probability, node.number, node))
+        insort(self._unfed, (-node.log_probability, node.number, node))
 
     def mark_fed(self, node: Node) -> None:
         """The node, the root or a drafted one, was submitted with a run."""
@@ -149,11 +142,10 @@ class TokenTree:
         return verdict, dead
 
     def _forget_others(self) -> None:
-        """Heaps of a long text do not fill up with nodes that have long been decided."""
-        for heap in (self._open, self._unfed):
-            if len(heap) > 2 * self.n_drafted + N_FORGOTTEN_MAX:
-                heap[:] = [entry for entry in heap if entry[2].state is State.DRAFTED]
-                heapq.heapify(heap)
+        """Lists of a long text do not fill up with nodes that have long been decided."""
+        for entries in (self._open, self._unfed):
+            if len(entries) > 2 * self.n_drafted + N_FORGOTTEN_MAX:
+                entries[:] = [entry for entry in entries if entry[2].state is State.DRAFTED]
 
     def drop_unfed(self) -> None:
         """Forgets what was drafted but not fed."""
@@ -197,19 +189,22 @@ class TokenTree:
         return tuple(reversed(path))
 
 
-_Entry = tuple[float, int, Node]  # of a heap
+_Entry = tuple[float, int, Node]  # in order of probability; the number makes it unique
 
 
-def _best(heap: list[_Entry], n_most: int, is_wanted: Callable[[Node], bool]) -> list[_Entry]:
-    """The first entries of a heap that are still of interest; they stay in it."""
+def _first(entries: list[_Entry], n_most: int, is_wanted: Callable[[Node], bool]) -> list[Node]:
+    """The first nodes that are still of interest; they move to the front, the others go."""
     found: list[_Entry] = []
-    while heap and len(found) < n_most:
-        entry = heapq.heappop(heap)
+    n_seen = 0
+    for entry in entries:
+        if len(found) == n_most:
+            break
+        n_seen += 1
         if entry[2].state is State.DRAFTED and is_wanted(entry[2]):
             found.append(entry)
-    for entry in found:
-        heapq.heappush(heap, entry)
-    return found
+    if n_seen > len(found):
+        entries[:n_seen] = found
+    return [entry[2] for entry in found]
 
 
 def _decided(token: int, position: int, parent: Node | None) -> Node:

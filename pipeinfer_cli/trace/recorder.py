@@ -92,12 +92,9 @@ class Recorder:
         self._runs: dict[int, RunRecord] = {}
         self._cancels: list[CancelRecord] = []
         self._drafts: list[DraftRecord] = []  # filled by the drafting thread
-        # Speculative tokens in flight that are still believed: (position, token id) by run id.
-        self._believed: dict[int, set[tuple[int, int]]] = {}
 
     def on_submit(self, run: Run) -> None:
         """See interfaces.Observer."""
-        speculative = {(t.position, t.id) for t in run.tokens if t.position >= self._n_text}
         record = RunRecord(
             run=run,
             submit_s=self._clock(),
@@ -106,27 +103,18 @@ class Recorder:
         )
         with self._lock:
             self._runs[run.run_id] = record
-            self._believed[run.run_id] = speculative
 
     def on_cancel(self, run_first: int, run_last: int) -> None:
         """See interfaces.Observer."""
         cancel = CancelRecord(run_first=run_first, run_last=run_last, time_s=self._clock())
         with self._lock:
             self._cancels.append(cancel)
-            for run_id in self._believed:
-                if run_first <= run_id <= run_last:
-                    self._believed[run_id] = set()
 
-    def on_result(self, result: Result, decided: Sequence[int]) -> None:
+    def on_result(self, result: Result, decided: Sequence[int], n_accepted: int) -> None:
         """See interfaces.Observer."""
         now_s = self._clock()
         with self._lock:
-            n_accepted = sum(
-                any((self._n_text + i, token) in tokens for tokens in self._believed.values())
-                for i, token in enumerate(decided)
-            )
             self._n_text += len(decided)
-            del self._believed[result.run_id]
             self._runs[result.run_id] = replace(
                 self._runs[result.run_id],
                 result=result,

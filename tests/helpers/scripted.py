@@ -2,8 +2,9 @@
 
 from collections import deque
 
+from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import N_SEQUENCES
-from pipeinfer_cli.scheduler.runs import KvKind, Result, RunStatus
+from pipeinfer_cli.scheduler.runs import KvKind, Result, RunStatus, StageTime
 
 N_VOCAB = 11
 
@@ -18,6 +19,81 @@ def plain(prompt, n_tokens):
     for _ in range(n_tokens):
         text.append(next_token(text))
     return text[len(prompt) :]
+
+
+def take_runs(requests, now_s=0.0):
+    """All runs that leave now."""
+    return list(iter(lambda: requests.next_run(now_s), None))
+
+
+def text_of(batch, branch):
+    """What the drafter has to continue."""
+    return (*batch.text[: batch.n_text], *branch)
+
+
+def draft_next(scheduler, *candidates):
+    """What follows the one node that the drafter is asked for; returns the text before."""
+    batch = scheduler.take_batch()
+    (branch,) = batch.branches
+    scheduler.on_drafted(DraftedBatch(batch.epoch, (candidates,)))
+    return text_of(batch, branch)
+
+
+def stage_times(stage_s, n_stages=2, status=RunStatus.COMPLETED):
+    """Equal stages that take so long for a run."""
+    stage_us = round(1e6 * stage_s)
+    return tuple(StageTime(i, status, 0, 0, stage_us) for i in range(n_stages))
+
+
+class ScriptedDrafts:
+    """Stands for drafters.thread.DraftThread, with everything that may go wrong on the way.
+
+    Answers, right and wrong, sure and unsure, come when `answer` is called: also those of batches
+    that are no longer wanted, and some of them twice.
+    """
+
+    def __init__(self, random):
+        self.random = random
+        self.batches = []  # that may still be answered
+        self.drafted = []  # answers that the head has not taken yet
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        assert epoch >= self.epoch
+        self.epoch = epoch
+
+    def request(self, batch):
+        self.set_epoch(batch.epoch)
+        assert batch.n_text == len(batch.text)
+        assert len(set(batch.branches)) == len(batch.branches) > 0
+        self.batches.append(batch)
+
+    def take(self):
+        drafted, self.drafted = self.drafted, []
+        return drafted
+
+    def answer(self):
+        batch = self.random.choice(self.batches)
+        if self.random.random() < 0.9:
+            self.batches.remove(batch)
+        if batch.epoch < self.epoch and self.random.random() < 0.5:
+            return  # given up
+        candidates = tuple(self.candidates(batch, branch) for branch in batch.branches)
+        took_us = self.random.choice([0, 1, 1000, 100_000])
+        self.drafted.append(DraftedBatch(batch.epoch, candidates, took_us))
+
+    def candidates(self, batch, branch):
+        """Probabilities are anything from 0 to 1, and sometimes more than 1 together."""
+        if self.random.randrange(10) == 0:
+            return ()
+        right = next_token(text_of(batch, branch))
+        tokens = [right, *self.random.sample(range(N_VOCAB), self.random.randint(0, 4))]
+        if self.random.randrange(4) == 0:
+            tokens.reverse()
+        tokens = list(dict.fromkeys(tokens))[: batch.n_candidates]
+        best = self.random.choice([0.0, 0.05, 0.5, 1.0])
+        share = self.random.choice([0.3, 0.9])
+        return tuple((token, best * share**rank) for rank, token in enumerate(tokens))
 
 
 class ScriptedCache:
@@ -96,8 +172,9 @@ class PositionPipeline:
 class ScriptedPipeline:
     """Stages with caches of their own; runs are answered in order, cancels heard at any time."""
 
-    def __init__(self, hear=lambda n_heard, n_sent: n_sent):
+    def __init__(self, hear=lambda n_heard, n_sent: n_sent, times=lambda n_tokens: ()):
         self.hear = hear  # how many cancels a stage has heard of when a run's turn comes
+        self.times = times  # of the stages, for a run of that many tokens
         self.stages = [ScriptedCache(), ScriptedCache()]
         self.queue = deque()
         self.cancels = []  # as they were sent
@@ -131,5 +208,7 @@ class ScriptedPipeline:
                 texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
                 rows = tuple(next_token(text) for text, token in texts if token.want)
                 self.most_cells = max(self.most_cells, len(stage.cells))
-        rows = rows if status is RunStatus.COMPLETED else ()
-        return Result(run_id=run.run_id, status=status, rows=rows, times=())
+        rows, times = (
+            (rows, self.times(len(run.tokens))) if status is RunStatus.COMPLETED else ((), ())
+        )
+        return Result(run_id=run.run_id, status=status, rows=rows, times=times)

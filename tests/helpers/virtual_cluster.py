@@ -1,20 +1,24 @@
 """A pipeline and a drafter on a virtual clock, for tests of pictures: stages, hops, cancels.
 
-Token ids are positions; the drafter is wrong at the positions that it is told. Cancels reach the
-stages after a hop, and end what they compute at once.
+Token ids are positions; the drafter is wrong at the positions that it is told: its second choice is
+right there. Cancels reach the stages after a hop, and end what they compute at once.
 """
 
 import heapq
 from itertools import count, islice
+from types import SimpleNamespace
+from unittest import mock
 
+from pipeinfer_cli.runtime import decode_loop
 from pipeinfer_cli.runtime.token_stream import TokenStream
+from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft
 from pipeinfer_cli.trace.recorder import Recorder
 
 WRONG = 1_000_000  # added to a drafted token that is wrong
+FIXED = DraftConfig(n_max=2)
 
 
 class VirtualCluster:
@@ -26,7 +30,7 @@ class VirtualCluster:
         self.queues = [[] for _ in range(n_stages)]
         self.current = [None] * n_stages
         self.cancelled, self.results, self.drafted = set(), [], []
-        self.epoch = 0
+        self.batches, self.epoch = [], 0  # the first one is under way
         self.wrong = frozenset()
         self.on_drafted = None
 
@@ -45,8 +49,12 @@ class VirtualCluster:
         self.after(self.hop_us, self.abort, set(range(run_first, run_last + 1)))
 
     def wait(self, timeout_s):
+        until_us = self.now_us + 1e6 * timeout_s
         while not self.results and not self.drafted:
             assert self.events, "the head waits for nothing"
+            if self.events[0][0] > until_us:
+                self.now_us = until_us
+                return None
             self.now_us, _, call, args = heapq.heappop(self.events)
             call(*args)
         return self.results.pop(0) if self.results else None
@@ -99,11 +107,13 @@ class VirtualCluster:
             if current is not None and current[0].run_id in run_ids and not current[4]:
                 self.end(stage, current[0].run_id, RunStatus.ABORTED)
 
-    # speculation.Drafts
+    # interfaces.Drafts
 
-    def request(self, request):
-        self.epoch = request.epoch
-        self.after(self.draft_us, self.draft, request, len(request.context), self.now_us)
+    def request(self, batch):
+        self.epoch = batch.epoch
+        self.batches.append(batch)
+        if len(self.batches) == 1:
+            self.begin_draft()
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -112,17 +122,28 @@ class VirtualCluster:
         drafted, self.drafted = self.drafted, []
         return drafted
 
-    def draft(self, request, position, began_us):
+    def begin_draft(self):
+        while self.batches and self.batches[0].epoch != self.epoch:
+            self.batches.pop(0)
+        if self.batches:
+            self.after(self.draft_us, self.draft, self.now_us)
+
+    def draft(self, began_us):
+        """The batch under way is done; also one that is no longer wanted takes its time."""
         self.on_drafted(began_us / 1e6, self.clock())
-        if request.epoch != self.epoch:
-            return
-        n_done = position - len(request.context) + 1
-        token = position + (WRONG if position in self.wrong else 0)
-        self.drafted.append(Draft(request.epoch, position, token))
-        if n_done == request.n_max:
-            self.drafted.append(Draft(request.epoch, len(request.context), None))
-        else:
-            self.after(self.draft_us, self.draft, request, position + 1, self.now_us)
+        batch = self.batches.pop(0)
+        if batch.epoch == self.epoch:
+            candidates = tuple(
+                self.candidates(batch.n_text + len(branch))[: batch.n_candidates]
+                for branch in batch.branches
+            )
+            self.drafted.append(DraftedBatch(batch.epoch, candidates, self.draft_us))
+        self.begin_draft()
+
+    def candidates(self, position):
+        is_wrong = position in self.wrong
+        first, second = (position, position + WRONG)[:: -1 if is_wrong else 1]
+        return (first, 0.8), (second, 0.2)
 
 
 def generate(
@@ -132,12 +153,11 @@ def generate(
     strategy="pipeinfer",
     wrong=(),
     n_prompt=3,
-    draft_max=2,
+    draft=FIXED,
     on_recorder=None,
 ):
     """The tokens, the scheduler's counters and the recorder of one request."""
     cluster.wrong = frozenset(wrong)
-    draft = DraftConfig(n_max=draft_max)
     policy = Policy.of(strategy, draft, n_stages=cluster.n_stages, n_batch=32)
     scheduler = Scheduler(range(n_prompt), n_max=n_tokens, policy=policy, run_ids=count(1))
     recorder = Recorder(n_prompt=n_prompt, n_stages=cluster.n_stages, clock=cluster.clock)
@@ -145,4 +165,5 @@ def generate(
     if on_recorder is not None:
         on_recorder(recorder)
     stream = TokenStream(cluster, scheduler, timeout_s=60, drafts=cluster, observer=recorder)
-    return list(islice(stream, n_tokens)), scheduler.counters, recorder
+    with mock.patch.object(decode_loop, "time", SimpleNamespace(monotonic=cluster.clock)):
+        return list(islice(stream, n_tokens)), scheduler.counters, recorder

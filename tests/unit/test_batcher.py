@@ -1,5 +1,6 @@
 """Several requests in one scripted pipeline: each text is the model's, whatever the others do."""
 
+import math
 from itertools import count
 from unittest import mock
 
@@ -9,21 +10,32 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.scheduler import kv_sequences
 from pipeinfer_cli.scheduler.batcher import Batcher
+from pipeinfer_cli.scheduler.exchange import Exchange
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft
-from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH, DraftConfig, Policy
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
+from scripted import N_VOCAB, ScriptedDrafts, ScriptedPipeline, plain, stage_times
 
 
 class Player:
-    """The head's loop for several requests, with every choice of timing and draft drawn."""
+    """The head's loop for several requests, with every choice of time and draft drawn."""
 
-    def __init__(self, random, batcher, pool, pipeline, n_parallel):
-        self.random, self.batcher, self.pool, self.pipeline = random, batcher, pool, pipeline
-        self.n_parallel = n_parallel
-        self.requests, self.draft_requests, self.texts = {}, {}, {}
+    def __init__(self, random, pipeline, *, n_stages, n_batch, n_parallel):
+        self.random, self.pipeline, self.n_parallel = random, pipeline, n_parallel
+        self.pool, self.knowledge = SequencePool(), Knowledge.of(None, n_stages=n_stages)
+        self.batcher = Batcher(
+            self.pool,
+            n_stages=n_stages,
+            depth=n_stages + 1,
+            n_batch=n_batch,
+            run_ids=count(1),
+            pacer=self.knowledge.pacer,
+        )
+        self.exchange = Exchange(self, self.batcher, open_drafts=self.open_drafts)
+        self.requests, self.drafts, self.texts = {}, {}, {}
+        self.n_wanted = {}
         self.n_merged = 0
+        self.now_s = 0.0
 
     def play(self, jobs):
         """Jobs: [(prompt, n_max, policy)]; the texts in their order."""
@@ -31,78 +43,86 @@ class Player:
         while todo or self.requests:
             while todo and len(self.requests) < self.n_parallel:
                 self.admit(*todo.pop(0))
-            self.exchange()
-            if self.draft_requests and (not self.pipeline.queue or self.random.random() < 0.5):
-                self.draft(self.random.choice(sorted(self.draft_requests)))
-            else:
-                assert self.pipeline.queue, "nothing is under way: the texts would never end"
-                self.answer()
+            self.exchange.take_drafts()
+            self.exchange.submit(self.now_s)
+            self.step()
         self.batcher.close()
-        self.exchange()
+        self.exchange.submit(self.now_s)
         while not self.batcher.is_idle:
             self.answer()
+        assert self.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
         return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
+
+    def step(self):
+        steps = [self.answer] * bool(self.pipeline.queue)
+        if drafting := [each for each in self.drafts.values() if each.batches]:
+            steps.append(self.random.choice(drafting).answer)
+        if self.now_s < self.exchange.wake_s < math.inf:
+            steps.append(self.wake)
+        assert steps, "nothing is under way: the texts would never end"
+        self.random.choice(steps)()
+        self.now_s += self.random.choice([0.0, 0.001, 0.1])
+
+    def wake(self):
+        self.now_s = self.exchange.wake_s
 
     def admit(self, key, job):
         prompt, n_max, policy = job
-        scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1), pool=self.pool)
+        scheduler = Scheduler(
+            prompt,
+            n_max=n_max,
+            policy=policy,
+            run_ids=count(1),
+            pool=self.pool,
+            knowledge=self.knowledge,
+        )
         self.requests[key] = self.batcher.admit(key, scheduler)
-        self.texts[key] = []
+        self.exchange.on_begin(self.requests[key])
+        self.texts[key], self.n_wanted[key] = [], n_max
 
-    def exchange(self):
-        for cancel in self.batcher.take_cancels():
-            self.pipeline.cancel(*cancel)
-        for run in self.batcher.take_runs():
-            self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
-            self.pipeline.submit(run)
-        for request in self.batcher.drafting:
-            if (draft_request := request.scheduler.take_draft_request()) is not None:
-                self.draft_requests[request.key] = (draft_request, [])
+    def open_drafts(self, request):
+        return self.drafts.setdefault(request.key, ScriptedDrafts(self.random))
+
+    def submit(self, run):
+        self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
+        self.pipeline.submit(run)
+
+    def cancel(self, run_first, run_last):
+        self.pipeline.cancel(run_first, run_last)
 
     def answer(self):
-        for request, tokens in self.batcher.on_result(self.pipeline.answer()):
-            self.texts[request.key] += tokens
-            n_max = request.scheduler.counters.n_decided >= self.wanted(request.key)
-            if n_max:
+        for request, tokens in self.exchange.on_result(self.pipeline.answer(), self.now_s):
+            key = request.key
+            self.texts[key] += tokens
+            if request.scheduler.counters.n_decided >= self.n_wanted[key]:
                 self.batcher.end(request)
-                del self.requests[request.key]
-                self.draft_requests.pop(request.key, None)
-
-    def wanted(self, key):
-        return self.n_wanted[key]
-
-    def draft(self, key):
-        draft_request, drafted = self.draft_requests[key]
-        context = [*draft_request.context, *drafted]
-        scheduler = self.requests[key].scheduler
-        if len(drafted) == draft_request.n_max or self.random.randrange(8) == 0:
-            del self.draft_requests[key]
-            scheduler.on_draft(Draft(draft_request.epoch, len(context), None))
-            return
-        right = next_token(context)
-        token = self.random.choice([right, right, (right + 1) % N_VOCAB])
-        drafted.append(token)
-        scheduler.on_draft(Draft(draft_request.epoch, len(context), token))
+                del self.requests[key]
+                self.drafts.pop(key, None)
 
 
 heads = st.sampled_from([[], [3, 1, 4], [3, 1, 4, 1, 5, 9, 2, 6]])  # prompts have these in common
 tails = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=6)
 drafts = st.builds(DraftConfig, n_max=st.integers(1, 4), p_min=st.just(0.0), width=st.just(1))
-policies = st.builds(Policy, draft=st.none(), depth=st.just(4)) | st.builds(
-    Policy, draft=drafts, depth=st.integers(1, 4), is_synchronous=st.booleans()
+policies = st.one_of(
+    st.builds(Policy, draft=st.none(), depth=st.just(4)),
+    st.builds(Policy, draft=drafts, depth=st.integers(1, 4), is_synchronous=st.booleans()),
+    st.builds(
+        Policy,
+        draft=st.just(DEFAULT_DRAFT),
+        is_adaptive=st.just(True),
+        n_stages=st.integers(1, 4),
+        depth=st.integers(1, 4),
+        is_synchronous=st.booleans(),
+    ),
 )
+run_times = st.sampled_from([lambda n_tokens: (), lambda n_tokens: stage_times(0.01 * n_tokens)])
 
 
-def play(random, jobs, *, n_stages, n_batch, n_parallel):
-    pool, pipeline = SequencePool(), ScriptedPipeline(hear=random.randint)
-    batcher = Batcher(
-        pool, n_stages=n_stages, depth=n_stages + 1, n_batch=n_batch, run_ids=count(1)
-    )
-    player = Player(random, batcher, pool, pipeline, n_parallel)
-    player.n_wanted = [n_max for _, n_max, _ in jobs]
+def play(random, jobs, *, times=lambda n_tokens: (), **sizes):
+    player = Player(random, ScriptedPipeline(hear=random.randint, times=times), **sizes)
     texts = player.play(jobs)
-    assert pool.n_used == 0, "a sequence id leaks"
-    assert batcher._requests == [], "a request that is over is kept"
+    assert player.pool.n_used == 0, "a sequence id leaks"
+    assert player.batcher._requests == [], "a request that is over is kept"
     return texts, player
 
 
@@ -111,17 +131,20 @@ def play(random, jobs, *, n_stages, n_batch, n_parallel):
     jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=1, max_size=7),
     policy=policies,
     n_stages=st.integers(1, 4),
-    n_batch=st.integers(5, 9),
+    n_batch=st.integers(5, 9) | st.just(N_BATCH),
     n_parallel=st.integers(1, 5),
+    times=run_times,
     random=st.randoms(use_true_random=True),
 )
 def test_each_text_is_the_models_whatever_the_others_do(
-    jobs, policy, n_stages, n_batch, n_parallel, random
+    jobs, policy, n_stages, n_batch, n_parallel, times, random
 ):
+    if policy.is_synchronous:
+        n_batch = max(n_batch, 1 + policy.n_draft_max)  # a request's run has to fit
     jobs = [(head + tail, n_max, policy) for head, tail, n_max in jobs]
     sizes = {"n_stages": n_stages, "n_batch": n_batch, "n_parallel": n_parallel}
     with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
-        texts, _ = play(random, jobs, **sizes)
+        texts, _ = play(random, jobs, times=times, **sizes)
     assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
 
 

@@ -1,5 +1,7 @@
 """The scheduler against scripted models, drafters and pipelines: the text is always the model's."""
 
+import math
+from functools import partial
 from itertools import count
 from unittest import mock
 
@@ -9,46 +11,64 @@ from hypothesis import strategies as st
 
 from pipeinfer_cli.scheduler import kv_sequences
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
+from pipeinfer_cli.scheduler.exchange import Exchange, OneRequest
+from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool, spare_cells
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp
-from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft
-from scripted import N_VOCAB, ScriptedPipeline, next_token, plain
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
+from scripted import (
+    N_VOCAB,
+    ScriptedDrafts,
+    ScriptedPipeline,
+    draft_next,
+    next_token,
+    plain,
+    stage_times,
+    take_runs,
+    text_of,
+)
 
 
 class Game:
-    """The head's loop with every choice of timing, draft and probability drawn from data."""
+    """The head's loop with every choice of time, draft and probability drawn from data."""
 
-    def __init__(self, random, pipeline, prompt, n_max, policy, pool=None, kept=None):
+    def __init__(
+        self, random, pipeline, prompt, n_max, policy, *, pool=None, kept=None, knowledge=None
+    ):
         self.random, self.pipeline = random, pipeline
         run_ids = count(pipeline.last_run_id + 1)
         self.pool = pool or SequencePool()
         self.scheduler = Scheduler(
-            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool
+            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool, knowledge=knowledge
         )
         if kept is not None:
             self.scheduler.reuse(kept)
             self.pool.drop(kept)
-        self.request = None
-        self.drafted = []
+        self.drafts = ScriptedDrafts(random)
+        self.exchange = Exchange(pipeline, OneRequest(self.scheduler, self.drafts))
+        self.now_s = 0.0
         self.tokens = []
         self.n_max = n_max
         self.most_live = 0
 
     def play(self):
         while len(self.tokens) < self.n_max:
-            self.exchange()
-            can_draft, can_answer = self.request is not None, bool(self.pipeline.queue)
-            assert can_draft or can_answer, "nothing is under way: the text would never end"
-            if can_draft and (not can_answer or self.random.random() < 0.5):
-                self.draft()
-            else:
-                self.tokens += self.scheduler.on_result(self.pipeline.answer())
+            self.turn()
+            steps = [self.drafts.answer] * bool(self.drafts.batches)
+            steps += [self.answer] * bool(self.pipeline.queue)
+            if self.now_s < self.exchange.wake_s < math.inf:
+                steps.append(self.wake)
+            assert steps, "nothing is under way: the text would never end"
+            self.random.choice(steps)()
+            self.now_s += self.random.choice([0.0, 0.001, 0.1])
         self.scheduler.finish()
-        self.exchange()
+        self.exchange.submit(self.now_s)
+        n_tokens = len(self.tokens)
         while not self.scheduler.is_idle:
-            assert self.scheduler.on_result(self.pipeline.answer()) == []
+            self.answer()
+        assert len(self.tokens) == n_tokens
+        assert self.scheduler.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
         return self.tokens
 
     def close(self):
@@ -57,37 +77,20 @@ class Game:
         assert self.pool.n_used == (kept is not None)
         return kept
 
-    def exchange(self):
-        if not self.scheduler.policy.is_synchronous and self.random.randrange(10) == 0:
+    def turn(self):
+        if self.random.randrange(10) == 0:
             self.scheduler.set_speculating(self.random.random() < 0.5)
-        for cancel in self.scheduler.take_cancels():
-            self.pipeline.cancel(*cancel)
-        for run in self.scheduler.take_runs():
-            self.pipeline.submit(run)
-        if (request := self.scheduler.take_draft_request()) is not None:
-            self.request, self.drafted = request, []
+        self.exchange.take_drafts()
+        self.exchange.submit(self.now_s)
         self.most_live = max(self.most_live, self.scheduler.n_live)
         assert self.pool.n_used <= 1 + self.scheduler.n_drafted, "a sequence id leaks"
 
-    def draft(self):
-        request = self.request
-        context = [*request.context, *self.drafted]
-        right = next_token(context)
-        if len(self.drafted) == request.n_max or self.random.randrange(10) == 0:
-            self.request = None
-            self.scheduler.on_draft(Draft(request.epoch, len(context), None))
-            return
-        tokens = [right, *self.random.sample(range(N_VOCAB), 2)]
-        if self.random.randrange(4) == 0:
-            tokens.reverse()
-        tokens = list(dict.fromkeys(tokens))[: request.n_candidates]
-        self.drafted.append(tokens[0])
-        probability = self.random.choice([0.05, 0.5, 1.0])
-        share = self.random.choice([0.3, 0.9])
-        alternatives = tuple((token, share * probability) for token in tokens[1:])
-        self.scheduler.on_draft(
-            Draft(request.epoch, len(context), tokens[0], probability, alternatives)
-        )
+    def answer(self):
+        for _, tokens in self.exchange.on_result(self.pipeline.answer(), self.now_s):
+            self.tokens += tokens
+
+    def wake(self):
+        self.now_s = self.exchange.wake_s
 
 
 prompts = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=12)
@@ -102,17 +105,40 @@ drafts = st.builds(
 )
 # One stage for which runs cost the same, and a drafter that costs nothing: decided tokens wait.
 FAST_DRAFTER = PriorCosts(by_size={1: (0.01, 0.01), 32: (0.01, 0.01)}, draft_s=1e-6)
+STEEP = PriorCosts(by_size={1: (0.01, 0.03), 8: (0.05, 0.1)}, draft_s=0.002)
 sizes = {
-    "prior": st.sampled_from([None, FAST_DRAFTER]),
+    "prior": st.sampled_from([None, FAST_DRAFTER, STEEP]),
     "depth": st.integers(1, 6),
     "n_batch": st.integers(1, 8),
+    "no_cancel": st.booleans(),
+}
+fixed = {
+    **sizes,
     "run_size": st.none() | st.integers(1, 5),
     "no_continuous": st.booleans(),
-    "no_cancel": st.booleans(),
     "no_reactive": st.booleans(),
 }
-policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
-    Policy, draft=drafts, is_synchronous=st.booleans(), **sizes
+policies = st.one_of(
+    st.builds(Policy, draft=st.none(), **fixed),
+    st.builds(Policy, draft=drafts, is_synchronous=st.booleans(), **fixed),
+    st.builds(
+        Policy,
+        draft=st.just(DEFAULT_DRAFT),
+        is_adaptive=st.just(True),
+        is_synchronous=st.booleans(),
+        shares_cores=st.booleans(),
+        n_stages=st.integers(1, 6),
+        **sizes,
+    ),
+)
+# How long each of the stages takes for a run of so many tokens.
+run_times = st.sampled_from(
+    [
+        lambda n_tokens: (),
+        lambda n_tokens: stage_times(0.01),
+        lambda n_tokens: stage_times(0.01 * n_tokens),
+        lambda n_tokens: stage_times(0.01 if n_tokens > 2 else 1e-6),
+    ]
 )
 
 
@@ -121,11 +147,13 @@ policies = st.builds(Policy, draft=st.none(), **sizes) | st.builds(
     prompt=prompts,
     n_max=st.integers(1, 30),
     policy=policies,
+    times=run_times,
     random=st.randoms(use_true_random=True),
 )
-def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
-    pipeline, pool = ScriptedPipeline(hear=random.randint), SequencePool()
-    game = Game(random, pipeline, prompt, n_max, policy, pool)
+def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, times, random):
+    pipeline, pool = ScriptedPipeline(hear=random.randint, times=times), SequencePool()
+    known = Knowledge.of(policy.prior, n_stages=policy.n_stages)
+    game = Game(random, pipeline, prompt, n_max, policy, pool=pool, knowledge=known)
     with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
         check_game(game, prompt)
         kept = game.close()
@@ -137,7 +165,7 @@ def test_the_text_is_the_models_whatever_happens(prompt, n_max, policy, random):
             kept = None
         n_common = kept.n_common(after) if kept else 0
         pipeline.n_without_row = 0
-        game = Game(random, pipeline, after, n_max, policy, pool, kept)
+        game = Game(random, pipeline, after, n_max, policy, pool=pool, kept=kept, knowledge=known)
         check_game(game, after)
         assert game.scheduler.n_reused == n_common
         assert pipeline.n_without_row == len(after) - 1 - n_common
@@ -158,21 +186,16 @@ def check_game(game, prompt):
     assert counters.n_cancelled <= counters.n_invalidated + counters.n_superfluous
     assert not policy.no_cancel or counters.n_cancelled == 0
     assert counters.n_completed + counters.n_cancelled == counters.n_launched
+    assert counters.n_late <= counters.n_expanded
 
 
 def runs_of(policy, drafted, n_max=20, prompt=(1, 2, 3)):
     """Plays with a drafter that proposes `drafted` at once; the runs' sizes until the first row."""
     scheduler = Scheduler(prompt, n_max=n_max, policy=policy, run_ids=count(1))
-    pipeline = ScriptedPipeline()
-    for run in scheduler.take_runs():
-        pipeline.submit(run)
-    sizes = [len(run.tokens) for run in pipeline.queue]
-    request = scheduler.take_draft_request()
-    if request:
-        for index, token in enumerate(drafted):
-            position = len(request.context) + index
-            scheduler.on_draft(Draft(request.epoch, position, token))
-            sizes += [len(run.tokens) for run in scheduler.take_runs()]
+    sizes = [len(run.tokens) for run in take_runs(scheduler)]
+    for token in drafted:
+        draft_next(scheduler, (token, 1.0))
+        sizes += [len(run.tokens) for run in take_runs(scheduler)]
     return sizes
 
 
@@ -185,19 +208,18 @@ def test_the_run_of_a_corrected_token_leaves_at_once_with_the_removal():
     policy = Policy(draft=DraftConfig(n_max=2, p_min=0.0), depth=3, run_size=2)
     scheduler = Scheduler((1, 2), n_max=9, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
-    pipeline.submit(scheduler.take_runs()[0])
-    request = scheduler.take_draft_request()
+    pipeline.submit(take_runs(scheduler)[0])
     right = next_token([1, 2])
-    for index, token in enumerate([right, (next_token([1, 2, right]) + 1) % N_VOCAB, 0, 0]):
-        scheduler.on_draft(Draft(request.epoch, 2 + index, token))
-    for run in scheduler.take_runs():
+    for token in [right, (next_token([1, 2, right]) + 1) % N_VOCAB, 0, 0]:
+        draft_next(scheduler, (token, 1.0))
+    for run in take_runs(scheduler):
         pipeline.submit(run)
     assert [len(run.tokens) for run in pipeline.queue] == [2, 2, 2]
     assert scheduler.on_result(pipeline.answer()) == [right]
     decided = scheduler.on_result(pipeline.answer())
     assert decided == [next_token([1, 2, right])]
     assert scheduler.take_cancels() == [(3, 3)]
-    (corrected,) = scheduler.take_runs()
+    (corrected,) = take_runs(scheduler)
     assert [(token.id, token.position) for token in corrected.tokens] == [(decided[0], 3)]
     assert corrected.kv_ops == (KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=3),)
     assert scheduler.counters.n_invalidated == 1
@@ -209,16 +231,14 @@ def test_a_decided_token_waits_for_a_fast_drafter_if_nothing_else_is_in_flight(e
     policy = Policy(draft=draft, depth=2, prior=FAST_DRAFTER)
     scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
-    pipeline.submit(scheduler.take_runs()[0])
+    pipeline.submit(take_runs(scheduler)[0])
     (decided,) = scheduler.on_result(pipeline.answer())
-    assert scheduler.take_runs() == []
-    request = scheduler.take_draft_request()
-    assert request.context == (1, 2, decided)
-    for position in range(3, 5):
-        scheduler.on_draft(Draft(request.epoch, position, 7))
-        assert scheduler.take_runs() == []
-    scheduler.on_draft(Draft(request.epoch, 5, None if ends_early else 7))
-    (run,) = scheduler.take_runs()
+    for n_drafted in range(2):
+        assert take_runs(scheduler) == []
+        assert draft_next(scheduler, (7, 1.0)) == (1, 2, decided, *[7] * n_drafted)
+    assert take_runs(scheduler) == []
+    draft_next(scheduler, *[] if ends_early else [(7, 1.0)])
+    (run,) = take_runs(scheduler)
     assert [token.id for token in run.tokens] == [decided, 7, 7, 7][: 3 if ends_early else 4]
 
 
@@ -226,7 +246,7 @@ def test_several_requests_do_not_wait_for_drafts():
     policy = Policy(draft=DraftConfig(n_max=3), depth=2, prior=FAST_DRAFTER)
     scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
-    pipeline.submit(scheduler.take_runs()[0])
+    pipeline.submit(take_runs(scheduler)[0])
     scheduler.on_result(pipeline.answer())
     assert scheduler.n_decided_max == 1
     assert len(scheduler.next_decided(may_wait=False).tokens) == 1
@@ -237,17 +257,15 @@ def test_a_synchronous_run_waits_for_the_whole_draft():
     policy = Policy(draft=draft, is_synchronous=True, depth=4)
     scheduler = Scheduler((1, 2), n_max=9, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
-    pipeline.submit(scheduler.take_runs()[0])
-    assert scheduler.take_draft_request() is None
+    pipeline.submit(take_runs(scheduler)[0])
+    assert scheduler.take_batch() is None
     text = [1, 2, *scheduler.on_result(pipeline.answer())]
-    request = scheduler.take_draft_request()
-    assert request.context == tuple(text)
-    for index in range(3):
-        assert scheduler.take_runs() == []
-        scheduler.on_draft(Draft(request.epoch, 3 + index, next_token(text)))
+    for _ in range(3):
+        assert take_runs(scheduler) == []
+        assert draft_next(scheduler, (next_token(text), 1.0)) == tuple(text)
         text.append(next_token(text))
-    scheduler.on_draft(Draft(request.epoch, 6, None))
-    (run,) = scheduler.take_runs()
+    assert scheduler.take_batch() is None
+    (run,) = take_runs(scheduler)
     assert [token.id for token in run.tokens] == text[2:]
     pipeline.submit(run)
     assert len(scheduler.on_result(pipeline.answer())) == 4  # three accepted, and the bonus
@@ -263,34 +281,26 @@ def branching(width=2, n_max=2, depth=4, n_tokens=20):
     def submit():
         for cancel in scheduler.take_cancels():
             pipeline.cancel(*cancel)
-        for run in scheduler.take_runs():
+        for run in take_runs(scheduler):
             pipeline.submit(run)
         return [[token.id for token in run.tokens] for run in pipeline.queue]
 
-    def draft_next(*candidates):
-        request = scheduler.take_draft_request()
-        (token, probability), *alternatives = candidates
-        position = len(request.context)
-        drafted = Draft(request.epoch, position, token, probability, tuple(alternatives))
-        scheduler.on_draft(drafted)
-        return request.context
-
     submit()
-    return scheduler, pipeline, submit, draft_next
+    return scheduler, pipeline, submit, partial(draft_next, scheduler)
 
 
 def test_the_most_probable_node_is_drafted_and_fed_first():
-    _, _, submit, draft_next = branching()
-    assert draft_next((5, 0.6), (6, 0.4)) == (1, 2)
-    assert draft_next((7, 0.5), (8, 0.1)) == (1, 2, 5)  # 0.3 and 0.06
-    assert draft_next((9, 1.0)) == (1, 2, 6)
+    _, _, submit, draft = branching()
+    assert draft((5, 0.6), (6, 0.4)) == (1, 2)
+    assert draft((7, 0.5), (8, 0.1)) == (1, 2, 5)  # 0.3 and 0.06
+    assert draft((9, 1.0)) == (1, 2, 6)
     assert submit() == [[1, 2], [5, 6], [9, 7]]  # 8 waits for a full run
 
 
 def test_a_branch_copies_the_cells_before_it_and_shares_those_of_its_run():
-    _, pipeline, submit, draft_next = branching(n_max=3)
-    draft_next((5, 1.0))
-    draft_next((6, 0.9), (7, 0.8))
+    _, pipeline, submit, draft = branching(n_max=3)
+    draft((5, 1.0))
+    draft((6, 0.9), (7, 0.8))
     submit()
     run = pipeline.queue[-1]
     assert [token.seq_ids for token in run.tokens] == [(0, 1), (0,), (1,)]
@@ -298,14 +308,14 @@ def test_a_branch_copies_the_cells_before_it_and_shares_those_of_its_run():
 
 
 def test_a_wrong_run_is_not_cancelled_while_another_runs_dead_half_rests_on_it():
-    scheduler, pipeline, submit, draft_next = branching(width=3, n_max=2, depth=3)
+    scheduler, pipeline, submit, draft = branching(width=3, n_max=2, depth=3)
     first = next_token([1, 2])
     right = next_token([1, 2, first])
-    draft_next((first, 1.0), (first + 1, 0.01))
+    draft((first, 1.0), (first + 1, 0.01))
     submit()
-    draft_next((right + 1, 0.9), (right + 2, 0.5), (right, 0.2))
+    draft((right + 1, 0.9), (right + 2, 0.5), (right, 0.2))
     submit()
-    draft_next((4, 1.0))
+    draft((4, 1.0))
     scheduler.on_result(pipeline.answer())
     assert submit() == [[first, first + 1], [right + 1, right + 2], [4, right]]
     scheduler.on_result(pipeline.answer())
@@ -318,16 +328,16 @@ def test_branches_leave_no_holes_in_the_long_run():
     text, kinds = [1, 2], set()
     while len(text) < 400:
         while scheduler.n_drafted < 6:
-            request = scheduler.take_draft_request()
-            if request is None:
+            batch = scheduler.take_batch()
+            if batch is None:
                 break
-            right = next_token(request.context)
-            wrong = (right + 1 + len(request.context) % 3) % N_VOCAB
+            (branch,) = batch.branches
+            before = text_of(batch, branch)
+            right = next_token(before)
+            wrong = (right + 1 + len(before) % 3) % N_VOCAB
             both = [(wrong, 0.6), (right, 0.4)]
-            token, *alternatives = both if len(request.context) % 2 else both[::-1]
-            scheduler.on_draft(
-                Draft(request.epoch, len(request.context), *token, tuple(alternatives))
-            )
+            candidates = both if len(before) % 2 else both[::-1]
+            scheduler.on_drafted(DraftedBatch(batch.epoch, (candidates,)))
         submit()
         kinds |= {op.kind for op in pipeline.queue[0].kv_ops}
         text += scheduler.on_result(pipeline.answer())
@@ -339,11 +349,10 @@ def test_branches_leave_no_holes_in_the_long_run():
 def test_an_unsure_token_waits_until_the_pipeline_would_idle():
     draft = DraftConfig(n_max=1, p_min=0.5, p_decay=0.2)
     scheduler = Scheduler((1,), n_max=9, policy=Policy(draft=draft, depth=3), run_ids=count(1))
-    assert len(scheduler.take_runs()) == 1
-    request = scheduler.take_draft_request()
-    scheduler.on_draft(Draft(request.epoch, 1, 4, probability=0.2))
-    assert scheduler.take_runs() == []  # the cutoff falls to 0.3
-    (run,) = scheduler.take_runs()  # and to 0.1
+    assert len(take_runs(scheduler)) == 1
+    draft_next(scheduler, (4, 0.2))
+    assert take_runs(scheduler) == []  # the cutoff falls to 0.3
+    (run,) = take_runs(scheduler)  # and to 0.1
     assert [token.id for token in run.tokens] == [4]
 
 
@@ -351,18 +360,170 @@ def test_a_drafter_that_knows_nothing_is_asked_again_when_the_text_is_longer():
     policy = Policy(draft=DraftConfig(), depth=3)
     scheduler = Scheduler((1,), n_max=9, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
-    pipeline.submit(scheduler.take_runs()[0])
-    request = scheduler.take_draft_request()
-    scheduler.on_draft(Draft(request.epoch, 1, None))
-    assert scheduler.take_draft_request() is None
+    pipeline.submit(take_runs(scheduler)[0])
+    draft_next(scheduler)
+    assert scheduler.take_batch() is None
     scheduler.on_result(pipeline.answer())
-    assert scheduler.take_draft_request() is not None
+    assert scheduler.take_batch() is not None
 
 
 @pytest.mark.parametrize("n_batch", [1, 2, 7])
 def test_prefill_goes_in_pieces_and_only_its_last_token_wants_a_row(n_batch):
     policy = Policy(depth=9, n_batch=n_batch)
     scheduler = Scheduler([5, 6, 7, 8, 9], n_max=3, policy=policy, run_ids=count(1))
-    runs = scheduler.take_runs()
+    runs = take_runs(scheduler)
     assert [token.want for run in runs for token in run.tokens] == [False] * 4 + [True]
     assert all(len(run.tokens) <= n_batch for run in runs)
+
+
+def adaptive(*, is_synchronous=False, prior=STEEP, depth=4, n_max=40):
+    """A scheduler whose prompt's run is in flight, and its pipeline."""
+    policy = Policy(
+        draft=DEFAULT_DRAFT,
+        is_adaptive=True,
+        n_stages=3,
+        depth=depth,
+        prior=prior,
+        is_synchronous=is_synchronous,
+    )
+    scheduler = Scheduler((1, 2), n_max=n_max, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline(times=lambda n_tokens: stage_times(0.01 * n_tokens, 3))
+    submit(scheduler, pipeline)
+    return scheduler, pipeline
+
+
+def submit(scheduler, pipeline, now_s=0.0):
+    """What leaves now: token ids by run."""
+    runs = []
+    while (run := scheduler.next_run(now_s)) is not None:
+        scheduler.knowledge.pacer.on_submit(run.run_id, len(run.tokens), now_s)
+        pipeline.submit(run)
+        runs.append([token.id for token in run.tokens])
+    return runs
+
+
+def draft_all(scheduler, answer):
+    """Batches until none is wanted, or 50; the branches of each."""
+    asked = []
+    while len(asked) < 50 and (batch := scheduler.take_batch()) is not None:
+        asked.append(batch.branches)
+        candidates = tuple(answer(text_of(batch, branch)) for branch in batch.branches)
+        scheduler.on_drafted(DraftedBatch(batch.epoch, candidates, took_us=1000))
+    return asked
+
+
+def two(text):
+    """The right token, and another."""
+    right = next_token(text)
+    return [(right, 0.7), ((right + 1) % N_VOCAB, 0.25)]
+
+
+def test_adaptive_speculation_expands_several_nodes_of_a_tree_together():
+    scheduler, _ = adaptive(n_max=200)
+    asked = draft_all(scheduler, two)
+    assert asked[0] == ((),)
+    assert max(map(len, asked)) > 2, "a batch takes as long as a node"
+    branches = [branch for batch in asked for branch in batch]
+    assert len(set(branches)) == len(branches), "nothing is drafted twice"
+    seen = set()
+    for batch in asked:
+        assert all(not branch or branch[:-1] in seen for branch in batch), "parents come first"
+        seen.update(batch)
+
+
+def test_adaptive_runs_leave_one_by_one_when_the_slowest_stage_is_free():
+    scheduler, pipeline = adaptive()
+    draft_all(scheduler, two)
+    leave_s = scheduler.knowledge.pacer.leave_s
+    assert submit(scheduler, pipeline, 0.9 * leave_s) == []
+    assert scheduler.wake_s == leave_s
+    (first,) = submit(scheduler, pipeline, leave_s)
+    assert first[0] == next_token([1, 2]), "the most probable node goes first"
+    assert scheduler.wake_s == scheduler.knowledge.pacer.leave_s > leave_s
+    for _ in range(10):
+        submit(scheduler, pipeline, scheduler.knowledge.pacer.leave_s)
+    assert scheduler.n_live == scheduler.policy.depth
+    assert scheduler.wake_s == math.inf
+
+
+def test_an_idle_pipeline_does_not_wait_for_the_pacer():
+    """It only predicts."""
+    scheduler, pipeline = adaptive()
+    scheduler.on_result(pipeline.answer(), 0.0)
+    scheduler.knowledge.pacer.on_submit(99, 32, 0.0)
+    assert scheduler.knowledge.pacer.leave_s > 0.1
+    draft_all(scheduler, lambda text: [])
+    assert len(submit(scheduler, pipeline, 0.0)) == 1, "the decided token"
+
+
+def test_a_decided_token_waits_for_a_batch_only_while_there_is_one():
+    scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
+    assert submit(scheduler, pipeline, 0.1) == []
+    batch = scheduler.take_batch()
+    assert submit(scheduler, pipeline, 0.2) == []
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
+    assert submit(scheduler, pipeline, 0.3) == [[decided]]
+
+
+def test_a_miss_finds_drafts_below_the_second_choice():
+    scheduler, pipeline = adaptive()
+    right = next_token([1, 2])
+    wrong = (right + 1) % N_VOCAB
+
+    def mistaken(text):
+        return [(wrong, 0.6), (right, 0.35)] if text == (1, 2) else two(text)
+
+    draft_all(scheduler, mistaken)
+    scheduler.on_result(pipeline.answer(), 0.05)
+    n_drafted = scheduler.n_drafted
+    assert n_drafted > 0
+    (run, *_) = submit(scheduler, pipeline, 0.05)
+    assert run[0] == right
+
+
+def test_an_answer_that_comes_too_late_is_counted_and_ignored():
+    scheduler, pipeline = adaptive()
+    right = next_token([1, 2])
+    batch = scheduler.take_batch()
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ([((right + 1) % N_VOCAB, 0.9)],), 1000))
+    late = scheduler.take_batch()
+    assert [len(branch) for branch in late.branches] == [1]
+    scheduler.on_result(pipeline.answer(), 0.05)  # a miss: all of the batch is dead
+    assert scheduler.epoch > late.epoch
+    assert scheduler.counters.n_late == 1
+    scheduler.on_drafted(DraftedBatch(late.epoch, ([(5, 0.9)],), 1000))
+    assert scheduler.n_drafted == 0
+    assert scheduler.take_batch().branches == ((),)
+
+
+def test_an_adaptive_round_drafts_while_it_pays_and_verifies_in_one_run():
+    scheduler, pipeline = adaptive(is_synchronous=True, prior=FAST_DRAFTER)
+    assert scheduler.take_batch() is None, "nothing is drafted while a run is in flight"
+    text = [1, 2, *scheduler.on_result(pipeline.answer(), 0.05)]
+    batch = scheduler.take_batch()
+    assert batch.branches == ((),)
+    assert submit(scheduler, pipeline, 0.06) == [], "the batch is under way"
+    scheduler.on_drafted(DraftedBatch(batch.epoch, (two(text),), 1000))
+    draft_all(scheduler, two)
+    (run,) = submit(scheduler, pipeline, 0.1)
+    assert run[:2] == [text[-1], next_token(text)]
+    decided = scheduler.on_result(pipeline.answer(), 0.2)
+    assert len(decided) > 1
+    assert decided == plain(text, len(decided))
+
+
+def test_what_is_learned_of_a_drafter_outlives_the_request():
+    known, believed = Knowledge.of(STEEP, n_stages=3), []
+    for _ in range(2):
+        policy = Policy(draft=DEFAULT_DRAFT, is_adaptive=True, n_stages=3, depth=4)
+        scheduler = Scheduler((1, 2), n_max=99, policy=policy, run_ids=count(1), knowledge=known)
+        pipeline = ScriptedPipeline()
+        while scheduler.counters.n_decided < 30:
+            for cancel in scheduler.take_cancels():
+                pipeline.cancel(*cancel)
+            draft_all(scheduler, lambda text: [((next_token(text) + 1) % N_VOCAB, 0.9)])
+            submit(scheduler, pipeline, known.pacer.leave_s)
+            scheduler.on_result(pipeline.answer())
+        believed.append(known.confidence.probability(0, 0.9))
+    assert believed[1] < believed[0] < 0.3, "it is always wrong"

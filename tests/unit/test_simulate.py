@@ -7,12 +7,14 @@ import json
 import pytest
 
 from pipeinfer_cli.cli import main
+from pipeinfer_cli.cluster.simulate import SimulateConfig, predictions
 
-FAST = ("simulate", "-n", "40", "--draft-max", "1,3")
+ADAPTIVE = ("simulate", "-n", "40")  # no option says how to draft
+FAST = (*ADAPTIVE, "--draft-max", "1,3")
 
 
-def records(capsys, *options):
-    assert main.main([*FAST, "-o", "json", *options]) == 0
+def records(capsys, *options, command=FAST):
+    assert main.main([*command, "-o", "json", *options]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -48,6 +50,65 @@ def test_nothing_is_faster_than_its_bounds(capsys, stages, draft_ratio) -> None:
         assert each["chain_tps"] == 0 or each["chain_tps"] >= each["iterative_tps"]
         if each["strategy"] == "iterative":
             assert speed == pytest.approx(each["bound_tps"])
+
+
+@pytest.mark.parametrize("draft_ratio", ["0.05", "0.25", "4"])
+@pytest.mark.parametrize("stages", ["1", "8"])
+@pytest.mark.parametrize("profile", ["cpu70b-8-ib", "flat-8"])
+def test_adaptive_speculation_is_not_faster_than_its_bounds(
+    capsys, profile, stages, draft_ratio
+) -> None:
+    options = [
+        *("--profile", profile, "--stages", stages, "--draft-ratio", draft_ratio),
+        *("--acceptance", "0.3:informed,0.9:informed,1,0.9/0.6", "--seed", "3"),
+        *("--strategy", "iterative,speculative,pipeinfer,pipeinfer:paper,auto"),
+    ]
+    found = records(capsys, *options, command=ADAPTIVE)
+    assert len(found) == 4 * 5
+    rounding = 1 + 1e-9
+    for each in found:
+        speed = each["tokens_per_s"]
+        assert speed <= rounding * each["bound_tps"], each
+        assert speed <= 1.01 * each["batched_tps"], each
+        is_plain = each["strategy"] == "iterative"
+        assert each["draft_max"] == (0 if is_plain else None)
+
+
+def test_a_synchronous_stage_that_shares_its_cores(capsys) -> None:
+    options = ("--stages", "1", "--shared-cores", "--draft-ratio", "0.1", "--acceptance", "0,0.9")
+    found = records(capsys, *options, "-n", "100", command=ADAPTIVE)
+    wrong, right = ({each["strategy"]: each for each in part} for part in (found[:3], found[3:]))
+    assert right["pipeinfer"]["tokens_per_s"] == pytest.approx(
+        right["speculative"]["tokens_per_s"]
+    ), "both are synchronous"
+    assert right["pipeinfer"]["speedup"] > 1.5
+    assert wrong["pipeinfer"]["speedup"] > 0.9
+
+
+@pytest.mark.parametrize("option", [("--draft-max", "2"), ("--draft-width", "1"), ("-pa", "0.4")])
+def test_any_option_of_drafts_rules(capsys, option) -> None:
+    """Also one with its default value: nothing is chosen by expected gain then."""
+    options = ("--acceptance", "0.7", "--strategy", "pipeinfer,pipeinfer:paper")
+    given, paper = records(capsys, *options, *option, command=ADAPTIVE)
+    chosen, same = records(capsys, *options, command=ADAPTIVE)
+    assert given["tokens_per_s"] == paper["tokens_per_s"]
+    assert chosen["tokens_per_s"] != same["tokens_per_s"]
+    if option != ("--draft-max", "2"):
+        assert same["tokens_per_s"] == given["tokens_per_s"]
+
+
+def test_a_grid_of_given_drafts_in_python() -> None:
+    config = SimulateConfig(
+        profiles=("cpu70b-4-ib",),
+        acceptance=("0.8",),
+        strategies=("pipeinfer",),
+        draft_max=(1, 2, 4, 8),
+        n_predict=60,
+        is_auto=False,
+    )
+    found = predictions(config)
+    assert [each.draft_max for each in found] == [1, 2, 4, 8]
+    assert len({each.tokens_per_s for each in found}) > 1
 
 
 def test_a_bound_is_near_what_a_slow_drafter_lets_pipeinfer_reach(capsys) -> None:

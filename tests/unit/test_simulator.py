@@ -1,6 +1,7 @@
 """Strategies on a virtual clock, in cases that can be worked out by hand."""
 
 from itertools import count, pairwise
+from statistics import mean, median
 
 import pytest
 
@@ -11,11 +12,12 @@ from pipeinfer_cli.cluster.bounds import ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.cluster.simulator import Clock, SimulatedDrafter, Simulation
 from pipeinfer_cli.scheduler.costs.run_size import RunSizes, best_run_sizes, chain_tps
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft, DraftRequest
 
 N_PROMPT = 4
+ADAPTIVE = 0  # for the length of drafts: it is chosen, and so is all else
 
 
 def flat(n_stages, ms=10.0, draft_ms=2.0, link=None):
@@ -34,7 +36,7 @@ def flat(n_stages, ms=10.0, draft_ms=2.0, link=None):
 def simulate(profile, strategy, rate, n_max=1, n=60, seed=1, head_us=50.0):
     text = SyntheticText(acceptance=RandomAcceptance(rates=(rate,), seed=seed), seed=seed)
     prompt = [text.token(position) for position in range(N_PROMPT)]
-    draft = None if strategy == "iterative" else DraftConfig(n_max=n_max)
+    draft = DraftConfig(n_max=n_max) if n_max else DEFAULT_DRAFT
     policy = Policy.of(strategy, draft, n_stages=profile.n_stages, n_batch=32)
     scheduler = Scheduler(prompt, n_max=n, policy=policy, run_ids=count(1))
     simulation = Simulation(profile, scheduler, text, n_prompt=N_PROMPT, head_us=head_us)
@@ -75,6 +77,32 @@ def test_oracle_reaches_the_draft_bound(n_stages) -> None:
     assert bounds_of(profile, head_us=50, largest=1).draft_tps == pytest.approx(1000 / 13)
 
 
+@pytest.mark.parametrize("n_stages", [2, 5, 16])
+@pytest.mark.parametrize("draft_ms", [2.0, 13.0])
+def test_an_oracle_that_drafts_one_token_at_a_time_sets_the_pace_of_adaptive_speculation(
+    n_stages, draft_ms
+) -> None:
+    """Its path is certain: there is never more than one node to expand."""
+    profile = flat(n_stages, draft_ms=draft_ms)
+    found_ms = gaps_ms(simulate(profile, "pipeinfer", 1.0, ADAPTIVE, n=400))
+    assert mean(found_ms[200:]) < 1.1 * draft_ms
+
+
+@pytest.mark.parametrize("name", ["cpu70b-4-gbe", "cpu70b-8-ib", "flat-8"])
+@pytest.mark.parametrize("rate", [0.5, 0.79])
+def test_adaptive_speculation_is_about_as_fast_as_the_best_chains(name, rate) -> None:
+    """In the median of some texts."""
+    profile = profile_toml.load(name)
+    shares = []
+    for seed in range(3):
+        spans_s = [
+            simulate(profile, "pipeinfer", rate, n_max, n=128, seed=seed).token_times_s[127]
+            for n_max in (ADAPTIVE, 1, 3)
+        ]
+        shares.append(min(spans_s[1:]) / spans_s[0])
+    assert median(shares) > 0.93
+
+
 def test_larger_runs_raise_the_pipeline_bound() -> None:
     bounds = bounds_of(profile_toml.load("cpu70b-8-ib"), head_us=50, largest=16)
     assert bounds.pipeline_tps == pytest.approx(1000 / 25)
@@ -84,7 +112,7 @@ def test_larger_runs_raise_the_pipeline_bound() -> None:
 
 @pytest.mark.parametrize("strategy", ["speculative", "pipeinfer"])
 @pytest.mark.parametrize("name", ["cpu70b-4-gbe", "cpu70b-8-ib"])
-@pytest.mark.parametrize("n_max", [1, 4])
+@pytest.mark.parametrize("n_max", [1, 4, ADAPTIVE])
 def test_always_wrong_never_beats_iterative(strategy, name, n_max) -> None:
     profile = profile_toml.load(name)
     plain = simulate(profile, "iterative", 0.0).token_times_s
@@ -113,10 +141,11 @@ def test_misses_cancel_and_free_the_stages() -> None:
     assert extra_s <= 40 * 100e-6
 
 
-def test_same_seed_same_times() -> None:
+@pytest.mark.parametrize("n_max", [2, ADAPTIVE])
+def test_same_seed_same_times(n_max) -> None:
     profile = profile_toml.load("cpu70b-8-gbe")
     one, same, other = (
-        simulate(profile, "pipeinfer", 0.7, 2, seed=seed).token_times_s for seed in (3, 3, 4)
+        simulate(profile, "pipeinfer", 0.7, n_max, seed=seed).token_times_s for seed in (3, 3, 4)
     )
     assert one == same
     assert one != other
@@ -140,27 +169,32 @@ def test_512_stages() -> None:
     assert simulation.pipeline.busy_s(simulation.clock.now_s).shape == (512,)
 
 
-class Numbers:
-    def propose(self, context, n_candidates=1):
-        yield from ([(number, 0.5)] for number in range(len(context), 100))
+class Lengths:
+    """What follows a branch is its length."""
+
+    def expand(self, batch, is_wanted):
+        return [[(batch.n_text + len(branch), 0.5)] for branch in batch.branches]
 
 
-def test_draft_of_an_earlier_epoch_ends_with_its_token() -> None:
-    """As thread.DraftThread: the token under way takes its time, and is not posted."""
+def test_batches_of_earlier_epochs_take_their_time_and_are_not_posted() -> None:
+    """As with thread.DraftThread: what is under way ends, what waits does not begin."""
     clock, posted = Clock(), []
     drafter = SimulatedDrafter(
-        clock, Numbers(), 2.0, lambda: posted.extend((clock.now_s, each) for each in drafter.take())
+        clock,
+        Lengths(),
+        lambda n_branches: 1.0 + n_branches,
+        lambda: posted.extend((clock.now_s, each) for each in drafter.take()),
     )
-    drafter.request(DraftRequest(0, (7, 7), 5))
-    clock.at(3.0, lambda: drafter.set_epoch(1))
-    clock.at(3.0, lambda: drafter.request(DraftRequest(1, (7, 7, 8), 2)))
-    for _ in range(2 + 4):  # the two above, and four tokens
+    text = [7, 7]
+    drafter.request(DraftBatch(1, text, 2, ((),), 1))
+    clock.at(3.0, lambda: drafter.request(DraftBatch(2, text, 2, ((), (8,)), 1)))
+    clock.at(4.0, lambda: drafter.request(DraftBatch(3, text, 2, ((8, 9),), 1)))
+    clock.at(5.0, lambda: drafter.request(DraftBatch(4, text, 2, ((8,), (9,)), 1)))
+    for _ in range(3 + 3):  # the three above, and what is carried out
         clock.step()
     assert posted == [
-        (2.0, Draft(0, 2, 2, 0.5, took_us=2_000_000)),
-        (6.0, Draft(1, 3, 3, 0.5, took_us=2_000_000)),
-        (8.0, Draft(1, 4, 4, 0.5, took_us=2_000_000)),
-        (8.0, Draft(1, 3, None)),
+        (2.0, DraftedBatch(1, ([(2, 0.5)],), took_us=2_000_000)),
+        (9.0, DraftedBatch(4, ([(3, 0.5)], [(3, 0.5)]), took_us=3_000_000)),
     ]
     assert drafter.busy_s == 8.0
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from itertools import count, islice
 from types import SimpleNamespace
 
@@ -14,13 +15,14 @@ from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, ids_of, te
 from pipeinfer_cli.runtime.head import Request, StreamedRequest
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
 from pipeinfer_cli.scheduler.scheduler import Scheduler
-from pipeinfer_cli.scheduler.speculation import Draft
 from scripted import PositionPipeline
 
 END = 99
+ADAPTIVE = Policy(draft=DEFAULT_DRAFT, is_adaptive=True, depth=4)
 
 
 class ScriptedVocab:
@@ -111,12 +113,10 @@ class EagerDrafts:
     def __init__(self):
         self.drafts = []
 
-    def request(self, request):
-        start = len(request.context)
-        for position in range(start, start + request.n_max):
-            token = position + (position % 5 == 0)
-            self.drafts.append(Draft(request.epoch, position, token))
-        self.drafts.append(Draft(request.epoch, start + request.n_max, None))
+    def request(self, batch):
+        positions = [batch.n_text + len(branch) for branch in batch.branches]
+        candidates = tuple([(at + (at % 5 == 0), 0.9)] for at in positions)
+        self.drafts.append(DraftedBatch(batch.epoch, candidates))
 
     def set_epoch(self, epoch):
         self.drafts = [draft for draft in self.drafts if draft.epoch >= epoch]
@@ -162,6 +162,8 @@ def test_a_stage_does_not_hang_while_the_text_cannot_be_written(monkeypatch):
         Policy(),
         Policy(draft=DraftConfig(n_max=3), depth=4),
         Policy(draft=DraftConfig(n_max=3), is_synchronous=True),
+        ADAPTIVE,
+        replace(ADAPTIVE, is_synchronous=True),
     ],
 )
 @pytest.mark.parametrize("auto", [None, AutoSpeculation])
@@ -178,9 +180,10 @@ def test_the_loop_streams_the_models_tokens_and_leaves_nothing_in_flight(policy,
     assert pipeline.in_flight == []
 
 
-def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous():
-    pipeline = PositionPipeline()
-    scheduler = scheduler_of(Policy(draft=DraftConfig(n_max=3), depth=4))
+@pytest.mark.parametrize("policy", [Policy(draft=DraftConfig(n_max=3), depth=4), ADAPTIVE])
+def test_what_is_in_flight_when_the_text_is_long_enough_is_superfluous(policy):
+    pipeline = HesitantPipeline()  # drafts are made meanwhile
+    scheduler = scheduler_of(policy)
     stream = TokenStream(pipeline, scheduler, timeout_s=1, drafts=EagerDrafts())
     info = RequestInfo(strategy="pipeinfer", n_ranks=1, n_stages=1, n_prompt=3)
     request = Request(prompt=[0, 1, 2], n_max=30)

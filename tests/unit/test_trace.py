@@ -9,15 +9,22 @@ import pytest
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.metrics import RequestInfo, measure
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 from pipeinfer_cli.trace import chrome
 from pipeinfer_cli.trace.recorder import Recorder, TimedDrafter
 from pipeinfer_cli.trace.timeline import Outcome, lanes, stage_offsets, timeline
 from trace_check import check_agrees, check_format, load, overlaps, slices, stage_rows
-from virtual_cluster import VirtualCluster, generate
+from virtual_cluster import FIXED, VirtualCluster, generate
 
 N_TOKENS = 40
-STRATEGIES = ("iterative", "speculative", "pipeinfer")
+WAYS = [  # strategies, and how they draft
+    ("iterative", FIXED),
+    ("speculative", FIXED),
+    ("speculative", DEFAULT_DRAFT),
+    ("pipeinfer", FIXED),
+    ("pipeinfer", DEFAULT_DRAFT),
+]
 
 
 def some_wrong(chance, seed=1):
@@ -25,10 +32,10 @@ def some_wrong(chance, seed=1):
     return [position for position in range(3, 200) if dice.random() < chance]
 
 
-def recorded(n_stages=3, strategy="pipeinfer", chance=0.2, **costs):
+def recorded(n_stages=3, strategy="pipeinfer", chance=0.2, draft=FIXED, **costs):
     cluster = VirtualCluster(n_stages, **costs)
     tokens, counters, recorder = generate(
-        cluster, n_tokens=N_TOKENS, strategy=strategy, wrong=some_wrong(chance)
+        cluster, n_tokens=N_TOKENS, strategy=strategy, wrong=some_wrong(chance), draft=draft
     )
     assert tokens == list(range(3, 3 + N_TOKENS))
     recording = recorder.recording()
@@ -37,13 +44,13 @@ def recorded(n_stages=3, strategy="pipeinfer", chance=0.2, **costs):
     return recording, measure(info, recording.start_s, times_s, counters)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "draft"), WAYS)
 @pytest.mark.parametrize("n_stages", [1, 3, 12])
 @pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
 def test_the_trace_keeps_to_the_format_and_agrees_with_the_stats(
-    strategy, n_stages, chance, tmp_path
+    strategy, draft, n_stages, chance, tmp_path
 ):
-    recording, stats = recorded(n_stages, strategy, chance)
+    recording, stats = recorded(n_stages, strategy, chance, draft)
     path = tmp_path / "trace.json"
     chrome.write(timeline(recording), path, stats.as_dict())
     trace = load(path)
@@ -53,8 +60,9 @@ def test_the_trace_keeps_to_the_format_and_agrees_with_the_stats(
     assert trace["otherData"]["clocks"] == "one"
 
 
-def test_outcomes_and_cancels_of_asynchronous_speculation():
-    recording, _ = recorded(4, chance=0.3)
+@pytest.mark.parametrize("draft", [FIXED, DEFAULT_DRAFT])
+def test_outcomes_and_cancels_of_asynchronous_speculation(draft):
+    recording, _ = recorded(4, chance=0.3, draft=draft)
     drawn = timeline(recording)
     outcomes = {span.outcome for span in drawn.spans}
     assert outcomes == set(Outcome)
@@ -91,7 +99,7 @@ def test_what_is_recorded_of_a_partly_right_run():
     run = Run(run_id=1, tokens=tuple(RunToken(id=i, position=p, want=True) for i, p in tokens))
     recorder.on_submit(run)
     result = Result(run_id=1, status=RunStatus.COMPLETED, rows=(7, 8, 5, 6), times=())
-    recorder.on_result(result, [7, 8, 5])
+    recorder.on_result(result, [7, 8, 5], 2)
     (record,) = recorder.recording().runs
     assert (record.n_prefill, record.n_speculative) == (1, 3)
     assert record.decided == (7, 8, 5)
@@ -112,12 +120,8 @@ def test_the_last_of_a_recording_can_be_asked_for():
     assert len(recorder.recording().runs) == 5
 
 
-def test_a_watched_drafter_proposes_the_same():
+def test_a_watched_drafter_answers_the_same():
     class Drafter:
-        def propose(self, context, n_candidates=1):
-            yield []  # it is reading
-            yield from ([(token, 0.5)] * n_candidates for token in context)
-
         def expand(self, batch, is_wanted):
             return [[(7, 0.5)]] * len(batch.branches) if is_wanted() else None
 
@@ -126,12 +130,10 @@ def test_a_watched_drafter_proposes_the_same():
     watched = TimedDrafter(
         Drafter(), lambda *interval: intervals.append(interval), lambda: next(clock)
     )
-    assert list(watched.propose([4, 5], 2)) == [[], [(4, 0.5)] * 2, [(5, 0.5)] * 2]
-    assert intervals == [(0, 1), (2, 3)]
     batch = DraftBatch(1, [4, 5], 2, ((), (6,)), 1)
     assert watched.expand(batch, lambda: True) == [[(7, 0.5)]] * 2
     assert watched.expand(batch, lambda: False) is None
-    assert intervals[2:] == [(5, 6)]
+    assert intervals == [(0, 1)]
 
 
 def on_other_clocks(recording, offsets_us, *, within=False):

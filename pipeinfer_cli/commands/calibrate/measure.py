@@ -167,7 +167,7 @@ class Prober:
         while (result := self._pipeline.wait(POLL_S)) is None:
             if time.monotonic() > deadline_s:
                 raise RunError(f"no result for {self._timeout_s:g} s (--timeout)")
-        self.recorder.on_result(result, ())
+        self.recorder.on_result(result, (), 0)
         return run.run_id
 
 

@@ -39,6 +39,7 @@ class Confidence:
         for counts in (self._expected, self._hits):
             if len(counts) != N_CELLS or not all(0 <= each <= MOST_COUNTED for each in counts):
                 raise ValueError(f"not {N_CELLS} counts from 0 to {MOST_COUNTED:g}")
+        self._factors = [self._factor(cell) for cell in range(N_CELLS)]
 
     @property
     def counts(self) -> tuple[Cells, Cells]:
@@ -47,10 +48,12 @@ class Confidence:
 
     def probability(self, rank: int, confidence: float) -> float:
         """How probable a candidate of this rank (0 the best) is right."""
-        cell = _cell(rank, confidence)
-        assumed = PRIOR[cell // N_RANKS] if rank == 0 else 1.0
-        factor = (self._hits[cell] + WEIGHT * assumed) / (self._expected[cell] + WEIGHT)
-        return min(confidence * factor, MOST)
+        return min(confidence * self._factors[_cell(rank, confidence)], MOST)
+
+    def _factor(self, cell: int) -> float:
+        band, rank = divmod(cell, N_RANKS)
+        assumed = PRIOR[band] if rank == 0 else 1.0
+        return (self._hits[cell] + WEIGHT * assumed) / (self._expected[cell] + WEIGHT)
 
     def probabilities(self, candidates: Sequence[Candidate], least: float = 0.0) -> list[float]:
         """Of the candidates for a position until one has less than `least`; together at most 1."""
@@ -70,7 +73,8 @@ class Confidence:
             cell = _cell(rank, confidence)
             self._expected[cell] = DECAY * self._expected[cell] + confidence
             self._hits[cell] = DECAY * self._hits[cell] + (candidate == token)
+            self._factors[cell] = self._factor(cell)
 
 
 def _cell(rank: int, confidence: float) -> int:
-    return bisect(BANDS, confidence) * N_RANKS + min(rank, N_RANKS - 1)
+    return bisect(BANDS, confidence) * N_RANKS + (rank if rank < N_RANKS else N_RANKS - 1)

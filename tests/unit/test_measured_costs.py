@@ -1,0 +1,139 @@
+"""Costs as lists: what is planned with, and how they grow with what is seen."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeinfer_cli.scheduler.costs.measured import (
+    LARGEST,
+    N_FIRST,
+    REVIEW_EVERY,
+    CostTable,
+    MeasuredCosts,
+    PriorCosts,
+    _BySize,
+    not_falling,
+    times_to,
+)
+from pipeinfer_cli.scheduler.runs import RunStatus
+from scripted import stage_times
+
+N_STAGES = 4
+seconds = st.floats(1e-6, 10)
+by_size = st.dictionaries(st.integers(1, 40), st.tuples(seconds, seconds), min_size=1, max_size=8)
+
+
+@given(runs=by_size, drafts=by_size | st.just({}), largest=st.integers(1, 40))
+def test_tables_never_fall_and_end_at_twice_what_was_seen(runs, drafts, largest):
+    drafted = _BySize()
+    drafted.seen = drafts
+    table = CostTable(runs, {}, drafted, largest)
+    for seen, each in (
+        (runs, table.interval_s),
+        (runs, table.compute_s),
+        (drafts, table.draft_s),
+    ):
+        assert each[0] == 0
+        assert all(a <= b * (1 + 1e-12) for a, b in pairwise(each)), "but for rounding"
+        assert len(each) == 1 + min(largest, 2 * max(seen, default=0) or 1)
+    assert len(table.interval_s) == len(table.compute_s)
+    assert table.interval_s[1] > 0
+
+
+@given(runs=by_size)
+def test_times_go_through_what_was_seen_unless_they_would_fall(runs):
+    found = times_to(runs, 40, 0)
+    sizes = sorted(runs)
+    points = [runs[size][0] for size in sizes]
+    if points == sorted(points):
+        assert [found[size] for size in sizes] == pytest.approx(points)
+    for size in sizes:
+        assert min(points) * (1 - 1e-9) <= found[size] <= max(points) * (1 + 1e-9)
+
+
+@given(
+    values=st.lists(st.tuples(st.floats(0, 100), st.integers(1, 20)), min_size=1, max_size=12),
+    others=st.lists(st.floats(0, 100), min_size=12, max_size=12).map(sorted),
+)
+def test_no_values_that_do_not_fall_are_closer(values, others):
+    """By weighted squares; what falls is replaced by its mean."""
+    wanted, weights = zip(*values, strict=True)
+    found = not_falling(wanted, weights)
+    assert len(found) == len(values)
+    assert all(a <= b + 1e-9 for a, b in pairwise(found))
+
+    def distance(tried):
+        return sum(w * (a - b) ** 2 for a, b, w in zip(wanted, tried, weights, strict=False))
+
+    assert distance(found) <= distance(others) * (1 + 1e-9) + 1e-9
+    total = sum(w * each for each, w in zip(found, weights, strict=True))
+    assert total == pytest.approx(sum(w * each for each, w in values), abs=1e-6)
+
+
+def test_larger_runs_are_tried_step_by_step():
+    """Each time that all sizes of the table have been used, it has twice as many."""
+    costs, lengths = MeasuredCosts(n_stages=N_STAGES), []
+    for _ in range(8):
+        size = len(costs.table.interval_s) - 1
+        lengths.append(size)
+        for _ in range(REVIEW_EVERY):
+            costs.on_run(size, stage_times(0.01, N_STAGES))
+    assert lengths == [2, 4, 8, 16, 32, 32, 32, 32]
+
+
+def test_larger_batches_of_drafts_are_tried_step_by_step():
+    costs, lengths = MeasuredCosts(n_stages=N_STAGES), []
+    for _ in range(7):
+        size = len(costs.table.draft_s) - 1
+        lengths.append(size)
+        for _ in range(REVIEW_EVERY):
+            costs.on_draft(0.001, size)
+    assert lengths == [1, 2, 4, 8, 16, 32, 32]
+
+
+def test_while_nothing_is_known_stages_are_equal_and_drafts_free():
+    table = MeasuredCosts(n_stages=N_STAGES).table
+    assert table.interval_s[1] == 1
+    assert table.compute_s[1] == N_STAGES
+    assert table.draft_s == [0.0, 0.0]
+
+
+def test_a_calibration_needs_no_steps():
+    prior = PriorCosts(by_size={1: (0.01, 0.04), 32: (0.02, 0.08)}, draft_s=0.002)
+    table = MeasuredCosts(prior).table
+    assert len(table.interval_s) == len(table.compute_s) == LARGEST + 1
+    assert table.interval_s[32] == pytest.approx(0.02)
+    assert table.draft_s[1] == pytest.approx(0.002)
+
+
+def test_the_first_measurements_are_used_at_once_and_later_ones_after_some():
+    costs = MeasuredCosts()
+    for size in range(1, N_FIRST + 1):
+        costs.on_run(size, stage_times(0.01 * size, N_STAGES))
+        assert costs.table.interval_s[size] == pytest.approx(0.01 * size)
+    table = costs.table
+    costs.on_run(2, stage_times(0.021, N_STAGES))
+    assert costs.table is table
+    for _ in range(REVIEW_EVERY):
+        costs.on_run(2, stage_times(0.021, N_STAGES))
+    assert costs.table.interval_s[2] == pytest.approx(0.021, rel=0.02)
+
+
+def test_an_outlier_counts_for_twice_what_is_usual():
+    costs = MeasuredCosts()
+    for _ in range(N_FIRST):
+        costs.on_run(1, stage_times(0.01, N_STAGES))
+    costs.on_run(1, stage_times(10.0, N_STAGES))
+    for _ in range(REVIEW_EVERY):
+        costs.on_run(1, stage_times(0.01, N_STAGES))
+    assert costs.interval_s(1) < 0.011
+
+
+@pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.ABORTED])
+def test_runs_that_were_wantedup_say_nothing(status):
+    costs = MeasuredCosts(n_stages=N_STAGES)
+    costs.on_run(1, stage_times(0.01, N_STAGES, status))
+    costs.on_run(1, ())
+    assert not costs.is_known

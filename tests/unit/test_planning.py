@@ -1,0 +1,148 @@
+"""How many nodes to feed and to draft: closed forms against examples and all other numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeinfer_cli.scheduler.speculation.planning import (
+    N_AHEAD,
+    RunWorth,
+    best_batch,
+    best_round_size,
+)
+
+N = 32
+FLAT = [0.0] + [1.0] * N
+LINEAR = [float(n) for n in range(N + 1)]
+STEP = [0.0] + [1.0] * 4 + [2.0] * (N - 4)  # four tokens for the price of one
+
+probabilities = st.lists(st.floats(0, 1), max_size=N).map(lambda found: sorted(found)[::-1])
+
+
+@st.composite
+def times(draw):
+    """T(0) = 0, T(1) > 0, and never falling."""
+    steps = draw(st.lists(st.floats(0, 1), min_size=2, max_size=N))
+    found = [0.0, draw(st.floats(0.01, 1))]
+    for step in steps:
+        found.append(found[-1] + step)
+    return found
+
+
+def worth_of(interval_s, n_stages=4, *, wait_s=None, coverage=0.7):
+    return RunWorth(
+        interval_s=interval_s,
+        compute_s=[n_stages * each for each in interval_s],
+        wait_s=interval_s[1] if wait_s is None else wait_s,
+        coverage=coverage,
+    )
+
+
+def path(rate, n=N):
+    """A chain whose tokens are right with this rate."""
+    return [rate**i for i in range(1, n + 1)]
+
+
+@pytest.mark.parametrize("n_decided", [0, 1])
+@pytest.mark.parametrize("costs", [FLAT, LINEAR, STEP])
+def test_without_drafted_nodes_none_are_fed(costs, n_decided):
+    assert worth_of(costs).best_size([], n_decided) == 0
+
+
+@pytest.mark.parametrize("n_decided", [0, 1])
+def test_runs_that_cost_the_same_take_all_that_may_be_right(n_decided):
+    worth = worth_of(FLAT)
+    assert worth.best_size(path(0.5, 10), n_decided) == 10
+    assert worth.best_size(path(0.99), n_decided) == N - n_decided, "no more than T(k) is known for"
+    assert worth.best_size([0.9, 0.0, 0.0], n_decided) == 1, "the others bring nothing"
+
+
+def test_runs_that_cost_by_the_token_take_one():
+    worth = worth_of(LINEAR)
+    assert worth.best_size(path(0.9), 0) == 1
+    assert worth.best_size(path(0.9), 1) == 0
+
+
+@pytest.mark.parametrize(("n_decided", "n_best"), [(0, 4), (1, 3)])
+def test_what_costs_nothing_more_is_filled_up(n_decided, n_best):
+    worth = worth_of(STEP)
+    assert worth.best_size(path(0.5), n_decided) == n_best
+    assert worth.best_size([0.9], n_decided) == 1
+
+
+def test_a_stage_that_would_idle_gets_the_best_node_however_improbable():
+    assert worth_of(LINEAR).best_size([0.001, 0.0005], 0) == 1
+    assert worth_of(LINEAR).best_size([0.0], 0) == 1
+
+
+def test_a_text_that_waits_for_its_runs_makes_them_smaller():
+    slope = [0.0] + [1.0 + 0.05 * n for n in range(N)]
+    covered, waiting = (worth_of(slope, 8, coverage=c).best_size(path(0.9), 1) for c in (1.0, 0.0))
+    assert waiting < covered
+
+
+@given(
+    nodes=probabilities,
+    interval_s=times(),
+    n_stages=st.integers(1, 64),
+    n_decided=st.integers(0, 1),
+    coverage=st.floats(0, 1),
+    share=st.floats(0, 1),
+)
+def test_no_size_near_is_worth_more(nodes, interval_s, n_stages, n_decided, coverage, share):
+    worth = worth_of(interval_s, n_stages, wait_s=share * interval_s[1], coverage=coverage)
+    n_best = worth.best_size(nodes, n_decided)
+    least = min(1 - n_decided, len(nodes))
+    n_most = min(len(nodes), len(interval_s) - 1 - n_decided)
+    assert least <= n_best <= n_most
+
+    def seconds(n):
+        size, mass = n + n_decided, n_decided + sum(nodes[:n])
+        late_s = (worth.compute_s[size] - interval_s[size]) * (1 - coverage) * mass
+        first_s = (worth.compute_s[1] - interval_s[1]) * (1 - coverage) * mass
+        return worth.wait_s * mass - interval_s[size] - (late_s - first_s)
+
+    for n in range(least, min(n_most, n_best + N_AHEAD) + 1):
+        assert seconds(n) <= seconds(n_best) + 1e-9
+
+
+@pytest.mark.parametrize("nodes", [path(0.5), path(0.99), [1.0] * 8])
+def test_a_drafter_of_unknown_cost_expands_one_node(nodes):
+    assert best_batch(nodes, [0.0, 0.0]) == 1
+
+
+def test_a_batch_that_costs_as_one_node_has_all_that_may_be_right():
+    assert best_batch([0.9, 0.5, 0.1], FLAT) == 3
+    assert best_batch([0.9, 0.5, 0.0], FLAT) == 2
+    assert best_batch([1.0] * 40, FLAT) == N
+
+
+def test_a_batch_that_costs_by_the_node_is_one_node():
+    assert best_batch([1.0] * 8, LINEAR) == 1
+
+
+@given(nodes=probabilities.filter(bool), draft_s=times())
+def test_no_batch_brings_more(nodes, draft_s):
+    n_best = best_batch(nodes, draft_s)
+    n_most = min(len(nodes), len(draft_s) - 1)
+    assert 1 <= n_best <= n_most
+    rates = [sum(nodes[:n]) / draft_s[n] ** 2 for n in range(1, n_most + 1)]
+    assert rates[n_best - 1] >= max(rates) * (1 - 1e-9)
+
+
+def test_a_round_by_hand():
+    """Ten seconds a run, one more for each token; half right: 1.5 tokens in 11 s, 1.75 in 12."""
+    compute_s = [0.0] + [10.0 + n for n in range(N)]
+    assert best_round_size(path(0.5), compute_s, 0.1) == 3  # 1/8 of a token is worth a second
+    assert best_round_size(path(0.5), compute_s, 0.2) == 2
+    assert best_round_size(path(0.5), compute_s, 0.6) == 0
+    assert best_round_size([], compute_s, 0.1) == 0
+
+
+@given(nodes=probabilities, compute_s=times(), tokens_per_s=st.floats(0, 100))
+def test_no_round_brings_more_than_its_time_is_worth(nodes, compute_s, tokens_per_s):
+    n_best = best_round_size(nodes, compute_s, tokens_per_s)
+    n_most = min(len(nodes), len(compute_s) - 2)
+    assert 0 <= n_best <= n_most
+    worth = [sum(nodes[:n]) - tokens_per_s * compute_s[n + 1] for n in range(n_most + 1)]
+    assert worth[n_best] >= max(worth) - 1e-9
