@@ -11,6 +11,7 @@ from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 EWMA_DECAY = 0.95  # how much of what was known a new measurement leaves
 SLOPE = 0.1  # T(k + 1) - T(k) over T(1), while only one size has been seen
 LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
+LEAST_US = 1  # what stages measure as nothing takes a moment, too
 OUTLIER = 2.0  # times what is usual: longer ones say something of the machine, not of the size
 SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
 REVIEW_EVERY = 8  # results or drafts, after which tables of costs are made again
@@ -83,7 +84,8 @@ class MeasuredCosts:
         """A run of n tokens is over; it says something if every stage has computed it."""
         if not times or any(each.status is not RunStatus.COMPLETED for each in times):
             return
-        new = (max(t.compute_us for t in times) / 1e6, sum(t.compute_us for t in times) / 1e6)
+        all_us = [max(each.compute_us, LEAST_US) for each in times]
+        new = (max(all_us) / 1e6, sum(all_us) / 1e6)
         self._runs.add(n_tokens, new)
         if self._prior:
             self._scale = (self._rescaled(n_tokens, new, 0), self._rescaled(n_tokens, new, 1))

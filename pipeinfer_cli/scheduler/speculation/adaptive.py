@@ -29,6 +29,7 @@ from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 MAX_BATCH = 16  # nodes that are expanded together
 LEAST = 0.001  # the probability of a path that is worth remembering
 ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided
+N_WAITING = 24  # unfed nodes: what is less probable than all of them is not drafted
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
 WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
 N_GAIN = 8  # drafted tokens in a run, of the chains for which the gain is estimated
@@ -215,10 +216,18 @@ class AdaptiveSpeculation:
             if node.position < self._n_feed_max - 1
         ]
         probabilities = self._probabilities(nodes)
-        while probabilities and probabilities[-1] < LEAST:
+        least = self._least_worth_drafting()
+        while probabilities and probabilities[-1] < least:
             probabilities.pop()
         nodes = nodes[: best_batch(probabilities, self._table.draft_s)] if probabilities else []
         return nodes if nodes and self._is_worth_drafting(probabilities[: len(nodes)]) else []
+
+    def _least_worth_drafting(self) -> float:
+        """The probability of a node whose best child would still be among the next to be fed."""
+        waiting = self._unfed()[: N_WAITING]
+        if len(waiting) < N_WAITING:
+            return LEAST
+        return max(LEAST, self._probabilities(waiting[-1:])[0] / self._best_share.rate)
 
     def _is_worth_drafting(self, probabilities: Sequence[float]) -> bool:
         """Whether the batch brings more than its time, where that is not the drafter's own."""
