@@ -232,6 +232,7 @@ def test_a_decided_token_waits_for_a_fast_drafter_if_nothing_else_is_in_flight(e
     scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
     pipeline.submit(take_runs(scheduler)[0])
+    draft_next(scheduler)  # it has read the prompt
     (decided,) = scheduler.on_result(pipeline.answer())
     for n_drafted in range(2):
         assert take_runs(scheduler) == []
@@ -458,12 +459,21 @@ def test_an_idle_pipeline_does_not_wait_for_the_pacer():
 
 def test_a_decided_token_waits_for_a_batch_only_while_there_is_one():
     scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    batch = scheduler.take_batch()
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
     (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
     assert submit(scheduler, pipeline, 0.1) == []
     batch = scheduler.take_batch()
     assert submit(scheduler, pipeline, 0.2) == []
     scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
     assert submit(scheduler, pipeline, 0.3) == [[decided]]
+
+
+def test_a_decided_token_does_not_wait_for_a_drafter_that_reads_the_prompt():
+    scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    assert scheduler.take_batch() is not None
+    (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
+    assert submit(scheduler, pipeline, 0.1) == [[decided]]
 
 
 def test_a_miss_finds_drafts_below_the_second_choice():
