@@ -40,7 +40,7 @@ class Counted:
 def play(engine, run_ids, n_stages, case, n_parallel):
     pipeline, pool = Counted(engine), SequencePool()
     depth = Policy.depth_of(n_stages)
-    knowledge = Knowledge.of(None)
+    knowledge = Knowledge.of(None, n_stages=n_stages)
     batcher = Batcher(
         pool,
         n_stages=n_stages,

@@ -67,7 +67,7 @@ class Decoder:
     def decode_all(self, case):
         prompts = self.request["prompts"]
         truths = case.get("truths", [[]] * len(prompts))
-        knowledge = Knowledge.of(None)  # texts learn from those before
+        knowledge = Knowledge.of(None, n_stages=self.n_stages)  # texts learn from those before
         answers = [
             self.decode(case, prompt, truth, knowledge)
             for prompt, truth in zip(prompts, truths, strict=True)
