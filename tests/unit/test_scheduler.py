@@ -253,6 +253,18 @@ def test_several_requests_do_not_wait_for_drafts():
     assert len(scheduler.next_decided(may_wait=False).tokens) == 1
 
 
+@pytest.mark.parametrize("draft", [DEFAULT_DRAFT, DraftConfig(n_max=31, p_min=0.0)])
+def test_a_synchronous_run_leaves_the_room_that_its_draft_does_not_need(draft):
+    """To other requests, whose decided tokens go with it."""
+    policy = Policy.of("speculative", draft, n_stages=2)
+    scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+    pipeline.submit(take_runs(scheduler)[0])
+    scheduler.on_result(pipeline.answer())
+    draft_next(scheduler, (7, 0.9))
+    assert scheduler.n_decided_max == 2
+
+
 def test_a_synchronous_run_waits_for_the_whole_draft():
     draft = DraftConfig(n_max=3, p_min=0.0)
     policy = Policy(draft=draft, is_synchronous=True, depth=4)
