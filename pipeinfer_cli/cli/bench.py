@@ -34,8 +34,8 @@ Strategies = Annotated[
     Any,
     listed(
         draft_options.STRATEGY,
-        "iterative, speculative, pipeinfer, auto; or pipeinfer without a part of it: "
-        "pipeinfer:no-continuous, :no-cancel, :no-reactive.",
+        "iterative, speculative, pipeinfer, auto; or pipeinfer:paper, chains as in the paper, and "
+        "that without a part of it: pipeinfer:no-continuous, :no-cancel, :no-reactive.",
     ),
 ]
 Emulations = Annotated[
@@ -171,6 +171,15 @@ def bench(
 ) -> Callable[[], int]:
     """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
+    drafts = {
+        "n_max": draft_max,
+        "n_min": draft_min,
+        "p_min": draft_p_min,
+        "p_recovery": draft_p_recovery,
+        "p_decay": draft_p_decay,
+        "width": draft_width,
+        "p_split": draft_p_split,
+    }
     config = bench_cfg.BenchConfig(
         models=model,
         draft_models=draft_model,
@@ -180,15 +189,7 @@ def bench(
         synth_acceptance=synth_acceptance or (None,),
         strategies=strategy,
         drafters=drafter,
-        draft={
-            "n_max": draft_max,
-            "n_min": draft_min,
-            "p_min": draft_p_min,
-            "p_recovery": draft_p_recovery,
-            "p_decay": draft_p_decay,
-            "width": draft_width,
-            "p_split": draft_p_split,
-        },
+        draft={name: drafts[name] for name in draft_options.given(context)},
         prompts=prompts or None,
         n_predict=n_predict,
         repetitions=repetitions,

@@ -1,4 +1,7 @@
-"""The options about drafts that generate, chat and bench share, each declared once."""
+"""The options about drafts that generate, chat and bench share, each declared once.
+
+Without any of those that say how to draft, lengths, trees and runs are chosen by expected gain.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ DRAFT_MAX = typer.Option(
     parser=integer_or_auto,
     metavar="N|auto",
     help="At most N drafted tokens per run; the length of speculative drafts. "
-    "auto: as many as pay, by measured costs.",
+    "auto: as many as pay, by measured costs. With no option about lengths, cutoffs and widths, "
+    "all of that is chosen by expected gain.",
 )
 DraftMax = Annotated[Any, DRAFT_MAX]
 DRAFT_MIN = typer.Option(

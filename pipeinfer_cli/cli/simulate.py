@@ -41,7 +41,7 @@ def simulate(
         typer.Option(
             "--strategy",
             metavar="NAME,...",
-            help="As in bench, also pipeinfer without a part of it.",
+            help="As in bench, also pipeinfer:paper, and that without a part of it.",
         ),
     ] = "iterative,speculative,pipeinfer",
     draft_max: draft_options.DraftMaxes = "auto",

@@ -14,6 +14,7 @@ from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.runtime.config import (
     CUTOFF,
+    DRAFT_CHOICES,
     DRAFTS,
     SAMPLING,
     WITHOUT_TEMP,
@@ -21,9 +22,12 @@ from pipeinfer_cli.runtime.config import (
     no_effect,
 )
 from pipeinfer_cli.runtime.pipeline import Plan
+from pipeinfer_cli.scheduler.policy import Policy
 
 EXACT_MACHINES = ("x86_64", "amd64")
 CTX_SIZE, N_PREDICT = "--ctx-size", "--n-predict"
+# Of options in vain: no other says how to draft, but these already mean that one does.
+FIXED = "drafts have fixed lengths and cutoffs: without {} they are chosen by expected gain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,20 @@ def _is_greedy(config: GenerateConfig, _plan: Plan) -> bool:
     return config.sample.temperature == 0 and not config.synth_acceptance and not is_batch
 
 
+def _policy(config: GenerateConfig, plan: Plan) -> Policy:
+    shares_cores = config.uses_draft_model and plan.draft_cores.shares_cores
+    return Policy.of(
+        config.strategy, config.draft, n_stages=plan.n_stages, shares_cores=shares_cores
+    )
+
+
 def _never_drops(config: GenerateConfig, plan: Plan) -> bool:
-    """Whether drafts are never waited for; see Policy.of."""
-    in_turn = plan.n_stages == 1 and config.uses_draft_model
-    return config.strategy != "speculative" and not in_turn
+    return not _policy(config, plan).is_synchronous
 
 
-def _has_fixed_cutoff(config: GenerateConfig, _plan: Plan) -> bool:
-    is_fixed = not config.draft.auto_length or config.draft.width > 1
-    return config.strategy == "speculative" and is_fixed
+def _has_fixed_cutoff(config: GenerateConfig, plan: Plan) -> bool:
+    policy = _policy(config, plan)
+    return policy.is_synchronous and not policy.chooses_length
 
 
 RULES = (
@@ -128,6 +137,10 @@ def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
         if found and rule.holds(config, plan):
             said |= set(found)
             yield no_effect(found, rule.why)
+    choices = [each for each in DRAFT_CHOICES if each in config.given]
+    is_drafting = config.strategy != "iterative" and config.drafter != "none"
+    if choices and is_drafting and said.issuperset(choices):
+        yield FIXED.format(", ".join(choices))
 
 
 def inexact(build: BuildInfo, machine: str) -> str:

@@ -142,6 +142,8 @@ def with_default_draft(config: GenerateConfig) -> GenerateConfig:
         )
     given = {name: getattr(config.draft, name) for name in config.draft_given}
     draft = replace(pair.draft_config, **given)
+    if given:
+        draft = replace(draft, is_auto=False)
     if "n_max" in given:
         draft = replace(draft, auto_length=config.draft.auto_length)
     return replace(config, draft_model=pair.draft, draft=draft)

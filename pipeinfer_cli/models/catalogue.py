@@ -142,10 +142,11 @@ class Pair:
 
     @property
     def draft_config(self) -> DraftConfig:
-        """The defaults, with what is known of this pair."""
+        """The defaults, with what is known of this pair, which rules as an option does."""
         known = {field.name: getattr(self, field.name, None) for field in fields(DraftConfig)}
         given = {name: value for name, value in known.items() if value is not None}
-        return DraftConfig.of(given.pop("n_max", None), **given)
+        is_auto = not given
+        return DraftConfig.of(given.pop("n_max", None), is_auto=is_auto, **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,10 +26,12 @@ BINDINGS = ("on", "off", "auto")
 SAMPLING = ("--top-k", "--top-p", "--min-p", "--seed")
 WITHOUT_TEMP = "the text is greedy without --temp"
 CUTOFF = ("--draft-p-recovery", "--draft-p-decay")
-DRAFTS = (
+# How to draft; without any of them that is chosen by expected gain.
+DRAFT_CHOICES = (
     *("--draft-max", "--draft-min", "--draft-p-min", *CUTOFF),
-    *("--draft-width", "--draft-p-split", "--draft-threads"),
+    *("--draft-width", "--draft-p-split"),
 )
+DRAFTS = (*DRAFT_CHOICES, "--draft-threads")
 
 # Of every rank, or a list with one number per rank; None: see environment.default_threads.
 Threads = int | Sequence[int] | None

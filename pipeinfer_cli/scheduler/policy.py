@@ -167,12 +167,12 @@ class Policy:
 
 
 def check_ablations(strategy: str, ablations: Collection[str]) -> None:
-    """UserError unless the strategy has these parts to leave out."""
+    """UserError unless the strategy has these forms."""
     for ablation in ablations:
         if ablation not in ABLATIONS:
-            raise UserError(f"--strategy {strategy}:{ablation}: leave out {', '.join(ABLATIONS)}")
+            raise UserError(f"--strategy {strategy}:{ablation}: give {', '.join(ABLATIONS)}")
         if strategy not in ("pipeinfer", "auto"):
-            raise UserError(f"--strategy {strategy}:{ablation}: only pipeinfer has that part")
+            raise UserError(f"--strategy {strategy}:{ablation}: only pipeinfer has that form")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +192,7 @@ class Variant:
 
 
 def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
-    """`pipeinfer:no-cancel:no-reactive` as a strategy and what it has to do without."""
+    """`pipeinfer:no-cancel:no-reactive` as a strategy and its ablations."""
     strategy, *ablations = text.split(":")
     if strategy not in STRATEGIES:
         raise UserError(f"--strategy {text!r}: give one or more of {', '.join(STRATEGIES)}")

@@ -190,7 +190,9 @@ class Scheduler:
     @property
     def n_decided_max(self) -> int:
         """The most tokens in a run of `next_decided`."""
-        return 1 + (self.policy.n_draft_max if self.policy.is_synchronous else 0)
+        if not self.policy.is_synchronous:
+            return 1
+        return 1 + min(self.policy.n_draft_max, self._tree.n_unfed)
 
     def next_decided(self, *, may_wait: bool = True) -> Run | None:
         """The run of a decided token, with the draft that it waits for, if it may and it pays.

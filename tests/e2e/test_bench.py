@@ -54,6 +54,25 @@ def test_strategies_on_two_ranks_are_measured_and_right(small):
             assert row["n_cancelled"] == 0
 
 
+def test_without_options_drafts_are_trees_in_batches_and_the_paper_s_stay_chains(small):
+    lengths = small.index("--draft-max")
+    out = check_output(
+        pipeinfer(
+            *small[:lengths],
+            *("--ranks", "2", "-md", "smollm2", "--drafter", "both", "-o", "jsonl"),
+            *("--strategy", "speculative,pipeinfer,auto,pipeinfer:paper"),
+        )
+    )
+    rows = {row["strategy"]: row for row in map(json.loads, out.splitlines())}
+    for name, row in rows.items():
+        assert row["identical"] is True, name
+        assert (row["draft_is_auto"], row["draft_width"]) == (True, 1)
+    for name in ("speculative", "pipeinfer"):
+        assert rows[name]["n_expanded"] > 0, name
+        assert rows[name]["n_accepted"] > 0, name
+    assert rows["pipeinfer:paper"]["n_expanded"] == 0, "only what is chosen is counted"
+
+
 def test_draft_models_are_loaded_once_and_the_head_has_no_layers(small):
     out = check_output(
         pipeinfer(

@@ -8,6 +8,7 @@ import pytest
 
 from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.predict import SIZES
+from pipeinfer_cli.commands.calibrate.measure import DRAFT_SIZES
 from support import check_output, mpiexec, pipeinfer, smollm2
 
 pytestmark = pytest.mark.e2e
@@ -62,6 +63,8 @@ def test_a_draft_model_is_measured_and_the_profile_is_one_to_simulate(cache, tmp
     times_of(profile)
     assert profile.n_stages == 2
     assert profile.draft_ms > 0.1  # no lookup is that slow, no model so fast
+    assert [size for size, _ in profile.draft.points] == list(DRAFT_SIZES)
+    assert profile.draft.ms(max(DRAFT_SIZES)) > profile.draft_ms
     simulated = json.loads(
         check_output(
             pipeinfer(

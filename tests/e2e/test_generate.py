@@ -144,6 +144,19 @@ def test_strategies_write_the_same_text_and_verify_says_so(strategy):
     assert notes == ([f"pipeinfer: note: {anyway}"] if strategy == "iterative" else [])
 
 
+@pytest.mark.parametrize("temperature", ["0", "0.8"])
+@pytest.mark.parametrize("ranks", ["1", "2", "3"])
+@pytest.mark.parametrize("strategy", ["speculative", "pipeinfer", "auto"])
+def test_trees_of_a_draft_model_do_not_change_the_text(strategy, ranks, temperature):
+    """As it comes, without options about drafts: what to draft and to feed is chosen."""
+    options = ("--ranks", ranks, "--strategy", strategy, "-md", "smollm2", "--drafter", "both")
+    sampling = ("--temp", temperature, *(("-s", "7") if temperature != "0" else ()))
+    done = run(pipeinfer(*smollm2_args(*options, *sampling, "--verify", PROMPT)))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"pipeinfer: verified: {N_PREDICT} tokens as without speculation\n"
+    assert (done.stdout == plain()[1] + "\n") is (temperature == "0")
+
+
 def test_a_draft_model_has_the_heads_cores_and_guesses_well():
     out = check_output(
         pipeinfer(

@@ -1,5 +1,6 @@
 """The threads of a rank: those that compute, one team for each model, and a few that wait."""
 
+import os
 import random
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pipeinfer_cli.engine.draft import DraftModel
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Run, RunToken
-from support import pipeinfer, smollm2
+from support import PROMPTS, pipeinfer, run_json, smollm2
 
 pytestmark = pytest.mark.e2e
 
@@ -56,6 +57,21 @@ def test_a_draft_model_has_one_team_of_its_own():
     assert found == {"pi-compute": 3, "pi-draft": 3, "pipeinfer": found["pipeinfer"]}
     assert found["pipeinfer"] <= 3
     assert "libgomp" not in libraries
+
+
+def test_by_default_a_draft_model_takes_turns_with_the_layers_of_all_cores():
+    """What is drafted while a lone stage computes would cost its time: one run at a time."""
+    shown, _ = run_json(
+        pipeinfer(
+            *("generate", "-m", "smollm2", "--ranks", "1", "-t", str(os.cpu_count())),
+            *("-n", "24", "-c", "256", "-md", "smollm2", "--strategy", "pipeinfer"),
+            *("--verify", "--format", "json", PROMPTS[1]),
+        ),
+        timeout_s=WAIT_S,
+    )
+    assert shown["stats"]["mean_in_flight"] == 1
+    assert shown["stats"]["n_accepted"] > 0
+    assert shown["stats"]["n_late"] == 0, "nothing is decided while it drafts"
 
 
 @pytest.mark.parametrize("shares_cores", [False, True])

@@ -1,6 +1,7 @@
-"""Drafters for the tests: real ones, and two that know the truth and use it as they like."""
+"""Drafters for the tests: real ones, and some that know the truth and use it as they like."""
 
 import random
+import time
 from functools import cache
 from pathlib import Path
 
@@ -15,21 +16,31 @@ N_VOCAB = 49152
 class Teller:
     """Right with a given chance: 0 is an adversary that is always wrong.
 
-    If it may name several candidates, the last one is right, or none.
+    If it may name several candidates, one of the first three is right, or none. It may answer after
+    any of these delays.
     """
 
-    def __init__(self, text, chance, seed=1):
-        self.text, self.chance, self.random = text, chance, random.Random(seed)
+    def __init__(self, text, chance, delays_s=(0.0,), seed=1):
+        self.text, self.chance, self.delays_s = text, chance, delays_s
+        self.random = random.Random(seed)
 
-    def propose(self, context, n_candidates=1):
-        position = len(context)
-        while position < len(self.text):
-            token = self.text[position]
-            if self.random.random() >= self.chance:
-                token = (token + self.random.randrange(1, N_VOCAB - n_candidates)) % N_VOCAB
-            wrong = [((token + i + 1) % N_VOCAB, 0.5) for i in range(n_candidates - 1)]
-            yield [*wrong, (token, self.random.choice([0.2, 0.6, 1.0]))]
-            position += 1
+    def expand(self, batch, is_wanted):
+        if (delay_s := self.random.choice(self.delays_s)) > 0:
+            time.sleep(delay_s)
+        positions = [batch.n_text + len(branch) for branch in batch.branches]
+        return [self.candidates(position, batch.n_candidates) for position in positions]
+
+    def candidates(self, position, n):
+        if position >= len(self.text):
+            return []
+        token = self.text[position]
+        first = token + self.random.randint(1, N_VOCAB - n)
+        tokens = [(first + i) % N_VOCAB for i in range(n)]
+        if self.random.random() < self.chance:
+            tokens[self.random.randrange(min(n, 3))] = token
+        sure = self.random.choice([0.2, 0.6, 1.0])
+        others = [min(sure, (1 - sure) / 2**i) for i in range(1, n)]
+        return list(zip(tokens, [sure, *others], strict=True))
 
 
 @cache
@@ -42,6 +53,8 @@ def make_guesser(name, request, prompt, truth):
         return Teller(prompt + truth, 0.0)
     if name == "random":
         return Teller(prompt + truth, 0.7)
+    if name == "late":
+        return Teller(prompt + truth, 0.7, [0, 0.002, 0.01, 0.05])
     if name == "ngram":
         return NgramDrafter()
     sample = SampleParams(**request.get("sample", {}))

@@ -3,6 +3,8 @@
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.scheduler.kv_sequences import spare_cells
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
 from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
@@ -56,6 +58,7 @@ def test_strategies_write_the_text_of_plain_decoding(cluster, texts):
             ("iterative", "none"),
             ("speculative", "random"),
             ("pipeinfer", "random"),
+            ("pipeinfer", "late"),
             ("pipeinfer", "wrong"),
             ("auto", "ngram"),
         ]
@@ -66,6 +69,7 @@ def test_strategies_write_the_text_of_plain_decoding(cluster, texts):
         {
             "model": str(smollm2()),
             "n_ctx": N_CTX,
+            "n_cells": N_CTX + spare_cells(DEFAULT_DRAFT, Policy.depth_of(3)),
             "layer_split": [0, 1, 1, 1],
             "emulate": CLUSTERS[cluster],
             "prompts": prompts,

@@ -8,6 +8,8 @@ from itertools import product
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.scheduler.kv_sequences import spare_cells
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
 from pipeinfer_cli.scheduler.runs import SampleParams
 from small_models import convert, without_layers
 from support import PROMPTS, plain_decode, run_ranks, smollm2
@@ -20,12 +22,12 @@ IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:7]
 N_PREDICT = 16 if IS_WHOLE else 24
 N_CTX = 256
-N_SPARE = 128  # cells, for branches
 STRATEGIES = ("speculative", "pipeinfer", "auto")
-DRAFTERS = ("same", "Q4_0", "fewer layers", "both", "ngram", "wrong", "random")
+DRAFTERS = ("same", "Q4_0", "fewer layers", "both", "ngram", "wrong", "random", "late")
+# Drafter, strategy, and the width of what is drafted; None: as it comes, by expected gain.
 TRIPLES = [
-    *product(STRATEGIES, DRAFTERS, [1]),
-    *product(("speculative", "pipeinfer"), ("Q4_0", "both", "random"), [3]),  # token trees
+    *product(DRAFTERS, STRATEGIES, [None]),
+    *product(("Q4_0", "both", "random"), ("speculative", "pipeinfer"), [1, 3]),
 ]
 SEEDS = (None, 1, 2, 3)  # None: greedy; else temperature 0.8
 JOBS = [([1], None), ([1, 1], 1), ([0, 1, 1], None), ([1, 1, 1, 1], 2)]
@@ -77,18 +79,22 @@ def test_the_text_is_that_of_plain_decoding(layer_split, seed, target, draft_mod
         {
             "strategy": strategy,
             "width": width,
+            "in_turn": strategy == "auto",
             "drafter": "model" if drafter in ("same", "Q4_0", "fewer layers") else drafter,
             "draft_model": str(draft_models.get(drafter, "")),
             "truths": truths,
         }
-        for strategy, drafter, width in cases_of(layer_split)
+        for drafter, strategy, width in cases_of(layer_split)
     ]
+    n_ctx = max(map(len, prompts)) + N_PREDICT - 1  # the last token is not computed
+    depth = Policy.depth_of(len(layer_split) - (layer_split[0] == 0))
     answers = run_ranks(
         len(layer_split),
         "tokens.py",
         {
             "model": str(target),
-            "n_ctx": N_CTX + N_SPARE,
+            "n_ctx": n_ctx,
+            "n_cells": n_ctx + spare_cells(DEFAULT_DRAFT, depth),
             "layer_split": layer_split,
             "prompts": prompts,
             "n_predict": N_PREDICT,
@@ -97,8 +103,9 @@ def test_the_text_is_that_of_plain_decoding(layer_split, seed, target, draft_mod
         },
         timeout_s=2900,
     )
-    for (strategy, drafter, width), seen in zip(cases_of(layer_split), answers, strict=True):
+    for (drafter, strategy, width), seen in zip(cases_of(layer_split), answers, strict=True):
         assert seen["tokens"] == truths, (strategy, drafter, width)
+        assert seen["kv_positions"] == (0 if layer_split[0] else -1)
         assert seen["n_drafted"] >= seen["n_accepted"], (strategy, drafter, width)
         if drafter == "wrong":
             assert seen["n_accepted"] == 0

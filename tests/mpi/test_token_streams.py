@@ -2,10 +2,13 @@
 
 from dataclasses import asdict
 from functools import cache
+from itertools import product
 
 import pytest
 
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.scheduler.kv_sequences import spare_cells
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
 from pipeinfer_cli.scheduler.runs import SampleParams
 from support import PROMPTS, plain_decode, run_ranks, smollm2
 
@@ -45,21 +48,30 @@ def truths():
 
 @pytest.mark.parametrize(("layer_split", "n_parallel"), [([1], 3), ([1, 1], 8), ([0, 1, 1, 1], 4)])
 def test_each_text_is_the_one_that_it_has_alone(layer_split, n_parallel):
-    strategies = ("iterative", "speculative", "pipeinfer", "auto")
+    cases = [
+        {"strategy": strategy, "is_fixed": is_fixed, "items": items()}
+        for strategy, is_fixed in (
+            ("iterative", False),
+            *product(("speculative", "pipeinfer"), (False, True)),
+            ("auto", False),
+        )
+    ]
+    depth = Policy.depth_of(len(layer_split) - (layer_split[0] == 0))
     answers = run_ranks(
         len(layer_split),
         "token_streams.py",
         {
             "model": str(smollm2()),
-            "n_ctx": N_CTX * (n_parallel + 1),
+            "n_ctx": N_CTX,
+            "n_cells": N_CTX * n_parallel + spare_cells(DEFAULT_DRAFT, depth, n_texts=n_parallel),
             "layer_split": layer_split,
             "n_parallel": n_parallel,
-            "cases": [{"strategy": strategy, "items": items()} for strategy in strategies],
+            "cases": cases,
         },
     )
-    for strategy, seen in zip(strategies, answers, strict=True):
-        assert seen["tokens"] == truths(), strategy
-        assert seen["kv_positions"] == (0 if layer_split[0] else -1), strategy
+    for case, seen in zip(cases, answers, strict=True):
+        assert seen["tokens"] == truths(), (case["strategy"], case["is_fixed"])
+        assert seen["kv_positions"] == (0 if layer_split[0] else -1), case["strategy"]
     plain, n_decided = answers[0], sum(item["n_predict"] for item in items())
     n_prompt = sum(len(item["prompt"]) for item in items())
     n_common = len(Vocab(smollm2()).tokenize(COMMON)) - 1  # the last may join with what follows

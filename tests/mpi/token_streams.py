@@ -1,8 +1,8 @@
 """Several prompts at a time through one pipeline.
 
-Request: model, n_ctx (cells), layer_split, n_parallel, and cases: strategy, and items, each with
-prompt ([ids]), n_predict and maybe sample. Drafts with n-grams. Prints per case the token ids of
-the items, and what happened.
+Request: model, n_ctx, n_cells, layer_split, n_parallel, and cases: strategy, maybe is_fixed (else
+what to draft is chosen by expected gain), and items, each with prompt ([ids]), n_predict and maybe
+sample. Drafts with n-grams. Prints per case the token ids of the items, and what happened.
 """
 
 from itertools import count
@@ -14,9 +14,9 @@ from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Run, SampleParams
-from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
 
 
 class Counted:
@@ -40,7 +40,15 @@ class Counted:
 def play(engine, run_ids, n_stages, case, n_parallel):
     pipeline, pool = Counted(engine), SequencePool()
     depth = Policy.depth_of(n_stages)
-    batcher = Batcher(pool, n_stages=n_stages, depth=depth, n_batch=N_BATCH, run_ids=run_ids)
+    knowledge = Knowledge.of(None, n_stages=n_stages)
+    batcher = Batcher(
+        pool,
+        n_stages=n_stages,
+        depth=depth,
+        n_batch=N_BATCH,
+        run_ids=run_ids,
+        pacer=knowledge.pacer,
+    )
     auto = AutoSpeculation() if case["strategy"] == "auto" else None
     streams = TokenStreams(pipeline, batcher, timeout_s=WAIT_S, nudge=engine.nudge, auto=auto)
     todo = list(enumerate(case["items"]))
@@ -50,7 +58,7 @@ def play(engine, run_ids, n_stages, case, n_parallel):
         while todo and len(active) < n_parallel:
             key, item = todo.pop(0)
             active.add(key)
-            streams.begin(key, scheduler(item, case["strategy"], n_stages, pool), drafter)
+            streams.begin(key, scheduler(item, case, n_stages, pool, knowledge), drafter)
         for key, tokens in streams.step():
             texts[key] += tokens
             if len(texts[key]) >= case["items"][key]["n_predict"]:
@@ -74,15 +82,16 @@ def drafter(slot):
     return NgramDrafter()
 
 
-def scheduler(item, strategy, n_stages, pool):
-    draft = DraftConfig(n_max=4, p_min=0.0)
+def scheduler(item, case, n_stages, pool, knowledge):
+    draft = DraftConfig(n_max=4, p_min=0.0) if case.get("is_fixed") else DEFAULT_DRAFT
     return Scheduler(
         item["prompt"],
         n_max=item["n_predict"],
-        policy=Policy.of(strategy, draft, n_stages=n_stages, n_batch=N_BATCH),
+        policy=Policy.of(case["strategy"], draft, n_stages=n_stages, n_batch=N_BATCH),
         run_ids=count(1),
         pool=pool,
         sample=SampleParams(**item["sample"]) if "sample" in item else None,
+        knowledge=knowledge,
     )
 
 

@@ -1,8 +1,10 @@
 """Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
 Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, and cases: each with
-maybe strategy, width and drafter (of guessers.py), draft_model, and truths ([[ids]]: the texts, for
-drafters that know them). Prints per case the answers, and what became of the drafts in all.
+maybe strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain),
+in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts,
+for drafters that know them). Prints per case the answers, what became of the drafts in all, and the
+positions that are left.
 """
 
 from itertools import islice
@@ -14,8 +16,9 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
-from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
-from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
+from pipeinfer_cli.scheduler.runs import Run
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
 
 
 class Decoder:
@@ -24,18 +27,33 @@ class Decoder:
         self.n_stages = n_stages
         self.pool = SequencePool()
 
-    def decode(self, case, prompt, truth):
+    def decode(self, case, prompt, truth, knowledge):
         """Tokens, and the scheduler's counters."""
         strategy = case.get("strategy", "iterative")
         drafts, draft_config = None, None
         if strategy != "iterative":
             guesser = make_guesser(case["drafter"], {**self.request, **case}, prompt, truth)
             drafts = DraftThread(guesser, self.engine.nudge)
-            draft_config = DraftConfig(n_max=4, p_min=0.3, width=case.get("width", 1))
-        policy = Policy.of(strategy, draft_config, n_stages=self.n_stages, n_batch=N_BATCH)
+            width = case.get("width")
+            is_auto = width is None
+            draft_config = (
+                DEFAULT_DRAFT if is_auto else DraftConfig(n_max=4, p_min=0.3, width=width)
+            )
+        policy = Policy.of(
+            strategy,
+            draft_config,
+            n_stages=self.n_stages,
+            n_batch=N_BATCH,
+            shares_cores=case.get("in_turn", False),
+        )
         n_max = self.request["n_predict"]
         scheduler = Scheduler(
-            prompt, n_max=n_max, policy=policy, run_ids=self.run_ids, pool=self.pool
+            prompt,
+            n_max=n_max,
+            policy=policy,
+            run_ids=self.run_ids,
+            pool=self.pool,
+            knowledge=knowledge,
         )
         auto = AutoSpeculation() if strategy == "auto" else None
         stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, auto=auto)
@@ -49,10 +67,16 @@ class Decoder:
     def decode_all(self, case):
         prompts = self.request["prompts"]
         truths = case.get("truths", [[]] * len(prompts))
+        knowledge = Knowledge.of(None, n_stages=self.n_stages)  # texts learn from those before
         answers = [
-            self.decode(case, prompt, truth) for prompt, truth in zip(prompts, truths, strict=True)
+            self.decode(case, prompt, truth, knowledge)
+            for prompt, truth in zip(prompts, truths, strict=True)
         ]
+        assert self.pool.n_used == 0
+        self.engine.submit(Run(run_id=next(self.run_ids), kv_ops=self.pool.take_operations()))
+        assert self.engine.wait(WAIT_S) is not None
         return {
+            "kv_positions": self.engine.kv_positions(),
             "tokens": [tokens for tokens, _ in answers],
             "n_drafted": sum(counters.n_drafted for _, counters in answers),
             "n_accepted": sum(counters.n_accepted for _, counters in answers),

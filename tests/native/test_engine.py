@@ -18,8 +18,8 @@ from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
 from pipeinfer_cli.models.gguf.info import read_model_info
+from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
-from pipeinfer_cli.scheduler.speculation import DraftRequest
 from support import PROMPTS, plain_decode, smollm2, smollm2_request
 
 pytestmark = pytest.mark.native
@@ -142,14 +142,13 @@ def test_nobody_waits_for_a_drafter_on_whose_thread_an_assertion_failed(
     ggml = ctypes.CDLL(str(abi.lib_dir() / "libggml-base.so"))
 
     class Asserting:
-        def propose(self, context, n_candidates=1):
+        def expand(self, batch, is_wanted):
             ggml.ggml_abort(b"/src/x.cpp", 8, b"a draft")  # it never ends
-            yield []
 
     assert engine.nudge()
     assert engine.wait(WAIT_S) is None
     thread = DraftThread(Asserting(), engine.nudge)
-    thread.request(DraftRequest(epoch=0, context=(1,), n_max=1))
+    thread.request(DraftBatch(0, [1], 1, ((),), 1))
     with pytest.raises(RunError, match=r"^rank 0: an assertion .* failed: x.cpp:8: a draft$"):
         engine.wait(WAIT_S)
     assert not engine.nudge()

@@ -1,7 +1,5 @@
 """The text without a model: the same for the same seed, with the rates that were asked for."""
 
-from itertools import islice
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +15,7 @@ from pipeinfer_cli.cluster.acceptance.models import (
 from pipeinfer_cli.cluster.acceptance.recording import MAX_CANDIDATES, RecordedToken, Recording
 from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.interfaces import DraftBatch
+from pipeinfer_cli.scheduler.interfaces import DraftBatch, candidates_after
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus, RunToken
 
 N, N_DRAWN = 10_000, 2_500
@@ -114,8 +112,8 @@ def test_an_informed_drafter_is_as_sure_as_it_may_be() -> None:
     text = text_of("0.7:informed")
     assert str(text.acceptance) == "0.7:informed"
     for p in range(100):
-        ((_, alone),) = next(SyntheticDrafter(text).propose([0] * p))
-        (_, first), (_, second) = next(SyntheticDrafter(text).propose([0] * p, 2))
+        ((_, alone),) = candidates_after(SyntheticDrafter(text), [0] * p, 1)
+        (_, first), (_, second) = candidates_after(SyntheticDrafter(text), [0] * p, 2)
         assert alone == first and second <= 1 - first
     chances = [text.acceptance.chances(p, 1, 1)[0] for p in range(N)]
     right = [text.proposals(p, 1)[0] == text.token(p) for p in range(N)]
@@ -156,16 +154,9 @@ def test_rates_by_distance_from_the_text() -> None:
     drafter = SyntheticDrafter(text)
     drafter.n_decided = 10
     # 12 tokens of context, two of them drafted: what comes next is the third ahead, and wrong.
-    assert next(drafter.propose(range(12))) != [(text.token(12), 1.0)]
+    assert candidates_after(drafter, range(12), 1) != [(text.token(12), 1.0)]
     drafter.n_decided = 12
-    assert next(drafter.propose(range(12))) == [(text.token(12), 1.0)]
-
-
-def test_drafter_goes_on_from_any_context() -> None:
-    text = text_of(1.0)
-    drafter = SyntheticDrafter(text)
-    tokens = [token for ((token, _),) in islice(drafter.propose([0] * 7), 5)]
-    assert tokens == [text.token(p) for p in range(7, 12)]
+    assert candidates_after(drafter, range(12), 1) == [(text.token(12), 1.0)]
 
 
 def test_a_branch_stands_at_the_position_after_text_and_branch() -> None:
@@ -174,7 +165,7 @@ def test_a_branch_stands_at_the_position_after_text_and_branch() -> None:
     drafter.n_decided = 12
     batch = DraftBatch(1, range(20), 12, ((), (5,), (5, 6)), 2)  # the text has grown since then
     answers = drafter.expand(batch, lambda: True)
-    assert answers == [next(drafter.propose(range(12 + n), 2)) for n in range(3)]
+    assert answers == [candidates_after(drafter, range(12 + n), 2) for n in range(3)]
     assert answers[0][0][0] == text.token(12)
     assert text.token(14) not in [token for token, _ in answers[2][:1]]
 
@@ -212,13 +203,12 @@ def test_a_recording_is_played_back() -> None:
 
     text = SyntheticText(acceptance=acceptance)
     drafter = SyntheticDrafter(text)
-    proposed = list(drafter.propose([0] * 10, 4))
+    proposed = [candidates_after(drafter, [0] * n, 4) for n in range(10, 14)]
     assert [[chance for _, chance in candidates] for candidates in proposed] == (
-        [list(token.probabilities) for token in TOKENS[:3]]  # the fourth ends the draft
+        [list(token.probabilities) for token in TOKENS]
     )
     right = [[token == text.token(10 + i) for token, _ in each] for i, each in enumerate(proposed)]
-    assert right == [[True, False], [False, False, True], [False, False]]
-    assert list(drafter.propose([0] * 13, 4)) == []
+    assert right == [[True, False], [False, False, True], [False, False], []]
 
 
 @pytest.mark.parametrize(

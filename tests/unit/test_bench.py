@@ -15,6 +15,7 @@ import pytest
 
 from pipeinfer_cli.cli import main
 from pipeinfer_cli.commands.bench import prompts, record, rows
+from pipeinfer_cli.commands.bench import run as bench_run
 from pipeinfer_cli.commands.bench.config import FORMATS, BenchConfig, BenchGroup
 from pipeinfer_cli.commands.bench.prompts import BenchPrompt
 from pipeinfer_cli.commands.bench.record import (
@@ -31,7 +32,12 @@ from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, mpi
 from pipeinfer_cli.launch.host import machine
-from pipeinfer_cli.scheduler.policy import DraftConfig, Variant, parse_strategy
+from pipeinfer_cli.scheduler.policy import (
+    DEFAULT_DRAFT,
+    DraftConfig,
+    Variant,
+    parse_strategy,
+)
 from pipeinfer_cli.scheduler.scheduler import Counters
 
 PROMPTS = tuple(BenchPrompt(id=str(i), category="", text=f"text {i}") for i in range(3))
@@ -95,6 +101,26 @@ def test_emulated_clusters_and_acceptances_are_groups() -> None:
     assert pairs == [("a", "0.5"), ("a", "0.8/0.7"), ("b", "0.5"), ("b", "0.8/0.7")]
 
 
+@pytest.mark.parametrize(
+    ("options", "drafts"),
+    [
+        ("", [DEFAULT_DRAFT]),
+        ("--draft-threads 2", [DEFAULT_DRAFT]),
+        ("--draft-max auto", [DraftConfig(auto_length=True)]),
+        ("-pa 0.4", [DraftConfig(auto_length=True)]),
+        ("--draft-max 2,4 --draft-width 3", [DraftConfig(n_max=n, width=3) for n in (2, 4)]),
+    ],
+)
+def test_without_options_drafts_are_chosen_by_expected_gain(
+    options: str, drafts: list[DraftConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[BenchConfig] = []
+    monkeypatch.setattr(bench_run, "bench", lambda config: seen.append(config) or 0)
+    assert main.main(["bench", "-m", "m", "--strategy", "pipeinfer:paper", *options.split()]) == 0
+    (group,) = seen[0].groups((), "")
+    assert [variant.draft for variant in group.variants] == drafts
+
+
 def test_variants_that_are_the_same_are_measured_once() -> None:
     (group,) = config(
         strategies=("pipeinfer:no-cancel", "pipeinfer:no-cancel:no-cancel", "iterative"),
@@ -110,7 +136,7 @@ def test_variants_that_are_the_same_are_measured_once() -> None:
         (["-m", ""], "-m/--model is empty"),
         (["-m", "m", "--strategy", "fast"], "--strategy 'fast': give one or more of iterative"),
         (["-m", "m", "--strategy", "pipeinfer:no-magic"], "no-continuous"),
-        (["-m", "m", "--strategy", "speculative:no-cancel"], "only pipeinfer has that part"),
+        (["-m", "m", "--strategy", "speculative:no-cancel"], "only pipeinfer has that form"),
         (["-m", "m", "--strategy", ""], "--strategy is empty"),
         (["-m", "m", "--draft-max", "2,,4"], "--draft-max '2,,4' has an empty part"),
         (["-m", "m,"], "-m/--model 'm,' has an empty part"),

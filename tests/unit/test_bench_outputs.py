@@ -156,13 +156,13 @@ def test_bad_options(args, said, capsys) -> None:
 class Plus:
     """Right but at two positions, and silent at one."""
 
-    def propose(self, context, n_candidates=1):
-        position = len(context)
+    def expand(self, batch, is_wanted):
+        assert batch.branches == ((),)
+        assert batch.n_candidates == MAX_CANDIDATES
+        position = batch.n_text
         if position in (5, 9):
-            assert n_candidates == MAX_CANDIDATES
-            yield [(0, 0.7), (position, 0.123456789)]
-        elif position != 6:
-            yield [(position, 0.01)]  # however unsure it is
+            return [[(0, 0.7), (position, 0.123456789)]]
+        return [[] if position == 6 else [(position, 0.01)]]  # however unsure it is
 
 
 def test_the_drafter_is_asked_position_by_position() -> None:

@@ -24,7 +24,13 @@ from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_dra
 from pipeinfer_cli.commands.bench.config import BenchConfig
 from pipeinfer_cli.commands.calibrate.config import CalibrateConfig, CalibrateJob
 from pipeinfer_cli.commands.calibrate.estimate import Probe, estimate, rising
-from pipeinfer_cli.commands.calibrate.measure import save
+from pipeinfer_cli.commands.calibrate.measure import (
+    N_DRAFTED,
+    draft_curve,
+    draft_times,
+    save,
+)
+from pipeinfer_cli.drafters.branch_cache import BranchCache
 from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch.environment import RankResources
@@ -126,6 +132,28 @@ def test_an_estimate_finds_the_cluster() -> None:
     assert found.links[0].latency_us == pytest.approx(50, abs=2)
     assert found.result_link.latency_us == pytest.approx(50, abs=2)
     assert found.output_ms == pytest.approx(2.0)
+
+
+def test_no_branch_that_a_drafter_knows_already_is_measured() -> None:
+    """A draft model keeps the branches of a text; each batch that counts has to be computed."""
+    computed: list[int] = []
+
+    def decode(run: Run) -> list[list[tuple[int, float]]]:
+        computed.append(len(run.tokens))
+        return [[(7, 1.0)]] * run.n_rows
+
+    cache, text = BranchCache(decode, n_ctx=100), list(range(40, 60))
+    for n_branches in (1, 2, 4, 8, 1, 2, 4, 8):
+        computed.clear()
+        times_s = draft_times(cache, text, n_branches)
+        assert len(times_s) == N_DRAFTED
+        assert computed[-N_DRAFTED:] == [n_branches] * N_DRAFTED
+
+
+def test_a_draft_curve_is_of_medians_that_never_fall() -> None:
+    measured_s = {1: [0.002, 0.009, 0.001], 4: [0.001], 2: [0.003]}
+    assert draft_curve(measured_s).points == ((1, 2.0), (2, 3.0), (4, 3.0))
+    assert draft_curve({1: [0.0]}).points[0][1] > 0
 
 
 def test_other_clocks_share_the_round_trip() -> None:

@@ -459,6 +459,11 @@ def test_the_default_draft(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for command in ("generate", "chat"):
             asked = parsed(f"{command} -m goliath-120b -md auto {options}", monkeypatch)
             assert job_start.with_default_draft(asked).draft == expected
+    own.write_text('[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\n')
+    for options, is_auto in (("", True), ("-pa 0.4", False), ("--draft-max auto", False)):
+        asked = parsed(f"generate -m goliath-120b -md auto {options}", monkeypatch)
+        assert job_start.with_default_draft(asked).draft.is_auto is is_auto
+    own.write_text('[[pairs]]\ntarget = "goliath-120b"\ndraft = "xwin-13b"\nn_max = 3\n')
     with pytest.raises(UserError, match=r"--draft-min 5: give a number .* --draft-max \(3"):
         job_start.with_default_draft(
             parsed("generate -m goliath-120b -md auto --draft-min 5", monkeypatch)

@@ -101,30 +101,6 @@ def test_what_is_late_is_counted_and_said():
     assert Overruns().notes() == []
 
 
-def test_a_paced_drafter_takes_its_time_for_each_token():
-    now, waits = [100.0], []
-
-    def sleep(seconds):
-        waits.append(seconds)
-        now[0] += seconds
-
-    class Drafter:
-        def propose(self, context, n_candidates):
-            yield []  # it is reading
-            for token, cost_s in enumerate((1.0, 2.0, 7.0, 1.0)):
-                now[0] += cost_s
-                yield [(token, 1.0)]
-
-    overruns = Overruns()
-    paced = PacedDrafter(Drafter(), 4.0, overruns, clock=lambda: now[0], sleep=sleep)
-    times = [now[0] for candidates in paced.propose([1, 2], 2) if candidates]
-    assert times == [104, 108, 115, 119]
-    assert waits == [3, 2, 3]
-    assert (overruns.n_drafted, overruns.n_drafted_late) == (4, 1)
-    assert overruns.worst_draft_us == 3_000_000
-    assert "drafted tokens" in overruns.notes()[0]
-
-
 def test_a_paced_drafter_takes_its_time_for_each_batch():
     now = [100.0]
 
@@ -143,9 +119,7 @@ def test_a_paced_drafter_takes_its_time_for_each_batch():
         return paced.expand(batch, lambda: is_wanted)
 
     drafter, overruns, is_wanted = Drafter(), Overruns(), True
-    paced = PacedDrafter(
-        drafter, 4.0, overruns, batch_s=lambda n: 3.0 + n, clock=lambda: now[0], sleep=sleep
-    )
+    paced = PacedDrafter(drafter, lambda n: 3.0 + n, overruns, clock=lambda: now[0], sleep=sleep)
     assert expand((), (1,)) == [[(7, 1.0)]] * 2
     assert now[0] == 105
     assert (overruns.n_drafted, overruns.n_drafted_late) == (2, 0)
@@ -154,12 +128,10 @@ def test_a_paced_drafter_takes_its_time_for_each_batch():
     assert now[0] == 111
     assert (overruns.n_drafted, overruns.n_drafted_late) == (4, 2)
     assert overruns.worst_draft_us == 1_000_000
-    is_wanted = False
+    assert "2 of 4 drafted tokens" in overruns.notes()[0]
+    drafter.cost_s, is_wanted = 1.0, False
     assert expand(()) is None
-    one_by_one = PacedDrafter(drafter, 4.0, overruns, clock=lambda: now[0], sleep=sleep)
-    is_wanted, before_s = True, now[0]
-    assert one_by_one.expand(DraftBatch(1, [1], 1, ((), (1,), (2,)), 1), lambda: True) is not None
-    assert now[0] == before_s + 12
+    assert (now[0], overruns.n_drafted) == (112, 4), "what nobody wants takes no longer"
 
 
 def test_what_a_rank_is_told_of_the_profile():

@@ -14,6 +14,8 @@ from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import head as head_module
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.scheduler.costs.measured import PriorCosts
+from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp
 from plans import plan_of
 from scripted import PositionPipeline
@@ -37,9 +39,24 @@ class ScriptedEngine(PositionPipeline):
 class CountingDrafter:
     """Right but for every fifth token."""
 
-    def propose(self, context, n_candidates=1):
-        for position in range(len(context), 1000):
-            yield [(position + (position % 5 == 0), 1.0)]
+    def expand(self, batch, is_wanted):
+        positions = [batch.n_text + len(branch) for branch in batch.branches]
+        return [[(position + (position % 5 == 0), 1.0)] for position in positions]
+
+
+class EndlessDrafter:
+    """At work until nobody wants it any more."""
+
+    def __init__(self):
+        self.begun = threading.Semaphore(0)
+        self.is_at_work = False
+
+    def expand(self, batch, is_wanted):
+        self.is_at_work = True
+        self.begun.release()
+        while is_wanted():
+            threading.Event().wait(0.001)
+        self.is_at_work = False
 
 
 def n_drafter_threads():
@@ -73,6 +90,40 @@ def test_requests_follow_one_another_on_one_pipeline(strategy):
     for run in others:  # what the one before has left goes before anything else
         assert {op.kind for op in run.kv_ops} == {KvKind.REMOVE}
         assert run.kv_ops[-1] == KvOp(kind=KvKind.REMOVE, seq_src=0)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("draft", [DEFAULT_DRAFT, DraftConfig()], ids=["chosen", "fixed"])
+def test_a_text_ends_while_its_drafter_is_at_work(draft):
+    head = Head(plan(), ScriptedEngine(), timeout_s=5)
+    drafter = EndlessDrafter()
+    for _ in range(3):
+        request = Request(
+            prompt=range(4), n_max=9, strategy="pipeinfer", drafter=drafter, draft=draft
+        )
+        with head.begin(request) as active:
+            assert list(islice(active.tokens, 1)) == [4]
+            assert drafter.begun.acquire(timeout=5)
+            assert list(islice(active.tokens, 8)) == list(range(5, 13))
+        assert not drafter.is_at_work, "it is at rest after its request"
+        assert active.counters.n_drafted == 0
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("draft", [DEFAULT_DRAFT, DraftConfig()], ids=["chosen", "fixed"])
+def test_no_token_waits_for_a_drafter_that_reads_the_prompt(draft):
+    """Its time for a batch may be known, and short: a prompt takes it longer."""
+    times_s = dict.fromkeys((1, 2, 4, 8), (0.02, 0.06))
+    request = Request(
+        prompt=range(30),
+        n_max=12,
+        strategy="pipeinfer",
+        draft=draft,
+        drafter=EndlessDrafter(),
+        prior=PriorCosts(by_size=times_s, draft_s=0.0005),
+    )
+    with Head(plan(), ScriptedEngine(), timeout_s=5).begin(request) as active:
+        assert list(islice(active.tokens, 12)) == list(range(30, 42))
 
 
 @pytest.mark.parametrize("strategy", ["iterative", "speculative", "pipeinfer", "auto"])

@@ -19,6 +19,7 @@ from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.commands.notes import RULES, TrainingNote, inexact, notes
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import pipeline
@@ -27,6 +28,7 @@ from plans import model_info, plan_of
 
 pytestmark = pytest.mark.usefixtures("keep_signals")
 Capture = pytest.CaptureFixture[str]
+FIXED = "drafts have fixed lengths and cutoffs:"
 
 
 def plan(n_stages: int = 2, n_ctx: int = 4096, n_ctx_train: int = 4096) -> Plan:
@@ -51,12 +53,16 @@ def plan(n_stages: int = 2, n_ctx: int = 4096, n_ctx_train: int = 4096) -> Plan:
         ("--drafter ngram --synth-acceptance 0.5", ["no effect of --drafter: --synth-acceptance"]),
         ("--draft-threads 2", ["no effect of --draft-threads: only a draft model"]),
         ("--draft-threads 2 -md d", []),
-        ("--draft-min 2", ["no effect of --draft-min: drafts are not waited for"]),
+        ("--draft-min 2", ["no effect of --draft-min: drafts are not waited for", FIXED]),
+        ("--draft-min 2 -pa 0.1", ["no effect of --draft-min: drafts are not waited for"]),
         ("--draft-min 2 --strategy speculative", []),
         ("-pd 0.2 --strategy speculative --draft-max 3", ["no effect of --draft-p-decay: spec"]),
         ("-pd 0.2 --strategy speculative", []),
         ("-pd 0.2 --strategy speculative --draft-width 2", ["no effect of --draft-p-decay: spec"]),
-        ("--draft-p-split 0.2", ["no effect of --draft-p-split: drafts have one candidate"]),
+        (
+            "--draft-p-split 0.2",
+            ["no effect of --draft-p-split: drafts have one candidate", FIXED],
+        ),
         ("--draft-p-split 0.2 --draft-width 2", []),
         ("--verify --strategy iterative", ["no effect of --verify: the text is decoded without"]),
         ("--ignore-eos --synth-acceptance 1", ["no effect of --ignore-eos: drawn texts"]),
@@ -79,8 +85,13 @@ def test_what_has_an_effect_depends_on_the_stages(configs: list[GenerateConfig])
     assert main(["generate", "-m", "m.gguf", "-md", "d", "--draft-min", "2", "hi"]) == 0
     assert main(["generate", "-m", "m.gguf", "--layer-split", "3", "hi"]) == 0
     drafting, split = configs
-    assert list(notes(drafting, plan(n_stages=1))) == []
-    assert len(list(notes(drafting, plan(n_stages=2)))) == 1
+    in_turn = DraftCores(n_threads=2, shares_cores=True)
+    assert list(notes(drafting, replace(plan(n_stages=1), draft_cores=in_turn))) == []
+    not_waited_for = "no effect of --draft-min: drafts are not waited for (only speculative does)"
+    for n_stages in (1, 2):
+        note, consequence = notes(drafting, plan(n_stages))
+        assert note == not_waited_for
+        assert consequence == f"{FIXED} without --draft-min they are chosen by expected gain"
     assert list(notes(split, plan(n_stages=1))) == [
         "no effect of --layer-split: one rank holds all layers"
     ]

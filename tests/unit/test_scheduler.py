@@ -232,6 +232,7 @@ def test_a_decided_token_waits_for_a_fast_drafter_if_nothing_else_is_in_flight(e
     scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
     pipeline = ScriptedPipeline()
     pipeline.submit(take_runs(scheduler)[0])
+    draft_next(scheduler)  # it has read the prompt
     (decided,) = scheduler.on_result(pipeline.answer())
     for n_drafted in range(2):
         assert take_runs(scheduler) == []
@@ -250,6 +251,18 @@ def test_several_requests_do_not_wait_for_drafts():
     scheduler.on_result(pipeline.answer())
     assert scheduler.n_decided_max == 1
     assert len(scheduler.next_decided(may_wait=False).tokens) == 1
+
+
+@pytest.mark.parametrize("draft", [DEFAULT_DRAFT, DraftConfig(n_max=31, p_min=0.0)])
+def test_a_synchronous_run_leaves_the_room_that_its_draft_does_not_need(draft):
+    """To other requests, whose decided tokens go with it."""
+    policy = Policy.of("speculative", draft, n_stages=2)
+    scheduler = Scheduler((1, 2), n_max=20, policy=policy, run_ids=count(1))
+    pipeline = ScriptedPipeline()
+    pipeline.submit(take_runs(scheduler)[0])
+    scheduler.on_result(pipeline.answer())
+    draft_next(scheduler, (7, 0.9))
+    assert scheduler.n_decided_max == 2
 
 
 def test_a_synchronous_run_waits_for_the_whole_draft():
@@ -458,12 +471,21 @@ def test_an_idle_pipeline_does_not_wait_for_the_pacer():
 
 def test_a_decided_token_waits_for_a_batch_only_while_there_is_one():
     scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    batch = scheduler.take_batch()
+    scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
     (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
     assert submit(scheduler, pipeline, 0.1) == []
     batch = scheduler.take_batch()
     assert submit(scheduler, pipeline, 0.2) == []
     scheduler.on_drafted(DraftedBatch(batch.epoch, ((),), 1000))
     assert submit(scheduler, pipeline, 0.3) == [[decided]]
+
+
+def test_a_decided_token_does_not_wait_for_a_drafter_that_reads_the_prompt():
+    scheduler, pipeline = adaptive(prior=FAST_DRAFTER)
+    assert scheduler.take_batch() is not None
+    (decided,) = scheduler.on_result(pipeline.answer(), 0.1)
+    assert submit(scheduler, pipeline, 0.1) == [[decided]]
 
 
 def test_a_miss_finds_drafts_below_the_second_choice():

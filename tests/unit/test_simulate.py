@@ -225,7 +225,7 @@ def test_table_and_csv(capsys) -> None:
         (["--stages", "two"], "--stages 'two' is not a whole number"),
         (["--acceptance", "1.5"], "acceptance 1.5: give a rate from 0 to 1"),
         (["--strategy", "magic"], "--strategy 'magic': give one or more of iterative"),
-        (["--strategy", "speculative:no-cancel"], "only pipeinfer has that part"),
+        (["--strategy", "speculative:no-cancel"], "only pipeinfer has that form"),
         (["--draft-width", "17"], "--draft-width 17: give a number from 1 to 16"),
         (["-pa", "x"], "--draft-p-min 'x' is not a number"),
         (["--draft-p-split", "2"], "--draft-p-split 2: give a probability from 0 to 1"),

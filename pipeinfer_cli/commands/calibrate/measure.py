@@ -196,9 +196,10 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
 def draft_times(drafter: Drafter, text: Sequence[int], n_branches: int) -> list[float]:
     """Seconds that the drafter takes for batches of so many branches of one token each.
 
-    The first batch, which reads the text, is left out. No branch is asked for twice.
+    The first batch, which reads the text, is left out. No branch is asked for twice, not even by
+    another call: to the drafter the text is another one each time.
     """
-    times_s = []
+    times_s, text = [], list(text)
     for first in range(0, (1 + N_DRAFTED) * n_branches, n_branches):
         branches = tuple((token,) for token in range(first, first + n_branches))
         batch = DraftBatch(0, text, len(text), branches, N_CANDIDATES)

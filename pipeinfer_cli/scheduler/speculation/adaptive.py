@@ -154,8 +154,11 @@ class AdaptiveSpeculation:
     def _is_worth_waiting(self, mass: float) -> bool:
         """Whether a run of this mass waits for the batch that is drafted next, or already.
 
-        What it has is later by the time of the batch; what that brings need not wait for a run.
+        What it has is later by the time of the batch; what that brings need not wait for a run. A
+        drafter that still reads the prompt takes longer than batches do: nothing waits for it.
         """
+        if not self._has_read:
+            return False
         nodes = self._batch or self._next_nodes()
         probabilities = self._probabilities(node for node in nodes if node.state is not State.DEAD)
         n_expected = sum(probabilities) * self._best_share.rate

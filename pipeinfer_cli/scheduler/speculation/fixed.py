@@ -51,6 +51,7 @@ class FixedSpeculation:
         self._n_round = 0  # tokens drafted since the tree was last empty
         self.epoch = 0
         self._parent: Node | None = None  # what the drafter is at; None: it has nothing to do
+        self._has_read = False  # the drafter knows the prompt: until then nothing waits for it
 
     @property
     def is_waiting(self) -> bool:
@@ -87,7 +88,7 @@ class FixedSpeculation:
         """See Speculation."""
         if self._policy.is_synchronous:
             return None if n_live > 0 or self.is_waiting else self._run_size
-        if not may_wait or n_live > 0:
+        if not may_wait or n_live > 0 or not self._has_read:
             return 0
         n_wanted = 0 if self._policy.run_size else self._sizer.sizes.with_decided
         return None if self.is_waiting and self._tree.n_unfed < n_wanted else n_wanted
@@ -132,8 +133,9 @@ class FixedSpeculation:
 
     def on_drafted(self, drafted: DraftedBatch) -> None:
         """See Speculation."""
-        if drafted.took_us:
+        if drafted.took_us and self._has_read:
             self._costs.on_draft(drafted.took_us / 1e6)
+        self._has_read = True
         parent = self._parent
         if drafted.epoch != self.epoch or parent is None:
             return
