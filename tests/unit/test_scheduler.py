@@ -500,6 +500,7 @@ def test_a_miss_finds_drafts_below_the_second_choice():
     scheduler.on_result(pipeline.answer(), 0.05)
     n_drafted = scheduler.n_drafted
     assert n_drafted > 0
+    draft_all(scheduler, two)  # it may wait for what else is drafted
     (run, *_) = submit(scheduler, pipeline, 0.05)
     assert run[0] == right
 
