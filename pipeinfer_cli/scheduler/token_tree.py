@@ -62,6 +62,7 @@ class TokenTree:
         self.root = _decided(prompt[-1], len(prompt) - 1, parent=None)
         self.n_drafted = 0  # nodes below the root
         self.n_unfed = 0  # of these, not submitted yet
+        self.version = 0  # grows with each change
         # Drafted nodes, sorted: the most probable first, of equals the older, so that parents come
         # before children. What is no longer of interest is skipped, and forgotten by and by.
         self._open: list[_Entry] = []
@@ -78,6 +79,7 @@ class TokenTree:
         parent.children[token] = node
         self.n_drafted += 1
         self.n_unfed += 1
+        self.version += 1
         self._n_added += 1
         entry = (-node.log_probability, self._n_added, node)
         insort(self._open, entry)
@@ -113,6 +115,7 @@ class TokenTree:
     def mark_fed(self, node: Node) -> None:
         """The node, the root or a drafted one, was submitted with a run."""
         node.is_fed = True
+        self.version += 1
         self.n_unfed -= node.state is State.DRAFTED
 
     def decide(self) -> tuple[Verdict, list[Node]]:
@@ -138,6 +141,7 @@ class TokenTree:
         old.parent = None  # the text before is not needed: let it go
         self.text.append(token)
         self.root = child
+        self.version += 1
         self._forget_others()
         return verdict, dead
 
@@ -172,6 +176,7 @@ class TokenTree:
 
     def _kill(self, node: Node) -> None:
         node.state = State.DEAD
+        self.version += 1
         self.n_drafted -= 1
         self.n_unfed -= not node.is_fed
 

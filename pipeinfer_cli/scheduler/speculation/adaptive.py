@@ -79,6 +79,7 @@ class AdaptiveSpeculation:
         self._counters = counters
         self._is_on = True
         self._batch: list[Node] = []  # what the drafter is at
+        self._next: tuple[tuple[int, int], list[Node]] | None = None  # see _next_nodes
         self._has_read = False  # the drafter knows the prompt: until then its time says little
         self._coverage = Frequency(ASSUMED_COVERAGE)
         self._best_share = Frequency(ASSUMED_COVERAGE)  # what a best candidate's probability is
@@ -117,6 +118,7 @@ class AdaptiveSpeculation:
         if self._is_on and not is_on:
             for node in self._batch:
                 node.is_open = True
+            self._next = None
             self._stop()
             self._tree.drop_unfed()
         self._is_on = is_on
@@ -145,7 +147,7 @@ class AdaptiveSpeculation:
         compute_s = self._table.compute_s
         probabilities = self._probabilities(self._unfed())
         n_drafted = best_round_size(probabilities, compute_s, self._round_rate())
-        if self._costs.is_known:
+        if self._costs.is_known and self._is_on:
             seconds = self._round_s + compute_s[1 + n_drafted]
             self._rounds.add(1 + sum(probabilities[:n_drafted]), seconds)
         self._round_s, self._n_batches = 0.0, 0
@@ -204,15 +206,22 @@ class AdaptiveSpeculation:
             return None
         for node in nodes:
             node.is_open = False
+        self._next = None
         self._batch = nodes
         self._counters.n_expanded += len(nodes)
         self.epoch += 1
         return self._tree.batch(nodes, self.epoch, N_CANDIDATES)
 
     def _next_nodes(self) -> list[Node]:
-        """What to expand now."""
+        """What to expand now; looked for again when something has changed."""
         if not self._is_on:
             return []
+        seen = self._tree.version, self._n_batches
+        if self._next is None or self._next[0] != seen:
+            self._next = seen, self._find_next_nodes()
+        return self._next[1]
+
+    def _find_next_nodes(self) -> list[Node]:
         nodes = [
             node
             for node in self._tree.open_nodes(MAX_BATCH)
