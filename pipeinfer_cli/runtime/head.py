@@ -34,7 +34,6 @@ from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.runtime.vocabulary import load_vocab
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
@@ -171,13 +170,15 @@ class Head:
         if tracer is not None:
             drafter = tracer.drafter(drafter)
         thread = DraftThread(drafter, self._engine.nudge) if drafter is not None else None
+        known = self._known_of(request)
+        known.auto.begin_text()
         with closing(thread) if thread is not None else nullcontext():
             scheduler = self._scheduler(
                 request,
                 self._run_ids,
                 has_drafter=request.speculates,
                 shares_cores=has_model and self._plan.draft_cores.shares_cores,
-                knowledge=self._known_of(request),
+                knowledge=known,
             )
             if cached is not None:
                 scheduler.reuse(cached)
@@ -187,7 +188,7 @@ class Head:
                 scheduler,
                 timeout_s=self._timeout_s,
                 drafts=thread,
-                auto=AutoSpeculation() if strategy == "auto" else None,
+                auto=known.auto if strategy == "auto" else None,
                 observer=tracer.observer if tracer is not None else None,
                 stop_requested=self._stop_requested,
             )
@@ -234,7 +235,7 @@ class Head:
             batcher,
             timeout_s=self._timeout_s,
             nudge=self._engine.nudge,
-            auto=AutoSpeculation() if strategy == "auto" else None,
+            auto=self._shared.auto if strategy == "auto" else None,
         )
         with closing(streams):
             yield streams

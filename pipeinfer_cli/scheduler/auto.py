@@ -101,7 +101,8 @@ class AutoSpeculation:
     Speculation ends early if it is slower by more than the error of the means, or if it is slower
     and acceptance and costs do not promise anything better.
 
-    It is told of decided tokens and of the time at which they were decided, and knows no clock.
+    It may outlive a text: the next one begins the better way. It is told of decided tokens and of
+    the time at which they were decided, and knows no clock.
     """
 
     def __init__(self, config: AutoSpeculationConfig | None = None) -> None:
@@ -114,6 +115,11 @@ class AutoSpeculation:
         # the window under way; it begins at a token, which does not count
         self._n_tokens = 0
         self._start_s: float | None = None
+
+    def begin_text(self) -> None:
+        """Another text begins: what was found of those before still holds, but time has passed."""
+        self._n_tokens, self._start_s = 0, None
+        self._n_settle = self._config.n_settle if self.is_speculating else 1
 
     def decide(
         self,

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts, PriorCosts
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.costs.prefill import prefill_run_size
@@ -38,12 +39,13 @@ class Knowledge:
     costs: MeasuredCosts
     confidence: Confidence
     pacer: StagePacer
+    auto: AutoSpeculation  # for the strategy of that name
 
     @classmethod
     def of(cls, prior: PriorCosts | None, *, n_stages: int) -> Knowledge:
         """What a calibration says, if there is one; nothing else."""
         costs = MeasuredCosts(prior, n_stages=n_stages)
-        return cls(costs, Confidence(), StagePacer(costs))
+        return cls(costs, Confidence(), StagePacer(costs), AutoSpeculation())
 
 
 class Scheduler:

@@ -69,3 +69,18 @@ def test_it_notices_a_change():
         if step == 1499:
             assert not auto.is_speculating
     assert auto.is_speculating
+
+
+def test_what_one_text_has_shown_holds_for_the_next():
+    auto = AutoSpeculation()
+    now_s = 0.0
+    for _ in range(60):
+        now_s += 0.3 if auto.is_speculating else 0.1
+        auto.on_tokens(1, now_s)
+    assert not auto.is_speculating
+    auto.begin_text()
+    now_s += 1000  # nobody has asked for anything
+    for _ in range(16):
+        now_s += 0.1
+        auto.on_tokens(1, now_s)
+        assert not auto.is_speculating

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.costs.measured import CostTable, Frequency, MeasuredCosts
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
-from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import MAX_DRAFT, N_CANDIDATES, Policy
@@ -32,7 +31,6 @@ ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they ar
 N_WAITING = 24  # unfed nodes: what is less probable than all of them is not drafted
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
 WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
-N_GAIN = 8  # drafted tokens in a run, of the chains for which the gain is estimated
 
 
 @dataclass(slots=True)
@@ -89,7 +87,6 @@ class AdaptiveSpeculation:
         self._rounds = Rate(decay=0.9)  # as they were planned
         self._round_s = 0.0  # drafting, in the round under way
         self._n_batches = 0  # in it
-        self._gain: tuple[CostTable, float] | None = None  # for costs as they were then
 
     @property
     def _table(self) -> CostTable:
@@ -97,21 +94,11 @@ class AdaptiveSpeculation:
 
     @property
     def gain(self) -> float | None:
-        """See Speculation. Of chains, as far as the tree's best path is right."""
-        if not self._costs.is_known or self._costs.draft_s == 0:
+        """See Speculation. Of asynchronous trees nothing is known but what is measured."""
+        token_s = self._rounds.token_s
+        if token_s is None or not self._policy.is_synchronous:
             return None
-        if self._policy.is_synchronous:
-            token_s = self._rounds.token_s
-            return None if token_s is None else self._costs.compute_s(1) / token_s
-        if self._gain is None or self._gain[0] is not self._table:
-            acceptance = self._coverage.rate
-            shares_cores = self._policy.shares_cores
-            sizes = best_run_sizes(
-                self._costs, acceptance=acceptance, largest=N_GAIN, shares_cores=shares_cores
-            )
-            speed = chain_tps(self._costs, sizes, acceptance=acceptance, shares_cores=shares_cores)
-            self._gain = self._table, speed * self._costs.compute_s(1)
-        return self._gain[1]
+        return self._costs.compute_s(1) / token_s
 
     def switch(self, is_on: bool) -> None:
         """See Speculation."""
