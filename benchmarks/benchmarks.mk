@@ -90,7 +90,7 @@ pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in 
 	mkdir -p build/pictures
 	$(BIN)/pipeinfer generate -m build/tiny.gguf --emulate cpu70b-8-ib --synth-acceptance 0.8 --strategy pipeinfer -t 1 \
 	    -n 64 --stats --trace build/pictures/run.json --plot build/pictures/run.svg "$(PROMPT)" >build/pictures/run.txt
-	$(BIN)/mpiexec -n 9 $(BIN)/python benchmarks/pictures.py build/tiny.gguf cpu70b-8-ib build/pictures
+	$(BIN)/mpiexec -n 9 $(BIN)/python benchmarks/pictures.py build/tiny.gguf flat-8 build/pictures
 
 build/tiny.gguf: | build
 	$(BIN)/python benchmarks/tiny.py $(SMOLLM2) $@
