@@ -295,7 +295,7 @@ class AdaptiveSpeculation:
 
     def on_verdicts(self, verdicts: Sequence[Verdict], now_s: float) -> None:
         """See Speculation."""
-        for verdict in verdicts:
+        for verdict in verdicts if self._is_on else ():
             self._coverage.count(verdict is Verdict.ACCEPTED)
         if self._decided_s is not None and now_s > self._decided_s:
             self._pace.add(len(verdicts), now_s - self._decided_s, len(verdicts))
