@@ -1,7 +1,7 @@
 """Speculation that chooses for itself: trees whose nodes are drafted and fed by expected gain.
 
 The drafter expands several nodes in one pass, the most probable of the tree first; while it has
-nothing better to do it goes on below second choices, so that a miss finds its drafts ready. Runs
+nothing better to do it continues below second choices, so that a miss finds its drafts ready. Runs
 take the nodes that are worth their time (planning.py). Probabilities are the drafter's, corrected
 by how often it was right (confidence.py).
 
