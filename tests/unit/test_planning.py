@@ -9,6 +9,7 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    waiting_s,
 )
 
 N = 32
@@ -146,3 +147,10 @@ def test_no_round_brings_more_than_its_time_is_worth(nodes, compute_s, tokens_pe
     assert 0 <= n_best <= n_most
     worth = [sum(nodes[:n]) - tokens_per_s * compute_s[n + 1] for n in range(n_most + 1)]
     assert worth[n_best] >= max(worth) - 1e-9
+
+
+@given(st.floats(1e-6, 10), st.floats(1e-6, 10))
+def test_a_node_waits_no_longer_than_for_the_next_run(interval_s, token_s):
+    found_s = waiting_s(interval_s, token_s)
+    assert 0 < found_s <= min(interval_s, 2 * token_s)
+    assert waiting_s(interval_s, None) == interval_s

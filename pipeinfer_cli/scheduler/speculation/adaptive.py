@@ -22,7 +22,12 @@ from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import MAX_DRAFT, N_CANDIDATES, Policy
 from pipeinfer_cli.scheduler.speculation.confidence import Confidence
-from pipeinfer_cli.scheduler.speculation.planning import RunWorth, best_batch, best_round_size
+from pipeinfer_cli.scheduler.speculation.planning import (
+    RunWorth,
+    best_batch,
+    best_round_size,
+    waiting_s,
+)
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 MAX_BATCH = 16  # nodes that are expanded together
@@ -164,13 +169,10 @@ class AdaptiveSpeculation:
     @property
     def _worth(self) -> RunWorth:
         table = self._table
-        wait_s = table.interval_s[1]
-        if (token_s := self._pace.token_s) is not None:
-            wait_s = min(wait_s, token_s)
         return RunWorth(
             interval_s=table.interval_s,
             compute_s=table.compute_s,
-            wait_s=wait_s,
+            wait_s=waiting_s(table.interval_s[1], self._pace.token_s),
             coverage=self._coverage.rate,
         )
 
