@@ -7,6 +7,7 @@ again. Prints [[hash per run] per split].
 
 import hashlib
 import itertools
+from pathlib import Path
 
 from ranks import call, main, open_engine
 
@@ -15,7 +16,7 @@ from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
 
 def body(comm, request):
-    n_vocab = read_model_info(request["model"]).n_vocab
+    n_vocab = read_model_info(Path(request["model"])).n_vocab
     return [
         hashes_of(comm, {**request, "layer_split": split}, n_vocab)
         for split in request["layer_splits"]
