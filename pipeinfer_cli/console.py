@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -259,14 +260,27 @@ def live_panel(show: Callable[[], Panel], terminal: Terminal) -> Iterator[Callab
     live = Live(
         get_renderable=above.renderable,
         console=console,
-        refresh_per_second=REFRESHES_PER_S,
+        auto_refresh=False,  # rich's own thread does not wait until text is written
         transient=True,
         redirect_stdout=False,
     )
+    is_over = threading.Event()
+
+    def refresh() -> None:
+        while not is_over.wait(1 / REFRESHES_PER_S):
+            with above.writing:
+                live.refresh()
+
+    refreshing = threading.Thread(target=refresh, name="panel", daemon=True)
     try:
         with live:
             live.refresh()
-            yield above.put
+            refreshing.start()
+            try:
+                yield above.put
+            finally:
+                is_over.set()
+                refreshing.join()
     finally:
         above.end()
 
@@ -290,6 +304,7 @@ class _TextAbove:
         self._console = console
         self._show = show
         self._line = ""
+        self.writing = threading.Lock()  # to the terminal: text, or the panel
 
     def put(self, text: str) -> None:
         """More of the text."""
@@ -298,10 +313,12 @@ class _TextAbove:
 
         *whole, rest = (self._line + text).split("\n")
         # a line that is as wide as the terminal would be cut within the panel
-        *full, self._line = chop_cells(rest, self._console.width) or [""]
+        *full, last = chop_cells(rest, self._console.width) or [""]
         lines = [*whole, *full]
-        if lines:
-            self._console.print(Text("\n".join(lines)), soft_wrap=True)
+        with self.writing:
+            self._line = last
+            if lines:
+                self._console.print(Text("\n".join(lines)), soft_wrap=True)
 
     def end(self) -> None:
         """The panel is gone: puts the last line, if the text did not end it."""

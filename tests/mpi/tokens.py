@@ -74,7 +74,8 @@ class Decoder:
         ]
         assert self.pool.n_used == 0
         self.engine.submit(Run(run_id=next(self.run_ids), kv_ops=self.pool.take_operations()))
-        assert self.engine.wait(WAIT_S) is not None
+        last = self.engine.wait(WAIT_S)
+        assert last is not None or self.engine.wait(WAIT_S) is not None  # a drafter may have nudged
         return {
             "kv_positions": self.engine.kv_positions(),
             "tokens": [tokens for tokens, _ in answers],
