@@ -82,7 +82,7 @@ def test_a_drafting_thread_goes_back_to_its_other_work():
     capture_log()
     cores = DraftCores(n_threads=2, cpus=tuple(sorted(ALL)[1:]))
     draft = DraftModel(smollm2(), n_ctx=256, n_cells=256, n_batch=32, cores=cores)
-    tokens = tuple(RunToken(id=id, position=id - 1) for id in (1, 2, 3))
+    tokens = tuple(RunToken(id=i, position=i - 1) for i in (1, 2, 3))
     draft.expand(Run(run_id=1, tokens=tokens), draft.n_vocab, DEFAULT_SAMPLE)
     assert os.sched_getaffinity(threading.get_native_id()) == ALL
     assert masks_of(os.getpid()) == ({ALL - {min(ALL)}}, {ALL})
