@@ -112,6 +112,18 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Another file while the block writes it, which then takes the place of `path`. OSError.
+
+    So nobody sees half of it. The folder is made if it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    yield unfinished
+    unfinished.replace(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Has the names in a folder reach the disk."""
     fd = os.open(folder, os.O_RDONLY)

@@ -12,6 +12,7 @@ from pipeinfer_cli.cluster import profile_toml
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
+from pipeinfer_cli.files import replaced
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.catalogue import cache_dir
 from pipeinfer_cli.models.layer_split import LayerRange
@@ -122,10 +123,8 @@ def save(calibration: Calibration, identity: Identity, name: str) -> Path:
     folder = folder_of(identity)
     path = folder / f"{name}-{calibration.digest[:8]}.toml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{path.name}.{os.getpid()}"
-        write(calibration, identity, unfinished)
-        unfinished.replace(path)  # nobody sees half of it
+        with replaced(path) as unfinished:
+            write(calibration, identity, unfinished)
     except OSError as error:
         raise RunError(f"cannot keep a calibration in {str(folder)!r}: {error.strerror}") from None
     return path

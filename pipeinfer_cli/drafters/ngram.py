@@ -9,9 +9,6 @@ from pipeinfer_cli.scheduler.interfaces import Branch, Candidate, DraftBatch
 LONGEST, SHORTEST = 4, 2  # tokens of an n-gram
 N_FOLLOWERS_MAX = 16  # different tokens that are remembered of each n-gram
 
-# How much less sure each further token of a repeated passage is, than the one before.
-TRUST_PER_TOKEN = 0.95
-
 
 class NgramIndex:
     """What followed the n-grams of a text that grows, the latest last."""

@@ -201,7 +201,7 @@ class Head:
                 tracer=tracer,
             )
         if (pair := self._pair_of(request)) is not None:
-            pairs.keep(*pair, self._known_of(request).confidence)
+            pairs.keep(*pair, known.confidence)
 
     def answer(
         self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None

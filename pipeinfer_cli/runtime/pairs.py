@@ -5,11 +5,13 @@ It only changes what is drafted and fed. A file that cannot be read or written i
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
 
 from pipeinfer_cli.errors import PipeinferError
+from pipeinfer_cli.files import replaced
 from pipeinfer_cli.models.catalogue import cache_dir
 from pipeinfer_cli.models.shards import digest_of, file_digest
 from pipeinfer_cli.scheduler.speculation.confidence import BANDS, N_RANKS, Confidence
@@ -38,15 +40,16 @@ def keep(target: Path, draft: Path, confidence: Confidence) -> None:
     expected, hits = confidence.counts
     text = json.dumps({**FORMAT, "expected": expected, "hits": hits})
     try:
-        path = _path(target, draft)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)  # nobody sees half of it
+        with replaced(_path(target, draft)) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except (OSError, PipeinferError):
         return  # a full or read-only cache
 
 
 def _path(target: Path, draft: Path) -> Path:
-    name = digest_of(f"{file_digest(target)} {file_digest(draft)}")
-    return cache_dir(os.environ) / FOLDER / f"{name}.json"
+    return cache_dir(os.environ) / FOLDER / f"{_name(target, draft)}.json"
+
+
+@functools.cache  # every request asks
+def _name(target: Path, draft: Path) -> str:
+    return digest_of(f"{file_digest(target)} {file_digest(draft)}")

@@ -96,6 +96,17 @@ class ScriptedDrafts:
         return tuple((token, best * share**rank) for rank, token in enumerate(tokens))
 
 
+class CountedText(list):
+    """A text that counts how many of its tokens are read."""
+
+    n_read = 0
+
+    def __getitem__(self, key):
+        found = list.__getitem__(self, key)
+        self.n_read += len(found) if isinstance(key, slice) else 1
+        return found
+
+
 class ScriptedCache:
     """One stage's cells: (token, position, sequence ids) in the order of their indices, or None."""
 

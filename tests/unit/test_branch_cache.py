@@ -10,7 +10,7 @@ from pipeinfer_cli.drafters import branch_cache
 from pipeinfer_cli.drafters.branch_cache import BranchCache
 from pipeinfer_cli.scheduler import kv_sequences
 from pipeinfer_cli.scheduler.interfaces import DraftBatch
-from scripted import N_VOCAB, ScriptedCache, next_token
+from scripted import N_VOCAB, CountedText, ScriptedCache, next_token
 
 N_CTX = 60
 
@@ -175,24 +175,16 @@ def test_a_batch_that_is_not_wanted_ends_between_runs_and_goes_on_from_there(mod
 def test_a_long_text_costs_a_step_what_a_short_one_costs(model):
     """No step looks at the text that was seen before, and nothing piles up."""
 
-    class Text(list):
-        n_read = 0
-
-        def __getitem__(self, key):
-            found = list.__getitem__(self, key)
-            Text.n_read += len(found) if isinstance(key, slice) else 1
-            return found
-
-    cache, text = BranchCache(model.decode, n_ctx=5000), Text([1, 2])
+    cache, text = BranchCache(model.decode, n_ctx=5000), CountedText([1, 2])
     ask(cache, text, ())
-    Text.n_read, n_steps = 0, 1500
+    text.n_read, n_steps = 0, 1500
     for step in range(n_steps):
         branches = [(0,), (1,), (0, 0), (1, 1)]
         assert ask(cache, text, *branches) == expected(list(text), *branches, n_ctx=5000)
         text.append(step % 3)
         model.fed.clear()
         model.runs.clear()
-    assert Text.n_read <= n_steps
+    assert text.n_read <= n_steps
     assert model.most_cells <= len(text) + 4 + 2 * kv_sequences.N_HOLES_MAX
     tree = cache._tree
     assert tree.n_drafted + len(cache._rows) + len(tree._open) + len(tree._unfed) < 300

@@ -16,6 +16,7 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.errors import Interrupted
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, candidates_after
 from pipeinfer_cli.scheduler.kv_sequences import common_prefix
+from scripted import CountedText
 
 WAIT_S = 10
 
@@ -103,21 +104,13 @@ def test_ngrams_of_a_text_that_grows_or_shrinks_are_those_of_the_whole(pieces, b
 
 
 def test_an_ngram_is_looked_up_without_reading_the_text_again():
-    class Text(list):
-        n_read = 0
-
-        def __getitem__(self, key):
-            found = list.__getitem__(self, key)
-            Text.n_read += len(found) if isinstance(key, slice) else 1
-            return found
-
-    drafter, text = NgramDrafter(), Text(range(50))
+    drafter, text = NgramDrafter(), CountedText(range(50))
     expanded(drafter, text, ())
-    Text.n_read = 0
+    text.n_read = 0
     for step in range(1000):
         text.append(step % 7)
         expanded(drafter, text, (), (1, 2))
-    assert Text.n_read < 20 * 1000
+    assert text.n_read < 20 * 1000
 
 
 class Fixed:

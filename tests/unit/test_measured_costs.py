@@ -72,25 +72,31 @@ def test_no_values_that_do_not_fall_are_closer(values, others):
     assert total == pytest.approx(sum(w * each for each, w in values), abs=1e-6)
 
 
-def test_larger_runs_are_tried_step_by_step():
-    """Each time that all sizes of the table have been used, it has twice as many."""
-    costs, lengths = MeasuredCosts(n_stages=N_STAGES), []
-    for _ in range(8):
-        size = len(costs.table.interval_s) - 1
+def lengths_tried(times_of_table, use, n_tables=8):
+    """Of the table, each time that its largest size has been used until the next review."""
+    lengths = []
+    for _ in range(n_tables):
+        size = len(times_of_table()) - 1
         lengths.append(size)
         for _ in range(REVIEW_EVERY):
-            costs.on_run(size, stage_times(0.01, N_STAGES))
+            use(size)
+    return lengths
+
+
+def test_larger_runs_are_tried_step_by_step():
+    """Each time that all sizes of the table have been used, it has twice as many."""
+    costs = MeasuredCosts(n_stages=N_STAGES)
+    lengths = lengths_tried(
+        lambda: costs.table.interval_s,
+        lambda size: costs.on_run(size, stage_times(0.01, N_STAGES)),
+    )
     assert lengths == [2, 4, 8, 16, 32, 32, 32, 32]
 
 
 def test_larger_batches_of_drafts_are_tried_step_by_step():
-    costs, lengths = MeasuredCosts(n_stages=N_STAGES), []
-    for _ in range(7):
-        size = len(costs.table.draft_s) - 1
-        lengths.append(size)
-        for _ in range(REVIEW_EVERY):
-            costs.on_draft(0.001, size)
-    assert lengths == [1, 2, 4, 8, 16, 32, 32]
+    costs = MeasuredCosts(n_stages=N_STAGES)
+    lengths = lengths_tried(lambda: costs.table.draft_s, lambda size: costs.on_draft(0.001, size))
+    assert lengths == [1, 2, 4, 8, 16, 32, 32, 32]
 
 
 def test_while_nothing_is_known_stages_are_equal_and_drafts_free():

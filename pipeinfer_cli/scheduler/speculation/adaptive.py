@@ -225,7 +225,7 @@ class AdaptiveSpeculation:
 
     def _least_worth_drafting(self) -> float:
         """The probability of a node whose best child would still be among the next to be fed."""
-        waiting = self._unfed()[:N_WAITING]
+        waiting = self._tree.unfed_nodes(N_WAITING)
         if len(waiting) < N_WAITING:
             return LEAST
         return max(LEAST, self._probabilities(waiting[-1:])[0] / self._best_share.rate)
