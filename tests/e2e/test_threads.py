@@ -65,7 +65,7 @@ def test_by_default_a_draft_model_takes_turns_with_the_layers_of_all_cores():
         pipeinfer(
             *("generate", "-m", "smollm2", "--ranks", "1", "-t", str(os.cpu_count())),
             *("-n", "24", "-c", "256", "-md", "smollm2", "--strategy", "pipeinfer"),
-            *("--verify", "--format", "json", PROMPTS[1]),
+            *("--verify", "--format", "json", "--draft-max", "4", "-pa", "0", PROMPTS[1]),
         ),
         timeout_s=WAIT_S,
     )
