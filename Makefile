@@ -192,7 +192,7 @@ docs: build ## write the generated parts of docs/: the options, the tree of modu
 
 docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests
-	$(BIN)/python tests/helpers/architectures.py > docs/architectures.md
+	PYTHONPATH=tests/helpers $(BIN)/python -m architectures > docs/architectures.md
 
 include $(BENCHMARKS)
 

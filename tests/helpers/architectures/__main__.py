@@ -1,0 +1,5 @@
+"""Writes docs/architectures.md to standard output."""
+
+from architectures import table
+
+print(table(), end="")

@@ -1,0 +1,74 @@
+"""Pieces of layers: names of tensors to shapes, rows first. And keys that go with them."""
+
+from __future__ import annotations
+
+from architectures.tiny_model import (
+    HEAD_DIM,
+    N_EMBD,
+    N_EXPERT,
+    N_EXPERT_USED,
+    N_FF,
+    N_HEAD,
+    N_HEAD_KV,
+    Shape,
+    Value,
+)
+
+MIXTURE: dict[str, Value] = {"expert_count": N_EXPERT, "expert_used_count": N_EXPERT_USED}
+HEADS: dict[str, Value] = {"attention.key_length": HEAD_DIM, "attention.value_length": HEAD_DIM}
+
+
+def attention(
+    *, bias: bool = False, head_dim: int = HEAD_DIM, n_head: int = N_HEAD
+) -> dict[str, Shape]:
+    n_q, n_kv = n_head * head_dim, N_HEAD_KV * head_dim
+    weights = {
+        "attn_q": (n_q, N_EMBD),
+        "attn_k": (n_kv, N_EMBD),
+        "attn_v": (n_kv, N_EMBD),
+        "attn_output": (N_EMBD, n_q),
+    }
+    biases = {"attn_q.bias": (n_q,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,)}
+    return {**weights, **biases} if bias else {**weights}
+
+
+def fused_attention() -> dict[str, Shape]:
+    n_q, n_kv = N_HEAD * HEAD_DIM, N_HEAD_KV * HEAD_DIM
+    return {"attn_qkv": (n_q + 2 * n_kv, N_EMBD), "attn_output": (N_EMBD, n_q)}
+
+
+def norms(*names: str) -> dict[str, Shape]:
+    return dict.fromkeys(names, (N_EMBD,))
+
+
+def head_norms() -> dict[str, Shape]:
+    return {"attn_q_norm": (HEAD_DIM,), "attn_k_norm": (HEAD_DIM,)}
+
+
+def feed_forward(suffix: str = "", n_ff: int = N_FF) -> dict[str, Shape]:
+    return {
+        f"ffn_gate{suffix}": (n_ff, N_EMBD),
+        f"ffn_up{suffix}": (n_ff, N_EMBD),
+        f"ffn_down{suffix}": (N_EMBD, n_ff),
+    }
+
+
+def experts(n_ff: int) -> dict[str, Shape]:
+    return {
+        "ffn_gate_inp": (N_EXPERT, N_EMBD),
+        "ffn_gate_exps": (N_EXPERT, n_ff, N_EMBD),
+        "ffn_up_exps": (N_EXPERT, n_ff, N_EMBD),
+        "ffn_down_exps": (N_EXPERT, N_EMBD, n_ff),
+    }
+
+
+def plain_layer(_: int) -> dict[str, Shape]:
+    return {**norms("attn_norm", "ffn_norm"), **attention(), **feed_forward()}
+
+
+def biased_layer(_: int) -> dict[str, Shape]:
+    return {**plain_layer(0), **attention(bias=True)}
+
+
+def head_normed_layer(_: int) -> dict[str, Shape]:
+    return {**plain_layer(0), **head_norms()}
