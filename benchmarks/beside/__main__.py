@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from beside import machine, models, report, tools
+from beside import load, machine, models, report, tools
 from beside.contest import Contest
 from beside.parts import PARTS, Setup
 from beside.process import BenchmarkError
@@ -35,7 +35,8 @@ def main() -> int:
     )
     try:
         tools.check(setup.tools)
-        _measure(setup, args.parts, args.rounds, only=args.only, is_json=args.output == "json")
+        with load.background(args.load):
+            _measure(setup, args.parts, args.rounds, only=args.only, is_json=args.output == "json")
     except BenchmarkError as error:
         print(f"beside: {error}", file=sys.stderr)
         return 1
@@ -81,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     names("-n", "--n-predict", type=_count, default=128, help="tokens to generate")
     names("--only", type=re.compile, metavar="REGEX", help="contenders to measure, by name")
     names("--rounds", type=_count, default=5)
+    names("--load", type=_share, default=0.0, help="of one core, taken by another process: 0 to 1")
     names("--tools", type=Path, default=TOOLS, help="folder of llama.cpp's programs")
     names("-o", "--output", choices=("md", "json"), default="md")
     return parser.parse_args()
@@ -101,6 +103,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 1")
     return value
 
 
