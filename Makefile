@@ -194,6 +194,10 @@ docs-architectures: EXTRAS := [test]
 docs-architectures: build ## write the table of architectures that split, from their tests
 	PYTHONPATH=tests/helpers $(BIN)/python -m architectures > docs/architectures.md
 
+docs-types: EXTRAS := [test]
+docs-types: build ## write the tables of types of weights and KV caches, from their tests
+	$(BIN)/python tests/helpers/exactness_table.py
+
 include $(BENCHMARKS)
 
 clean: ## remove everything that was built

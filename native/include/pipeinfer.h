@@ -138,6 +138,8 @@ struct pi_engine_params {
     int32_t      layer_last;
     int32_t      n_ctx; // most tokens of a text: what a model knows as the context's size
     int32_t      n_cells; // of the KV cache, for the tokens of all texts and branches; a multiple of 256 is made of it
+    int32_t      type_k; // of the keys in the KV cache, the same on all ranks: an enum ggml_type
+    int32_t      type_v; // of the values
     int32_t      n_batch; // most tokens in a run
     int32_t      n_threads; // compute threads of this rank
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin

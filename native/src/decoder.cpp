@@ -54,6 +54,24 @@ struct decoder::batch_arrays {
     }
 };
 
+// Those that llama.cpp's programs allow.
+static ggml_type cache_type(int32_t type) {
+    switch (type) {
+        case GGML_TYPE_F32:
+        case GGML_TYPE_F16:
+        case GGML_TYPE_BF16:
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_Q4_1:
+        case GGML_TYPE_IQ4_NL:
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q5_1:
+            return ggml_type(type);
+        default:
+            throw std::runtime_error("a KV cache cannot have the type " + std::to_string(type));
+    }
+}
+
 static llama_context * make_context(llama_model * model, const decoder::params & params) {
     llama_context_params context_params = llama_context_default_params();
 
@@ -63,6 +81,8 @@ static llama_context * make_context(llama_model * model, const decoder::params &
     // a stage that is not the last hands on every row
     context_params.n_outputs_max =
         uint32_t(params.is_last ? std::min<int32_t>(params.n_batch, PI_MAX_ROWS) : params.n_batch);
+    context_params.type_k          = cache_type(params.type_k);
+    context_params.type_v          = cache_type(params.type_v);
     context_params.n_seq_max       = PI_MAX_SEQ;
     context_params.kv_unified      = true; // sequences share the cells, so that copying one is free
     context_params.n_threads       = params.threads.n_threads;

@@ -20,6 +20,8 @@ class decoder {
         int32_t n_ctx; // as in pi_engine_params
         int32_t n_cells;
         int32_t n_batch;
+        int32_t type_k;
+        int32_t type_v;
         bool    is_last; // rows are logits, of the tokens that want one; else hidden states, of all
 
         bool (*should_abort)(void * data) = nullptr; // asked once per graph node; null: never

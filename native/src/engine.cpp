@@ -27,6 +27,8 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.n_ctx         = params.n_ctx;
     stage_params.n_cells       = params.n_cells;
     stage_params.n_batch       = params.n_batch;
+    stage_params.type_k        = params.type_k;
+    stage_params.type_v        = params.type_v;
     stage_params.n_threads     = params.n_threads;
     stage_params.has_own_cores = params.has_own_cores != 0;
     stage_params.locks_memory  = params.locks_memory != 0;

@@ -23,6 +23,8 @@ struct stage_params {
     int32_t     n_ctx;
     int32_t     n_cells;
     int32_t     n_batch;
+    int32_t     type_k;
+    int32_t     type_v;
     int32_t     n_threads;
     bool        has_own_cores;
     bool        reads_weights; // instead of mapping the file

@@ -14,6 +14,7 @@ from pipeinfer_cli.cli.parsing.values import integer, listed, number
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
 from pipeinfer_cli.commands.bench.outputs import Outputs
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -104,6 +105,8 @@ def bench(
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
     bind: options.Bind = "auto",
+    cache_type_k: options.CacheTypeK = F16_CACHE.k,
+    cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
@@ -206,6 +209,7 @@ def bench(
             "n_ctx": n_ctx,
             "layer_split": layer_split,
             "bind": bind,
+            "cache_types": CacheTypes(cache_type_k, cache_type_v),
             "no_mmap": no_mmap,
             "mlock": mlock,
             "draft_threads": draft_threads,

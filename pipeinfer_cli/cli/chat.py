@@ -15,6 +15,7 @@ from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import greet
 from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.generate_config import Prompt, parse_format
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -38,6 +39,8 @@ def chat(
     ranks: options.Ranks = None,
     layer_split: options.LayerSplit = "auto",
     threads: options.Threads = None,
+    cache_type_k: options.CacheTypeK = F16_CACHE.k,
+    cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     plan_only: options.PlanOnly = False,
@@ -83,6 +86,7 @@ def chat(
         ranks=ranks,
         layer_split=layer_split,
         threads=threads,
+        cache_types=CacheTypes(cache_type_k, cache_type_v),
         no_mmap=no_mmap,
         mlock=mlock,
         plan_only=plan_only,

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeinfer_cli import console
 from pipeinfer_cli.cli import doctor_cluster
 from pipeinfer_cli.engine import build_info, loaded
+from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.launch.host import cgroup, shared_memory
@@ -70,6 +71,7 @@ def checks() -> Iterator[Check]:
         yield Check(name="upstream", ok=True, text=_upstream(info))
         for name, check in (
             ("library", _library),
+            ("exact texts", lambda: _exactness(info)),
             ("llama-cpp-python", lambda: _bindings(info)),
             ("MPI library", lambda: _mpi_library(info.mpi)),
             ("shared memory", lambda: _shared_memory(info.mpi)),
@@ -120,6 +122,28 @@ def _library() -> Check:
         todo = loaded.remedy(os.environ, "pip install pipeinfer again, on this machine")
         return Check(name="library", ok=False, text=f"{path} does not load: {failed}", todo=todo)
     return Check(name="library", ok=True, text=f"{path} loads")
+
+
+def _exactness(info: build_info.BuildInfo) -> Check:
+    """Of this build on this processor, and of the models in the cache."""
+    from pipeinfer_cli.models.gguf.info import read_model_info  # loads the library
+
+    name, machine = "exact texts", platform.machine()
+    if why := inexact(info, machine):
+        return Check(name=name, ok=False, needed=False, text=f"{why}: {MEANING}")
+    cached = {
+        model.name: path
+        for model in resolve.catalogue().models.values()
+        if (path := cache.cached_path(model))
+    }
+    for model, path in cached.items():
+        if why := inexact(info, machine, read_model_info(path).weight_types):
+            return Check(
+                name=name, ok=False, needed=False, text=f"not of {model}: {why}: {MEANING}"
+            )
+    weights, caches = ", ".join(WEIGHT_TYPES.values()), ", ".join(sorted(EXACT_CACHE_TYPES))
+    text = f"on {machine}, with weights of {weights} and KV caches of {caches}"
+    return Check(name=name, ok=True, text=text)
 
 
 def _bindings(info: build_info.BuildInfo) -> Check:

@@ -14,6 +14,7 @@ from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.escapes import unescape
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -36,6 +37,8 @@ def generate(
     ranks: options.Ranks = None,
     layer_split: options.LayerSplit = "auto",
     threads: options.Threads = None,
+    cache_type_k: options.CacheTypeK = F16_CACHE.k,
+    cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
     plan_only: options.PlanOnly = False,
@@ -98,6 +101,7 @@ def generate(
         ranks=ranks,
         layer_split=layer_split,
         threads=threads,
+        cache_types=CacheTypes(cache_type_k, cache_type_v),
         no_mmap=no_mmap,
         mlock=mlock,
         plan_only=plan_only,

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from pipeinfer_cli.cli import options
 from pipeinfer_cli.cli.parsing.values import integer
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime import config as cfg
 
@@ -69,16 +71,21 @@ def models_show(
         int,
         typer.Option("-c", "--ctx-size", parser=integer, metavar="N", help="For the KV cache."),
     ] = cfg.DEFAULT_N_CTX,
+    cache_type_k: options.CacheTypeK = F16_CACHE.k,
+    cache_type_v: options.CacheTypeV = F16_CACHE.v,
 ) -> Action:
     """What is in a GGUF: layers, their bytes, and the memory that stages would need."""
-    return partial(_show, model, stages, ctx_size)
+    types = CacheTypes(cache_type_k, cache_type_v)
+    return partial(_show, model, stages, ctx_size, types)
 
 
-def _show(model: str, stages: int | None, ctx_size: int) -> int:
+def _show(model: str, stages: int | None, ctx_size: int, types: CacheTypes) -> int:
     from pipeinfer_cli.models import resolve, show
 
     path = resolve.resolve(model)
-    return show.show(show.ShowConfig(model=path, n_stages=stages, n_ctx=ctx_size))
+    return show.show(
+        show.ShowConfig(model=path, n_stages=stages, n_ctx=ctx_size, cache_types=types)
+    )
 
 
 @models_app.command("derive")

@@ -14,6 +14,7 @@ import typer
 
 from pipeinfer_cli.cli.parsing.command import notes_of
 from pipeinfer_cli.cli.parsing.values import count_or_rest, integer, integers, number
+from pipeinfer_cli.engine.config import CACHE_TYPES
 from pipeinfer_cli.runtime import config
 from pipeinfer_cli.scheduler.runs import SampleParams
 
@@ -89,6 +90,15 @@ Bind = Annotated[
         hidden=True,
     ),
 ]
+TYPES = "|".join(CACHE_TYPES)
+CACHE_TYPE_K = typer.Option(
+    "-ctk", "--cache-type-k", metavar="TYPE", help=f"Type of the KV cache's keys: {TYPES}."
+)
+CACHE_TYPE_V = typer.Option(
+    "-ctv", "--cache-type-v", metavar="TYPE", help="Type of its values, one of the same."
+)
+CacheTypeK = Annotated[str, CACHE_TYPE_K]
+CacheTypeV = Annotated[str, CACHE_TYPE_V]
 NoMmap = Annotated[
     bool,
     typer.Option("--no-mmap", help="Read each rank's weights into memory; do not map the file."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,8 +9,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
-from pipeinfer_cli.engine import build_info
-from pipeinfer_cli.engine.build_info import BuildInfo
+from pipeinfer_cli.engine.exactness import MEANING
 from pipeinfer_cli.runtime.config import (
     CUTOFF,
     DRAFT_CHOICES,
@@ -24,7 +22,6 @@ from pipeinfer_cli.runtime.config import (
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.scheduler.policy import Policy
 
-EXACT_MACHINES = ("x86_64", "amd64")
 CTX_SIZE, N_PREDICT = "--ctx-size", "--n-predict"
 # Of options in vain: no other says how to draft, but these already mean that one does.
 FIXED = "drafts have fixed lengths and cutoffs: without {} they are chosen by expected gain"
@@ -121,8 +118,8 @@ RULES = (
 def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
     """What the head says of the options before the work begins, one note for each matter."""
     yield from config.notes
-    if why := inexact(build_info.load(), platform.machine()):
-        yield f"{why}: the text may depend on how many tokens are computed at a time"
+    if plan.inexact:
+        yield f"{plan.inexact}: {MEANING}"
     trained = plan.model.n_ctx_train
     if CTX_SIZE in config.given and plan.n_ctx > trained > 0:
         yield f"-c {plan.n_ctx}: {_beyond(trained)}"
@@ -141,14 +138,6 @@ def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
     is_drafting = config.strategy != "iterative" and config.drafter != "none"
     if choices and is_drafting and said.issuperset(choices):
         yield FIXED.format(", ".join(choices))
-
-
-def inexact(build: BuildInfo, machine: str) -> str:
-    """Why texts may differ from those of plain decoding; empty: they do not."""
-    if machine.lower() not in EXACT_MACHINES:
-        return f"no kernels for exact texts on {machine} processors"
-    backends = ", ".join(build.other_backends)
-    return f"llama.cpp was built with {backends}, whose sums are not exact" if backends else ""
 
 
 class TrainingNote:

@@ -132,6 +132,8 @@ class EngineParams(ctypes.Structure):
         ("layer_last", c_int32),
         ("n_ctx", c_int32),
         ("n_cells", c_int32),
+        ("type_k", c_int32),
+        ("type_v", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),
@@ -254,6 +256,9 @@ def _declare(lib: Any) -> None:
     # int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes);
     lib.pi_tensor_type.argtypes = [c_int32, POINTER(c_int32), POINTER(c_int32)]
     lib.pi_tensor_type.restype = c_int
+    # const char * ggml_type_name(enum ggml_type type); of libggml, which comes with ours
+    lib.ggml_type_name.argtypes = [c_int]
+    lib.ggml_type_name.restype = c_char_p
     # int pi_quantize(const char * source, const char * target,
     #                 const struct pi_quantize_params *, char * err, size_t err_size);
     lib.pi_quantize.argtypes = [c_char_p, c_char_p, POINTER(QuantizeParams), c_char_p, c_size_t]

@@ -5,10 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 MAX_THREADS = 512  # of one rank: ggml's own limit
 MAX_CPUS = 512  # only to those with smaller numbers can threads be bound: ggml's own limit
+
+# Of the KV cache, as llama.cpp's options name them; enum ggml_type.
+CACHE_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "bf16": 30,
+    "q8_0": 8,
+    "q4_0": 2,
+    "q4_1": 3,
+    "iq4_nl": 20,
+    "q5_0": 6,
+    "q5_1": 7,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTypes:
+    """The types of the keys and values in a KV cache. UserError where it is built if unknown."""
+
+    k: str = "f16"
+    v: str = "f16"
+
+    def __post_init__(self) -> None:
+        for option, name in (("-ctk/--cache-type-k", self.k), ("-ctv/--cache-type-v", self.v)):
+            if name not in CACHE_TYPES:
+                raise UserError(f"{option} {name!r}: give one of {', '.join(CACHE_TYPES)}")
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """Enum ggml_type, of keys and of values."""
+        return CACHE_TYPES[self.k], CACHE_TYPES[self.v]
+
+
+F16_CACHE = CacheTypes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +81,7 @@ class EngineConfig:
     layer_last: int  # equal to layer_first: no layers
     n_ctx: int  # most tokens of a text
     n_cells: int  # of the KV cache, for all texts and branches
+    cache_types: CacheTypes = F16_CACHE  # the same on all ranks
     n_batch: int  # most tokens in a run
     n_threads: int
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin

@@ -80,6 +80,7 @@ class Engine:
             "emulation": _native_emulation(config.emulation),
             "cpus": (c_int32 * len(config.cpus))(*config.cpus),
             "n_cpus": len(config.cpus),
+            **dict(zip(("type_k", "type_v"), config.cache_types.ids, strict=True)),
         }
         names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
         params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})

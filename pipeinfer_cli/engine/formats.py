@@ -36,6 +36,13 @@ def tensor_type(type_id: int) -> tuple[int, int] | None:
     return n_elements.value, n_bytes.value
 
 
+def type_name(type_id: int) -> str:
+    """As GGUFs and messages name a tensor type that exists, in capitals: Q4_K."""
+    if tensor_type(type_id) is None:
+        return str(type_id)
+    return decoded(abi.load().ggml_type_name(type_id)).upper()
+
+
 def quantize(
     source: Path,
     target: Path,

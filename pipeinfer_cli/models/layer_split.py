@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from pipeinfer_cli.engine.config import CacheTypes
 from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.gguf.info import ModelInfo
+from pipeinfer_cli.models.gguf.kv import layer_kv_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +104,12 @@ def stage_costs(model: ModelInfo) -> list[float]:
 def stage_bytes(model: ModelInfo, layers: LayerRange) -> int:
     """Bytes that a token's way through these layers reads: what this rank keeps in memory."""
     return int(sum(stage_costs(model)[layers.first : layers.last]))
+
+
+def kv_bytes(model: ModelInfo, layers: LayerRange, n_cells: int, types: CacheTypes) -> int:
+    """Bytes of these layers' keys and values in so many cells; 0 if the model does not say it."""
+    held = model.kv[layers.first : layers.last]
+    return sum(layer_kv_bytes(shape, n_cells, types) for shape in held)
 
 
 def _cut(costs: Sequence[float], shares: Sequence[float]) -> tuple[LayerRange, ...]:

@@ -165,6 +165,7 @@ def _own_fields(
         writer.field(f"{SHARD_PREFIX}bytes_input", UINT64, info.bytes_input),
         writer.field(f"{SHARD_PREFIX}bytes_output", UINT64, info.bytes_output),
         writer.field(f"{SHARD_PREFIX}tied_output", BOOL, info.tied_output),
+        writer.array(f"{SHARD_PREFIX}weight_types", UINT32, info.weight_types),
     ], len(sha256) - SHA256_CHARS
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from pipeinfer_cli import console
+from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
+from pipeinfer_cli.engine.exactness import MEANING, inexact
+from pipeinfer_cli.engine.formats import type_name
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.gguf import reader
 from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
+from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.models.gguf.reader import GgufFile
-from pipeinfer_cli.models.layer_split import LayerRange, split_layers, stage_bytes
-
-KV_BYTES = 2  # keys and values are F16
-CELLS = 256  # the KV cache has a multiple of this number of cells
+from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers, stage_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class ShowConfig:
     model: Path
     n_stages: int | None
     n_ctx: int
+    cache_types: CacheTypes = F16_CACHE
 
     def __post_init__(self) -> None:
         for option, value in (("--stages", self.n_stages), ("-c/--ctx-size", self.n_ctx)):
@@ -40,51 +44,23 @@ def show(config: ShowConfig) -> int:
     files = shards.locate(config.model)
     info = read_model_info(files.head_path)
     header = reader.read(files.head_path)
-    kv_bytes = kv_layer_bytes(header, info, config.n_ctx)
+    check_cache_types(info.kv, config.cache_types)
+    each = [LayerRange(layer, layer + 1) for layer in range(info.n_layer)]
+    kv = [kv_bytes(info, layer, config.n_ctx, config.cache_types) for layer in each]
     name = str(config.model)
-    console.table(("", name), _header_rows(header, info, files.split), wrapped=(name,))
+    console.table(("", name), _header_rows(header, info, files.split, config), wrapped=(name,))
     print()
-    console.table(
-        ("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv_bytes)
-    )
+    console.table(("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv))
     n_stages = config.n_stages or (files.split.n_stages if files.split else None)
     if n_stages is not None:
         layers = files.layers(n_stages, None) or split_layers(info, n_stages, None)
         print()
-        console.table(
-            ("stage", "layers", "weights", "KV", "together"), _stages(info, layers, kv_bytes)
-        )
+        console.table(("stage", "layers", "weights", "KV", "together"), _stages(info, layers, kv))
     return 0
 
 
-def kv_layer_bytes(header: GgufFile, info: ModelInfo, n_ctx: int) -> tuple[int, ...]:
-    """Bytes of keys and values per layer for a context of `n_ctx` tokens; zeros if unknown."""
-    n_cells = reader.padded(n_ctx, CELLS)
-    n_heads = _per_layer(header, info, "attention.head_count")
-    n_kv_heads = _per_layer(header, info, "attention.head_count_kv") or n_heads
-    if n_heads is None or n_kv_heads is None or 0 in n_heads:
-        return (0,) * info.n_layer
-    default = info.n_embd // n_heads[0]
-    k_length = header.count(f"{info.arch}.attention.key_length") or default
-    v_length = header.count(f"{info.arch}.attention.value_length") or default
-    if header.count(f"{info.arch}.attention.key_length_mla"):
-        v_length = 0  # values are made from the keys' latent state
-    return tuple(n * (k_length + v_length) * KV_BYTES * n_cells for n in n_kv_heads)
-
-
-def _per_layer(header: GgufFile, info: ModelInfo, name: str) -> tuple[int, ...] | None:
-    """One number per layer, where the file has one for all, or one for each."""
-    one = header.count(f"{info.arch}.{name}")
-    if one is not None:
-        return (one,) * info.n_layer
-    each = header.numbers(f"{info.arch}.{name}")
-    if each is None or len(each) != info.n_layer:
-        return None
-    return tuple(int(value) for value in each)
-
-
 def _header_rows(
-    header: GgufFile, info: ModelInfo, split: shards.Split | None
+    header: GgufFile, info: ModelInfo, split: shards.Split | None, config: ShowConfig
 ) -> list[tuple[str, ...]]:
     name = header.text("general.name")
     descent = [header.text(f"pipeinfer.derived.{key}") for key in ("source", "how")]
@@ -96,6 +72,8 @@ def _header_rows(
         ("vocabulary", f"{info.n_vocab} tokens"),
         ("trained context", f"{info.n_ctx_train} tokens"),
         ("weights", console.size(info.bytes_total)),
+        ("types of weights", ", ".join(type_name(each) for each in info.weight_types)),
+        ("exact texts", _exactness(info, config.cache_types)),
         ("token embedding and such", console.size(info.bytes_input)),
         (
             "output head",
@@ -109,24 +87,29 @@ def _header_rows(
     return rows
 
 
-def _layers(info: ModelInfo, kv_bytes: Sequence[int]) -> list[tuple[str, ...]]:
+def _exactness(info: ModelInfo, types: CacheTypes) -> str:
+    why = inexact(build_info.load(), platform.machine(), info.weight_types, types)
+    return f"no: {why}: {MEANING}" if why else "yes"
+
+
+def _layers(info: ModelInfo, kv: Sequence[int]) -> list[tuple[str, ...]]:
     """A row for each group of like layers that follow one another."""
     rows: list[tuple[str, ...]] = []
-    sizes = list(zip(info.layer_bytes, kv_bytes, strict=True))
-    for (weights, kv), group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
+    sizes = list(zip(info.layer_bytes, kv, strict=True))
+    for (weights, kv_each), group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
         layers = list(group)
         shown = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
-        rows.append((shown, console.size(weights), _kv_size(kv)))
+        rows.append((shown, console.size(weights), _kv_size(kv_each)))
     return rows
 
 
 def _stages(
-    info: ModelInfo, layers: Sequence[LayerRange], kv_bytes: Sequence[int]
+    info: ModelInfo, layers: Sequence[LayerRange], kv: Sequence[int]
 ) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for stage, each in enumerate(layers):
-        weights, kv = stage_bytes(info, each), sum(kv_bytes[each.first : each.last])
-        both = (console.size(weights), _kv_size(kv), console.size(weights + kv))
+        weights, cells = stage_bytes(info, each), sum(kv[each.first : each.last])
+        both = (console.size(weights), _kv_size(cells), console.size(weights + cells))
         rows.append((str(stage), str(each), *both))
     return rows
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.cluster.emulation import parse_acceptance
-from pipeinfer_cli.engine.config import MAX_THREADS
+from pipeinfer_cli.engine.config import F16_CACHE, MAX_THREADS, CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import (
     DraftConfig,
@@ -53,6 +53,7 @@ class JobConfig:
     plan_only: bool = False  # print where everything would be, and end
     report_binding: bool = False
     bind: str = "auto"  # compute threads to cores of their rank: see BINDINGS
+    cache_types: CacheTypes = F16_CACHE  # of the target's KV caches
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False

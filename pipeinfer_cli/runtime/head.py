@@ -139,6 +139,7 @@ class Head:
         stop_requested: Callable[[], bool] = lambda: False,  # to end: see TokenStream
     ) -> None:
         self._plan = plan
+        self.is_exact = not plan.inexact  # texts are those of plain decoding
         self._engine = engine
         self.overruns = Overruns()  # of an emulated cluster, over all requests
         # A watchdog knows better when waiting is in vain: slow is not dead.

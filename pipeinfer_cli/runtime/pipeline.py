@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import time
@@ -14,8 +15,16 @@ from pipeinfer_cli import log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
 from pipeinfer_cli.cluster.predict import Expectation, PlacementResult, consult
 from pipeinfer_cli.cluster.profile import Profile
-from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
+from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine.config import (
+    F16_CACHE,
+    ONE_THREAD,
+    CacheTypes,
+    DraftCores,
+    EngineConfig,
+)
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.exactness import inexact
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
@@ -25,11 +34,12 @@ from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
-from pipeinfer_cli.models.layer_split import LayerRange, split_layers
+from pipeinfer_cli.models.gguf.kv import check_cache_types
+from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import placement
 from pipeinfer_cli.runtime.config import JobConfig
-from pipeinfer_cli.runtime.placement import Placement
+from pipeinfer_cli.runtime.placement import Layout, Placement
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
@@ -52,6 +62,8 @@ class Plan:
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
     n_cells: int  # of the KV caches: the branches of token trees take some besides
+    cache_types: CacheTypes = F16_CACHE
+    inexact: str = ""  # why texts may differ from plain decoding; empty: they do not
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     uses_draft_model: bool = False
     profile: Profile | None = None  # of the emulated cluster
@@ -70,6 +82,19 @@ class Plan:
     def n_stages(self) -> int:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
+
+    @property
+    def layout(self) -> Layout:
+        """What the ranks hold."""
+        return Layout(
+            model=self.model,
+            layers=self.layers,
+            kv_bytes=[
+                kv_bytes(self.model, held, self.n_cells, self.cache_types) for held in self.layers
+            ],
+            cache_types=self.cache_types,
+            inexact=self.inexact,
+        )
 
     def places(self) -> list[str]:
         """What each rank holds, in words."""
@@ -126,7 +151,7 @@ def _run(
     if all_resources is not None:  # on the head
         placement.check(config.threads, all_resources)
         plan = make_plan(config, all_resources)
-        placement.report(plan.model, plan.layers, all_resources, config)
+        placement.report(plan.layout, all_resources, config)
         work = None if config.plan_only else prepare(plan)
     if comm:
         plan = comm.bcast(plan)
@@ -157,6 +182,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
     n_ctx = _context_size(config, info)
+    check_cache_types(info.kv, config.cache_types)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
     result = _place_layers(config, files, info, all_resources, profile)
     prior = result.expected.prior(None) if result.expected else None
@@ -169,6 +195,10 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         draft_cores=_draft_cores(config, all_resources, result.layers),
         uses_draft_model=config.uses_draft_model,
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
+        cache_types=config.cache_types,
+        inexact=inexact(
+            build_info.load(), platform.machine(), info.weight_types, config.cache_types
+        ),
         profile=profile,
         all_resources=tuple(all_resources),
         reads_weights=config.no_mmap,
@@ -291,6 +321,7 @@ def _engine_config(
         layer_last=plan.layers[rank].last,
         n_ctx=plan.n_ctx,
         n_cells=plan.n_cells,
+        cache_types=plan.cache_types,
         n_batch=N_BATCH,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,

@@ -10,15 +10,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeinfer_cli import console, log, tables
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
 from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
 from pipeinfer_cli.runtime.config import JobConfig, Threads
 
-HEADER = ("rank", "host", "cores", "threads", "layers", "bytes", "memory")
+HEADER = ("rank", "host", "cores", "threads", "layers", "bytes", "KV", "memory")
 
 Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What the ranks of a plan hold."""
+
+    model: ModelInfo
+    layers: Sequence[LayerRange]  # by rank
+    kv_bytes: Sequence[int]  # by rank, of the KV cache; 0: none, or unknown
+    cache_types: CacheTypes = F16_CACHE
+    inexact: str = ""  # see engine.exactness
+
+    def bytes_of(self, rank: int) -> int:
+        """Of the tensors that a token's way reads there."""
+        return stage_bytes(self.model, self.layers[rank])
 
 
 def check(threads: Threads, all_resources: Sequence[RankResources]) -> None:
@@ -53,47 +69,41 @@ def _too_many_threads(ranks: Sequence[int], resources: RankResources) -> str:
     )
 
 
-def report(
-    model: ModelInfo,
-    layers: Sequence[LayerRange],
-    all_resources: Sequence[RankResources],
-    config: JobConfig,
-) -> None:
+def report(layout: Layout, all_resources: Sequence[RankResources], config: JobConfig) -> None:
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
-    for warning in memory_warnings(model, layers, all_resources):
+    for warning in memory_warnings(layout, all_resources):
         print(f"pipeinfer: warning: {warning}", file=sys.stderr)
-    table = rows(model, layers, all_resources)
+    table = rows(layout, all_resources)
     if config.plan_only and config.is_json:
-        print(json.dumps(as_dict(model, layers, all_resources), ensure_ascii=False))
+        print(json.dumps(as_dict(layout, all_resources), ensure_ascii=False))
     elif config.plan_only:
         console.table(HEADER, table)
     for line in tables.aligned((HEADER, *table)):
         log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
-def memory_warnings(
-    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
-) -> list[str]:
+def memory_warnings(layout: Layout, all_resources: Sequence[RankResources]) -> list[str]:
     """A sentence for each host whose ranks hold more than it, or its control group, has memory."""
     found = []
     for host in dict.fromkeys(resources.host for resources in all_resources):
         ranks = [rank for rank, each in enumerate(all_resources) if each.host == host]
-        needed = sum(stage_bytes(model, layers[rank]) for rank in ranks)
+        tensors = sum(layout.bytes_of(rank) for rank in ranks)
+        cells = sum(layout.kv_bytes[rank] for rank in ranks)
         usable = all_resources[ranks[0]].memory_bytes
-        if usable is not None and needed > usable:
+        if usable is not None and tensors + cells > usable:
+            beside = f" and {console.size(cells)} of KV cache" if cells else ""
             found.append(
-                f"rank {format_cpulist(ranks)} on {host}: {console.size(needed)} of tensors, but "
-                f"{console.size(usable)} of memory: use more hosts, or raise the job's limit"
+                f"rank {format_cpulist(ranks)} on {host}: {console.size(tensors)} of tensors"
+                f"{beside}, but {console.size(usable)} of memory: use more hosts, or raise the "
+                "job's limit"
             )
     return found
 
 
-def rows(
-    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
-) -> list[Row]:
+def rows(layout: Layout, all_resources: Sequence[RankResources]) -> list[Row]:
     """A row for each rank; bytes are those of the tensors that a token's way reads there.
 
-    Memory is the host's, or what the rank's control group allows of it.
+    KV is its part of the KV cache. Memory is the host's, or what its control group allows of it.
     """
     return [
         (
@@ -102,16 +112,15 @@ def rows(
             format_cpulist(resources.cpus),
             str(resources.n_threads),
             str(held) if len(held) else "none",
-            console.size(stage_bytes(model, held)),
+            console.size(layout.bytes_of(rank)),
+            console.size(layout.kv_bytes[rank]),
             "?" if resources.memory_bytes is None else console.size(resources.memory_bytes),
         )
-        for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
+        for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))
     ]
 
 
-def as_dict(
-    model: ModelInfo, layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
-) -> dict[str, Any]:
+def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str, Any]:
     """The same for programs: ranges are half-open, null where a rank has no layers."""
     ranks = [
         {
@@ -120,12 +129,20 @@ def as_dict(
             "cores": sorted(resources.cpus),
             "threads": resources.n_threads,
             "layers": [held.first, held.last] if len(held) else None,
-            "bytes": stage_bytes(model, held),
+            "bytes": layout.bytes_of(rank),
+            "kv_bytes": layout.kv_bytes[rank],
             "memory_bytes": resources.memory_bytes,
         }
-        for rank, (resources, held) in enumerate(zip(all_resources, layers, strict=True))
+        for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))
     ]
-    return {"arch": model.arch, "n_layer": model.n_layer, "ranks": ranks}
+    return {
+        "arch": layout.model.arch,
+        "n_layer": layout.model.n_layer,
+        "type_k": layout.cache_types.k,
+        "type_v": layout.cache_types.v,
+        "exact": not layout.inexact,
+        "ranks": ranks,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,10 @@
 
     python tests/helpers/mul_mats.py LIB_DIR REQUEST
 
-REQUEST is JSON: [[type, repacked, n_experts, n_blocks, m, n_threads], ...]: weights of m rows of
-n_blocks blocks (of the type); n_experts 0: a plain matrix, else each column goes to N_USED of so
-many. Prints as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns'
+REQUEST is JSON: [[type, repacked, kind, n_blocks, m, n_threads], ...]: weights of m rows of
+n_blocks blocks (of the type). Kinds: "plain", one matrix; "experts", N_EXPERTS of them, and each
+column goes to N_USED; "heads", N_HEADS of them, each with columns of its own, as latent attention
+has. Prints as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns'
 products, computed one by one and in one batch; null if the library does not repack the type.
 Weights and columns lie in allocations of just their size, for the address sanitizer to see who goes
 beyond. Knows nothing of pipeinfer.
@@ -27,7 +28,9 @@ import numpy as np
 # of batches: all small ones, and about where kernels take another number at a time
 SIZES = [*range(1, 18), 24, 31, 32, 33, 40, 63, 64, 65, 100]
 N_MAX = max(SIZES)
-N_USED = 2  # experts of each column
+KINDS = ("plain", "experts", "heads")
+N_EXPERTS, N_USED = 4, 2  # of each column
+N_HEADS = 3
 TYPES = {  # ggml_type: those of weights that ggml can multiply
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
     "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18,
@@ -39,6 +42,24 @@ F32, I32 = TYPES["F32"], 26
 REPACKED = {
     "Q4_0": "avx2", "Q4_K": "avx2", "IQ4_NL": "avx2", "MXFP4": "avx2", "Q2_K": "avx512",
 }  # fmt: skip
+# in blocks, and rows: one of each; more and less than kernels take at a time, and no multiple of it
+SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
+REPACKED_SHAPES = [(1, 8), (3, 24), (2, 40)]
+FLOATS = ("F32", "F16", "BF16")
+# a row that is not a multiple of a vector; one of several parts
+FLOAT_SHAPES = [(32, 1), (96, 3), (64, 8), (544, 37), (100, 5), (4160, 9)]
+
+
+def cases(type_name: str) -> list[list[Any]]:
+    """What is tested of a type: a request."""
+    shapes = FLOAT_SHAPES if type_name in FLOATS else SHAPES
+    found: list[list[Any]] = [[type_name, False, "plain", *shape] for shape in shapes]
+    found += [[type_name, False, kind, *shape] for kind in KINDS[1:] for shape in shapes[1:3]]
+    if type_name in REPACKED:  # llama.cpp repacks no matrices of heads
+        found += [
+            [type_name, True, kind, *shape] for kind in KINDS[:2] for shape in REPACKED_SHAPES
+        ]
+    return [[*case, 1 + index % 3] for index, case in enumerate(found)]
 
 
 class InitParams(ctypes.Structure):
@@ -60,6 +81,7 @@ class Ggml:
             (base, "ggml_free", None, c_void_p),
             (base, "ggml_new_tensor_2d", c_void_p, c_void_p, c_int, c_int64, c_int64),
             (base, "ggml_new_tensor_3d", c_void_p, c_void_p, c_int, c_int64, c_int64, c_int64),
+            (base, "ggml_permute", c_void_p, c_void_p, c_void_p, c_int, c_int, c_int, c_int),
             (base, "ggml_mul_mat", c_void_p, c_void_p, c_void_p, c_void_p),
             (base, "ggml_mul_mat_id", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
             (base, "ggml_new_graph", c_void_p, c_void_p),
@@ -105,18 +127,19 @@ class Products:
     """Computes one case's weights times some columns."""
 
     def __init__(
-        self, ggml: Ggml, type_name: str, repacked: bool, n_experts: int, n_blocks: int, m: int
+        self, ggml: Ggml, type_name: str, repacked: bool, kind: str, n_blocks: int, m: int
     ) -> None:
         self._ggml, self._type, self._m = ggml, TYPES[type_name], m
         self._k = k = n_blocks * ggml.ggml_blck_size(self._type)
-        self._n_experts = n_experts
+        self._kind = kind
         self._repacked = repacked
         random = np.random.default_rng([self._type, k, m])
-        self._columns = random.standard_normal((N_MAX, k)).astype(np.float32)
+        n_inputs = N_HEADS if kind == "heads" else 1  # of a token
+        self._columns = random.standard_normal((N_MAX, n_inputs, k)).astype(np.float32)
         self._columns[1] = 0
         self._columns[2] *= 1000
         self._columns[3] = -(self._columns[3] ** 5)
-        n_matrices = max(n_experts, 1)
+        n_matrices = {"plain": 1, "experts": N_EXPERTS, "heads": N_HEADS}[kind]
         values = random.standard_normal((n_matrices * m, k)).astype(np.float32)
         values[m // 2] *= 100
         values[0, : k // 2] = 0
@@ -139,25 +162,33 @@ class Products:
         return weights
 
     def compute(self, first: int, end: int, n_threads: int) -> np.ndarray:
-        """Of the columns [first, end): float32 [n, m], or [n, N_USED, m] of experts."""
+        """Of the columns [first, end): float32 [n, N_USED or N_HEADS or 1, m]."""
         ggml, n, k, m = self._ggml, end - first, self._k, self._m
         with ExitStack() as stack:
             context = ggml.ggml_init(InitParams(mem_size=1 << 20, mem_buffer=None, no_alloc=True))
             stack.callback(ggml.ggml_free, context)
-            if self._n_experts:
-                weights = ggml.ggml_new_tensor_3d(context, self._type, k, m, self._n_experts)
+            if self._kind == "experts":
+                weights = ggml.ggml_new_tensor_3d(context, self._type, k, m, N_EXPERTS)
                 inputs = ggml.ggml_new_tensor_3d(context, F32, k, 1, n)
                 chosen = ggml.ggml_new_tensor_2d(context, I32, N_USED, n)
                 product = ggml.ggml_mul_mat_id(context, weights, inputs, chosen)
                 self._fill(stack, chosen, self._chosen[first:end])
                 result = np.full((n, N_USED, m), np.nan, np.float32)
+            elif self._kind == "heads":
+                weights = ggml.ggml_new_tensor_3d(context, self._type, k, m, N_HEADS)
+                inputs = ggml.ggml_new_tensor_3d(context, F32, k, N_HEADS, n)
+                self._fill(stack, inputs, self._columns[first:end])
+                by_head = ggml.ggml_permute(context, inputs, 0, 2, 1, 3)  # as the graphs have it
+                product = ggml.ggml_mul_mat(context, weights, by_head)
+                result = np.full((N_HEADS, n, m), np.nan, np.float32)
             else:
                 weights = ggml.ggml_new_tensor_2d(context, self._type, k, m)
                 inputs = ggml.ggml_new_tensor_2d(context, F32, k, n)
                 product = ggml.ggml_mul_mat(context, weights, inputs)
-                result = np.full((n, m), np.nan, np.float32)
+                result = np.full((n, 1, m), np.nan, np.float32)
             self._fill(stack, weights, self._weights, repacked=self._repacked)
-            self._fill(stack, inputs, self._columns[first:end])
+            if self._kind != "heads":
+                self._fill(stack, inputs, self._columns[first:end])
             address = self._fill(stack, product, result)
             graph = ggml.ggml_new_graph(context)
             ggml.ggml_build_forward_expand(graph, product)
@@ -167,7 +198,7 @@ class Products:
             assert ggml.ggml_backend_graph_compute(backend, graph) == 0
             ctypes.memmove(result.ctypes.data, address, result.nbytes)
         assert not np.isnan(result).any(), "a product was not computed"
-        return result
+        return result.transpose(1, 0, 2) if self._kind == "heads" else result
 
     def _fill(self, stack, tensor: int, values: np.ndarray, repacked: bool = False) -> int:
         """Gives the tensor a buffer of its own with these values; returns its address."""

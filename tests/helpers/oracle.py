@@ -5,9 +5,9 @@ with the noise of plain_sampling. Knows nothing of pipeinfer.
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch",
-"n_threads"}; prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's
-logits, from the first prompt token on]}. With "n_batch", the prompt is decoded in batches of so
-many tokens.
+"n_threads", "cache_types": [keys', values'] (enum ggml_type)}; prints as JSON, per prompt,
+{"tokens": [ids], "logits": [sha256 of each position's logits, from the first prompt token on]}.
+With "n_batch", the prompt is decoded in batches of so many tokens.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -24,6 +24,7 @@ import numpy as np
 import plain_sampling
 
 GREEDY = {"temperature": 0}
+F16 = 1  # enum ggml_type
 
 
 def main() -> None:
@@ -41,6 +42,7 @@ def decode(model, prompt, request):
     params.n_ctx = request["n_ctx"]
     params.n_threads = params.n_threads_batch = request.get("n_threads", 1)
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    params.type_k, params.type_v = request.get("cache_types", (F16, F16))
     context = llama.llama_init_from_model(model, params)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     tokens, hashes, fed = [], [], list(prompt)

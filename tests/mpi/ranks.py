@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.engine import llama_cpp
-from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
+from pipeinfer_cli.engine.config import CacheTypes, EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.models.layer_split import LayerRange
@@ -46,8 +46,8 @@ def start() -> Any:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample
-    and emulate.
+    """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample,
+    cache_types (two names) and emulate.
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
@@ -64,6 +64,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
         replace(
             config,
             n_cells=request.get("n_cells", config.n_cells),
+            cache_types=CacheTypes(*request.get("cache_types", ())),
             sample=SampleParams(**request.get("sample", {})),
             emulation=emulation(request.get("emulate"), comm),
         )
@@ -72,7 +73,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
 
 def open_alone(request: dict[str, Any]) -> Engine:
     """An engine of one stage, for this rank alone. Request: model, n_layer, n_ctx,
-    and maybe n_cells."""
+    and maybe n_cells and cache_types."""
     return Engine(
         EngineConfig(
             model_path=Path(request["model"]),
@@ -80,6 +81,7 @@ def open_alone(request: dict[str, Any]) -> Engine:
             layer_last=request["n_layer"],
             n_ctx=request["n_ctx"],
             n_cells=request.get("n_cells", request["n_ctx"]),
+            cache_types=CacheTypes(*request.get("cache_types", ())),
             n_batch=N_BATCH,
             n_threads=1,
         )

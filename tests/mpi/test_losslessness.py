@@ -6,6 +6,8 @@ from functools import cache
 
 import pytest
 
+from cache_cases import SPLIT
+from pipeinfer_cli.engine.config import CacheTypes
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import SampleParams
 from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
@@ -82,6 +84,21 @@ def test_sampled_tokens_equal_plain_decoding(layer_split, params):
     plain = [each["tokens"] for each in plain_samples(params)]
     assert answers == plain
     assert plain != [each["tokens"] for each in plain_answers()[:4]]
+
+
+@pytest.mark.parametrize("types", SPLIT, ids="-".join)
+def test_tokens_with_other_types_of_keys_and_values(types):
+    """Split, with and without speculation, as the unpatched llama.cpp with the same types."""
+    job = request(tokenized()[:2], N_PREDICT)
+    plain = plain_decode({**job, "cache_types": CacheTypes(*types).ids})
+    texts = [each["tokens"] for each in plain]
+    cases = [{}, {"strategy": "pipeinfer", "drafter": "random", "truths": texts}]
+    more = {"layer_split": [1, 1, 1], "cases": cases, "cache_types": types}
+    found = run_ranks(3, "tokens.py", {**job, **more})
+    assert [each["tokens"] for each in found] == [texts, texts]
+    logits = [each["logits"] for each in plain]
+    is_f16 = logits == [each["logits"] for each in plain_decode(job)]
+    assert is_f16 == (types == ("f32", "f32")), "llama.cpp casts F32 keys and values to F16"
 
 
 def test_logits_equal_plain_decoding_at_every_split_point():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cache_cases import TREES
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from small_models import N_LAYER, N_VOCAB, convert, random_llama, random_windowed
 from support import run_ranks, smollm2
@@ -24,7 +25,7 @@ def source(folder):
     return random_llama(folder / "random.gguf")
 
 
-def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS):
+def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS, **more):
     """Random trees on this number of stages: see trees.py, which compares."""
     request = {
         "model": str(model),
@@ -34,6 +35,7 @@ def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS):
         "n_ctx": N_CTX,
         "seed": len(layers),
         "n_rounds": n_rounds,
+        **more,
     }
     seen = run_ranks(len(layers), "trees.py", request)
     assert seen["positions"] == [0 if first < last else -1 for first, last in layers]
@@ -46,6 +48,11 @@ def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS):
 @pytest.mark.parametrize("file_type", ["F32", "Q4_1", "Q4_K_M"])
 def test_random_trees_against_plain_decoding(file_type, layers, source, folder):
     check(convert(source, folder, file_type), layers)
+
+
+@pytest.mark.parametrize("types", TREES, ids="-".join)
+def test_random_trees_with_other_types_of_keys_and_values(types, source, folder):
+    check(convert(source, folder, "Q8_0"), [[0, 1], [1, 3]], cache_types=types)
 
 
 def test_random_trees_in_a_model_with_sliding_windows(folder):

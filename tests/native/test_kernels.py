@@ -14,31 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mul_mats import REPACKED, SIZES, TYPES
+from mul_mats import SIZES, TYPES, cases
 from pipeinfer_cli.engine import abi
 from support import REFERENCE_LIB, TESTS
 
 pytestmark = pytest.mark.native
 
 OTHER_LIB = os.environ.get("TEST_KERNELS")
-# in blocks, and rows: one of each; more and less than kernels take at a time, and no multiple of it
-SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
-REPACKED_SHAPES = [(1, 8), (3, 24), (2, 40)]
-FLOATS = ("F32", "F16", "BF16")
-# a row that is not a multiple of a vector; one of several parts
-FLOAT_SHAPES = [(32, 1), (96, 3), (64, 8), (544, 37), (100, 5), (4160, 9)]
-N_EXPERTS = 4
-
-
-def cases(type_name):
-    """[type, repacked, n_experts, n_blocks, m, threads]; see mul_mats."""
-    shapes = FLOAT_SHAPES if type_name in FLOATS else SHAPES
-    found = [[type_name, False, 0, *shape] for shape in shapes]
-    found += [[type_name, False, N_EXPERTS, *shape] for shape in shapes[1:3]]
-    if type_name in REPACKED:
-        found += [[type_name, True, 0, *shape] for shape in REPACKED_SHAPES]
-        found += [[type_name, True, N_EXPERTS, *shape] for shape in REPACKED_SHAPES]
-    return [[*case, 1 + index % 3] for index, case in enumerate(found)]
 
 
 def run(lib_dir, request):

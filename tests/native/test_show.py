@@ -6,13 +6,14 @@ import re
 import pytest
 
 from architectures import TINY_MODELS
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.llama_cpp import bindings, capture_log
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.models.gguf import reader
 from pipeinfer_cli.models.gguf.info import read_model_info
-from pipeinfer_cli.models.layer_split import split_layers, stage_bytes
+from pipeinfer_cli.models.gguf.kv import KvShape, check_cache_types
+from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers, stage_bytes
 from pipeinfer_cli.models.make_shards import ShardConfig, shard
-from pipeinfer_cli.models.show import ShowConfig, kv_layer_bytes, show
+from pipeinfer_cli.models.show import ShowConfig, show
 
 pytestmark = pytest.mark.native
 
@@ -25,7 +26,7 @@ def _quiet():
     capture_log()
 
 
-def kv_buffer_mib(path):
+def kv_buffer_mib(path, types):
     """What llama.cpp logs of its KV caches for a context of N_CTX."""
     llama = bindings()
     lines = []
@@ -38,6 +39,7 @@ def kv_buffer_mib(path):
         params = llama.llama_context_default_params()
         params.n_ctx = N_CTX
         params.swa_full = True
+        params.type_k, params.type_v = types.ids
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
         context = llama.llama_init_from_model(model, params)
         assert context, lines[-3:]
@@ -51,11 +53,30 @@ def kv_buffer_mib(path):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite"])
-def test_the_kv_cache_is_as_large_as_llama_cpp_makes_it(name, tmp_path):
+@pytest.mark.parametrize(
+    "types",
+    [F16_CACHE, CacheTypes("q8_0", "q8_0"), CacheTypes("f32", "f32"), CacheTypes("q5_1", "q4_0")],
+    ids=lambda types: f"{types.k}-{types.v}",
+)
+def test_the_kv_cache_is_as_large_as_llama_cpp_makes_it(name, types, tmp_path):
     path = TINY[name].write(tmp_path / "tiny.gguf")
-    each = kv_layer_bytes(reader.read(path), read_model_info(path), N_CTX)
-    assert len(each) == TINY[name].n_layer
-    assert sum(each) / 2**20 == pytest.approx(kv_buffer_mib(path), abs=0.02)
+    info = read_model_info(path)
+    if name == "deepseek2" and types.k != types.v:
+        with pytest.raises(UserError, match="-ctk q5_1 with -ctv q4_0: this model caches keys and"):
+            check_cache_types(info.kv, types)
+        return
+    check_cache_types(info.kv, types)
+    n_bytes = kv_bytes(info, LayerRange(0, TINY[name].n_layer), N_CTX, types)
+    assert n_bytes / 2**20 == pytest.approx(kv_buffer_mib(path, types), abs=0.02)
+
+
+@pytest.mark.parametrize("types", [CacheTypes("q8_0"), CacheTypes("f16", "iq4_nl")])
+def test_heads_that_are_no_multiple_of_a_block(types):
+    shapes = (KvShape(k=160, v=160, k_head=80, v_head=80),)
+    option = "-ctk/--cache-type-k q8_0" if types.k == "q8_0" else "-ctv/--cache-type-v iq4_nl"
+    with pytest.raises(UserError, match=f"{option}: its blocks have 32 elements, .*heads 80"):
+        check_cache_types(shapes, types)
+    check_cache_types(shapes, CacheTypes("bf16", "f32"))
 
 
 def table(text, first):

@@ -81,6 +81,7 @@ def test_no_option_of_llama_cpp_is_misread(
         (["-b", "512", "-ub", "512"], ["-b 512: the scheduler", "-ub 512: the scheduler"]),
         (["--repeat-penalty", "1.0", "--presence-penalty", "0", "-ctk", "f16"], []),
         (["--numa", "x", "--numa", "x"], ["--numa x: "]),
+        (["-ctkd", "q8_0"], ["-ctkd q8_0: a draft model's cache is F16"]),
     ],
 )
 def test_what_has_no_effect_is_noted_once(
@@ -94,10 +95,31 @@ def test_what_has_no_effect_is_noted_once(
 
 
 @pytest.mark.parametrize(
+    ("args", "types"),
+    [
+        ([], ("f16", "f16")),
+        (["-ctk", "q8_0", "--cache-type-v=iq4_nl"], ("q8_0", "iq4_nl")),
+        (["--cache-type-k", "bf16", "-ctkd", "f16"], ("bf16", "f16")),
+    ],
+)
+def test_types_of_the_cache(
+    args: list[str], types: tuple[str, str], configs: list[GenerateConfig]
+) -> None:
+    assert run(*args, "hi") == 0
+    (config,) = configs
+    assert (config.cache_types.k, config.cache_types.v) == types
+    assert config.notes == ()
+
+
+@pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--repeat-penalty", "1.1"], "--repeat-penalty 1.1: the last stage draws"),
-        (["-ctk", "q8_0"], "-ctk q8_0: KV caches are F16"),
+        (
+            ["-ctk", "q6_K"],
+            "-ctk/--cache-type-k 'q6_K': give one of f32, f16, bf16, q8_0, q4_0, q4_1",
+        ),
+        (["--cache-type-v", "Q8_0"], "-ctv/--cache-type-v 'Q8_0': give one of f32, f16"),
         (["-mu", "https://x/y"], "-mu https://x/y: fetch the file"),
         (["--json-schema", "{}"], "constrained output is not supported"),
         (["-cnv"], "-cnv: use pipeinfer chat"),
@@ -198,8 +220,8 @@ def test_h_is_help(command: tuple[str, ...], capsys: Capture) -> None:
 def test_other_commands_are_not_misread_either(capsys: Capture) -> None:
     assert main(["simulate", "-ngl", "99"]) == 2
     assert "no such option: -ngl" in capsys.readouterr().err
-    assert main(["models", "show", "x.gguf", "-ctk"]) == 2
-    assert "no such option: -ctk" in capsys.readouterr().err
+    assert main(["models", "show", "x.gguf", "-ngl"]) == 2
+    assert "no such option: -ngl" in capsys.readouterr().err
 
 
 def test_sampling_options_become_one_value() -> None:

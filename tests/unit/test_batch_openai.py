@@ -202,10 +202,22 @@ def test_an_answer_has_the_form_of_the_batch_output() -> None:
             },
         },
         "error": None,
+        "exact": True,
         KEY: FORM.origins.of(item),
     }
     other = answered(replace(item, id="request-2"))
     assert other["response"]["body"]["id"] != line["response"]["body"]["id"]
+
+
+@pytest.mark.parametrize("output_format", ["json", "openai"])
+def test_a_line_says_whether_its_text_is_exact(output_format: Any) -> None:
+    item = read_one({"prompt": "Once", "id": 7})
+    assert isinstance(item, Item)
+    answer = Answer(tokens=[5], text="Hi.", finish_reason="stop")
+    for exact in (True, False):
+        config = replace(CONFIG, format=output_format)
+        form = form_of(config, FORM.origins, "tiny", exact=exact)
+        assert form.answer(item, answer, stats(4))["exact"] is exact
 
 
 def test_a_completion_has_a_text_and_our_model_without_another_name() -> None:

@@ -16,6 +16,7 @@ from pipeinfer_cli.commands.batch.origin import KEY, Origins, differences
 from pipeinfer_cli.commands.batch.results import FileSink, to_line
 from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.engine.config import CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.shards import ModelFiles, Split, model_digest
@@ -45,6 +46,7 @@ def made(fields_: dict[str, Any], config: GenerateConfig, model: str = "1") -> d
         ({"stop": ("a", "b")}, ['stop none, now ["a", "b"]']),
         ({"ignore_eos": True}, ["ignore_eos none, now true"]),
         ({"chat": True}, ["another prompt"]),
+        ({"cache_types": CacheTypes("f16", "q8_0")}, ['cache_type_v none, now "q8_0"']),
         ({"synth_acceptance": "0.5", "sample": SampleParams(seed=9)}, SYNTHETIC),
         # without effect on the text
         ({"sample": SampleParams(seed=9, top_k=3)}, []),

@@ -46,6 +46,7 @@ PIPELINE = PipelineInfo(
     n_stages=2,
     n_batch=32,
     n_threads=1,
+    exact=True,
     model_filename='/models/it\'s "m".gguf',
     model_type="llama 1M F32",
     model_size=4,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import check_layout
+import exactness_table
 import write_docs
 
 ROOT = write_docs.ROOT
@@ -19,6 +20,18 @@ MAX_README_LINES = 150
 
 def test_generated_pages_are_up_to_date() -> None:
     assert write_docs.outdated() == [], "run make docs"
+
+
+def test_the_tables_of_types_are_those_of_their_tests() -> None:
+    text = exactness_table.PAGE.read_text(encoding="utf-8")
+    assert text == exactness_table.page(text), "run make docs-types"
+
+
+def test_every_type_has_a_verdict() -> None:
+    _, *weights = exactness_table.weights()
+    _, *caches = exactness_table.caches()
+    assert {cell for row in weights for cell in row[1:-1]} <= {"exact", "warned", "refused"}
+    assert {cell for row in caches for cell in row[2:]} <= {"exact", "warned"}
 
 
 def test_the_terminal_does_not_change_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:

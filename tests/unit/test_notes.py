@@ -17,8 +17,7 @@ from pipeinfer_cli.commands import jobs
 from pipeinfer_cli.commands.batch.config import BatchConfig, BatchFiles
 from pipeinfer_cli.commands.bench import config as bench_config
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.commands.notes import RULES, TrainingNote, inexact, notes
-from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.commands.notes import RULES, TrainingNote, notes
 from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
@@ -186,27 +185,13 @@ def test_a_batch_config_has_no_limit_without_n() -> None:
     assert list(notes(config, plan())) == []
 
 
-@pytest.mark.parametrize(
-    ("machine", "options", "said"),
-    [
-        ("x86_64", {"GGML_CPU": "ON", "GGML_NATIVE": "ON", "GGML_AVX2": "ON"}, ""),
-        ("AMD64", {"GGML_CPU": "ON", "GGML_CPU_REPACK": "ON", "GGML_BLAS": "OFF"}, ""),
-        ("x86_64", {"GGML_CPU": "ON", "GGML_BLAS": "ON", "GGML_CUDA": "ON"}, "with BLAS, CUDA"),
-        ("aarch64", {"GGML_CPU": "ON"}, "no kernels for exact texts on aarch64"),
-    ],
-)
-def test_what_is_not_exact_is_said(
-    machine: str, options: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build = replace(build_info.load(), ggml_options=options)
-    why = inexact(build, machine)
-    assert said in why
-    assert bool(said) == bool(why)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(build_info, "load", lambda: build)
+def test_what_is_not_exact_is_said_once() -> None:
     config = GenerateConfig(model="m", prompt=Prompt(text="p"))
-    of_build = [note for note in notes(config, plan()) if "at a time" in note]
-    assert len(of_build) == bool(said)
+    assert list(notes(config, plan())) == []
+    (note,) = notes(config, replace(plan(), inexact="no kernels for this"))
+    assert note == (
+        "no kernels for this: the text may depend on how many tokens are computed at a time"
+    )
 
 
 def test_notes_come_after_all_checks(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

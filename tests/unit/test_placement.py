@@ -14,6 +14,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import placement
+from pipeinfer_cli.runtime.placement import Layout
 from plans import model_info
 
 MODEL = model_info((1000, 2000, 4000), bytes_input=10, bytes_output=500)
@@ -23,6 +24,7 @@ RESOURCES = (
     RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8)), memory_bytes=8000),
 )
 LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
+LAYOUT = Layout(model=MODEL, layers=LAYERS, kv_bytes=(0, 200, 100))
 Capture = pytest.CaptureFixture[str]
 
 
@@ -31,25 +33,27 @@ def config(**more: Any) -> GenerateConfig:
 
 
 def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
-    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True))
+    placement.report(LAYOUT, RESOURCES, config(plan_only=True))
     said = capsys.readouterr()
     assert (said.out.splitlines(), said.err) == (
         [
-            "rank\thost\tcores\tthreads\tlayers\tbytes\tmemory",
-            "0\ta\t0-1,8\t2\tnone\t0 B\t?",
-            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB\t8.0 kB",
-            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB\t8.0 kB",
+            "rank\thost\tcores\tthreads\tlayers\tbytes\tKV\tmemory",
+            "0\ta\t0-1,8\t2\tnone\t0 B\t0 B\t?",
+            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB\t200 B\t8.0 kB",
+            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB\t100 B\t8.0 kB",
         ],
         "",
     )
 
 
 def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
-    placement.report(MODEL, LAYERS, RESOURCES, config(plan_only=True, format="json"))
+    placement.report(LAYOUT, RESOURCES, config(plan_only=True, format="json"))
     said = capsys.readouterr()
     (line,) = said.out.splitlines()
     none, first, last = json.loads(line)["ranks"]
-    assert json.loads(line)["n_layer"] == 3
+    about = json.loads(line)
+    assert (about["n_layer"], about["type_k"], about["type_v"]) == (3, "f16", "f16")
+    assert about["exact"] is True
     assert none == {
         "rank": 0,
         "host": "a",
@@ -57,6 +61,7 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
         "threads": 2,
         "layers": None,
         "bytes": 0,
+        "kv_bytes": 0,
         "memory_bytes": None,
     }
     assert (first["layers"], last["layers"], first["bytes"]) == ([0, 2], [2, 3], 3000)
@@ -64,13 +69,13 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
 
 
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
-    placement.report(MODEL, LAYERS, RESOURCES, config(report_binding=True))
+    placement.report(LAYOUT, RESOURCES, config(report_binding=True))
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()[2]) == (
         "",
-        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB  8.0 kB",
+        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB  200 B  8.0 kB",
     )
-    placement.report(MODEL, LAYERS, RESOURCES, config())
+    placement.report(LAYOUT, RESOURCES, config())
     assert capsys.readouterr() == ("", "")
 
 
@@ -119,8 +124,9 @@ def test_more_threads_than_a_quota_allows_are_warned_of() -> None:
 
 def test_more_tensors_than_memory_are_warned_of_for_each_host(capsys: Capture) -> None:
     resources = [replace(each, memory_bytes=7000) for each in RESOURCES]
-    placement.report(MODEL, LAYERS, resources, config(plan_only=True))
+    placement.report(LAYOUT, resources, config(plan_only=True))
     assert capsys.readouterr().err == (
-        "pipeinfer: warning: rank 1-2 on b: 7.5 kB of tensors, but 7.0 kB of memory: "
+        "pipeinfer: warning: rank 1-2 on b: 7.5 kB of tensors and 300 B of KV cache, "
+        "but 7.0 kB of memory: "
         "use more hosts, or raise the job's limit\n"
     )

@@ -57,7 +57,7 @@ _refused = partial(_answered, Use.REFUSED)
 
 GPU = "layers are computed on CPUs only"
 RUN_SIZE = "the scheduler chooses the size of runs, which does not change the text"
-KV_TYPE = "KV caches are F16: other types would change the text"
+DRAFT_CACHE = "a draft model's cache is F16, which does not change the text"
 HISTORY = (
     "the last stage draws each token from its logits alone, without the tokens before it, so that "
     "every strategy gives the same text: leave it out"
@@ -86,6 +86,7 @@ OPTIONS = (
     _ours("-e --escape", "off by default: \\n in a prompt stays as it is"),
     _ours("-p --prompt", "or an argument without -p; of bench: a file of prompts"),
     _ours("-f --file", "loses one final newline, as there"),
+    _ours("-ctk --cache-type-k -ctv --cache-type-v", "of the target; as there"),
     _ours("--no-mmap --mlock", "of the target; --mlock reads weights as --no-mmap does"),
     _ours("--chat-template", "a file with a template, not a template's name"),
     _ours("--chat-template-kwargs --reasoning --reasoning-effort", "as there"),
@@ -142,6 +143,13 @@ OPTIONS = (
     _ignored("-kvu --kv-unified -no-kvu --no-kv-unified", "", SHARED),
     _ignored("--swa-full", "", "caches of sliding windows keep all cells anyway"),
     _ignored("-cram --cache-ram -ctxcp --ctx-checkpoints --cache-reuse", "N", EARLIER),
+    _ignored(
+        "-ctkd --cache-type-k-draft --spec-draft-type-k -ctvd --cache-type-v-draft "
+        "--spec-draft-type-v",
+        "TYPE",
+        DRAFT_CACHE,
+        "f16",
+    ),
     _ignored("-dt --defrag-thold", "N", "cells are compacted when a run needs it"),
     _ignored("--warmup --no-warmup", "", "each stage warms up while it loads"),
     _ignored("--jinja", "", "templates are always rendered by Jinja2"),
@@ -156,8 +164,6 @@ OPTIONS = (
     _ignored("--no-escape --no-context-shift --no-prefill-assistant", "", "this is the default"),
     _ignored("--reasoning-format", "FORMAT", "reasoning is part of the text", "none"),
     # refused
-    _refused("-ctk --cache-type-k -ctv --cache-type-v", "TYPE", KV_TYPE, "f16"),
-    _refused("-ctkd --cache-type-k-draft -ctvd --cache-type-v-draft", "TYPE", KV_TYPE, "f16"),
     _refused("--repeat-penalty", "X", HISTORY, "1"),
     _refused("--presence-penalty --frequency-penalty", "X", HISTORY, "0"),
     _refused("--repeat-last-n --dry-penalty-last-n", "N", HISTORY, "0"),

@@ -40,11 +40,16 @@ class LineForm(Protocol):
         """Whether a line of a file has this form."""
 
 
-def form_of(config: GenerateConfig, origins: Origins, model: str) -> LineForm:
-    """The form that --format asks for; `model` is what an answer calls the model."""
+def form_of(
+    config: GenerateConfig, origins: Origins, model: str, *, exact: bool = True
+) -> LineForm:
+    """The form that --format asks for; `model` is what an answer calls the model.
+
+    `exact` says that texts are those of plain decoding; see engine.exactness.
+    """
     if config.format == "openai":
-        return OpenAiForm(config, origins, model)
-    return OwnForm(config, origins)
+        return OpenAiForm(config, origins, model, exact=exact)
+    return OwnForm(config, origins, exact=exact)
 
 
 class OwnForm:
@@ -52,8 +57,8 @@ class OwnForm:
 
     id_key = "id"
 
-    def __init__(self, config: GenerateConfig, origins: Origins) -> None:
-        self._config, self.origins = config, origins
+    def __init__(self, config: GenerateConfig, origins: Origins, *, exact: bool = True) -> None:
+        self._config, self.origins, self._exact = config, origins, exact
 
     def id_of(self, item: Item | BadItem) -> ItemId:
         """As it was given."""
@@ -68,6 +73,7 @@ class OwnForm:
             "n_prompt": stats.n_prompt,
             "seed": item.sample.seed,
             "finish_reason": answer.finish_reason,
+            "exact": self._exact,
             **_synthetic(self._config),
             KEY: self.origins.of(item),
         }
@@ -90,8 +96,10 @@ class OpenAiForm:
 
     id_key = "custom_id"
 
-    def __init__(self, config: GenerateConfig, origins: Origins, model: str) -> None:
-        self._config, self.origins, self._model = config, origins, model
+    def __init__(
+        self, config: GenerateConfig, origins: Origins, model: str, *, exact: bool = True
+    ) -> None:
+        self._config, self.origins, self._model, self._exact = config, origins, model, exact
 
     def id_of(self, item: Item | BadItem) -> str:
         """A text, as OpenAI's clients expect it."""
@@ -121,7 +129,8 @@ class OpenAiForm:
             },
             "system_fingerprint": f"fp_{made_from['model']}",
         }
-        return {**self._line(item, made_from, 200, body), "error": None, **self._marks(made_from)}
+        line = {**self._line(item, made_from, 200, body), "error": None, "exact": self._exact}
+        return {**line, **self._marks(made_from)}
 
     def error(self, item: Item | BadItem, error: str) -> Fields:
         """A response that refuses the request."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeinfer_cli.commands.batch.items import SAMPLING, BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.engine.config import F16_CACHE
 from pipeinfer_cli.models.shards import digest_of
 
 KEY = "request"  # of a line
@@ -50,11 +51,13 @@ class Origins:
             made["seed"] = item.sample.seed  # also of greedy decoding
         if item.messages:
             made |= self._chat(item)
+        caches = {"cache_type_k": config.cache_types.k, "cache_type_v": config.cache_types.v}
         optional = {
             "stop": list(item.stop),
             "stop_tokens": list(item.stop_tokens),
             "ignore_eos": item.ignore_eos,
             "synth_acceptance": config.synth_acceptance,
+            **{name: kind for name, kind in caches.items() if kind != F16_CACHE.k},
         }
         return {**made, **{name: value for name, value in optional.items() if value}}
 

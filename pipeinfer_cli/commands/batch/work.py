@@ -46,7 +46,7 @@ class BatchWork:
         config = replace(config, template=config.template.read())
         self._config, self._batch, self._plan = config, config.files, plan
         origins = Origins(config, model_digest(plan.files))
-        self._form = form_of(config, origins, plan.files.head_path.stem)
+        self._form = form_of(config, origins, plan.files.head_path.stem, exact=not plan.inexact)
         self._items: list[Item | BadItem] = []  # none of a stream
         if config.files.is_stream:
             config.files.check_stdin()

@@ -15,8 +15,8 @@ from pipeinfer_cli.scheduler.policy import DraftConfig
 
 Row = dict[str, Any]
 
-# The KV cache and the attention of this engine have one form.
-FIXED: Row = {"type_k": "f16", "type_v": "f16", "flash_attn": True, "n_depth": 0}
+# The attention of this engine has one form.
+FIXED: Row = {"flash_attn": True, "n_depth": 0}
 
 
 def row(group: BenchGroup, pipeline: PipelineInfo, summary: Summary, machine: Row) -> Row:
@@ -27,6 +27,8 @@ def row(group: BenchGroup, pipeline: PipelineInfo, summary: Summary, machine: Ro
         **{name: getattr(pipeline, name) for name in _names(PipelineInfo)},
         "n_ubatch": pipeline.n_batch,
         **FIXED,
+        "type_k": group.cache_types.k,
+        "type_v": group.cache_types.v,
         "n_gen": group.n_predict,
         "test_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "avg_ns": summary.avg_ns,
@@ -90,7 +92,7 @@ OURS = (
     *("strategy", "drafter", "draft_model", *map(draft_column, _names(DraftConfig))),
     *("emulate", "synth_acceptance", "n_late", "n_ranks", "n_stages"),
     *("median_ts", "p10_ts", "p90_ts", "speedup", "speedup_over_speculative", "identical"),
-    *("acceptance", "n_ctx", "temperature", "seed", "n_prompts", "repetitions"),
+    *("exact", "acceptance", "n_ctx", "temperature", "seed", "n_prompts", "repetitions"),
     *("pipeinfer_version", "llama_cpp", "mpi", "host"),
 )
 COLUMNS = tuple(  # each once, where it comes first

@@ -11,6 +11,7 @@ from pipeinfer_cli.engine.abi import ERROR_BYTES, decoded
 from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.gguf import reader
+from pipeinfer_cli.models.gguf.kv import KvShape, kv_shapes
 from pipeinfer_cli.models.gguf.reader import (
     ARRAY,
     BOOL,
@@ -53,6 +54,8 @@ class ModelInfo:
     bytes_output: int  # what only the last stage needs
     bytes_total: int
     n_positions: int = 0  # that it has embeddings for; 0: any
+    weight_types: tuple[int, ...] = ()  # enum ggml_type of the tensors that are multiplied, sorted
+    kv: tuple[KvShape, ...] = ()  # [n_layer] of the KV cache; none: the file does not say
 
 
 def read_model_info(path: Path) -> ModelInfo:
@@ -98,6 +101,8 @@ def _read(path: Path) -> ModelInfo:
         bytes_output=weights.bytes_output,
         bytes_total=sum(weights.layer_bytes) + weights.bytes_input + weights.bytes_output,
         n_positions=n_ctx_train if weights.has_positions else 0,
+        weight_types=tuple(sorted(weights.types)),
+        kv=kv_shapes(first, arch, n_layer, n_embd),
     )
 
 
@@ -127,11 +132,14 @@ class _Weights:
     bytes_output: int = 0
     tied_output: bool = True
     has_positions: bool = False
+    types: set[int] = field(default_factory=set)
 
     def add(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             name = tensor.name
             _check_type(tensor)
+            if not _is_table(tensor):
+                self.types.add(tensor.type_id)
             self.has_positions = self.has_positions or name == "position_embd.weight"
             if layer := LAYER.match(name):
                 if not 0 <= int(layer[1]) < len(self.layer_bytes):
@@ -171,15 +179,21 @@ class _Weights:
         self.bytes_input = header.count(f"{SHARD_PREFIX}bytes_input") or 0
         self.bytes_output = header.count(f"{SHARD_PREFIX}bytes_output") or 0
         self.tied_output = bool(header.scalar(f"{SHARD_PREFIX}tied_output"))
+        of_others = header.numbers(f"{SHARD_PREFIX}weight_types") or ()  # older shards have none
+        self.types |= {int(each) for each in of_others if isinstance(each, int)}
 
 
 def _check_type(tensor: Tensor) -> None:
-    is_table = tensor.name == "d2t" or "tid2eid" in tensor.name  # token ids to others, or experts
-    if tensor.type_id in NOT_MULTIPLIED and not is_table:
+    if tensor.type_id in NOT_MULTIPLIED and not _is_table(tensor):
         raise UnusableGgufError(
             f"tensor {tensor.name} has the type {NOT_MULTIPLIED[tensor.type_id]}, which llama.cpp "
             "cannot multiply (convert the model to another type)"
         )
+
+
+def _is_table(tensor: Tensor) -> bool:
+    """Token ids to others, or to experts."""
+    return tensor.name == "d2t" or "tid2eid" in tensor.name
 
 
 def _one_line(text: str, max_bytes: int) -> str:
