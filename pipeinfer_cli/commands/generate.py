@@ -109,7 +109,11 @@ def write_text(
                     writer.write(text)
             finally:
                 stats = active.measure()
-                marks = {**emulation.as_dict(head.overruns), **environment.job_mark(os.environ)}
+                marks = {
+                    **head.changes,
+                    **emulation.as_dict(head.overruns),
+                    **environment.job_mark(os.environ),
+                }
                 writer.finish(active.answer, stats, marks)
     tracer.write_files(config.pictures, stats)
     return active.answer, stats

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli import log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
@@ -17,6 +17,7 @@ from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores, EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
+from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
 from pipeinfer_cli.launch.environment import RankResources
@@ -24,6 +25,7 @@ from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.adapters import CheckedAdapter, adapters_digest, check_adapters
 from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
@@ -60,6 +62,8 @@ class Plan:
     locks_memory: bool = False
     sample: SampleParams = DEFAULT_SAMPLE  # as on the head: others may have drawn another seed
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
+    adapters: tuple[CheckedAdapter, ...] = ()
+    rope: RopeConfig = OWN_ROPE
 
     @property
     def stage_rank0(self) -> int:
@@ -70,6 +74,12 @@ class Plan:
     def n_stages(self) -> int:
         """Ranks that hold layers."""
         return len(self.layers) - self.stage_rank0
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What makes the texts others than those of the GGUF: nothing if nothing does."""
+        parts = {"lora": [each.record() for each in self.adapters], "rope": self.rope.record()}
+        return {name: part for name, part in parts.items() if part}
 
     def places(self) -> list[str]:
         """What each rank holds, in words."""
@@ -157,8 +167,9 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     files = locate(resolve.resolve(config.model))
     info = read_model_info(files.head_path)
     n_ctx = _context_size(config, info)
+    adapters = check_adapters(config.adapters, files.head_path, info)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
-    result = _place_layers(config, files, info, all_resources, profile)
+    result = _place_layers(config, files, info, all_resources, profile, adapters)
     prior = result.expected.prior(None) if result.expected else None
     depth = Policy.depth_of(sum(len(each) > 0 for each in result.layers), prior)
     return Plan(
@@ -175,6 +186,8 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         locks_memory=config.mlock,
         sample=config.sample,
         expected=result.expected,
+        adapters=adapters,
+        rope=config.rope,
     )
 
 
@@ -197,6 +210,7 @@ def _place_layers(
     info: ModelInfo,
     all_resources: Sequence[RankResources],
     profile: Profile | None,
+    adapters: Sequence[CheckedAdapter],
 ) -> PlacementResult:
     """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
 
@@ -221,6 +235,7 @@ def _place_layers(
         may_move=config.layer_split is None and sharded is None,
         draft_threads=_draft_cores(config, all_resources, result.layers).n_threads,
         verbose=config.verbose,
+        adapters=adapters_digest(adapters),
     )
 
 
@@ -302,6 +317,8 @@ def _engine_config(
         comm_control=comms[1],
         sample=plan.sample,
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
+        adapters=tuple(each.here() for each in plan.adapters) if len(plan.layers[rank]) else (),
+        rope=plan.rope,
     )
 
 
