@@ -6,6 +6,7 @@ BENCH_ROUNDS ?= 3
 SOAK_MINUTES ?= 20
 SOAK_RANKS   ?= 3
 SOAK_MODEL   ?= build/soak.gguf
+LARGE        ?= build/large
 
 SMOLLM2 = $$($(BIN)/pipeinfer models pull smollm2)
 
@@ -151,3 +152,8 @@ soak: build $(SOAK_MODEL) ## random requests to one pipeline: memory, messages, 
 build/soak.gguf: | build
 	PYTHONPATH=tests/helpers $(BIN)/python -c "import sys, pathlib, architectures; \
 	    architectures.TINY_MODELS[0].write(pathlib.Path(sys.argv[1]))" $@
+
+large: EXTRAS := [test]
+large: build ## a GGUF of 142 GB in shape, all holes: time and memory of show, --plan, shard, loading: LARGE=build/large
+	$(BIN)/python benchmarks/large.py make $(LARGE)
+	$(BIN)/python benchmarks/large.py measure $(LARGE)

@@ -129,6 +129,25 @@ struct pi_emulation {
     uint32_t         hidden_bytes; // of one token's hidden states, to that link
 };
 
+// A LoRA adapter: a GGUF, of which a stage takes what is of its layers.
+struct pi_adapter {
+    const char * path;
+    float        scale; // 0: the adapter is loaded, and without effect
+};
+
+// Other rotations of positions than the GGUF's, as llama_context_params has them: a value that stands for the GGUF's own is
+// said with each.
+struct pi_rope {
+    int32_t scaling; // enum llama_rope_scaling_type; -1
+    float   freq_base; // 0
+    float   freq_scale; // 0
+    float   yarn_ext_factor; // below 0, as the following ones
+    float   yarn_attn_factor;
+    float   yarn_beta_fast;
+    float   yarn_beta_slow;
+    int32_t yarn_orig_ctx; // 0
+};
+
 struct pi_engine_params {
     const char * model_path;
     int32_t      rank; // this process
@@ -153,6 +172,10 @@ struct pi_engine_params {
 
     struct pi_sample_params     sample;
     const struct pi_emulation * emulation; // NULL: none
+
+    const struct pi_adapter * adapters; // [n_adapters], the same for all ranks
+    int32_t                   n_adapters;
+    struct pi_rope            rope;
 };
 
 // How to write a GGUF again. The notes have at most 127 bytes; they become metadata, pipeinfer.derived.*
@@ -183,8 +206,8 @@ struct pi_vocab;
 struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_quantize_params, pi_draft_params
-PI_API void pi_abi_sizes(size_t sizes[10]);
+// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope
+PI_API void pi_abi_sizes(size_t sizes[12]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).

@@ -72,6 +72,18 @@ static ggml_type cache_type(int32_t type) {
     }
 }
 
+static void use_loras(llama_context * context, const std::vector<decoder::lora> & loras) {
+    std::vector<llama_adapter_lora *> adapters;
+    std::vector<float>                scales;
+    for (const decoder::lora & each : loras) {
+        adapters.push_back(each.adapter);
+        scales.push_back(each.scale);
+    }
+    if (!loras.empty()) {
+        llama_set_adapters_lora(context, adapters.data(), adapters.size(), scales.data());
+    }
+}
+
 static llama_context * make_context(llama_model * model, const decoder::params & params) {
     llama_context_params context_params = llama_context_default_params();
 
@@ -93,6 +105,17 @@ static llama_context * make_context(llama_model * model, const decoder::params &
     context_params.pooling_type    = LLAMA_POOLING_TYPE_NONE; // hidden states of every token, whatever the GGUF is for
     context_params.embeddings      = !params.is_last;
 
+    const pi_rope & rope = params.rope;
+
+    context_params.rope_scaling_type = llama_rope_scaling_type(rope.scaling);
+    context_params.rope_freq_base    = rope.freq_base;
+    context_params.rope_freq_scale   = rope.freq_scale;
+    context_params.yarn_ext_factor   = rope.yarn_ext_factor;
+    context_params.yarn_attn_factor  = rope.yarn_attn_factor;
+    context_params.yarn_beta_fast    = rope.yarn_beta_fast;
+    context_params.yarn_beta_slow    = rope.yarn_beta_slow;
+    context_params.yarn_orig_ctx     = uint32_t(rope.yarn_orig_ctx);
+
     context_params.abort_callback      = params.should_abort;
     context_params.abort_callback_data = params.abort_data;
 
@@ -102,6 +125,7 @@ static llama_context * make_context(llama_model * model, const decoder::params &
         throw_logged("llama.cpp could not create the context");
     }
     llama_set_rope_n_ctx(context, uint32_t(params.n_ctx));
+    use_loras(context, params.loras);
     return context;
 }
 

@@ -9,11 +9,17 @@
 
 struct llama_model;
 struct llama_context;
+struct llama_adapter_lora;
 
 // A llama.cpp context whose sequences share KV cells, as a stage and a draft model need it for trees of tokens; and the
 // threads that it computes with. Used by one thread at a time.
 class decoder {
   public:
+    struct lora {
+        llama_adapter_lora * adapter;
+        float                scale;
+    };
+
     struct params {
         compute_threads::params threads;
 
@@ -23,6 +29,9 @@ class decoder {
         int32_t type_k;
         int32_t type_v;
         bool    is_last; // rows are logits, of the tokens that want one; else hidden states, of all
+
+        std::vector<lora> loras; // of the model, which has loaded them
+        pi_rope           rope = { -1, 0, 0, -1, -1, -1, -1, 0 }; // the GGUF's own
 
         bool (*should_abort)(void * data) = nullptr; // asked once per graph node; null: never
         void * abort_data                 = nullptr;

@@ -38,6 +38,9 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.cpus          = make_cpu_list(params.cpus, params.n_cpus);
     stage_params.sample        = params.sample;
     stage_params.emulation     = params.emulation;
+    stage_params.adapters      = params.adapters;
+    stage_params.n_adapters    = params.n_adapters;
+    stage_params.rope          = params.rope;
     return std::make_unique<stage>(stage_params);
 }
 

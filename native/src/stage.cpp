@@ -35,6 +35,28 @@ static llama_model * load_layers(const stage_params & params) {
     return model;
 }
 
+[[noreturn]] static void throw_unusable(const char * adapter_path) {
+    try {
+        throw_logged("llama.cpp could not load it");
+    } catch (const model_error & error) {
+        throw model_error("LoRA adapter '" + std::string(adapter_path) + "': " + error.what());
+    }
+}
+
+// What is of the model's layers; it lives as long as the model. All before there is a context, which makes room for them.
+static std::vector<decoder::lora> load_adapters(llama_model * model, const stage_params & params) {
+    std::vector<decoder::lora> loras;
+    for (int32_t i = 0; i < params.n_adapters; i++) {
+        log_reset_errors();
+        llama_adapter_lora * adapter = llama_adapter_lora_init(model, params.adapters[i].path);
+        if (!adapter) {
+            throw_unusable(params.adapters[i].path);
+        }
+        loras.push_back({ adapter, params.adapters[i].scale });
+    }
+    return loras;
+}
+
 stage::stage(const stage_params & params) : params_(params) {
     decoder::params decoder_params;
     decoder_params.threads = { "pi-compute", params.n_threads, params.has_own_cores, params.takes_turns, params.cpus };
@@ -50,7 +72,9 @@ stage::stage(const stage_params & params) : params_(params) {
         const cpu_binding     near_them(params.cpus); // memory is taken where it is first written to
         const assertion_guard guard;
         model_.reset(load_layers(params));
-        decoder_ = std::make_unique<decoder>(model_.get(), decoder_params);
+        decoder_params.loras = load_adapters(model_.get(), params);
+        decoder_params.rope  = params.rope;
+        decoder_             = std::make_unique<decoder>(model_.get(), decoder_params);
     }
     if (params.emulation) {
         clock_.emplace(*params.emulation);

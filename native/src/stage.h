@@ -33,7 +33,10 @@ struct stage_params {
     cpu_list    cpus; // of the compute threads
 
     pi_sample_params     sample;
-    const pi_emulation * emulation; // NULL: none; read when the stage is made
+    const pi_emulation * emulation; // NULL: none; read when the stage is made, as are
+    const pi_adapter *   adapters; // [n_adapters]
+    int32_t              n_adapters;
+    pi_rope              rope;
 };
 
 // A stage: a range of the target's layers and their KV cache. Used by one thread once it is made, but for `cancels`.

@@ -15,6 +15,8 @@ from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
 from pipeinfer_cli.commands.bench.outputs import Outputs
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
+from pipeinfer_cli.engine.rope import RopeConfig
+from pipeinfer_cli.models.adapters import parse_adapters
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler import policy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -109,6 +111,16 @@ def bench(
     cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
+    lora: options.Lora = None,
+    rope_scaling: options.RopeScaling = None,
+    rope_scale: options.RopeScale = None,
+    rope_freq_base: options.RopeFreqBase = None,
+    rope_freq_scale: options.RopeFreqScale = None,
+    yarn_orig_ctx: options.YarnOrigCtx = None,
+    yarn_ext_factor: options.YarnExtFactor = None,
+    yarn_attn_factor: options.YarnAttnFactor = None,
+    yarn_beta_slow: options.YarnBetaSlow = None,
+    yarn_beta_fast: options.YarnBetaFast = None,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
     top_k: options.TopK = DEFAULT_SAMPLE.top_k,
     top_p: options.TopP = DEFAULT_SAMPLE.top_p,
@@ -174,6 +186,17 @@ def bench(
 ) -> Callable[[], int]:
     """Compare strategies: every variant in turn, on every prompt, through the same pipeline."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
+    rope = RopeConfig(
+        scaling=rope_scaling,
+        scale=rope_scale,
+        freq_base=rope_freq_base,
+        freq_scale=rope_freq_scale,
+        yarn_orig_ctx=yarn_orig_ctx,
+        yarn_ext_factor=yarn_ext_factor,
+        yarn_attn_factor=yarn_attn_factor,
+        yarn_beta_slow=yarn_beta_slow,
+        yarn_beta_fast=yarn_beta_fast,
+    )
     drafts = {
         "n_max": draft_max,
         "n_min": draft_min,
@@ -212,6 +235,8 @@ def bench(
             "cache_types": CacheTypes(cache_type_k, cache_type_v),
             "no_mmap": no_mmap,
             "mlock": mlock,
+            "adapters": parse_adapters(lora or ()),
+            "rope": rope,
             "draft_threads": draft_threads,
             "draft_ratio": draft_ratio,
             "sample": sample,

@@ -16,6 +16,8 @@ from pipeinfer_cli.commands.chat.lines import greet
 from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.generate_config import Prompt, parse_format
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
+from pipeinfer_cli.engine.rope import RopeConfig
+from pipeinfer_cli.models.adapters import parse_adapters
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -43,6 +45,16 @@ def chat(
     cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
+    lora: options.Lora = None,
+    rope_scaling: options.RopeScaling = None,
+    rope_scale: options.RopeScale = None,
+    rope_freq_base: options.RopeFreqBase = None,
+    rope_freq_scale: options.RopeFreqScale = None,
+    yarn_orig_ctx: options.YarnOrigCtx = None,
+    yarn_ext_factor: options.YarnExtFactor = None,
+    yarn_attn_factor: options.YarnAttnFactor = None,
+    yarn_beta_slow: options.YarnBetaSlow = None,
+    yarn_beta_fast: options.YarnBetaFast = None,
     plan_only: options.PlanOnly = False,
     report_binding: options.ReportBinding = False,
     bind: options.Bind = "auto",
@@ -78,6 +90,17 @@ def chat(
 ) -> Callable[[], int]:
     """Talk with the model: a message per line. /help lists what else can be typed."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
+    rope = RopeConfig(
+        scaling=rope_scaling,
+        scale=rope_scale,
+        freq_base=rope_freq_base,
+        freq_scale=rope_freq_scale,
+        yarn_orig_ctx=yarn_orig_ctx,
+        yarn_ext_factor=yarn_ext_factor,
+        yarn_attn_factor=yarn_attn_factor,
+        yarn_beta_slow=yarn_beta_slow,
+        yarn_beta_fast=yarn_beta_fast,
+    )
     config = ChatConfig(
         model=model,
         prompt=Prompt(text=""),
@@ -89,6 +112,8 @@ def chat(
         cache_types=CacheTypes(cache_type_k, cache_type_v),
         no_mmap=no_mmap,
         mlock=mlock,
+        adapters=parse_adapters(lora or ()),
+        rope=rope,
         plan_only=plan_only,
         report_binding=report_binding,
         bind=bind,

@@ -15,6 +15,8 @@ from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.chat.template_options import TemplateOptions
 from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
+from pipeinfer_cli.engine.rope import RopeConfig
+from pipeinfer_cli.models.adapters import parse_adapters
 from pipeinfer_cli.runtime import config as cfg
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -41,6 +43,16 @@ def generate(
     cache_type_v: options.CacheTypeV = F16_CACHE.v,
     no_mmap: options.NoMmap = False,
     mlock: options.Mlock = False,
+    lora: options.Lora = None,
+    rope_scaling: options.RopeScaling = None,
+    rope_scale: options.RopeScale = None,
+    rope_freq_base: options.RopeFreqBase = None,
+    rope_freq_scale: options.RopeFreqScale = None,
+    yarn_orig_ctx: options.YarnOrigCtx = None,
+    yarn_ext_factor: options.YarnExtFactor = None,
+    yarn_attn_factor: options.YarnAttnFactor = None,
+    yarn_beta_slow: options.YarnBetaSlow = None,
+    yarn_beta_fast: options.YarnBetaFast = None,
     plan_only: options.PlanOnly = False,
     report_binding: options.ReportBinding = False,
     bind: options.Bind = "auto",
@@ -91,6 +103,17 @@ def generate(
 ) -> Callable[[], int]:
     """Generate text. Joins the job of mpirun or srun; alone it starts --ranks local ranks."""
     sample = options.sampling(temp, top_k, top_p, min_p, seed)
+    rope = RopeConfig(
+        scaling=rope_scaling,
+        scale=rope_scale,
+        freq_base=rope_freq_base,
+        freq_scale=rope_freq_scale,
+        yarn_orig_ctx=yarn_orig_ctx,
+        yarn_ext_factor=yarn_ext_factor,
+        yarn_attn_factor=yarn_attn_factor,
+        yarn_beta_slow=yarn_beta_slow,
+        yarn_beta_fast=yarn_beta_fast,
+    )
     files = batch_options.files(prompts, output, resume, parallel)
     make = partial(BatchConfig, files=files) if files else generate_config.GenerateConfig
     config = make(
@@ -104,6 +127,8 @@ def generate(
         cache_types=CacheTypes(cache_type_k, cache_type_v),
         no_mmap=no_mmap,
         mlock=mlock,
+        adapters=parse_adapters(lora or ()),
+        rope=rope,
         plan_only=plan_only,
         report_binding=report_binding,
         bind=bind,

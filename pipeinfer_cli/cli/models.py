@@ -141,7 +141,7 @@ def _list() -> int:
             each.name,
             console.size(size) if (size := each.size_bytes or each.about_bytes) else "unknown",
             "yes" if cache.cached_path(each) else "no",
-            "yes" if each.sha256 else "unverified",
+            "yes" if each.file_hashes else "unverified",
             each.description,
         )
         for each in resolve.catalogue().models.values()

@@ -125,6 +125,52 @@ LogFile = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more to stderr.")]
 
+# what changes the target
+
+
+def _own_unless(name: str, help_text: str, metavar: str = "X") -> Any:
+    """An option with a number."""
+    parse = integer if metavar == "N" else number
+    return typer.Option(
+        name, parser=parse, metavar=metavar, help=f"{help_text}; default: as the GGUF says."
+    )
+
+
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="Add a LoRA adapter (a GGUF), times SCALE (1); may be repeated.",
+    ),
+]
+RopeScaling = Annotated[
+    str | None,
+    typer.Option(
+        "--rope-scaling",
+        metavar="none|linear|yarn",
+        help="How positions are scaled for longer texts; default: as the GGUF says.",
+    ),
+]
+RopeScale = Annotated[float | None, _own_unless("--rope-scale", "By how much texts are longer")]
+RopeFreqBase = Annotated[float | None, _own_unless("--rope-freq-base", "Base of the frequencies")]
+RopeFreqScale = Annotated[float | None, _own_unless("--rope-freq-scale", "1 / --rope-scale")]
+YarnOrigCtx = Annotated[
+    int | None, _own_unless("--yarn-orig-ctx", "YaRN: tokens of the training's texts", "N")
+]
+YarnExtFactor = Annotated[
+    float | None, _own_unless("--yarn-ext-factor", "YaRN: weight of extrapolation; 0: none")
+]
+YarnAttnFactor = Annotated[
+    float | None, _own_unless("--yarn-attn-factor", "YaRN: factor of queries and keys")
+]
+YarnBetaSlow = Annotated[
+    float | None, _own_unless("--yarn-beta-slow", "YaRN: fewer turns than this are interpolated")
+]
+YarnBetaFast = Annotated[
+    float | None, _own_unless("--yarn-beta-fast", "YaRN: more turns than this are extrapolated")
+]
+
 # sampling
 
 Temp = Annotated[

@@ -27,17 +27,20 @@ FORMAT = 1  # of the table; another one is not read
 class Identity:
     """What has to be the same, so that a calibration says something."""
 
-    model: str  # see file_digest
+    model: str  # see file_digest; with adapters, another one
     all_resources: tuple[RankResources, ...]  # by rank
     mpi: str
     llama_cpp: str
 
     @classmethod
-    def of(cls, model_path: Path, all_resources: Sequence[RankResources]) -> Identity:
-        """Of a job with this package, on these ranks."""
+    def of(
+        cls, model_path: Path, all_resources: Sequence[RankResources], adapters: str = ""
+    ) -> Identity:
+        """Of a job with this package, on these ranks; `adapters` as adapters_digest."""
         build = build_info.load()
+        model = file_digest(model_path)
         return cls(
-            model=file_digest(model_path),
+            model=digest_of(f"{model} {adapters}") if adapters else model,
             all_resources=tuple(all_resources),
             mpi=f"{build.mpi.family} {build.mpi.version}",
             llama_cpp=f"{build.upstream_package} {build.upstream_version}",

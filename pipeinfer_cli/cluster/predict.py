@@ -141,9 +141,13 @@ def consult(
     may_move: bool,
     draft_threads: int,
     verbose: bool,
+    adapters: str = "",
 ) -> PlacementResult:
-    """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known."""
-    found = calibrations.find(Identity.of(model_path, all_resources))
+    """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known.
+
+    `adapters` as adapters_digest.
+    """
+    found = calibrations.find(Identity.of(model_path, all_resources, adapters))
     ranks = Ranks(all_resources=tuple(all_resources), layer_bytes=model.layer_bytes)
     notes = [f"note: {found.problems[0]}"] if found.problems else []
     may_move = may_move and sum(len(each) > 0 for each in layers) > 1

@@ -111,6 +111,7 @@ def write_text(
                 stats = active.measure()
                 marks = {
                     "exact": head.is_exact,
+                    **head.changes,
                     **emulation.as_dict(head.overruns),
                     **environment.job_mark(os.environ),
                 }

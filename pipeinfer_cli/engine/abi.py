@@ -121,6 +121,25 @@ class Emulation(ctypes.Structure):
     ]
 
 
+class Adapter(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [("path", c_char_p), ("scale", c_float)]
+
+
+class Rope(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("scaling", c_int32),
+        ("freq_base", c_float),
+        ("freq_scale", c_float),
+        ("yarn_ext_factor", c_float),
+        ("yarn_attn_factor", c_float),
+        ("yarn_beta_fast", c_float),
+        ("yarn_beta_slow", c_float),
+        ("yarn_orig_ctx", c_int32),
+    ]
+
+
 class EngineParams(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -146,6 +165,9 @@ class EngineParams(ctypes.Structure):
         ("comm_control", c_int32),
         ("sample", SampleParams),
         ("emulation", POINTER(Emulation)),
+        ("adapters", POINTER(Adapter)),
+        ("n_adapters", c_int32),
+        ("rope", Rope),
     ]
 
 
@@ -188,6 +210,8 @@ MIRRORS = (
     EngineParams,
     QuantizeParams,
     DraftParams,
+    Adapter,
+    Rope,
 )
 
 
@@ -216,7 +240,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[10]);
+    # void pi_abi_sizes(size_t sizes[12]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
@@ -70,6 +71,14 @@ class RankEmulation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter: its tensors are added to the model's, times `scale`."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """This rank's place in the pipeline; see struct pi_engine_params."""
 
@@ -93,3 +102,5 @@ class EngineConfig:
     comm_control: int = 0
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
     emulation: RankEmulation | None = None
+    adapters: tuple[Adapter, ...] = ()  # the same on all ranks, as is:
+    rope: RopeConfig = OWN_ROPE

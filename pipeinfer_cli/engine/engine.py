@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from ctypes import c_int, c_int32, c_uint32, c_uint64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from pipeinfer_cli.engine.abi import (
     TIMEOUT,
     decoded,
 )
-from pipeinfer_cli.engine.config import EngineConfig, RankEmulation
+from pipeinfer_cli.engine.config import Adapter, EngineConfig, RankEmulation
 from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
@@ -49,6 +50,11 @@ def _native_emulation(emulation: RankEmulation | None) -> Any:
             emulation.hidden_bytes,
         )
     )
+
+
+def _native_adapters(adapters: Sequence[Adapter]) -> Any:
+    natives = [abi.Adapter(os.fsencode(each.path), each.scale) for each in adapters]
+    return (abi.Adapter * len(natives))(*natives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,9 @@ class Engine:
             "cpus": (c_int32 * len(config.cpus))(*config.cpus),
             "n_cpus": len(config.cpus),
             **dict(zip(("type_k", "type_v"), config.cache_types.ids, strict=True)),
+            "adapters": _native_adapters(config.adapters),
+            "n_adapters": len(config.adapters),
+            "rope": config.rope.native(),
         }
         names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
         params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})

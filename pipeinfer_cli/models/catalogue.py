@@ -51,10 +51,15 @@ class HubSource:
     repository: str
     files: tuple[str, ...]
     revision: str
+    sha256: tuple[str, ...] = ()  # of each file; none: see NamedModel
 
     def __post_init__(self) -> None:
         if not self.files or not all(isinstance(file, str) for file in self.files):
             raise ValueError("`files` names no file")
+        if self.sha256 and len(self.sha256) != len(self.files):
+            raise ValueError(f"{len(self.sha256)} sha256 for {len(self.files)} files")
+        if not all(isinstance(each, str) and SHA256.fullmatch(each) for each in self.sha256):
+            raise ValueError("`sha256` has an invalid one")
         for file in (self.repository, *self.files):
             if file.startswith("/") or ".." in file.split("/") or not file.isprintable():
                 raise ValueError(f"{file!r} is not a file name on the hub")
@@ -103,6 +108,18 @@ class NamedModel:
             raise ValueError(f"model {self.name} comes in a wheel, and has no sha256 or size_bytes")
         if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
             raise ValueError(f"model {self.name} has an invalid sha256")
+        in_source = isinstance(self.source, HubSource) and (
+            len(self.source.files) > 1 or self.source.sha256
+        )
+        if self.sha256 is not None and in_source:
+            raise ValueError(f"model {self.name}: give sha256 in its source, one for each file")
+
+    @property
+    def file_hashes(self) -> tuple[str, ...]:
+        """The SHA-256 of each of its files, in their order; none if it is unverified."""
+        if isinstance(self.source, HubSource) and self.source.sha256:
+            return self.source.sha256
+        return (self.sha256,) if self.sha256 else ()
 
     @property
     def cache_name(self) -> str:
@@ -246,8 +263,9 @@ def _source(name: str, entry: Mapping[str, Any]) -> Source:
     if kind not in SOURCES:
         raise ValueError(f"model {name} has the source type {kind!r}; known: {', '.join(SOURCES)}")
     rest = {key: value for key, value in entry.items() if key != "type"}
-    if kind == "hub" and isinstance(rest.get("files"), list):
-        rest["files"] = tuple(rest["files"])
+    for each in ("files", "sha256") if kind == "hub" else ():
+        if isinstance(rest.get(each), list):
+            rest[each] = tuple(rest[each])
     source: Source = SOURCES[kind](**_checked(SOURCES[kind], rest))
     return source
 

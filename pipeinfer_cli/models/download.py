@@ -80,14 +80,14 @@ def pull(model: NamedModel) -> Path:
 
 def _pull_from_hub(model: NamedModel, source: HubSource) -> Path:
     try:
-        path = download_hub.fetch(source)
+        paths = download_hub.fetch_all(source)
     except PipeinferError as error:
         raise type(error)(f"cannot pull {model.name}: {error}") from None
-    if model.sha256 is None:
+    if not model.file_hashes:
         _say_unverified(model)
-    else:
-        _check_file(model, path)  # the hub's cache has checked what the hub says of it
-    return path
+    for path, sha256 in zip(paths, model.file_hashes, strict=False):
+        _check_file(model, path, sha256)  # the hub's cache has checked what the hub says of it
+    return paths[0]
 
 
 def _fetch_url(model: NamedModel, source: UrlSource, folder: Path) -> None:
@@ -103,7 +103,7 @@ def _fetch_url(model: NamedModel, source: UrlSource, folder: Path) -> None:
         if model.sha256 is None:
             _say_unverified(model)
         else:
-            _check_file(model, part)
+            _check_file(model, part, model.sha256)
     except RunError:
         part.unlink()
         raise
@@ -123,13 +123,12 @@ def _check_size(model: NamedModel, path: Path) -> None:
         )
 
 
-def _check_file(model: NamedModel, path: Path) -> None:
-    assert model.sha256 is not None
+def _check_file(model: NamedModel, path: Path, sha256: str) -> None:
     with (
         console.progress(f"{model.name}: checking", path.stat().st_size) as report,
         path.open("rb") as stream,
     ):
-        _check(f"{model.name} as downloaded", model.sha256, _copy_hashed(stream, None, report))
+        _check(f"{model.name} as downloaded", sha256, _copy_hashed(stream, None, report))
 
 
 def _say_unverified(model: NamedModel) -> None:

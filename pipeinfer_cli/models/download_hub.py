@@ -54,7 +54,12 @@ def cached(source: HubSource) -> Path | None:
 
 
 def fetch(source: HubSource) -> Path:
-    """Brings the files into the hub's cache, continuing where it stopped; returns the first.
+    """As `fetch_all`; the first file."""
+    return fetch_all(source)[0]
+
+
+def fetch_all(source: HubSource) -> list[Path]:
+    """Brings the files into the hub's cache, continuing where it stopped; returns their paths.
 
     Raises UserError if huggingface-hub or a permission is missing, RunError if it fails.
     """
@@ -62,11 +67,10 @@ def fetch(source: HubSource) -> Path:
     from huggingface_hub import hf_hub_download
 
     with _errors(source):
-        paths = [
-            hf_hub_download(source.repository, file, revision=source.revision)
+        return [
+            Path(hf_hub_download(source.repository, file, revision=source.revision))
             for file in source.files
         ]
-    return Path(paths[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

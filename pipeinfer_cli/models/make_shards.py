@@ -1,8 +1,8 @@
 """`pipeinfer shard`: one GGUF per stage, with that stage's tensors only.
 
 The source is read once, from its beginning to its end; a buffer of CHUNK_BYTES is all that is held
-of it. The shards are written side by side into a hidden folder in the target folder, and get their
-names when all are whole and on the disk.
+of it. Where it has holes, the shards have them, too. The shards are written side by side into a
+hidden folder in the target folder, and get their names when all are whole and on the disk.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 from pipeinfer_cli.models.shards import SHA256_CHARS
 
 CHUNK_BYTES = 4 << 20
+ZEROS = memoryview(bytes(CHUNK_BYTES))
 WORK_PREFIX = ".shard-"
 LAYER = re.compile(r"blk\.(\d+)\.")
 FIRST_ONLY = ("token_embd", "position_embd", "token_types")
@@ -69,7 +70,7 @@ def shard(config: ShardConfig) -> list[Path]:
         for stage in range(len(layers))
     ]
     with _disk_errors(config.folder), _locked(config.folder):
-        _check_room(config.folder, names, sum(plan.n_bytes for plan in plans))
+        _check_room(config.folder, names, sum(_disk_bytes(parts, plan) for plan in plans))
         with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=config.folder) as work:
             made = [Path(work) / name for name in names]
             _write(parts, plans, made, title=f"{stem}: {len(layers)} shards")
@@ -182,19 +183,27 @@ def _write(
         done_bytes = 0
         for index, part in enumerate(parts):
             with part.path.open("rb") as source:
-                for tensor, chunk in _chunks(source, part):
+                for tensor, chunk, is_hole in _chunks(source, part):
                     digest.update(chunk)
                     for file, plan in zip(files, plans, strict=True):
                         if tensor is not None and tensor.name in plan.tensors[index]:
-                            file.write(chunk)
+                            _put(file, chunk, is_hole=is_hole)
                             _pad(file, plan.alignment, tensor, source.tell() - part.data_start)
                     done_bytes += len(chunk)
                     report(done_bytes)
         for file, plan in zip(files, plans, strict=True):
+            file.truncate(plan.n_bytes)  # it may end in a hole
             file.seek(plan.sha256_at)
             file.write(digest.hexdigest().encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def _put(file: BinaryIO, chunk: bytes | memoryview, *, is_hole: bool) -> None:
+    if is_hole:
+        file.seek(len(chunk), os.SEEK_CUR)
+    else:
+        file.write(chunk)
 
 
 def _pad(file: BinaryIO, alignment: int, tensor: Tensor, at: int) -> None:
@@ -203,22 +212,77 @@ def _pad(file: BinaryIO, alignment: int, tensor: Tensor, at: int) -> None:
         file.write(b"\0" * (reader.padded(tensor.n_bytes, alignment) - tensor.n_bytes))
 
 
-def _chunks(source: BinaryIO, part: GgufFile) -> Iterator[tuple[Tensor | None, bytes]]:
-    """All bytes of a file in order, each chunk with the tensor that it is of, if of any."""
+def _chunks(
+    source: BinaryIO, part: GgufFile
+) -> Iterator[tuple[Tensor | None, bytes | memoryview, bool]]:
+    """All bytes of a file in order.
+
+    Each chunk has the tensor that it is of, if of any, and whether the file has a hole there.
+    """
     for tensor in part.tensors:
         start = part.data_start + tensor.offset
-        yield from ((None, chunk) for chunk in _read_to(source, start, part.path))
+        yield from ((None, *chunk) for chunk in _read_to(source, start, part.path))
         for chunk in _read_to(source, start + tensor.n_bytes, part.path):
-            yield tensor, chunk
-    yield from ((None, chunk) for chunk in _read_to(source, part.n_bytes, part.path))
+            yield (tensor, *chunk)
+    yield from ((None, *chunk) for chunk in _read_to(source, part.n_bytes, part.path))
 
 
-def _read_to(source: BinaryIO, end: int, path: Path) -> Iterator[bytes]:
-    while (left := end - source.tell()) > 0:
-        chunk = source.read(min(left, CHUNK_BYTES))
-        if not chunk:
-            raise RunError(f"{str(path)!r} was truncated while it was read")
-        yield chunk
+def _read_to(source: BinaryIO, end: int, path: Path) -> Iterator[tuple[bytes | memoryview, bool]]:
+    """Chunks up to `end`, and whether they are holes; a chunk is one or the other."""
+    for stop, is_hole in extents(source.fileno(), source.tell(), end):
+        while (left := stop - source.tell()) > 0:
+            n_bytes = min(left, CHUNK_BYTES)
+            if is_hole:
+                source.seek(n_bytes, os.SEEK_CUR)
+                yield ZEROS[:n_bytes], True
+            elif chunk := source.read(n_bytes):
+                yield chunk, False
+            else:
+                raise RunError(f"{str(path)!r} was truncated while it was read")
+
+
+def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, bool]]:
+    """Where each part of `[start, end)` of a file ends, in order, and whether it is a hole.
+
+    The file's own position may be another one afterwards. A file system that knows no holes has
+    none.
+    """
+    while start < end:
+        position = os.lseek(fd, 0, os.SEEK_CUR)
+        stop, is_hole = _extent(fd, start, end)
+        os.lseek(fd, position, os.SEEK_SET)
+        yield stop, is_hole
+        start = stop
+
+
+def _extent(fd: int, start: int, end: int) -> tuple[int, bool]:
+    try:
+        data = os.lseek(fd, start, os.SEEK_DATA)
+    except OSError as error:  # nothing but a hole up to the file's end, or no support for holes
+        return end, error.errno == errno.ENXIO and os.fstat(fd).st_size >= end
+    if data > start:
+        return min(data, end), True
+    return min(os.lseek(fd, start, os.SEEK_HOLE), end), False
+
+
+def _disk_bytes(parts: Sequence[GgufFile], plan: _StagePlan) -> int:
+    """What a shard takes on the disk, without its holes."""
+    n_bytes = len(plan.header)
+    for part, kept in zip(parts, plan.tensors, strict=True):
+        with part.path.open("rb") as file:
+            for tensor in part.tensors:
+                if tensor.name in kept:
+                    start = part.data_start + tensor.offset
+                    n_bytes += _data_bytes(file.fileno(), start, start + tensor.n_bytes)
+    return n_bytes
+
+
+def _data_bytes(fd: int, start: int, end: int) -> int:
+    n_bytes = 0
+    for stop, is_hole in extents(fd, start, end):
+        n_bytes += 0 if is_hole else stop - start
+        start = stop
+    return n_bytes
 
 
 def _check_room(folder: Path, names: Sequence[str], n_bytes: int) -> None:

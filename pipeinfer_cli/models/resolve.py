@@ -20,6 +20,7 @@ from pipeinfer_cli.models.catalogue import (
 )
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+LISTED = "pipeinfer models list has the names"
 AUTO = "auto"  # -md: the draft that the catalogue names for the target
 
 
@@ -32,10 +33,7 @@ def find(name: str) -> NamedModel:
     """The catalogue's entry; UserError with the known names if there is none."""
     known = catalogue().models
     if check_name(name) not in known:
-        raise UserError(
-            f"there is no model named {name!r}{did_you_mean(name, known)}: known names are "
-            f"{', '.join(known)}"
-        )
+        raise UserError(f"there is no model named {name!r}{did_you_mean(name, known)}: {LISTED}")
     return known[name]
 
 
@@ -68,7 +66,7 @@ def resolve(name_or_path: str) -> Path:
         raise UserError(
             f"the model {name_or_path!r} is neither a file nor a known name"
             f"{did_you_mean(name_or_path, known)}: "
-            f"give a GGUF path or one of {', '.join(known)}"
+            f"give a GGUF path, or a name: {LISTED}"
         )
     model = known[name_or_path]
     if cached := cached_path(model):

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.cluster.emulation import parse_acceptance
-from pipeinfer_cli.engine.config import F16_CACHE, MAX_THREADS, CacheTypes
+from pipeinfer_cli.engine.config import F16_CACHE, MAX_THREADS, Adapter, CacheTypes
+from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import (
     DraftConfig,
@@ -65,6 +66,8 @@ class JobConfig:
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
     no_mmap: bool = False  # ranks read their weights into memory instead of mapping files
     mlock: bool = False  # as no_mmap, and keep them there
+    adapters: tuple[Adapter, ...] = ()  # of the target
+    rope: RopeConfig = OWN_ROPE  # of the target
     given: tuple[str, ...] = ()  # options that are on the command line, by their long names
     notes: tuple[str, ...] = ()  # on the command line, which the head says first
 

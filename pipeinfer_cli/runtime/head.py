@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -140,6 +141,7 @@ class Head:
     ) -> None:
         self._plan = plan
         self.is_exact = not plan.inexact  # texts are those of plain decoding
+        self.changes = plan.changes
         self._engine = engine
         self.overruns = Overruns()  # of an emulated cluster, over all requests
         # A watchdog knows better when waiting is in vain: slow is not dead.
@@ -202,7 +204,7 @@ class Head:
                 tracer=tracer,
             )
         if (pair := self._pair_of(request)) is not None:
-            pairs.keep(*pair, known.confidence)
+            pairs.keep(*pair, known.confidence, self._target_name())
 
     def answer(
         self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
@@ -283,9 +285,13 @@ class Head:
         if key not in self._knowledge:
             known = Knowledge.of(request.prior, n_stages=self._plan.n_stages)
             if (pair := self._pair_of(request)) is not None:
-                known = replace(known, confidence=pairs.load(*pair))
+                known = replace(known, confidence=pairs.load(*pair, self._target_name()))
             self._knowledge[key] = known
         return self._knowledge[key]
+
+    def _target_name(self) -> str:
+        """Tells the target from others of the same file."""
+        return json.dumps(self.changes) if self.changes else ""
 
     def _pair_of(self, request: Request) -> tuple[Path, Path] | None:
         """The target's file and the draft model's, if there is one and both are real."""

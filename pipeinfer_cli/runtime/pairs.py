@@ -21,10 +21,13 @@ FORMAT = {"format": 1, "bands": list(BANDS), "ranks": N_RANKS}
 LEAST_NEWS = 16  # decided tokens: less of them are not worth a file
 
 
-def load(target: Path, draft: Path) -> Confidence:
-    """What earlier jobs have learned; nothing if there is nothing of use."""
+def load(target: Path, draft: Path, changes: str = "") -> Confidence:
+    """What earlier jobs have learned; nothing if there is nothing of use.
+
+    `changes` tells what makes the target's texts others than those of its file.
+    """
     try:
-        kept = json.loads(_path(target, draft).read_text(encoding="utf-8"))
+        kept = json.loads(_path(target, draft, changes).read_text(encoding="utf-8"))
         if any(kept[key] != value for key, value in FORMAT.items()):
             return Confidence()
         return Confidence(tuple(kept["expected"]), tuple(kept["hits"]))
@@ -32,7 +35,7 @@ def load(target: Path, draft: Path) -> Confidence:
         return Confidence()
 
 
-def keep(target: Path, draft: Path, confidence: Confidence) -> None:
+def keep(target: Path, draft: Path, confidence: Confidence, changes: str = "") -> None:
     """Keeps it for later jobs, if it has learned enough since it was loaded or kept."""
     if confidence.n_decided < LEAST_NEWS:
         return
@@ -40,16 +43,16 @@ def keep(target: Path, draft: Path, confidence: Confidence) -> None:
     expected, hits = confidence.counts
     text = json.dumps({**FORMAT, "expected": expected, "hits": hits})
     try:
-        with replaced(_path(target, draft)) as unfinished:
+        with replaced(_path(target, draft, changes)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     except (OSError, PipeinferError):
         return  # a full or read-only cache
 
 
-def _path(target: Path, draft: Path) -> Path:
-    return cache_dir(os.environ) / FOLDER / f"{_name(target, draft)}.json"
+def _path(target: Path, draft: Path, changes: str) -> Path:
+    return cache_dir(os.environ) / FOLDER / f"{_name(target, draft, changes)}.json"
 
 
 @functools.cache  # every request asks
-def _name(target: Path, draft: Path) -> str:
-    return digest_of(f"{file_digest(target)} {file_digest(draft)}")
+def _name(target: Path, draft: Path, changes: str) -> str:
+    return digest_of(" ".join(filter(None, [file_digest(target), file_digest(draft), changes])))

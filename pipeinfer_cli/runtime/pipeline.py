@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli import log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
@@ -26,6 +26,7 @@ from pipeinfer_cli.engine.config import (
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.exactness import inexact
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
+from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
 from pipeinfer_cli.launch.environment import RankResources
@@ -33,6 +34,7 @@ from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.adapters import CheckedAdapter, adapters_digest, check_adapters
 from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
 from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers
@@ -72,6 +74,8 @@ class Plan:
     locks_memory: bool = False
     sample: SampleParams = DEFAULT_SAMPLE  # as on the head: others may have drawn another seed
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
+    adapters: tuple[CheckedAdapter, ...] = ()
+    rope: RopeConfig = OWN_ROPE
 
     @property
     def stage_rank0(self) -> int:
@@ -95,6 +99,12 @@ class Plan:
             cache_types=self.cache_types,
             inexact=self.inexact,
         )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What makes the texts others than those of the GGUF: nothing if nothing does."""
+        parts = {"lora": [each.record() for each in self.adapters], "rope": self.rope.record()}
+        return {name: part for name, part in parts.items() if part}
 
     def places(self) -> list[str]:
         """What each rank holds, in words."""
@@ -183,8 +193,9 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     info = read_model_info(files.head_path)
     n_ctx = _context_size(config, info)
     check_cache_types(info.kv, config.cache_types)
+    adapters = check_adapters(config.adapters, files.head_path, info)
     profile = load_profile(config.emulate, len(all_resources), config.draft_ratio)
-    result = _place_layers(config, files, info, all_resources, profile)
+    result = _place_layers(config, files, info, all_resources, profile, adapters)
     prior = result.expected.prior(None) if result.expected else None
     depth = Policy.depth_of(sum(len(each) > 0 for each in result.layers), prior)
     return Plan(
@@ -205,6 +216,8 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         locks_memory=config.mlock,
         sample=config.sample,
         expected=result.expected,
+        adapters=adapters,
+        rope=config.rope,
     )
 
 
@@ -227,6 +240,7 @@ def _place_layers(
     info: ModelInfo,
     all_resources: Sequence[RankResources],
     profile: Profile | None,
+    adapters: Sequence[CheckedAdapter],
 ) -> PlacementResult:
     """The ranks' layers: as the shards have them, as was asked for, as was measured, or evenly.
 
@@ -251,6 +265,7 @@ def _place_layers(
         may_move=config.layer_split is None and sharded is None,
         draft_threads=_draft_cores(config, all_resources, result.layers).n_threads,
         verbose=config.verbose,
+        adapters=adapters_digest(adapters),
     )
 
 
@@ -333,6 +348,8 @@ def _engine_config(
         comm_control=comms[1],
         sample=plan.sample,
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
+        adapters=tuple(each.here() for each in plan.adapters) if len(plan.layers[rank]) else (),
+        rope=plan.rope,
     )
 
 

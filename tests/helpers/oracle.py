@@ -5,14 +5,16 @@ with the noise of plain_sampling. Knows nothing of pipeinfer.
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch",
-"n_threads", "cache_types": [keys', values'] (enum ggml_type)}; prints as JSON, per prompt,
-{"tokens": [ids], "logits": [sha256 of each position's logits, from the first prompt token on]}.
-With "n_batch", the prompt is decoded in batches of so many tokens.
+"n_threads", "cache_types" ([keys', values'] of enum ggml_type), "adapters" ([[path, scale]] of LoRA
+adapters), "rope" (fields of llama_context_params)}; prints as JSON, per prompt, {"tokens": [ids],
+"logits": [sha256 of each position's logits, from the first prompt token on]}. With "n_batch", the
+prompt is decoded in batches of so many tokens.
 Generation goes on at end-of-generation tokens.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -34,16 +36,25 @@ def main() -> None:
         os.fsencode(request["model"]), llama.llama_model_default_params()
     )
     assert model
-    print(json.dumps([decode(model, prompt, request) for prompt in request["prompts"]]))
+    adapters = [
+        (llama.llama_adapter_lora_init(model, os.fsencode(path)), scale)
+        for path, scale in request.get("adapters", [])
+    ]
+    print(json.dumps([decode(model, adapters, prompt, request) for prompt in request["prompts"]]))
 
 
-def decode(model, prompt, request):
+def decode(model, adapters, prompt, request):
     params = llama.llama_context_default_params()
     params.n_ctx = request["n_ctx"]
     params.n_threads = params.n_threads_batch = request.get("n_threads", 1)
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.type_k, params.type_v = request.get("cache_types", (F16, F16))
+    for name, value in request.get("rope", {}).items():
+        assert hasattr(params, name)
+        setattr(params, name, value)
     context = llama.llama_init_from_model(model, params)
+    if adapters:
+        use_adapters(context, adapters)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     tokens, hashes, fed = [], [], list(prompt)
     while len(tokens) < request["n_predict"]:
@@ -58,6 +69,12 @@ def decode(model, prompt, request):
             fed.append(tokens[-1])
     llama.llama_free(context)
     return {"tokens": tokens, "logits": hashes}
+
+
+def use_adapters(context, adapters):
+    handles = (llama.llama_adapter_lora_p_ctypes * len(adapters))(*(each for each, _ in adapters))
+    scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+    assert llama.llama_set_adapters_lora(context, handles, len(adapters), scales) == 0
 
 
 def decode_part(context, ids, position):

@@ -43,13 +43,19 @@ def answer(request: dict[str, Any], lib_dir: Path, ask: Callable[[], Any]) -> An
 def key(request: dict[str, Any], lib_dir: Path) -> str:
     """The hash of everything the answer depends on."""
     parts = {
-        "request": {**request, "model": digest(Path(request["model"]))},
+        "request": {**request, **digests(request)},
         "libraries": {path.name: digest(path) for path in sorted(lib_dir.glob("*.so*"))},
         "programs": [digest(HELPERS / name) for name in PROGRAMS],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "cpu": cpu(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def digests(request: dict[str, Any]) -> dict[str, Any]:
+    """The request's files, by their contents."""
+    adapters = [[digest(Path(path)), scale] for path, scale in request.get("adapters", [])]
+    return {"model": digest(Path(request["model"])), **({"adapters": adapters} if adapters else {})}
 
 
 def digest(path: Path) -> str:

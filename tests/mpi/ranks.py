@@ -16,8 +16,9 @@ sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.engine import llama_cpp
-from pipeinfer_cli.engine.config import CacheTypes, EngineConfig, RankEmulation
+from pipeinfer_cli.engine.config import Adapter, CacheTypes, EngineConfig, RankEmulation
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
@@ -46,8 +47,8 @@ def start() -> Any:
 
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
-    """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample,
-    cache_types (two names) and emulate.
+    """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample, emulate,
+    cache_types (two names), adapters ([[path, scale]]) and rope (fields of RopeConfig).
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
@@ -67,6 +68,10 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             cache_types=CacheTypes(*request.get("cache_types", ())),
             sample=SampleParams(**request.get("sample", {})),
             emulation=emulation(request.get("emulate"), comm),
+            adapters=tuple(
+                Adapter(path=Path(path), scale=scale) for path, scale in request.get("adapters", [])
+            ),
+            rope=RopeConfig(**request.get("rope", {})),
         )
     )
 

@@ -92,6 +92,44 @@ def test_a_model_in_several_files_gives_the_same_tensors(model, tmp_path):
     assert "split.count" not in metadata(made[0])
 
 
+def test_holes_stay_holes(tmp_path):
+    """A model of large zero tensors, as a file with holes and as one without."""
+    n_embd, n_layer = 4096, 4
+    dense = tmp_path / "zeros.gguf"
+    writer = gguf.GGUFWriter(dense, "llama")
+    writer.add_block_count(n_layer)
+    writer.add_embedding_length(n_embd)
+    writer.add_context_length(128)
+    writer.add_token_list([f"t{i}" for i in range(10)])
+    writer.add_tensor("token_embd.weight", np.ones((10, n_embd), np.float32))
+    for layer in range(n_layer):
+        zeros = np.zeros((256, n_embd), np.float32)
+        zeros[7] = layer  # some data between two holes
+        writer.add_tensor(f"blk.{layer}.attn_q.weight", zeros)
+        writer.add_tensor(f"blk.{layer}.attn_k.weight", np.zeros((16, n_embd), np.float32))
+    write(writer)
+    data = dense.read_bytes()
+    sparse = tmp_path / "sparse" / "zeros.gguf"
+    sparse.parent.mkdir()
+    with sparse.open("wb") as file:
+        for at in range(0, len(data), 4096):
+            block = data[at : at + 4096]
+            if any(block):
+                file.seek(at)
+                file.write(block)
+        file.truncate(len(data))
+    assert disk_bytes(sparse) < len(data) / 10, "this file system has no holes"
+    expected = cut(dense, tmp_path / "a", n_stages=2)
+    made = cut(sparse, tmp_path / "b", n_stages=2)
+    for path, other in zip(made, expected, strict=True):
+        assert path.read_bytes() == other.read_bytes()
+        assert disk_bytes(path) < disk_bytes(other) / 10
+
+
+def disk_bytes(path):
+    return path.stat().st_blocks * 512
+
+
 def test_sharding_twice_gives_the_same_bytes(model, tmp_path):
     first = [path.read_bytes() for path in cut(model, tmp_path / "out")]
     assert [path.read_bytes() for path in cut(model, tmp_path / "out")] == first

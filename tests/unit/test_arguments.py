@@ -123,7 +123,7 @@ def test_types_of_the_cache(
         (["-mu", "https://x/y"], "-mu https://x/y: fetch the file"),
         (["--json-schema", "{}"], "constrained output is not supported"),
         (["-cnv"], "-cnv: use pipeinfer chat"),
-        (["--lora"], "--lora requires a value: FILE"),
+        (["--override-kv"], "--override-kv requires a value: LIST"),
         (["--tmep", "1"], "no such option: --tmep (did you mean --temp?)"),
         (["-fx.txt"], "no such option: -fx.txt"),
         (["-n=64"], "-n=64: give -n 64, without ="),

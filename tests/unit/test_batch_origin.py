@@ -62,6 +62,17 @@ def test_an_option_that_changes_the_text_is_named(change: dict[str, Any], said: 
     assert differences(found, made(item, CONFIG)) == []
 
 
+def test_what_changes_the_model_is_named() -> None:
+    changes = {"lora": [{"digest": "a", "scale": 0.5}], "rope": {"scale": 2.0}}
+    (item,) = read_items(b'{"prompt": "hi"}', CONFIG)
+    plain, changed = Origins(CONFIG, "1").of(item), Origins(CONFIG, "1", changes).of(item)
+    assert differences(changed, changed) == []
+    assert differences(plain, changed) == [
+        'lora none, now [{"digest": "a", "scale": 0.5}]',
+        'rope none, now {"scale": 2.0}',
+    ]
+
+
 def test_a_drawn_text_depends_on_its_seed_and_filters() -> None:
     item, config = {"prompt": "hi"}, replace(CONFIG, sample=DRAWN)
     other = replace(config, sample=replace(DRAWN, seed=4, top_k=1))

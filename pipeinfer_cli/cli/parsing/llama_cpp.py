@@ -63,9 +63,10 @@ HISTORY = (
     "every strategy gives the same text: leave it out"
 )
 SAMPLERS = "the samplers are --top-k, --top-p, --min-p and --temp, in llama.cpp's order"
-ROPE = "positions are those of the GGUF: leave it out"
+ROPE = "of the target; drafts rotate as their own GGUF says"
+CONTROL = "control vectors are not supported: leave it out"
+GROUPS = "positions are not grouped (self-extend): leave it out, or see --rope-scaling"
 CONSTRAINED = "constrained output is not supported: leave it out"
-ADAPTERS = "adapters are not supported: merge them into the GGUF first (llama-export-lora)"
 INTERACTIVE = "use pipeinfer chat"
 BINDING = "bind ranks by the launcher, and give each its number of threads with -t"
 LOG = "use --log-file FILE for a log per rank, and -v for llama.cpp's messages"
@@ -88,6 +89,10 @@ OPTIONS = (
     _ours("-f --file", "loses one final newline, as there"),
     _ours("-ctk --cache-type-k -ctv --cache-type-v", "of the target; as there"),
     _ours("--no-mmap --mlock", "of the target; --mlock reads weights as --no-mmap does"),
+    _ours("--lora", "of the target; FILE:SCALE, too, and may be repeated"),
+    _ours("--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale", ROPE),
+    _ours("--yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor", ROPE),
+    _ours("--yarn-beta-slow --yarn-beta-fast", ROPE),
     _ours("--chat-template", "a file with a template, not a template's name"),
     _ours("--chat-template-kwargs --reasoning --reasoning-effort", "as there"),
     _ours("--draft-max --draft-min --draft-p-min --draft-p-split", "never change the text"),
@@ -96,6 +101,7 @@ OPTIONS = (
     _renamed("--predict", "-n", "N"),
     _renamed("--temperature", "--temp", "T"),
     _renamed("-r --reverse-prompt", "--stop", "TEXT"),
+    _renamed("--lora-scaled", "--lora", "FILE:SCALE"),
     _renamed("-sys --system-prompt", "--system", "TEXT"),
     _renamed("--chat-template-file", "--chat-template", "FILE"),
     _renamed("-rea", "--reasoning", "on|off|auto"),
@@ -178,12 +184,10 @@ OPTIONS = (
     _refused("--xtc-probability --dynatemp-range", "X", SAMPLERS, "0"),
     _refused("--xtc-threshold --dynatemp-exp", "X", SAMPLERS),
     _refused("--grammar --grammar-file -j --json-schema -jf --json-schema-file", "X", CONSTRAINED),
-    _refused("--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale", "X", ROPE),
-    _refused("--yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor", "X", ROPE),
-    _refused("--yarn-beta-slow --yarn-beta-fast -gan --grp-attn-n -gaw --grp-attn-w", "X", ROPE),
+    _refused("-gan --grp-attn-n -gaw --grp-attn-w", "N", GROUPS, "1"),
     _refused("--context-shift", "", "a text ends where the context (-c) is full: give a larger -c"),
     _refused("--keep", "N", "a text ends where the context (-c) is full: give a larger -c", "0 -1"),
-    _refused("--lora --lora-scaled --control-vector --control-vector-scaled", "FILE", ADAPTERS),
+    _refused("--control-vector --control-vector-scaled", "FILE", CONTROL),
     _refused("--override-kv", "LIST", "metadata is that of the GGUF: write another one"),
     _refused("--rpc", "LIST", "ranks are processes of MPI: give --ranks N, or use mpiexec or srun"),
     _refused("-mu --model-url", "URL", "fetch the file, or name it with a url in models.toml"),

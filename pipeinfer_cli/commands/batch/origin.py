@@ -31,9 +31,12 @@ class Origins:
     It has what the text depends on. Options that only change the speed are left out.
     """
 
-    def __init__(self, config: GenerateConfig, model: str) -> None:
+    def __init__(
+        self, config: GenerateConfig, model: str, changes: Mapping[str, Any] | None = None
+    ) -> None:
         self._config = config
         self._model = model  # see shards.model_digest
+        self._changes = changes or {}  # of it: see Plan.changes
 
     def of(self, item: Item | BadItem) -> Origin:
         """The record for this item's line."""
@@ -53,6 +56,7 @@ class Origins:
             made |= self._chat(item)
         caches = {"cache_type_k": config.cache_types.k, "cache_type_v": config.cache_types.v}
         optional = {
+            **self._changes,
             "stop": list(item.stop),
             "stop_tokens": list(item.stop_tokens),
             "ignore_eos": item.ignore_eos,

@@ -45,7 +45,7 @@ class BatchWork:
     def __init__(self, config: BatchConfig, plan: Plan) -> None:
         config = replace(config, template=config.template.read())
         self._config, self._batch, self._plan = config, config.files, plan
-        origins = Origins(config, model_digest(plan.files))
+        origins = Origins(config, model_digest(plan.files), plan.changes)
         self._form = form_of(config, origins, plan.files.head_path.stem, exact=not plan.inexact)
         self._items: list[Item | BadItem] = []  # none of a stream
         if config.files.is_stream:

@@ -22,6 +22,7 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.models import resolve
+from pipeinfer_cli.models.adapters import adapters_digest
 from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.runtime.decode_loop import POLL_S
 from pipeinfer_cli.runtime.head import Drafters
@@ -89,7 +90,9 @@ class CalibrateWork:
             print(f"pipeinfer: {line}", file=sys.stderr)
         name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
         chosen = None if job.save_to is None else Path(job.save_to)
-        identity = Identity.of(plan.files.head_path, plan.all_resources)
+        identity = Identity.of(
+            plan.files.head_path, plan.all_resources, adapters_digest(plan.adapters)
+        )
         print(save(calibration, identity, name, chosen), flush=True)
 
     def _measure(self, engine: Pipeline) -> tuple[Estimate, StageCurve]:
