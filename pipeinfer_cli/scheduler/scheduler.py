@@ -202,7 +202,7 @@ class Scheduler:
         None if there is nothing to submit now.
         """
         root = self._tree.root
-        is_due = not self.is_prefilling and root.position < self._n_feed_max and not root.is_fed
+        is_due = not root.is_fed and root.position < self._n_feed_max and not self.is_prefilling
         if not is_due:
             return None
         n_drafted = self._speculation.n_with_decided(self._n_busy, may_wait=may_wait)
@@ -223,9 +223,12 @@ class Scheduler:
 
     def next_drafted(self, now_s: float) -> Run | None:
         """A run of drafted tokens; None if there is nothing to submit now, or it pays to wait."""
+        if not self._tree.root.is_fed or self.is_prefilling or self._n_feed_max == 0:
+            return None
+        n_drafted = self._speculation.n_alone(self._in_flight.n_live, now_s)
         nodes: dict[Node, list[int]] = {}
-        if self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0:
-            self._feed_drafts(nodes, self._speculation.n_alone(self._in_flight.n_live, now_s))
+        if n_drafted:
+            self._feed_drafts(nodes, n_drafted)
         return self._make_run((), nodes) if nodes else None
 
     def next_prefill(self, *, is_alone: bool = True) -> Run:
@@ -267,17 +270,13 @@ class Scheduler:
         """
         n_decided = len(self._tree.text)
         n_room = len(nodes) + n_most
-        left: list[Node] = []
-        while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:
-            if node.position >= self._n_feed_max:
-                continue
-            if self._feed(node, nodes):
+        n_left = 0
+        while len(nodes) < n_room and (node := self._tree.unfed_node(n_left)) is not None:
+            if node.position < self._n_feed_max and self._feed(node, nodes):
                 node.ahead = node.position - n_decided + 1
                 self.counters.on_drafted(node.ahead)
             else:
-                left.append(node)
-        for node in left:
-            self._tree.put_back(node)
+                n_left += 1
 
     def _make_run(self, tokens: Sequence[RunToken], nodes: dict[Node, list[int]]) -> Run:
         run = Run(
@@ -338,7 +337,7 @@ class Scheduler:
         self._sequences.release(self._tree.root, dead)
         self._speculation.on_verdicts(verdicts, now_s)
         if dead:
-            self._in_flight.give_up_wrong()
+            self._in_flight.give_up_wrong(dead)
         return self._tree.text[-len(verdicts) :]
 
     # drafting

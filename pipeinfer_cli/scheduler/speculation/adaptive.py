@@ -13,7 +13,7 @@ cost more than it brings, and verify the best of the tree in one run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.costs.measured import CostTable, Frequency, MeasuredCosts
@@ -109,8 +109,7 @@ class AdaptiveSpeculation:
         """See Speculation."""
         if self._is_on and not is_on:
             for node in self._batch:
-                node.is_open = True
-            self._next = None
+                self._tree.reopen(node)
             self._stop()
             self._tree.drop_unfed()
         self._is_on = is_on
@@ -164,25 +163,25 @@ class AdaptiveSpeculation:
         """See Speculation."""
         if self._policy.is_synchronous or (n_live > 0 and now_s < self._pacer.leave_s):
             return 0
-        return self._worth.best_size(self._probabilities(self._unfed()), 0)
+        nodes = self._unfed()
+        return self._worth.best_size(self._each_probability(nodes), 0) if nodes else 0
 
     @property
     def _worth(self) -> RunWorth:
-        table = self._table
-        return RunWorth(
-            interval_s=table.interval_s,
-            compute_s=table.compute_s,
-            wait_s=waiting_s(table.interval_s[1], self._pace.token_s),
-            coverage=self._coverage.rate,
-        )
+        interval_s, compute_s, _ = self._table
+        wait_s = waiting_s(interval_s[1], self._pace.token_s)
+        return RunWorth(interval_s, compute_s, wait_s, self._coverage.rate)
 
     def _unfed(self) -> list[Node]:
         return self._tree.unfed_nodes(MAX_DRAFT) if self._is_on else []
 
     def _probabilities(self, nodes: Iterable[Node]) -> list[float]:
         """Of their paths, from the root on."""
+        return list(self._each_probability(nodes))
+
+    def _each_probability(self, nodes: Iterable[Node]) -> Iterator[float]:
         at_root = self._tree.root.log_probability
-        return [math.exp(node.log_probability - at_root) for node in nodes]
+        return (math.exp(node.log_probability - at_root) for node in nodes)
 
     def on_run(self) -> None:
         """See Speculation."""
@@ -194,8 +193,7 @@ class AdaptiveSpeculation:
         if self._batch or not (nodes := self._next_nodes()):
             return None
         for node in nodes:
-            node.is_open = False
-        self._next = None
+            self._tree.mark_asked(node)
         self._batch = nodes
         self._counters.n_expanded += len(nodes)
         self.epoch += 1
@@ -211,24 +209,24 @@ class AdaptiveSpeculation:
         return self._next[1]
 
     def _find_next_nodes(self) -> list[Node]:
-        nodes = [
-            node
-            for node in self._tree.open_nodes(MAX_BATCH)
-            if node.position < self._n_feed_max - 1
-        ]
-        probabilities = self._probabilities(nodes)
         least = self._least_worth_drafting()
-        while probabilities and probabilities[-1] < least:
-            probabilities.pop()
+        at_root = self._tree.root.log_probability
+        nodes: list[Node] = []
+        probabilities: list[float] = []
+        for node in self._tree.open_nodes(MAX_BATCH):
+            if node.position < self._n_feed_max - 1:
+                if (probability := math.exp(node.log_probability - at_root)) < least:
+                    break
+                nodes.append(node)
+                probabilities.append(probability)
         nodes = nodes[: best_batch(probabilities, self._table.draft_s)] if probabilities else []
         return nodes if nodes and self._is_worth_drafting(probabilities[: len(nodes)]) else []
 
     def _least_worth_drafting(self) -> float:
         """The probability of a node whose best child would still be among the next to be fed."""
-        waiting = self._tree.unfed_nodes(N_WAITING)
-        if len(waiting) < N_WAITING:
+        if (last := self._tree.unfed_node(N_WAITING - 1)) is None:
             return LEAST
-        return max(LEAST, self._probabilities(waiting[-1:])[0] / self._best_share.rate)
+        return max(LEAST, self._probabilities((last,))[0] / self._best_share.rate)
 
     def _is_worth_drafting(self, probabilities: Sequence[float]) -> bool:
         """Whether the batch brings more than its time, where that is not the drafter's own."""

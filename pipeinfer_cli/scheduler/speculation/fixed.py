@@ -67,7 +67,7 @@ class FixedSpeculation:
         """See Speculation."""
         if self._is_on and not is_on:
             if self._parent is not None:
-                self._parent.is_open = True
+                self._tree.reopen(self._parent)
             self._stop()
             self._held.clear()
             self._tree.drop_unfed()
@@ -114,7 +114,7 @@ class FixedSpeculation:
         """See Speculation."""
         if self._parent is not None or (parent := self._next_parent()) is None:
             return None
-        parent.is_open = False
+        self._tree.mark_asked(parent)
         self._parent = parent
         self.epoch += 1
         return self._tree.batch([parent], self.epoch, self._draft.width)

@@ -17,14 +17,14 @@ So a run of the k best nodes is worth W M(k) - T(k) - (L(k) - T(k)) (1 - c) M(k)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 N_AHEAD = 8  # nodes in vain after the best number of them, until the search for a better one ends
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunWorth:
+class RunWorth(NamedTuple):
     """What the worth of a run depends on besides its nodes: see above."""
 
     interval_s: Sequence[float]  # T(k), by k; T(0) is 0
@@ -32,29 +32,25 @@ class RunWorth:
     wait_s: float  # W
     coverage: float  # c
 
-    def best_size(self, probabilities: Sequence[float], n_decided: int) -> int:
+    def best_size(self, probabilities: Iterable[float], n_decided: int) -> int:
         """How many of the nodes, the most probable first, go into a run with n decided tokens.
 
         With none decided at least one does: a stage that would idle costs nothing.
         """
-        if not probabilities:
-            return 0
-        interval_s, compute_s = self.interval_s, self.compute_s
-        n_most = min(len(probabilities), len(interval_s) - 1 - n_decided)
+        interval_s, compute_s, wait_s, coverage = self
         first_beyond_s = compute_s[1] - interval_s[1]
-        mass, n_best, best_s = float(n_decided), 0, -float("inf")
-        for n in range(n_most + 1):
-            if n:
-                mass += probabilities[n - 1]
-            if n + n_decided == 0:
+        late_share = 1 - coverage
+        mass, n_best, best_s = 0.0, 0, -float("inf")
+        sizes = range(1, len(interval_s))
+        for size, probability in zip(sizes, chain((1.0,) * n_decided, probabilities), strict=False):
+            mass += probability
+            if size < n_decided:
                 continue
-            size = n + n_decided
             beyond_s = compute_s[size] - interval_s[size] - first_beyond_s
-            worth_s = self.wait_s * mass - interval_s[size]
-            worth_s -= beyond_s * (1 - self.coverage) * mass
+            worth_s = wait_s * mass - interval_s[size] - beyond_s * late_share * mass
             if worth_s > best_s:
-                n_best, best_s = n, worth_s
-            elif n > n_best + N_AHEAD:
+                n_best, best_s = size - n_decided, worth_s
+            elif size - n_decided > n_best + N_AHEAD:
                 break
         return n_best
 
