@@ -219,6 +219,11 @@ class TokenTree:
         if not node.is_fed:
             self._unfed.remove(node)
 
+    def forget_candidates(self) -> None:
+        """Others than the drafter to come have named them."""
+        for node in _subtree(self.root):
+            node.candidates = ()
+
     def batch(self, nodes: Sequence[Node], epoch: int, n_candidates: int) -> DraftBatch:
         """The drafter shall say what follows these nodes, drafted ones or the root."""
         branches = tuple(self._branch(node) for node in nodes)

@@ -133,3 +133,16 @@ def test_runs_that_were_wantedup_say_nothing(status):
     costs.on_run(1, stage_times(0.01, N_STAGES, status))
     costs.on_run(1, ())
     assert not costs.is_known
+
+
+def test_each_of_several_drafters_has_its_own_times() -> None:
+    costs = MeasuredCosts(PriorCosts(by_size={1: (0.01, 0.03)}, draft_s=0.004))
+    assert costs.draft_s == pytest.approx(0.004)
+    costs.change_drafter("ngram", has_prior=False)
+    assert costs.draft_s == 0, "the prior is a draft model's"
+    costs.on_draft(0.0001, 1, "ngram")
+    assert costs.draft_s == costs.table.draft_s[1] == pytest.approx(0.0001)
+    costs.change_drafter("model", has_prior=True)
+    assert costs.draft_s == costs.table.draft_s[1] == pytest.approx(0.004)
+    costs.on_draft(0.0003, 1, "ngram")  # it was asked before the change
+    assert costs.draft_s == pytest.approx(0.004)

@@ -63,9 +63,10 @@ class MeasuredCosts:
         self._prior_s = [times_to(self._prior, LARGEST, which) for which in (0, 1) if prior]
         self._scale: Times = (1.0, 1.0)
         self._runs = _BySize()
-        self._drafts = _BySize()  # by branches of a draft; both times are the same
-        if prior and prior.draft_s:
-            self._drafts.seen[1] = (prior.draft_s, prior.draft_s)
+        # By drafter, and by branches of a draft; both times are the same.
+        self._drafts_of: dict[str, _BySize] = {}
+        self._prior_draft_s = prior.draft_s if prior else 0.0
+        self._drafter = ""
         self._n_stages = n_stages
         self._run_news, self._draft_news = _News(), _News()
         self._table = self._new_table()
@@ -82,6 +83,27 @@ class MeasuredCosts:
         known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
         known.update(self._runs.seen)
         return known
+
+    def change_drafter(self, drafter: str, *, has_prior: bool) -> None:
+        """The one that drafts from now on, where there are several: its times count.
+
+        `has_prior`: the prior's time for a token is this drafter's.
+        """
+        if drafter not in self._drafts_of and not has_prior:
+            self._drafts_of[drafter] = _BySize()
+        self._drafter = drafter
+        self._draft_news.are_due = True
+
+    @property
+    def _drafts(self) -> _BySize:
+        return self._of_drafter(self._drafter)
+
+    def _of_drafter(self, drafter: str) -> _BySize:
+        if drafter not in self._drafts_of:
+            found = self._drafts_of[drafter] = _BySize()
+            if (prior_s := self._prior_draft_s) > 0:
+                found.seen[1] = (prior_s, prior_s)
+        return self._drafts_of[drafter]
 
     @property
     def draft_s(self) -> float:
@@ -111,9 +133,9 @@ class MeasuredCosts:
             return self._scale[which]
         return _mixed(self._scale[which], new[which] / expected_s, SCALE_EWMA_DECAY)
 
-    def on_draft(self, took_s: float, n_branches: int = 1) -> None:
-        """The drafter has taken so long to continue so many branches."""
-        self._drafts.add(n_branches, (took_s, took_s))
+    def on_draft(self, took_s: float, n_branches: int = 1, drafter: str = "") -> None:
+        """The drafter, of this name, has taken so long to continue so many branches."""
+        self._of_drafter(drafter).add(n_branches, (took_s, took_s))
         self._draft_news.note()
 
     def interval_s(self, n_tokens: int) -> float:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.costs.measured import CostTable, Frequency, MeasuredCosts
+from pipeinfer_cli.scheduler.costs.pace import Pace
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters
@@ -36,26 +36,7 @@ ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they ar
 N_WAITING = 24  # unfed nodes: what is less probable than all of them is not drafted
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
 WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
-
-
-@dataclass(slots=True)
-class Rate:
-    """Tokens per second, over a past that fades."""
-
-    n_tokens: float = 0.0
-    seconds: float = 0.0
-    decay: float = 0.97  # a token, or a round
-
-    def add(self, n_tokens: float, seconds: float, n_times: int = 1) -> None:
-        """Something that took so long."""
-        memory = self.decay**n_times
-        self.n_tokens = memory * self.n_tokens + n_tokens
-        self.seconds = memory * self.seconds + seconds
-
-    @property
-    def token_s(self) -> float | None:
-        """Seconds per token; None: unknown."""
-        return self.seconds / self.n_tokens if self.seconds > 0 else None
+TOKEN_DECAY, ROUND_DECAY = 0.97, 0.9  # how much of a pace a token leaves, or a round
 
 
 class AdaptiveSpeculation:
@@ -86,10 +67,10 @@ class AdaptiveSpeculation:
         self._has_read = False  # the drafter knows the prompt: until then its time says little
         self._coverage = Frequency(ASSUMED_COVERAGE)
         self._best_share = Frequency(ASSUMED_COVERAGE)  # what a best candidate's probability is
-        self._pace = Rate()  # of the text
+        self._pace = Pace(TOKEN_DECAY)  # of the text
         self._decided_s: float | None = None  # when it last grew
         # synchronous rounds
-        self._rounds = Rate(decay=0.9)  # as they were planned
+        self._rounds = Pace(ROUND_DECAY)  # as they were planned
         self._round_s = 0.0  # drafting, in the round under way
         self._n_batches = 0  # in it
 
@@ -105,14 +86,29 @@ class AdaptiveSpeculation:
             return None
         return self._costs.compute_s(1) / token_s
 
+    @property
+    def wake_s(self) -> float:
+        """See Speculation."""
+        is_waiting = self._tree.n_unfed > 0 and not self._policy.is_synchronous
+        return self._pacer.leave_s if is_waiting else math.inf
+
     def switch(self, is_on: bool) -> None:
         """See Speculation."""
         if self._is_on and not is_on:
-            for node in self._batch:
-                self._tree.reopen(node)
-            self._stop()
+            self._take_back_batch()
             self._tree.drop_unfed()
         self._is_on = is_on
+
+    def change_drafter(self, confidence: Confidence) -> None:
+        """See Speculation."""
+        self._take_back_batch()
+        self._tree.forget_candidates()
+        self._confidence = confidence
+
+    def _take_back_batch(self) -> None:
+        for node in self._batch:
+            self._tree.reopen(node)
+        self._stop()
 
     # runs
 
@@ -260,7 +256,8 @@ class AdaptiveSpeculation:
     def on_drafted(self, drafted: DraftedBatch) -> None:
         """See Speculation."""
         if drafted.took_us and self._has_read:
-            self._costs.on_draft(drafted.took_us / 1e6, len(drafted.candidates))
+            took_s, n_branches = drafted.took_us / 1e6, len(drafted.candidates)
+            self._costs.on_draft(took_s, n_branches, drafted.drafter)
         self._has_read = True
         if drafted.epoch != self.epoch or not self._batch:
             return
