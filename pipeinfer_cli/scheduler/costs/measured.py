@@ -119,6 +119,7 @@ class MeasuredCosts:
             return
         new = (max(all_us) / 1e6, sum(all_us) / 1e6)
         self._runs.add(n_tokens, new)
+        self._run_news.are_due |= n_tokens > self._table.n_seen  # what was assumed until now
         if self._prior:
             self._scale = (self._rescaled(n_tokens, new, 0), self._rescaled(n_tokens, new, 1))
         self._run_news.note()
@@ -171,7 +172,8 @@ class MeasuredCosts:
         interval_s, compute_s = (
             to_twice(known, LARGEST, which, self._runs.n_seen) for which in (0, 1)
         )
-        return CostTable(interval_s, compute_s, self._drafts_s())
+        n_seen = min(max(known), LARGEST)
+        return CostTable(interval_s, compute_s, self._drafts_s(), n_seen)
 
     def _drafts_s(self) -> list[float]:
         seen = self._drafts.seen
@@ -212,6 +214,7 @@ class CostTable(NamedTuple):
     interval_s: list[float]
     compute_s: list[float]
     draft_s: list[float]
+    n_seen: int  # the largest size of runs that is known, not assumed
 
 
 def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:

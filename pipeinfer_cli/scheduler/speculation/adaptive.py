@@ -26,13 +26,14 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    usual_size,
     waiting_s,
 )
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 MAX_BATCH = 16  # nodes that are expanded together
 LEAST = 0.001  # the probability of a path that is worth remembering
-ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided
+ASSUMED_SHARE = 0.7  # of a best candidate
 N_WAITING = 24  # unfed nodes: what is less probable than all of them is not drafted
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
 WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
@@ -65,8 +66,9 @@ class AdaptiveSpeculation:
         self._batch: list[Node] = []  # what the drafter is at
         self._next: tuple[tuple[int, int], list[Node]] | None = None  # see _next_nodes
         self._has_read = False  # the drafter knows the prompt: until then its time says little
-        self._coverage = Frequency(ASSUMED_COVERAGE)
-        self._best_share = Frequency(ASSUMED_COVERAGE)  # what a best candidate's probability is
+        self._best_share = Frequency(ASSUMED_SHARE)  # what a best candidate's probability is
+        # the run size that is worth most, by these costs
+        self._usual: tuple[Sequence[float], int] | None = None
         self._pace = Pace(TOKEN_DECAY)  # of the text
         self._decided_s: float | None = None  # when it last grew
         # synchronous rounds
@@ -164,9 +166,12 @@ class AdaptiveSpeculation:
 
     @property
     def _worth(self) -> RunWorth:
-        interval_s, compute_s, _ = self._table
+        interval_s, compute_s, _, n_seen = self._table
+        if self._usual is None or self._usual[0] is not interval_s:
+            seen_s = interval_s[: n_seen + 1], compute_s[: n_seen + 1]
+            self._usual = interval_s, usual_size(*seen_s, self._best_share.rate)
         wait_s = waiting_s(interval_s[1], self._pace.token_s)
-        return RunWorth(interval_s, compute_s, wait_s, self._coverage.rate)
+        return RunWorth(interval_s, compute_s, wait_s, self._usual[1], n_seen)
 
     def _unfed(self) -> list[Node]:
         return self._tree.unfed_nodes(MAX_DRAFT) if self._is_on else []
@@ -292,8 +297,6 @@ class AdaptiveSpeculation:
 
     def on_verdicts(self, verdicts: Sequence[Verdict], now_s: float) -> None:
         """See Speculation."""
-        for verdict in verdicts if self._is_on else ():
-            self._coverage.count(verdict is Verdict.ACCEPTED)
         if self._decided_s is not None and now_s > self._decided_s:
             self._pace.add(len(verdicts), now_s - self._decided_s, len(verdicts))
         self._decided_s = now_s
