@@ -65,7 +65,7 @@ class AdaptiveSpeculation:
         self._is_on = True
         self._batch: list[Node] = []  # what the drafter is at
         self._next: tuple[tuple[int, int], list[Node]] | None = None  # see _next_nodes
-        self._has_read = False  # the drafter knows the prompt: until then its time says little
+        self._has_read = False  # the drafter knows the text: until then its time says little
         self._best_share = Frequency(ASSUMED_SHARE)  # what a best candidate's probability is
         # the run size that is worth most, by these costs
         self._usual: tuple[Sequence[float], int] | None = None
@@ -106,6 +106,7 @@ class AdaptiveSpeculation:
         self._take_back_batch()
         self._tree.forget_candidates()
         self._confidence = confidence
+        self._has_read = False
 
     def _take_back_batch(self) -> None:
         for node in self._batch:
@@ -263,7 +264,7 @@ class AdaptiveSpeculation:
         if drafted.took_us and self._has_read:
             took_s, n_branches = drafted.took_us / 1e6, len(drafted.candidates)
             self._costs.on_draft(took_s, n_branches, drafted.drafter)
-        self._has_read = True
+        self._has_read |= drafted.epoch == self.epoch
         if drafted.epoch != self.epoch or not self._batch:
             return
         self._n_batches += 1

@@ -53,7 +53,7 @@ class FixedSpeculation:
         self._n_round = 0  # tokens drafted since the tree was last empty
         self.epoch = 0
         self._parent: Node | None = None  # what the drafter is at; None: it has nothing to do
-        self._has_read = False  # the drafter knows the prompt: until then nothing waits for it
+        self._has_read = False  # the drafter knows the text: until then nothing waits for it
 
     @property
     def is_waiting(self) -> bool:
@@ -81,6 +81,7 @@ class FixedSpeculation:
     def change_drafter(self, confidence: Confidence) -> None:  # noqa: ARG002
         """See Speculation. Cutoffs are given: what confidence is worth does not matter."""
         self._take_back_batch()
+        self._has_read = False
 
     def _take_back_batch(self) -> None:
         if self._parent is not None:
@@ -149,7 +150,7 @@ class FixedSpeculation:
         """See Speculation."""
         if drafted.took_us and self._has_read:
             self._costs.on_draft(drafted.took_us / 1e6, drafter=drafted.drafter)
-        self._has_read = True
+        self._has_read |= drafted.epoch == self.epoch
         parent = self._parent
         if drafted.epoch != self.epoch or parent is None:
             return
