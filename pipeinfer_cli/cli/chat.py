@@ -133,7 +133,7 @@ def chat(
         format=parse_format(format_),
         timeout_s=timeout_s,
         strategy=cast("Strategy", strategy),
-        drafter=draft_options.drafter_kind(drafter, draft_model),
+        drafter=draft_options.drafter_kind(drafter, draft_model, strategy, context),
         draft_model=draft_model,
         draft=DraftConfig.of(
             draft_max,

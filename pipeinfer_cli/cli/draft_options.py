@@ -24,7 +24,8 @@ DraftModel = Annotated[str | None, DRAFT_MODEL]
 DRAFTER = typer.Option(
     "--drafter",
     metavar="NAME",
-    help="none, ngram, model or both; default: model with -md, else ngram.",
+    help="none, ngram, model, both, or auto: the fastest of the last three; default: with -md auto "
+    "(model if lengths, cutoffs, widths or another strategy are given), else ngram.",
 )
 Drafter = Annotated[str | None, DRAFTER]
 DRAFT_MAX = typer.Option(
@@ -93,7 +94,12 @@ DraftThreads = Annotated[
 
 DraftModels = Annotated[Any, listed(DRAFT_MODEL, "Draft models: GGUF paths, or models' names.")]
 Drafters = Annotated[
-    Any, listed(DRAFTER, "ngram, model or both; default: model with -md, else ngram.")
+    Any,
+    listed(
+        DRAFTER,
+        "ngram, model, both, or auto: the fastest of them (strategy auto); default: with -md "
+        "model, and auto for that strategy, else ngram.",
+    ),
 ]
 DraftMaxes = Annotated[Any, listed(DRAFT_MAX)]
 DraftMins = Annotated[Any, listed(DRAFT_MIN)]
@@ -104,9 +110,15 @@ DraftWidths = Annotated[Any, listed(DRAFT_WIDTH)]
 DraftPSplits = Annotated[Any, listed(DRAFT_P_SPLIT)]
 
 
-def drafter_kind(drafter: str | None, draft_model: str | None) -> DrafterKind:
+def drafter_kind(
+    drafter: str | None, draft_model: str | None, strategy: str, context: typer.Context
+) -> DrafterKind:
     """The drafter that is meant; GenerateConfig refuses what is none."""
-    return cast("DrafterKind", drafter or ("model" if draft_model else "ngram"))
+    if drafter:
+        return cast("DrafterKind", drafter)
+    if not draft_model:
+        return "ngram"
+    return "auto" if strategy == "auto" and not given(context) else "model"
 
 
 def given(context: typer.Context) -> tuple[str, ...]:

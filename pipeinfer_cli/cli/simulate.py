@@ -44,6 +44,22 @@ def simulate(
             help="As in bench, also pipeinfer:paper, and that without a part of it.",
         ),
     ] = "iterative,speculative,pipeinfer",
+    drafter: Annotated[
+        str,
+        typer.Option(
+            "--drafter",
+            metavar="NAME,...",
+            help="model, ngram, both; auto: the fastest of them (strategy auto).",
+        ),
+    ] = "model",
+    repetition: Annotated[
+        str,
+        typer.Option(
+            "--repetition",
+            metavar="SHARE",
+            help="Of the text: parts that repeat what was before, which n-grams know.",
+        ),
+    ] = "0",
     draft_max: draft_options.DraftMaxes = "auto",
     draft_width: draft_options.DraftWidths = "1",
     draft_p_split: draft_options.DraftPSplits = "0.1",
@@ -104,6 +120,8 @@ def simulate(
         stages=() if stages is None else several("--stages", stages, integer),
         acceptance=words("--acceptance", acceptance),
         strategies=words("--strategy", strategy),
+        drafters=words("--drafter", drafter),
+        repetition=one("--repetition", repetition, number),
         draft_max=draft_max,
         draft_width=draft_width,
         draft_p_split=draft_p_split,

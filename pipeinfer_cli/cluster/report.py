@@ -17,6 +17,7 @@ SHOWN = {  # of limits and predictions: field, heading in the table and format o
     "draft_ms": ("draft ms", ".4g"),
     "acceptance": ("acceptance", ""),
     "strategy": ("strategy", ""),
+    "drafter": ("drafter", ""),
     "draft_max": ("draft max", ""),
     "draft_width": ("width", ""),
     "tokens_per_s": ("tok/s", ".2f"),
@@ -36,7 +37,7 @@ SHOWN = {  # of limits and predictions: field, heading in the table and format o
     "drafted_tps": ("with this drafter", ".1f"),
     "oracle_tps": ("oracle drafter", ".1f"),
 }
-TEXTS = ("profile", "acceptance", "strategy")
+TEXTS = ("profile", "acceptance", "strategy", "drafter")
 
 
 FIRST = {  # of each table, where there is not room for all of it
@@ -71,11 +72,11 @@ def report(output: str, sections: Sequence[tuple[Any, Sequence[Any]]]) -> None:
 
 def _first(title: str, records: Sequence[Record]) -> list[str]:
     """What a row is about, as far as that differs, before its values; 0: nothing is drafted."""
-    about = ("profile", "n_stages", "acceptance", "strategy", "draft_max", "draft_width")
+    about = ("profile", "n_stages", "acceptance", "strategy", "drafter", "draft_max", "draft_width")
     differing = [
         SHOWN[field][0]
         for field in about
-        if field in records[0] and len({record[field] for record in records} - {0}) > 1
+        if field in records[0] and len({record[field] for record in records} - {0, "none"}) > 1
     ]
     return list(dict.fromkeys((*differing, *FIRST[title])))
 

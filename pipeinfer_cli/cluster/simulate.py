@@ -13,30 +13,35 @@ from pipeinfer_cli.cluster.acceptance.models import (
     AcceptanceModel,
     RandomAcceptance,
     RecordedAcceptance,
+    RepeatedAcceptance,
 )
+from pipeinfer_cli.cluster.acceptance.source import SimulatedSource
 from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.bounds import Bounds, ProfileCosts, TextBound, bounds_of
 from pipeinfer_cli.cluster.profile import MAX_STAGES, Profile, check_positive
 from pipeinfer_cli.cluster.simulator import HEAD_US, Simulation
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.costs.run_size import best_run_sizes, chain_tps
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure, ratio
 from pipeinfer_cli.scheduler.policy import (
+    CHOICE,
     DEFAULT_DRAFT,
     MAX_AUTO_DRAFT,
     MAX_DRAFT,
     N_CANDIDATES,
     DraftConfig,
+    DrafterKind,
     Policy,
+    Strategy,
     Variant,
     parse_strategy,
 )
-from pipeinfer_cli.scheduler.scheduler import Scheduler
+from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
 
 ITERATIVE = Variant(strategy="iterative")
 N_PROMPT = 8  # tokens; speed counts from the first generated token on
 MAX_PREDICT = 1_000_000
+SIMULATED_DRAFTERS = (*CHOICE, "auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,8 @@ class SimulateConfig:
     # expected gain what to draft; strategies named `...:paper` never do that.
     draft_max: tuple[int | None, ...] = (None,)
     draft_width: tuple[int, ...] = (1,)
+    drafters: tuple[str, ...] = ("model",)
+    repetition: float = 0.0  # share of the text that n-grams know
     draft_p_split: tuple[float, ...] = (DEFAULT_DRAFT.p_split,)
     draft_p_min: tuple[float, ...] = (DEFAULT_DRAFT.p_min,)
     n_prompt: int = N_PROMPT
@@ -69,6 +76,7 @@ class SimulateConfig:
                 "--profile": self.profiles,
                 "--acceptance": self.acceptance,
                 "--strategy": self.strategies,
+                "--drafter": self.drafters,
                 "--draft-max": self.draft_max,
                 "--draft-width": self.draft_width,
                 "--draft-p-split": self.draft_p_split,
@@ -86,6 +94,7 @@ class SimulateConfig:
                 check_positive(option, value)
         if self.draft_ms is not None and self.draft_ratio is not None:
             raise UserError("--draft-ms cannot be combined with --draft-ratio: give one of them")
+        RepeatedAcceptance(share=self.repetition)
         if self.shares_cores and self.stages != (1,):
             raise UserError("--shared-cores requires --stages 1")
         if not 0 <= self.head_us < float("inf"):
@@ -111,9 +120,20 @@ class SimulateConfig:
             if strategy == "iterative":
                 found.append(ITERATIVE)
             else:
-                one = Variant(strategy=strategy, ablations=ablations)
-                found += (replace(one, draft=draft) for draft in drafts)
+                found += (
+                    Variant(strategy=strategy, ablations=ablations, drafter=drafter, draft=draft)
+                    for drafter, draft in itertools.product(self._drafters(strategy), drafts)
+                )
         return found
+
+    def _drafters(self, strategy: Strategy) -> Iterator[DrafterKind]:
+        for drafter in self.drafters:
+            if drafter not in SIMULATED_DRAFTERS:
+                choice = ", ".join(SIMULATED_DRAFTERS)
+                raise UserError(f"--drafter {drafter!r}: give one or more of {choice}")
+            if drafter == "auto" and strategy != "auto":
+                raise UserError(f"--drafter auto requires --strategy auto, not {strategy}")
+            yield drafter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +165,7 @@ class Prediction:
     draft_ms: float
     acceptance: str
     strategy: str  # may have ablations
+    drafter: str
     draft_max: int | None  # 0: nothing is drafted; None: chosen from measured costs
     draft_width: int
     draft_p_split: float
@@ -231,7 +252,9 @@ def _oracle_tps(profile: Profile, draft: DraftConfig, config: SimulateConfig) ->
     """
     text = SyntheticText(acceptance=RandomAcceptance(rates=(1.0,)), seed=config.seed)
     cluster = Cluster(profile=profile, acceptance="1", text=text)
-    simulation, _ = _run(cluster, Variant(strategy="pipeinfer", draft=draft), config)
+    simulation, _ = _run(
+        cluster, Variant(strategy="pipeinfer", drafter="model", draft=draft), config
+    )
     times_s = simulation.token_times_s
     last = len(times_s) - 1
     return max(
@@ -275,12 +298,13 @@ def predict(cluster: Cluster, variant: Variant, config: SimulateConfig) -> Predi
         draft_ms=profile.draft_ms,
         acceptance=cluster.acceptance,
         strategy=variant.name,
+        drafter=variant.drafter,
         draft_max=_draft_max(draft),
         draft_width=draft.width if draft else 0,
         draft_p_split=draft.p_split if draft else 0.0,
         draft_p_min=draft.p_min if draft else 0.0,
         tokens_per_s=stats.tokens_per_s,
-        bound_tps=_bound_tps(cluster, draft, simulation.token_times_s, config),
+        bound_tps=_bound_tps(cluster, variant, simulation.token_times_s, config),
         chain_tps=_chain_tps(cluster, config),
         utilisation=float(simulation.pipeline.busy_s(now_s).mean()) / now_s,
         wasted=ratio(sum(stats.wasted_ms), sum(stats.busy_ms)),
@@ -304,11 +328,14 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
         ablations=variant.ablations,
         shares_cores=config.shares_cores,
     )
+    names = CHOICE if variant.drafter == "auto" else ("",)
+    known = Knowledge.of(None, n_stages=profile.n_stages, drafters=names)
     scheduler = Scheduler(
         [text.token(position) for position in range(config.n_prompt)],
         n_max=config.n_predict,
         policy=policy,
         run_ids=itertools.count(1),
+        knowledge=known,
     )
     simulation = Simulation(
         profile,
@@ -316,7 +343,10 @@ def _run(cluster: Cluster, variant: Variant, config: SimulateConfig) -> tuple[Si
         text,
         n_prompt=config.n_prompt,
         head_us=config.head_us,
-        auto=AutoSpeculation() if variant.strategy == "auto" else None,
+        auto=known.auto if variant.strategy == "auto" else None,
+        source=SimulatedSource(
+            text, profile.draft_batch_s, kind=variant.drafter, repetition=config.repetition
+        ),
     )
     simulation.run(config.n_predict)
     return simulation, scheduler.counters
@@ -329,9 +359,10 @@ def _draft_max(draft: DraftConfig | None) -> int | None:
 
 
 def _bound_tps(
-    cluster: Cluster, draft: DraftConfig | None, times_s: Sequence[float], config: SimulateConfig
+    cluster: Cluster, variant: Variant, times_s: Sequence[float], config: SimulateConfig
 ) -> float:
     """Over the same tokens as `tokens_per_s`: all but the first."""
+    draft = variant.draft
     n_candidates, largest = 0, 1
     if draft is not None and draft.is_auto:
         n_candidates, largest = N_CANDIDATES, 1 + MAX_DRAFT
@@ -344,9 +375,15 @@ def _bound_tps(
         largest=largest,
         n_prompt=config.n_prompt,
     )
-    acceptance = cluster.text.acceptance
+    models: list[AcceptanceModel] = []
+    if variant.drafter != "ngram":
+        models.append(cluster.text.acceptance)
+    if variant.drafter != "model":
+        models.append(RepeatedAcceptance(share=config.repetition, seed=config.seed))
     positions = range(config.n_prompt, config.n_prompt + len(times_s))
-    known = [acceptance.best_rank(position) < n_candidates for position in positions]
+    known = [
+        any(model.best_rank(position) < n_candidates for model in models) for position in positions
+    ]
     return ratio(len(times_s) - 1, bound.least_s(known, first_s=times_s[0]))
 
 

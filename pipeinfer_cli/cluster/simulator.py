@@ -12,8 +12,10 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
+from pipeinfer_cli.cluster.acceptance.source import SimulatedSource
+from pipeinfer_cli.cluster.acceptance.text import SyntheticText
 from pipeinfer_cli.cluster.pipeline_model import RunTiming, SimulatedPipeline
 from pipeinfer_cli.cluster.profile import Profile
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
@@ -44,20 +46,25 @@ class Clock:
         event()
 
 
+class Source(Drafter, Protocol):
+    """A drafter whose batches take a known time."""
+
+    def batch_s(self, batch: DraftBatch) -> float:
+        """How long the batch takes."""
+
+
 class SimulatedDrafter:
     """Takes its time for each batch, and notifies then; as thread.DraftThread, with its epochs."""
 
     def __init__(
         self,
         clock: Clock,
-        drafter: Drafter,
-        batch_s: Callable[[int], float],
+        source: Source,
         notify: Callable[[], None],
     ) -> None:
         self.busy_s = 0.0
         self._clock = clock
-        self._drafter = drafter
-        self._batch_s = batch_s  # by the number of branches
+        self._source = source
         self._notify = notify
         self._drafted: list[DraftedBatch] = []
         self._batches: deque[DraftBatch] = deque()  # the first one is under way
@@ -83,16 +90,18 @@ class SimulatedDrafter:
         while self._batches and self._batches[0].epoch != self._epoch:
             self._batches.popleft()
         if self._batches:
-            took_s = self._batch_s(len(self._batches[0].branches))
+            took_s = self._source.batch_s(self._batches[0])
             self._clock.at(self._clock.now_s + took_s, partial(self._end, took_s))
 
     def _end(self, took_s: float) -> None:
         self.busy_s += took_s
         batch = self._batches.popleft()
         if batch.epoch == self._epoch:
-            candidates = self._drafter.expand(batch, lambda: True) or []
+            candidates = self._source.expand(batch, lambda: True) or []
             took_us = round(1e6 * took_s)
-            self._drafted.append(DraftedBatch(batch.epoch, tuple(candidates), took_us))
+            self._drafted.append(
+                DraftedBatch(batch.epoch, tuple(candidates), took_us, batch.drafter)
+            )
             self._notify()
         self._begin()
 
@@ -109,15 +118,16 @@ class Simulation:
         n_prompt: int,
         head_us: float = HEAD_US,
         auto: AutoSpeculation | None = None,
+        source: SimulatedSource | None = None,
     ) -> None:
+        """`source`: what drafts; None: the profile's draft model, as good as the text says."""
         self.token_times_s: list[float] = []
         self.n_cancels = 0  # messages to all stages
         self.pipeline = SimulatedPipeline(profile)
         self.clock = Clock()
-        drafter = SyntheticDrafter(text)
-        drafter.n_decided = n_prompt
-        self.drafts = SimulatedDrafter(self.clock, drafter, profile.draft_batch_s, self._wake_head)
-        self._drafter = drafter
+        self._source = source or SimulatedSource(text, profile.draft_batch_s)
+        self._source.note_decided(n_prompt)
+        self.drafts = SimulatedDrafter(self.clock, self._source, self._wake_head)
         self._profile = profile
         self._exchange = Exchange(self, OneRequest(scheduler, self.drafts), auto=auto)
         self._text = text
@@ -178,7 +188,7 @@ class Simulation:
             now_s = self.clock.now_s
             for _, tokens in self._exchange.on_result(self._results.popleft(), now_s):
                 self.token_times_s += [now_s] * len(tokens)
-                self._drafter.n_decided += len(tokens)
+                self._source.note_decided(len(tokens))
         self._exchange.take_drafts()
         self._exchange.submit(self.clock.now_s)
         self._expect_result()

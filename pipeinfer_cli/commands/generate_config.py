@@ -17,6 +17,7 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DRAFTERS,
+    MODEL_DRAFTERS,
     STRATEGIES,
     DraftConfig,
     DrafterKind,
@@ -105,11 +106,13 @@ class GenerateConfig(JobConfig):
     def _check_drafter(self) -> None:
         if self.drafter not in DRAFTERS:
             raise UserError(f"--drafter {self.drafter!r}: give one of {', '.join(DRAFTERS)}")
-        needs_model = self.drafter in ("model", "both")
+        needs_model = self.drafter in MODEL_DRAFTERS
         if needs_model and not self.draft_model:
             raise UserError(f"--drafter {self.drafter} needs a draft model: give one with -md")
         if self.draft_model and not needs_model:
             raise UserError(f"-md {self.draft_model}: --drafter {self.drafter} does not use it")
+        if self.drafter == "auto" and self.strategy != "auto":
+            raise UserError(f"--drafter auto requires --strategy auto, not {self.strategy}")
         if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
             raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
 

@@ -115,7 +115,9 @@ class DraftThread:
         candidates = self._drafter.expand(batch, is_wanted)
         took_us = (time.monotonic_ns() - begin_ns) // 1000
         if candidates is not None and is_wanted():
-            self._drafted.append(DraftedBatch(batch.epoch, tuple(candidates), took_us))
+            self._drafted.append(
+                DraftedBatch(batch.epoch, tuple(candidates), took_us, batch.drafter)
+            )
             self._tell()
 
     def _tell(self) -> None:

@@ -17,6 +17,7 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cluster.acceptance.text import SyntheticDrafter, SyntheticText
 from pipeinfer_cli.cluster.emulation import ObservedPipeline, PacedDrafter, SyntheticPipeline
 from pipeinfer_cli.cluster.overruns import Overruns
+from pipeinfer_cli.drafters.chosen import ChosenDrafter
 from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter
@@ -41,6 +42,7 @@ from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
 from pipeinfer_cli.scheduler.policy import (
+    CHOICE,
     DEFAULT_DRAFT,
     N_BATCH,
     Ablation,
@@ -204,7 +206,8 @@ class Head:
                 tracer=tracer,
             )
         if (pair := self._pair_of(request)) is not None:
-            pairs.keep(*pair, known.confidence, self._target_name())
+            learned = known.confidences[_name_of_model(request.drafter)]
+            pairs.keep(*pair, learned, self._target_name())
 
     def answer(
         self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
@@ -283,9 +286,11 @@ class Head:
         if request.speculates:
             key = request.synthetic if request.synthetic is not None else _kind(request.drafter)
         if key not in self._knowledge:
-            known = Knowledge.of(request.prior, n_stages=self._plan.n_stages)
+            names = request.drafter.names if isinstance(request.drafter, ChosenDrafter) else ("",)
+            known = Knowledge.of(request.prior, n_stages=self._plan.n_stages, drafters=names)
             if (pair := self._pair_of(request)) is not None:
-                known = replace(known, confidence=pairs.load(*pair, self._target_name()))
+                learned = pairs.load(*pair, self._target_name())
+                known.confidences[_name_of_model(request.drafter)] = learned
             self._knowledge[key] = known
         return self._knowledge[key]
 
@@ -296,8 +301,8 @@ class Head:
     def _pair_of(self, request: Request) -> tuple[Path, Path] | None:
         """The target's file and the draft model's, if there is one and both are real."""
         is_real = request.speculates and request.synthetic is None
-        if is_real and isinstance(request.drafter, ModelDrafter):
-            return self._plan.files.head_path, request.drafter.path
+        if is_real and (model := _model_alone(request.drafter)) is not None:
+            return self._plan.files.head_path, model.path
         return None
 
     def _end_last(self, *, may_keep: bool) -> CachedPrefix | None:
@@ -363,7 +368,15 @@ class Drafters:
         assert draft_model is not None
         model = self._load(resolve.resolve(draft_model), slot)
         model.forget(sample or self._config.sample)
-        return model if kind == "model" else FallbackDrafter(NgramDrafter(), model)
+        ngram = NgramDrafter()
+        drafters: dict[DrafterKind, Drafter] = {
+            "model": model,
+            "both": FallbackDrafter(ngram, model),
+            "ngram": ngram,
+        }
+        if kind == "auto":
+            return ChosenDrafter({each: drafters[each] for each in CHOICE})
+        return drafters[kind]
 
     def close(self) -> None:
         """Frees the draft models."""
@@ -397,16 +410,27 @@ class Drafters:
 
 def _kind(drafter: Drafter | None) -> Hashable:
     """What drafters have in common that cost the same, and know the same."""
-    if isinstance(drafter, FallbackDrafter):
-        return tuple(map(_kind, drafter.drafters))
+    if isinstance(drafter, FallbackDrafter | ChosenDrafter):
+        return type(drafter).__name__, *map(_kind, drafter.drafters)
     return id(drafter) if isinstance(drafter, ModelDrafter) else type(drafter).__name__
 
 
 def uses_model(drafter: Drafter | None) -> bool:
     """Whether a draft model computes for it on the head's cores."""
-    if isinstance(drafter, FallbackDrafter):
+    if isinstance(drafter, FallbackDrafter | ChosenDrafter):
         return any(map(uses_model, drafter.drafters))
     return isinstance(drafter, ModelDrafter)
+
+
+def _model_alone(drafter: Drafter | None) -> ModelDrafter | None:
+    """The draft model, if it is the drafter or one that is chosen for itself."""
+    candidates = drafter.drafters if isinstance(drafter, ChosenDrafter) else (drafter,)
+    return next((each for each in candidates if isinstance(each, ModelDrafter)), None)
+
+
+def _name_of_model(drafter: Drafter | None) -> str:
+    """Its name among several."""
+    return "model" if isinstance(drafter, ChosenDrafter) else ""
 
 
 def room_for(prompt: Sequence[int], n_ctx: int) -> int:

@@ -148,7 +148,7 @@ class Exchange(Generic[Key]):
     def on_begin(self, request: ScheduledRequest[Key]) -> None:
         """The request has joined the others."""
         if self._auto is not None:
-            request.scheduler.set_speculating(self._auto.is_speculating)
+            request.scheduler.speculate(self._auto.way)
 
     def take_drafts(self) -> None:
         """Hands the schedulers what has been drafted. Raises what a drafter has raised."""

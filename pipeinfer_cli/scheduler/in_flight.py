@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.runs import Result, Run, RunStatus
-from pipeinfer_cli.scheduler.token_tree import Node, State
+from pipeinfer_cli.scheduler.token_tree import Node
 
 
 class CancelReason(enum.Enum):
@@ -19,13 +19,14 @@ class CancelReason(enum.Enum):
     SUPERFLUOUS = enum.auto()  # the text is long enough without it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class InFlightRun:
     """A run that has no result yet."""
 
     run_id: int
     n_tokens: int
     nodes: tuple[Node, ...]  # those of its tokens that want a row
+    n_possible: int  # of these, the ones that are not known to be wrong
     is_live: bool = True  # still believed
 
 
@@ -36,6 +37,8 @@ class InFlightRuns:
         self._counters = counters
         self._no_cancel = no_cancel  # what is given up is computed to its end
         self._runs: deque[InFlightRun] = deque()
+        self._run_of: dict[Node, InFlightRun] = {}  # by the nodes of runs in flight
+        self._wrong: list[InFlightRun] = []  # live ones all of whose nodes are dead
         self._cancels: list[tuple[int, int]] = []  # [first, last] run ids
         self.n_live = 0
 
@@ -46,7 +49,11 @@ class InFlightRuns:
 
     def add(self, run: Run, nodes: Iterable[Node]) -> None:
         """The run is on its way."""
-        self._runs.append(InFlightRun(run.run_id, len(run.tokens), tuple(nodes)))
+        rows = tuple(nodes)
+        added = InFlightRun(run.run_id, len(run.tokens), rows, len(rows))
+        self._runs.append(added)
+        for node in rows:
+            self._run_of[node] = added
         self.n_live += 1
         self._counters.n_launched += 1
         self._counters.live_sum += self.n_live
@@ -55,6 +62,10 @@ class InFlightRuns:
         """The run whose result this is; its nodes know now what the target says follows them."""
         run = self._runs.popleft()
         assert result.run_id == run.run_id, "results come in the order of submission"
+        for node in run.nodes:
+            del self._run_of[node]
+        if run in self._wrong:
+            self._wrong.remove(run)
         if run.is_live:
             assert result.status is RunStatus.COMPLETED, "a live run is never cancelled"
             self.n_live -= 1
@@ -62,21 +73,31 @@ class InFlightRuns:
                 node.next_token = row
         return run
 
-    def give_up_wrong(self) -> None:
-        """Gives up what holds nothing but dead nodes, and what no other run rests on.
+    def give_up_wrong(self, dead: Iterable[Node]) -> None:
+        """Gives up what holds nothing but dead nodes, these among them, unless a run rests on it.
 
         A run of several branches may be half dead. It is decoded, so that the cells before its
         dead half have to be there, too.
         """
-        wrong: list[InFlightRun] = []
-        needed: set[Node | None] = set()
-        for run in reversed(self._runs):
-            is_dead = run.nodes and all(node.state is State.DEAD for node in run.nodes)
-            if is_dead and needed.isdisjoint(run.nodes):
-                wrong.append(run)
-            elif run.is_live:
-                needed.update(node.parent for node in run.nodes)
-        self._give_up(wrong, CancelReason.INVALIDATED)
+        for node in dead:
+            if node.is_fed and (run := self._run_of.get(node)) is not None:
+                run.n_possible -= 1
+                if run.n_possible == 0 and run.is_live:
+                    self._wrong.append(run)
+        if not self._wrong:
+            return
+        for run in sorted(self._wrong, key=lambda run: run.run_id, reverse=True):
+            if not self._is_needed(run):
+                self._give_up((run,), CancelReason.INVALIDATED)
+        self._wrong = [run for run in self._wrong if run.is_live]
+
+    def _is_needed(self, run: InFlightRun) -> bool:
+        """Whether a live run rests on this one."""
+        return any(
+            above is not None and above is not run and above.is_live
+            for node in run.nodes
+            for above in map(self._run_of.get, node.children.values())
+        )
 
     def give_up_all(self) -> None:
         """Gives up everything."""

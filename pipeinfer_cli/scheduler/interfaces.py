@@ -22,6 +22,7 @@ class DraftBatch:
     n_text: int  # the branches begin after that many of its tokens
     branches: tuple[Branch, ...]
     n_candidates: int  # at most, for each branch
+    drafter: str = ""  # the name of the one that is asked, where there are several
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class DraftedBatch:
     epoch: int  # of the request
     candidates: tuple[Sequence[Candidate], ...]  # by branch, the best first; empty: unknown
     took_us: int = 0  # the drafter's time for all of them
+    drafter: str = ""  # of the batch
 
 
 class Drafter(Protocol):

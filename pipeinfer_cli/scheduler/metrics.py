@@ -223,13 +223,16 @@ class Counters:
         """A run of `n_tokens` is over; `n_wrong` of them are not in the text."""
         self.n_completed += result.status is RunStatus.COMPLETED
         self.n_cancelled += result.status is RunStatus.CANCELLED
-        self.n_aborted += any(part.status is RunStatus.ABORTED for part in result.times)
-        sizes = [*(part.in_bytes for part in result.times), result.in_bytes]
-        self.n_messages += sum(size > 0 for size in sizes)
-        self.n_bytes += sum(sizes)
+        if result.status is RunStatus.CANCELLED:
+            self.n_aborted += any(part.status is RunStatus.ABORTED for part in result.times)
+        sizes = [part.in_bytes for part in result.times if part.in_bytes]
+        self.n_messages += len(sizes) + (result.in_bytes > 0)
+        self.n_bytes += sum(sizes) + result.in_bytes
+        busy_us, wasted_us = self.busy_us, self.wasted_us
         for part in result.times:
-            _count(self.busy_us, part.stage, part.compute_us)
-            _count(self.wasted_us, part.stage, part.compute_us * n_wrong // n_tokens)
+            busy_us[part.stage] = busy_us.get(part.stage, 0) + part.compute_us
+        for part in result.times if n_wrong else ():
+            _count(wasted_us, part.stage, part.compute_us * n_wrong // n_tokens)
 
 
 def _count(counts: dict[int, int], key: int, amount: int = 1) -> None:

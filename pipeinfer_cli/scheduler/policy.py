@@ -15,13 +15,16 @@ DEFAULT_STRATEGIES = ("iterative", "speculative", "auto", "pipeinfer")
 
 Strategy = Literal["iterative", "speculative", "pipeinfer", "auto"]
 STRATEGIES: tuple[Strategy, ...] = ("iterative", "speculative", "pipeinfer", "auto")
-DrafterKind = Literal["none", "ngram", "model", "both"]
+DrafterKind = Literal["none", "ngram", "model", "both", "auto"]
 # `pipeinfer` as in the paper: chains of a given length with reactive cutoffs, nothing adaptive;
 # and that without one of its parts, to see what the part is worth: fields of Policy.
 Ablation = Literal["paper", "no-continuous", "no-cancel", "no-reactive"]
 PAPER: Ablation = "paper"
 ABLATIONS: tuple[Ablation, ...] = (PAPER, "no-continuous", "no-cancel", "no-reactive")
-DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both")
+DRAFTERS: tuple[DrafterKind, ...] = ("none", "ngram", "model", "both", "auto")
+# Among which the drafter `auto` chooses, in the order in which they are tried.
+CHOICE: tuple[DrafterKind, ...] = ("model", "both", "ngram")
+MODEL_DRAFTERS: tuple[DrafterKind, ...] = ("model", "both", "auto")  # they need a draft model
 
 # Most tokens in a run. Longer runs do not make a prompt faster with our kernels (Prompts in
 # docs/benchmarks.md), and small ones give all stages of a pipeline something to do.

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeinfer_cli.scheduler.auto import AutoSpeculation
+from pipeinfer_cli.scheduler.auto import AutoSpeculation, Way
 from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts, PriorCosts
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.costs.prefill import prefill_run_size
@@ -23,7 +23,7 @@ from pipeinfer_cli.scheduler.in_flight import InFlightRuns
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
 from pipeinfer_cli.scheduler.metrics import Counters
-from pipeinfer_cli.scheduler.policy import Policy
+from pipeinfer_cli.scheduler.policy import MODEL_DRAFTERS, Policy
 from pipeinfer_cli.scheduler.runs import Result, Run, RunToken, SampleParams
 from pipeinfer_cli.scheduler.speculation import Speculation
 from pipeinfer_cli.scheduler.speculation.adaptive import AdaptiveSpeculation
@@ -37,15 +37,21 @@ class Knowledge:
     """What is learned while runs and drafts come and go; it may outlive a request."""
 
     costs: MeasuredCosts
-    confidence: Confidence
+    confidences: dict[str, Confidence]  # by drafter: "" is the only one
     pacer: StagePacer
     auto: AutoSpeculation  # for the strategy of that name
 
     @classmethod
-    def of(cls, prior: PriorCosts | None, *, n_stages: int) -> Knowledge:
-        """What a calibration says, if there is one; nothing else."""
+    def of(
+        cls, prior: PriorCosts | None, *, n_stages: int, drafters: Sequence[str] = ("",)
+    ) -> Knowledge:
+        """What a calibration says, if there is one; nothing else.
+
+        `drafters`: those among which `auto` chooses.
+        """
         costs = MeasuredCosts(prior, n_stages=n_stages)
-        return cls(costs, Confidence(), StagePacer(costs), AutoSpeculation())
+        confidences = {each: Confidence() for each in ("", *drafters)}
+        return cls(costs, confidences, StagePacer(costs), AutoSpeculation(drafters=drafters))
 
 
 class Scheduler:
@@ -81,6 +87,7 @@ class Scheduler:
         self._n_feed_max = len(prompt) + n_max - 1
         self._tree = TokenTree(prompt)
         self.knowledge = knowledge or Knowledge.of(policy.prior, n_stages=policy.n_stages)
+        self._drafter = ""
         self._speculation = self._make_speculation()
         self._in_flight = InFlightRuns(self.counters, no_cancel=policy.no_cancel)
 
@@ -95,7 +102,7 @@ class Scheduler:
             self.policy,
             known.costs,
             n_feed_max=self._n_feed_max,
-            confidence=known.confidence,
+            confidence=known.confidences[""],
             pacer=known.pacer,
             counters=self.counters,
         )
@@ -142,9 +149,13 @@ class Scheduler:
         """True if no run is in flight."""
         return self._in_flight.is_idle
 
-    def set_speculating(self, is_on: bool) -> None:
-        """Switches the policy to plain decoding, or back. What is in flight stays."""
-        self._speculation.switch(is_on)
+    def speculate(self, way: Way) -> None:
+        """Goes on without speculation, or with a drafter. What is in flight stays."""
+        if way is not None and way != self._drafter:
+            self._drafter = way
+            self.knowledge.costs.change_drafter(way, has_prior=way in MODEL_DRAFTERS)
+            self._speculation.change_drafter(self.knowledge.confidences[way])
+        self._speculation.switch(way is not None)
 
     @property
     def expected_gain(self) -> float | None:
@@ -175,10 +186,8 @@ class Scheduler:
     @property
     def wake_s(self) -> float:
         """When a run may leave though nothing else has happened by then; infinite: never."""
-        is_waiting = self.policy.is_adaptive and not self.policy.is_synchronous
-        is_waiting = is_waiting and self._tree.n_unfed > 0 and self._tree.root.is_fed
-        can_leave = is_waiting and self._in_flight.n_live < self.policy.depth
-        return self.knowledge.pacer.leave_s if can_leave else math.inf
+        can_leave = self._tree.root.is_fed and self._in_flight.n_live < self.policy.depth
+        return self._speculation.wake_s if can_leave else math.inf
 
     def take_cancels(self) -> list[tuple[int, int]]:
         """Ranges `[first, last]` of run ids to give up now, in this order."""
@@ -202,7 +211,7 @@ class Scheduler:
         None if there is nothing to submit now.
         """
         root = self._tree.root
-        is_due = not self.is_prefilling and root.position < self._n_feed_max and not root.is_fed
+        is_due = not root.is_fed and root.position < self._n_feed_max and not self.is_prefilling
         if not is_due:
             return None
         n_drafted = self._speculation.n_with_decided(self._n_busy, may_wait=may_wait)
@@ -223,9 +232,12 @@ class Scheduler:
 
     def next_drafted(self, now_s: float) -> Run | None:
         """A run of drafted tokens; None if there is nothing to submit now, or it pays to wait."""
+        if not self._tree.root.is_fed or self.is_prefilling or self._n_feed_max == 0:
+            return None
+        n_drafted = self._speculation.n_alone(self._in_flight.n_live, now_s)
         nodes: dict[Node, list[int]] = {}
-        if self._tree.root.is_fed and not self.is_prefilling and self._n_feed_max > 0:
-            self._feed_drafts(nodes, self._speculation.n_alone(self._in_flight.n_live, now_s))
+        if n_drafted:
+            self._feed_drafts(nodes, n_drafted)
         return self._make_run((), nodes) if nodes else None
 
     def next_prefill(self, *, is_alone: bool = True) -> Run:
@@ -267,17 +279,13 @@ class Scheduler:
         """
         n_decided = len(self._tree.text)
         n_room = len(nodes) + n_most
-        left: list[Node] = []
-        while len(nodes) < n_room and (node := self._tree.pop_unfed()) is not None:
-            if node.position >= self._n_feed_max:
-                continue
-            if self._feed(node, nodes):
+        n_left = 0
+        while len(nodes) < n_room and (node := self._tree.unfed_node(n_left)) is not None:
+            if node.position < self._n_feed_max and self._feed(node, nodes):
                 node.ahead = node.position - n_decided + 1
                 self.counters.on_drafted(node.ahead)
             else:
-                left.append(node)
-        for node in left:
-            self._tree.put_back(node)
+                n_left += 1
 
     def _make_run(self, tokens: Sequence[RunToken], nodes: dict[Node, list[int]]) -> Run:
         run = Run(
@@ -338,7 +346,7 @@ class Scheduler:
         self._sequences.release(self._tree.root, dead)
         self._speculation.on_verdicts(verdicts, now_s)
         if dead:
-            self._in_flight.give_up_wrong()
+            self._in_flight.give_up_wrong(dead)
         return self._tree.text[-len(verdicts) :]
 
     # drafting
@@ -349,7 +357,8 @@ class Scheduler:
             return None
         if self.policy.is_synchronous and not self._in_flight.is_idle:
             return None
-        return self._speculation.take_batch()
+        batch = self._speculation.take_batch()
+        return replace(batch, drafter=self._drafter) if batch and self._drafter else batch
 
     def on_drafted(self, drafted: DraftedBatch) -> None:
         """The answer to a batch. What is no longer wanted is ignored."""

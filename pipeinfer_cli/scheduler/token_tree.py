@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import math
-from bisect import insort
-from collections.abc import Callable, Collection, Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
+from pipeinfer_cli.scheduler.interfaces import Branch, Candidate, DraftBatch
 
 SMALLEST_PROBABILITY = 1e-9  # of a drafted token: its logarithm is finite
-N_FORGOTTEN_MAX = 64  # nodes
+FEW = 8  # a part of the nodes that is this many times smaller is removed one by one
 
 
 class State(enum.Enum):
@@ -41,13 +41,39 @@ class Node:
     log_probability: float  # of the whole path, as the drafter sees it; 0 for the text
     state: State = State.DRAFTED
     children: dict[int, Node] = field(default_factory=dict)  # by token
-    is_open: bool = True  # the drafter may be asked what follows
+    is_open: bool = True  # the drafter was not asked what follows
     is_fed: bool = False  # it was submitted with a run
     sequence: int = -1  # the sequence id under which it was fed
     ahead: int = 0  # how many tokens ahead of the text it was then: 1, 2, ...; 0: decided before
     next_token: int | None = None  # what the target says follows
     number: int = 0  # of the drafted nodes, in the order in which they were added
     candidates: Sequence[Candidate] = ()  # what the drafter says follows, as it says it
+    branch: Branch = ()  # the end of its path, if the drafter was asked what follows it
+
+
+class _Ranking:
+    """Nodes, the most probable first, of equals the older: so parents come before children."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def first(self, n_most: int) -> list[Node]:
+        return [entry[2] for entry in self._entries[:n_most]]
+
+    def at(self, index: int) -> Node | None:
+        return self._entries[index][2] if index < len(self._entries) else None
+
+    def add(self, entry: _Entry) -> None:
+        insort(self._entries, entry)
+
+    def remove(self, node: Node) -> None:
+        del self._entries[bisect_left(self._entries, _entry(node))]
+
+    def remove_dead(self) -> None:
+        self._entries = [entry for entry in self._entries if entry[2].state is not State.DEAD]
 
 
 class TokenTree:
@@ -61,13 +87,16 @@ class TokenTree:
         self.text = list(prompt)  # decided tokens, by position
         self.root = _decided(prompt[-1], len(prompt) - 1, parent=None)
         self.n_drafted = 0  # nodes below the root
-        self.n_unfed = 0  # of these, not submitted yet
         self.version = 0  # grows with each change
-        # Drafted nodes, sorted: the most probable first, of equals the older, so that parents come
-        # before children. What is no longer of interest is skipped, and forgotten by and by.
-        self._open: list[_Entry] = []
-        self._unfed: list[_Entry] = []
+        # of the drafted nodes
+        self._open = _Ranking()
+        self._unfed = _Ranking()
         self._n_added = 0
+
+    @property
+    def n_unfed(self) -> int:
+        """Drafted nodes that were not submitted yet."""
+        return len(self._unfed)
 
     def add(self, parent: Node, token: int, probability: float) -> Node:
         """A drafted token after `parent`, which the drafter gives this probability."""
@@ -78,12 +107,11 @@ class TokenTree:
         node.log_probability += math.log(probability)
         parent.children[token] = node
         self.n_drafted += 1
-        self.n_unfed += 1
         self.version += 1
         self._n_added += 1
-        entry = (-node.log_probability, self._n_added, node)
-        insort(self._open, entry)
-        insort(self._unfed, entry)
+        entry = _entry(node)
+        self._open.add(entry)
+        self._unfed.add(entry)
         return node
 
     def best_open(self) -> Node | None:
@@ -93,30 +121,38 @@ class TokenTree:
 
     def open_nodes(self, n_most: int) -> list[Node]:
         """The most probable nodes whose children the drafter has not been asked for."""
-        nodes = [self.root] if self.root.is_open else []
-        return nodes + _first(self._open, n_most - len(nodes), lambda node: node.is_open)
+        if self.root.is_open:
+            return [self.root, *self._open.first(n_most - 1)]
+        return self._open.first(n_most)
+
+    def mark_asked(self, node: Node) -> None:
+        """The drafter is asked for the children of this node, the root or a drafted one."""
+        if node.is_open and node.state is State.DRAFTED:
+            self._open.remove(node)
+        node.is_open = False
+        self.version += 1
+
+    def reopen(self, node: Node) -> None:
+        """The drafter, just asked, shall not answer."""
+        if not node.is_open and node.state is State.DRAFTED:
+            self._open.add(_entry(node))
+        node.is_open = True
+        self.version += 1
 
     def unfed_nodes(self, n_most: int) -> list[Node]:
         """The most probable drafted nodes that were not fed; parents come before children."""
-        return _first(self._unfed, n_most, lambda node: not node.is_fed)
+        return self._unfed.first(n_most)
 
-    def pop_unfed(self) -> Node | None:
-        """The most probable drafted node that was not fed; parents come before children."""
-        nodes = self.unfed_nodes(1)
-        if not nodes:
-            return None
-        del self._unfed[0]
-        return nodes[0]
-
-    def put_back(self, node: Node) -> None:
-        """The node, just popped, was not fed after all."""
-        insort(self._unfed, (-node.log_probability, node.number, node))
+    def unfed_node(self, index: int) -> Node | None:
+        """The one of this index among them; None: there are no more."""
+        return self._unfed.at(index)
 
     def mark_fed(self, node: Node) -> None:
-        """The node, the root or a drafted one, was submitted with a run."""
+        """The node, the root or a drafted one, is submitted with a run."""
+        if not node.is_fed and node.state is State.DRAFTED:
+            self._unfed.remove(node)
         node.is_fed = True
         self.version += 1
-        self.n_unfed -= node.state is State.DRAFTED
 
     def decide(self) -> tuple[Verdict, list[Node]]:
         """Moves the root to the token that the target says follows it, which has to be known.
@@ -127,11 +163,10 @@ class TokenTree:
         assert token is not None
         old, child = self.root, self.root.children.pop(token, None)
         dead = [node for sibling in old.children.values() for node in _subtree(sibling)]
-        for node in dead:
-            self._kill(node)
+        self._kill(dead)
         if child is not None:
             self.n_drafted -= 1
-            self.n_unfed -= not child.is_fed
+            self._forget(child)
             verdict = Verdict.ACCEPTED if child.is_fed else Verdict.KNOWN
         else:
             verdict = Verdict.MISSED if dead else Verdict.BONUS
@@ -142,22 +177,15 @@ class TokenTree:
         self.text.append(token)
         self.root = child
         self.version += 1
-        self._forget_others()
         return verdict, dead
-
-    def _forget_others(self) -> None:
-        """Lists of a long text do not fill up with nodes that have long been decided."""
-        for entries in (self._open, self._unfed):
-            if len(entries) > 2 * self.n_drafted + N_FORGOTTEN_MAX:
-                entries[:] = [entry for entry in entries if entry[2].state is State.DRAFTED]
 
     def drop_unfed(self) -> None:
         """Forgets what was drafted but not fed."""
-        while (node := self.pop_unfed()) is not None:
+        unfed = self._unfed.first(len(self._unfed))
+        for node in unfed:
             assert node.parent is not None
             del node.parent.children[node.token]
-            for each in _subtree(node):
-                self._kill(each)
+        self._kill(unfed)
 
     def prune(self, keep: Collection[Node]) -> list[Node]:
         """Forgets all drafted nodes but these, which are a path from the root on.
@@ -169,23 +197,55 @@ class TokenTree:
             for child in [each for each in node.children.values() if each not in keep]:
                 del node.children[child.token]
                 dead += _subtree(child)
-        for each in dead:
-            self._kill(each)
-        self._forget_others()
+        self._kill(dead)
         return dead
 
-    def _kill(self, node: Node) -> None:
-        node.state = State.DEAD
+    def _kill(self, nodes: Sequence[Node]) -> None:
+        is_few = len(nodes) * FEW < self.n_drafted
+        for node in nodes if is_few else ():
+            self._forget(node)
+        for node in nodes:
+            node.state = State.DEAD
+        if not is_few:
+            self._open.remove_dead()
+            self._unfed.remove_dead()
+        self.n_drafted -= len(nodes)
         self.version += 1
-        self.n_drafted -= 1
-        self.n_unfed -= not node.is_fed
+
+    def _forget(self, node: Node) -> None:
+        """The drafted node is one no longer."""
+        if node.is_open:
+            self._open.remove(node)
+        if not node.is_fed:
+            self._unfed.remove(node)
+
+    def forget_candidates(self) -> None:
+        """Others than the drafter to come have named them."""
+        for node in _subtree(self.root):
+            node.candidates = ()
 
     def batch(self, nodes: Sequence[Node], epoch: int, n_candidates: int) -> DraftBatch:
         """The drafter shall say what follows these nodes, drafted ones or the root."""
         branches = tuple(self._branch(node) for node in nodes)
         return DraftBatch(epoch, self.text, len(self.text), branches, n_candidates)
 
-    def _branch(self, node: Node) -> tuple[int, ...]:
+    def _branch(self, node: Node) -> Branch:
+        """The tokens from the root's child to the node; () of the root.
+
+        Where the drafter was asked for the node it is known of its parent, as of an older root.
+        """
+        n_tokens = node.position - self.root.position
+        if n_tokens <= 1:
+            return (node.token,) * n_tokens
+        if len(node.branch) < n_tokens:
+            assert node.parent is not None
+            known = node.parent.branch
+            if len(known) < n_tokens - 1:
+                known = self._path(node.parent)
+            node.branch = (*known[len(known) - n_tokens + 1 :], node.token)
+        return node.branch[len(node.branch) - n_tokens :]
+
+    def _path(self, node: Node) -> Branch:
         path = []
         while node is not self.root:
             assert node.parent is not None
@@ -197,19 +257,8 @@ class TokenTree:
 _Entry = tuple[float, int, Node]  # in order of probability; the number makes it unique
 
 
-def _first(entries: list[_Entry], n_most: int, is_wanted: Callable[[Node], bool]) -> list[Node]:
-    """The first nodes that are still of interest; they move to the front, the others go."""
-    found: list[_Entry] = []
-    n_seen = 0
-    for entry in entries:
-        if len(found) == n_most:
-            break
-        n_seen += 1
-        if entry[2].state is State.DRAFTED and is_wanted(entry[2]):
-            found.append(entry)
-    if n_seen > len(found):
-        entries[:n_seen] = found
-    return [entry[2] for entry in found]
+def _entry(node: Node) -> _Entry:
+    return -node.log_probability, node.number, node
 
 
 def _decided(token: int, position: int, parent: Node | None) -> Node:

@@ -157,6 +157,16 @@ def test_trees_of_a_draft_model_do_not_change_the_text(strategy, ranks, temperat
     assert (done.stdout == plain()[1] + "\n") is (temperature == "0")
 
 
+@pytest.mark.parametrize("ranks", ["1", "3"])
+def test_the_choice_of_a_drafter_does_not_change_the_text(ranks):
+    """Long enough for each of the three to be tried."""
+    options = ("--ranks", ranks, "-md", "smollm2", "--verify", "--stats")
+    done = run(pipeinfer(*smollm2_args(*options, "1 2 3 4 1 2 3 4 1 2", n_predict=80)))
+    assert done.returncode == 0, done.stderr
+    assert "verified: 80 tokens as without speculation" in done.stderr
+    assert "acceptance" in done.stderr, "nothing was drafted"
+
+
 def test_a_draft_model_has_the_heads_cores_and_guesses_well():
     out = check_output(
         pipeinfer(

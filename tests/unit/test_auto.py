@@ -84,3 +84,60 @@ def test_what_one_text_has_shown_holds_for_the_next():
         now_s += 0.1
         auto.on_tokens(1, now_s)
         assert not auto.is_speculating
+
+
+DRAFTERS = ("model", "both", "ngram")
+
+
+def ways(tps, n_tokens=4000, *, auto=None, start_s=0.0, noise=0.0, seed=0):
+    """The share of tokens made in each way, and the whole rate, if the ways have these rates."""
+    auto = auto or AutoSpeculation(drafters=DRAFTERS)
+    chance, now_s, counts = random.Random(seed), start_s, dict.fromkeys(tps, 0)
+    for _ in range(n_tokens):
+        now_s += max(0.3, chance.gauss(1, noise)) / tps[auto.way]
+        counts[auto.way] += 1
+        auto.on_tokens(1, now_s)
+    return {way: count / n_tokens for way, count in counts.items()}, n_tokens / (now_s - start_s)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("best", DRAFTERS)
+def test_the_best_drafter_stays(best, noise):
+    tps = {None: 50, "model": 70, "both": 70, "ngram": 70, best: 100}
+    shares_of, rate = ways(tps, noise=noise)
+    assert shares_of[best] > 0.93
+    assert rate > 0.96 * 100
+
+
+def test_no_drafter_that_pays_costs_little():
+    tps = {None: 50, "model": 30, "both": 40, "ngram": 45}
+    shares_of, rate = ways(tps)
+    assert shares_of[None] > 0.85
+    assert rate > 0.97 * 50
+    assert ways(tps, n_tokens=300)[1] > 0.94 * 50
+
+
+def test_every_drafter_is_tried_before_one_is_kept():
+    auto, tried = AutoSpeculation(drafters=DRAFTERS), []
+    for step in range(80):
+        if auto.way not in tried:
+            tried.append(auto.way)
+        auto.on_tokens(1, float(step))
+    assert tried == [None, *DRAFTERS]
+
+
+def test_it_notices_that_another_drafter_has_become_the_best():
+    auto = AutoSpeculation(AutoSpeculationConfig(n_hold_max=128), drafters=DRAFTERS)
+    first, rate = ways({None: 50, "model": 90, "both": 60, "ngram": 40}, 1500, auto=auto)
+    assert first["model"] > 0.8
+    tps = {None: 50, "model": 30, "both": 60, "ngram": 120}
+    then, _ = ways(tps, 1500, auto=auto, start_s=1500 / rate)
+    assert then["ngram"] > 0.75
+
+
+def test_the_next_text_begins_with_the_drafter_that_was_kept():
+    auto = AutoSpeculation(drafters=DRAFTERS)
+    ways({None: 50, "model": 60, "both": 60, "ngram": 90}, 200, auto=auto)
+    assert auto.way == "ngram"
+    auto.begin_text()
+    assert auto.way == "ngram"

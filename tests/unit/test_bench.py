@@ -80,6 +80,20 @@ def group_of(*variants: Variant, **changes: Any) -> BenchGroup:
 # the product
 
 
+def test_auto_chooses_its_drafter_as_in_generate_unless_one_is_given():
+    """And with a draft model only, and no option about how to draft."""
+    names = ("auto", "pipeinfer")
+
+    def drafters(**others):
+        (group,) = config(**{"strategies": names, "draft": {}, **others}).groups(PROMPTS, "r")
+        return [variant.drafter for variant in group.variants]
+
+    assert drafters(draft_models=("a",)) == ["auto", "model"]
+    assert drafters() == ["ngram", "ngram"]
+    assert drafters(draft_models=("a",), drafters=("both",)) == ["both", "both"]
+    assert drafters(draft_models=("a",), draft={"width": (2,)}) == ["model", "model"]
+
+
 def test_lists_make_the_product_and_iterative_is_once() -> None:
     (group,) = config(drafters=("ngram", "model"), draft_models=("a", "b")).groups(PROMPTS, "r")
     names = Counter(variant.name for variant in group.variants)
@@ -152,6 +166,7 @@ def test_variants_that_are_the_same_are_measured_once() -> None:
         (["-m", "m", "-o", "xml"], "'xml': give one of auto, md, csv"),
         (["-m", "m", "--drafter", "model"], "give one with -md"),
         (["-m", "m", "--drafter", "none"], "--drafter 'none': give one or more of ngram"),
+        (["-m", "m", "-md", "d", "--drafter", "auto"], "--drafter auto requires --strategy auto"),
         (["-m", "m", "--temp", "-1"], "--temp -1"),
         (["-m", "m", "-p", "/no/file"], "'/no/file'"),
         (["-m", "m", "--synth-acceptance", "0.5,2"], "--synth-acceptance '2'"),

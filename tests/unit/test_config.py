@@ -88,6 +88,21 @@ def test_values_that_make_no_sense(field: str, value: object, said: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"drafter": "auto"}, "--drafter auto needs a draft model: give one with -md"),
+        (
+            {"drafter": "auto", "draft_model": "d", "strategy": "pipeinfer"},
+            "--drafter auto requires --strategy auto, not pipeinfer",
+        ),
+    ],
+)
+def test_what_a_chosen_drafter_needs(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        GenerateConfig(**{"model": "m", "prompt": PROMPT, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("field", "value", "said"),
     [
         ("temperature", -0.1, "--temp -0.1"),

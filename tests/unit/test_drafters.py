@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeinfer_cli.drafters import model as draft_model
+from pipeinfer_cli.drafters.chosen import ChosenDrafter
 from pipeinfer_cli.drafters.fallback import FallbackDrafter
 from pipeinfer_cli.drafters.model import N_BATCH, ModelDrafter
 from pipeinfer_cli.drafters.ngram import NgramDrafter, trust
@@ -313,3 +314,20 @@ def test_a_signal_that_ends_the_wait_for_a_drafter_leaves_its_model_alone(llama)
     thread._worker.give_back(lambda: None)
     assert llama.decoded == list(LONG[:N_BATCH])
     assert not arrived.acquire(blocking=False), "what is told may be gone by now"
+
+
+class Single:
+    """Proposes the same token after each branch."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def expand(self, batch, is_wanted):
+        return [[(self.token, 0.5)] for _ in batch.branches]
+
+
+@pytest.mark.parametrize(("name", "token"), [("model", 1), ("ngram", 2), ("", 1), ("other", 1)])
+def test_a_batch_names_the_drafter_that_answers_it(name, token):
+    drafter = ChosenDrafter({"model": Single(1), "ngram": Single(2)})
+    asked = DraftBatch(0, [7], 1, ((), (8,)), 3, name)
+    assert tokens_of(drafter.expand(asked, lambda: True)) == [[token], [token]]

@@ -10,12 +10,11 @@ from pipeinfer_cli.scheduler.costs.measured import (
     LARGEST,
     N_FIRST,
     REVIEW_EVERY,
-    CostTable,
     MeasuredCosts,
     PriorCosts,
-    _BySize,
     not_falling,
     times_to,
+    to_twice,
 )
 from pipeinfer_cli.scheduler.runs import RunStatus
 from scripted import stage_times
@@ -25,21 +24,12 @@ seconds = st.floats(1e-6, 10)
 by_size = st.dictionaries(st.integers(1, 40), st.tuples(seconds, seconds), min_size=1, max_size=8)
 
 
-@given(runs=by_size, drafts=by_size | st.just({}), largest=st.integers(1, 40))
-def test_tables_never_fall_and_end_at_twice_what_was_seen(runs, drafts, largest):
-    drafted = _BySize()
-    drafted.seen = drafts
-    table = CostTable(runs, {}, drafted, largest)
-    for seen, each in (
-        (runs, table.interval_s),
-        (runs, table.compute_s),
-        (drafts, table.draft_s),
-    ):
-        assert each[0] == 0
-        assert all(a <= b * (1 + 1e-12) for a, b in pairwise(each)), "but for rounding"
-        assert len(each) == 1 + min(largest, 2 * max(seen, default=0) or 1)
-    assert len(table.interval_s) == len(table.compute_s)
-    assert table.interval_s[1] > 0
+@given(known=by_size, largest=st.integers(1, 40), which=st.sampled_from([0, 1]))
+def test_tables_never_fall_and_end_at_twice_what_was_seen(known, largest, which):
+    found = to_twice(known, largest, which, {})
+    assert found[0] == 0 < found[1]
+    assert all(a <= b * (1 + 1e-12) for a, b in pairwise(found)), "but for rounding"
+    assert len(found) == 1 + min(largest, 2 * max(known))
 
 
 @given(runs=by_size)
@@ -143,3 +133,16 @@ def test_runs_that_were_wantedup_say_nothing(status):
     costs.on_run(1, stage_times(0.01, N_STAGES, status))
     costs.on_run(1, ())
     assert not costs.is_known
+
+
+def test_each_of_several_drafters_has_its_own_times() -> None:
+    costs = MeasuredCosts(PriorCosts(by_size={1: (0.01, 0.03)}, draft_s=0.004))
+    assert costs.draft_s == pytest.approx(0.004)
+    costs.change_drafter("ngram", has_prior=False)
+    assert costs.draft_s == 0, "the prior is a draft model's"
+    costs.on_draft(0.0001, 1, "ngram")
+    assert costs.draft_s == costs.table.draft_s[1] == pytest.approx(0.0001)
+    costs.change_drafter("model", has_prior=True)
+    assert costs.draft_s == costs.table.draft_s[1] == pytest.approx(0.004)
+    costs.on_draft(0.0003, 1, "ngram")  # it was asked before the change
+    assert costs.draft_s == pytest.approx(0.004)

@@ -9,6 +9,7 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    usual_size,
     waiting_s,
 )
 
@@ -30,12 +31,19 @@ def times(draw):
     return found
 
 
-def worth_of(interval_s, n_stages=4, *, wait_s=None, coverage=0.7):
+def in_all_stages(interval_s, n_stages):
+    return [n_stages * each for each in interval_s]
+
+
+def worth_of(interval_s, n_stages=4, *, wait_s=None, usual=None, n_seen=None):
+    """Without `usual`, the latest verdict costs nothing; without `n_seen`, all sizes are known."""
+    n_most = len(interval_s) - 1
     return RunWorth(
         interval_s=interval_s,
-        compute_s=[n_stages * each for each in interval_s],
+        compute_s=in_all_stages(interval_s, n_stages),
         wait_s=interval_s[1] if wait_s is None else wait_s,
-        coverage=coverage,
+        usual=usual or n_most,
+        n_seen=n_seen or n_most,
     )
 
 
@@ -76,10 +84,21 @@ def test_a_stage_that_would_idle_gets_the_best_node_however_improbable():
     assert worth_of(LINEAR).best_size([0.0], 0) == 1
 
 
-def test_a_text_that_waits_for_its_runs_makes_them_smaller():
-    slope = [0.0] + [1.0 + 0.05 * n for n in range(N)]
-    covered, waiting = (worth_of(slope, 8, coverage=c).best_size(path(0.9), 1) for c in (1.0, 0.0))
-    assert waiting < covered
+SLOPE = [0.0] + [1.0 + 0.1 * n for n in range(N)]
+
+
+def test_runs_larger_than_usual_hold_up_those_behind_them():
+    unusual, usual = (worth_of(SLOPE, 8, usual=u).best_size(path(0.9), 1) for u in (4, N))
+    assert unusual == 4 - 1
+    assert usual > 2 * unusual
+    one_stage = worth_of(SLOPE, 1, usual=4)
+    assert one_stage.best_size(path(0.9), 1) == usual, "nothing is behind them"
+
+
+def test_sizes_that_were_never_seen_are_tried():
+    steep = [0.0] + [1.0] * 4 + [10.0] * (N - 4)
+    assert worth_of(steep, 8, usual=4).best_size(path(0.9), 0) == 4
+    assert worth_of(steep, 8, usual=4, n_seen=4).best_size(path(0.9), 0) == N
 
 
 @given(
@@ -87,11 +106,11 @@ def test_a_text_that_waits_for_its_runs_makes_them_smaller():
     interval_s=times(),
     n_stages=st.integers(1, 64),
     n_decided=st.integers(0, 1),
-    coverage=st.floats(0, 1),
+    usual=st.integers(1, 2),
     share=st.floats(0, 1),
 )
-def test_no_size_near_is_worth_more(nodes, interval_s, n_stages, n_decided, coverage, share):
-    worth = worth_of(interval_s, n_stages, wait_s=share * interval_s[1], coverage=coverage)
+def test_no_size_near_is_worth_more(nodes, interval_s, n_stages, n_decided, usual, share):
+    worth = worth_of(interval_s, n_stages, wait_s=share * interval_s[1], usual=usual)
     n_best = worth.best_size(nodes, n_decided)
     least = min(1 - n_decided, len(nodes))
     n_most = min(len(nodes), len(interval_s) - 1 - n_decided)
@@ -99,12 +118,30 @@ def test_no_size_near_is_worth_more(nodes, interval_s, n_stages, n_decided, cove
 
     def seconds(n):
         size, mass = n + n_decided, n_decided + sum(nodes[:n])
-        late_s = (worth.compute_s[size] - interval_s[size]) * (1 - coverage) * mass
-        first_s = (worth.compute_s[1] - interval_s[1]) * (1 - coverage) * mass
-        return worth.wait_s * mass - interval_s[size] - (late_s - first_s)
+        late_s = (n_stages - 1) * (interval_s[size] - interval_s[usual])
+        return worth.wait_s * mass - interval_s[size] - max(late_s, 0.0) * min(mass, 1.0)
 
     for n in range(least, min(n_most, n_best + N_AHEAD) + 1):
         assert seconds(n) <= seconds(n_best) + 1e-9
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.9, 1.0])
+def test_the_usual_size_of_runs_that_cost_the_same_is_the_largest(rate):
+    assert usual_size(FLAT, in_all_stages(FLAT, 8), rate) >= (N if 0 < rate < 1 else 1)
+    assert usual_size(LINEAR, in_all_stages(LINEAR, 8), rate) == (N if rate == 1 else 1)
+
+
+def test_the_usual_size_grows_with_good_drafts_and_falls_with_stages():
+    def size(n_stages, rate):
+        return usual_size(SLOPE, in_all_stages(SLOPE, n_stages), rate)
+
+    assert [size(8, rate) for rate in (0.5, 0.66, 0.9, 0.97)] == [2, 2, 4, 6]
+    assert [size(n_stages, 0.9) for n_stages in (2, 4, 8, 15, 64)] == [7, 5, 4, 3, 1]
+
+
+def test_the_usual_size_uses_what_costs_nothing_more():
+    assert usual_size(STEP, in_all_stages(STEP, 8), 0.9) == 4
+    assert usual_size(STEP, in_all_stages(STEP, 8), 0.5) == 4
 
 
 @pytest.mark.parametrize("nodes", [path(0.5), path(0.99), [1.0] * 8])
@@ -152,5 +189,5 @@ def test_no_round_brings_more_than_its_time_is_worth(nodes, compute_s, tokens_pe
 @given(st.floats(1e-6, 10), st.floats(1e-6, 10))
 def test_a_node_waits_no_longer_than_for_the_next_run(interval_s, token_s):
     found_s = waiting_s(interval_s, token_s)
-    assert 0 < found_s <= min(interval_s, 2 * token_s)
+    assert 0 < found_s <= min(interval_s, token_s)
     assert waiting_s(interval_s, None) == interval_s

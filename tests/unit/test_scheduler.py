@@ -39,8 +39,12 @@ class Game:
         self.random, self.pipeline = random, pipeline
         run_ids = count(pipeline.last_run_id + 1)
         self.pool = pool or SequencePool()
+        known = knowledge or Knowledge.of(
+            policy.prior, n_stages=policy.n_stages, drafters=("model", "ngram")
+        )
+        self.ways = [None, *known.confidences]
         self.scheduler = Scheduler(
-            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool, knowledge=knowledge
+            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool, knowledge=known
         )
         if kept is not None:
             self.scheduler.reuse(kept)
@@ -79,7 +83,7 @@ class Game:
 
     def turn(self):
         if self.random.randrange(10) == 0:
-            self.scheduler.set_speculating(self.random.random() < 0.5)
+            self.scheduler.speculate(self.random.choice(self.ways))
         self.exchange.take_drafts()
         self.exchange.submit(self.now_s)
         self.most_live = max(self.most_live, self.scheduler.n_live)
@@ -548,5 +552,22 @@ def test_what_is_learned_of_a_drafter_outlives_the_request():
             draft_all(scheduler, lambda text: [((next_token(text) + 1) % N_VOCAB, 0.9)])
             submit(scheduler, pipeline, known.pacer.leave_s)
             scheduler.on_result(pipeline.answer())
-        believed.append(known.confidence.probability(0, 0.9))
+        believed.append(known.confidences[""].probability(0, 0.9))
     assert believed[1] < believed[0] < 0.3, "it is always wrong"
+
+
+def test_what_a_drafter_takes_to_read_a_text_says_nothing_of_its_batches():
+    """Also of one that takes over from another in the middle of a text."""
+    known = Knowledge.of(None, n_stages=3, drafters=("model", "ngram"))
+    policy = Policy(draft=DEFAULT_DRAFT, is_adaptive=True, n_stages=3, depth=4)
+    scheduler = Scheduler((1, 2), n_max=99, policy=policy, run_ids=count(1), knowledge=known)
+    pipeline = ScriptedPipeline()
+    submit(scheduler, pipeline, 0.0)
+    for drafter in ("ngram", "model"):
+        scheduler.speculate(drafter)
+        for took_us in (1_000_000, 2_000):
+            batch = scheduler.take_batch()
+            assert batch.drafter == drafter
+            found = tuple([(3, 0.5), (4, 0.3)] for _ in batch.branches)
+            scheduler.on_drafted(DraftedBatch(batch.epoch, found, took_us, drafter))
+        assert 0 < known.costs.table.draft_s[1] < 0.01

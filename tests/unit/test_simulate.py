@@ -111,6 +111,49 @@ def test_a_grid_of_given_drafts_in_python() -> None:
     assert len({each.tokens_per_s for each in found}) > 1
 
 
+@pytest.mark.parametrize(
+    ("acceptance", "repetition", "best", "least"),
+    [
+        ("0.3:real", 1.0, "ngram", 0.7),  # the model is tried first
+        ("0.79:real", 0.0, "model", 0.9),
+        ("0", 0.0, "none", 0.97),
+    ],
+)
+def test_auto_finds_the_drafter(acceptance, repetition, best, least) -> None:
+    """Within a text of 300 tokens, the start included."""
+    config = SimulateConfig(
+        profiles=("cpu70b-4-ib",),
+        draft_ratio=0.5,
+        acceptance=(acceptance,),
+        strategies=("iterative", "auto"),
+        drafters=("model", "ngram", "auto"),
+        repetition=repetition,
+        n_predict=300,
+    )
+    iterative, model, ngram, auto = predictions(config)
+    assert [each.drafter for each in (iterative, model, ngram, auto)] == [
+        *("none", "model", "ngram", "auto")
+    ]
+    by_name = {"none": iterative, "model": model, "ngram": ngram}
+    fastest = max(each.tokens_per_s for each in by_name.values())
+    assert by_name[best].tokens_per_s > 0.99 * fastest
+    assert auto.tokens_per_s > least * by_name[best].tokens_per_s
+
+
+def test_n_grams_know_what_is_repeated_only() -> None:
+    config = SimulateConfig(
+        profiles=("cpu70b-4-ib",),
+        acceptance=("0.5",),
+        strategies=("pipeinfer",),
+        drafters=("ngram", "both"),
+        repetition=0.5,
+        n_predict=200,
+    )
+    ngram, both = predictions(config)
+    assert 0 < ngram.tokens_per_s < both.tokens_per_s
+    assert ngram.drafter_busy < 0.01 < both.drafter_busy
+
+
 def test_a_bound_is_near_what_a_slow_drafter_lets_pipeinfer_reach(capsys) -> None:
     options = ("--acceptance", "0.3,1", "--draft-ratio", "2", "--strategy", "pipeinfer")
     for each in records(capsys, *options, "-n", "200"):
@@ -240,6 +283,9 @@ def test_table_and_csv(capsys) -> None:
         (["--head-us", "nan"], "--head-us nan: give a number of 0 or more"),
         (["--output", "xml"], "--output 'xml': give one of auto, md, json, csv"),
         (["--seed", "x"], "--seed 'x' is not a whole number"),
+        (["--drafter", "none"], "--drafter 'none': give one or more of model, both, ngram, auto"),
+        (["--drafter", "auto"], "--drafter auto requires --strategy auto, not speculative"),
+        (["--repetition", "2"], "--repetition 2: give a share from 0 to 1"),
     ],
 )
 def test_bad_options(capsys, options, message) -> None:

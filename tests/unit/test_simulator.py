@@ -175,6 +175,9 @@ class Lengths:
     def expand(self, batch, is_wanted):
         return [[(batch.n_text + len(branch), 0.5)] for branch in batch.branches]
 
+    def batch_s(self, batch):
+        return 1.0 + len(batch.branches)
+
 
 def test_batches_of_earlier_epochs_take_their_time_and_are_not_posted() -> None:
     """As with thread.DraftThread: what is under way ends, what waits does not begin."""
@@ -182,7 +185,6 @@ def test_batches_of_earlier_epochs_take_their_time_and_are_not_posted() -> None:
     drafter = SimulatedDrafter(
         clock,
         Lengths(),
-        lambda n_branches: 1.0 + n_branches,
         lambda: posted.extend((clock.now_s, each) for each in drafter.take()),
     )
     text = [7, 7]

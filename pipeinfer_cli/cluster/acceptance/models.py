@@ -13,10 +13,13 @@ from typing import Literal, Protocol, cast, get_args
 
 from pipeinfer_cli.cluster.acceptance import candidates, recording
 from pipeinfer_cli.cluster.acceptance.recording import RecordedToken, Recording
+from pipeinfer_cli.drafters.ngram import LONGEST, trust
 from pipeinfer_cli.errors import UserError
 
 _MASK = (1 << 64) - 1
-_SALT_RANK, _SALT_SURE = 2, 3  # 1: tokens, see text
+_SALT_RANK, _SALT_SURE, _SALT_REPEATS, _SALT_NGRAM = 2, 3, 4, 5  # 1: tokens, see text
+N_REPEATED = 32  # tokens of a text's part that repeats what was before, or does not
+REPEATED_RATE = 0.95  # how often n-grams are right in such a part
 Confidence = Literal["plain", "informed", "real"]
 CONFIDENCES: tuple[Confidence, ...] = get_args(Confidence)
 UNKNOWN = 1 << 30  # the rank of a token that the drafter did not propose
@@ -130,6 +133,39 @@ class RandomAcceptance:
     def best_rank(self, position: int) -> int:
         """See AcceptanceModel."""
         return min(self.rank(position, ahead) for ahead in range(1, len(self.rates) + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedAcceptance:
+    """An n-gram lookup: mostly right where the text repeats what was before, else without ideas."""
+
+    share: float  # of the text's parts, which are repetitions
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UserError(f"--repetition {self.share:g}: give a share from 0 to 1")
+
+    @property
+    def rate(self) -> float | None:
+        """See AcceptanceModel."""
+        return self.share * REPEATED_RATE
+
+    def _repeats(self, position: int) -> bool:
+        return draw(self.seed, position // N_REPEATED, _SALT_REPEATS) < self.share
+
+    def chances(self, position: int, ahead: int, n: int) -> list[float]:  # noqa: ARG002
+        """See AcceptanceModel."""
+        return [trust(LONGEST)][:n] if self._repeats(position) else []
+
+    def rank(self, position: int, ahead: int) -> int:  # noqa: ARG002
+        """See AcceptanceModel."""
+        is_right = draw(self.seed, position, _SALT_NGRAM) < REPEATED_RATE
+        return 0 if is_right and self._repeats(position) else UNKNOWN
+
+    def best_rank(self, position: int) -> int:
+        """See AcceptanceModel."""
+        return self.rank(position, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,10 +175,14 @@ class BenchConfig:
                 yield Variant(strategy=strategy)
                 continue
             for (drafter, model), draft in product(self._sources(), self._drafts()):
+                if drafter == "auto" and strategy != "auto":
+                    raise UserError(f"--drafter auto requires --strategy auto, not {name}")
+                # as in generate
+                is_chosen = strategy == "auto" and model and draft.is_auto and not self.drafters
                 yield Variant(
                     strategy=strategy,
                     ablations=ablations,
-                    drafter=drafter,
+                    drafter="auto" if is_chosen else drafter,
                     draft_model=model,
                     draft=draft,
                 )

@@ -122,13 +122,14 @@ class GroupWork:
         if group.acceptance is not None:
             tokens: list[RecordedToken] = []
             variant = [each for each in group.variants if each.drafter != "none"][-1]
+            kind = "model" if variant.drafter == "auto" else variant.drafter
             for prompt, text in sorted(self._texts.items()):
-                drafter = self._drafters.make(variant.drafter, variant.draft_model)
+                drafter = self._drafters.make(kind, variant.draft_model)
                 assert drafter is not None, "see BenchConfig"
                 tokens += post_run.recorded_tokens(drafter, self._prompts[prompt], text)
             Recording(
                 target=self._plan.files.head_path.name,
-                drafter=variant.drafter,
+                drafter=kind,
                 draft_model=Path(variant.draft_model).name if variant.draft_model else "",
                 tokens=tuple(tokens),
             ).write(Path(group.acceptance))

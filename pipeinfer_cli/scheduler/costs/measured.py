@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
 
@@ -14,7 +15,7 @@ LEAST_SLOPE = 0.01  # the same beyond all sizes that were seen
 LEAST_US = 1  # what stages measure as nothing takes a moment, too
 OUTLIER = 2.0  # times what is usual: longer ones say something of the machine, not of the size
 SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
-REVIEW_EVERY = 8  # results or drafts, after which tables of costs are made again
+REVIEW_EVERY = 8  # results, or drafts, after which tables of costs are made again
 N_FIRST = 16  # of them, after each of which they are
 LARGEST = 32  # tokens of a run, or nodes of a batch, in those tables
 
@@ -59,20 +60,50 @@ class MeasuredCosts:
     def __init__(self, prior: PriorCosts | None = None, *, n_stages: int = 1) -> None:
         """`n_stages`: as many equal ones there are, as long as nothing is known."""
         self._prior: Mapping[int, Times] = prior.by_size if prior else {}
+        self._prior_s = [times_to(self._prior, LARGEST, which) for which in (0, 1) if prior]
         self._scale: Times = (1.0, 1.0)
         self._runs = _BySize()
-        self._known = dict(self._prior)  # what there is to go by
-        self._drafts = _BySize()  # by branches of a draft; both times are the same
-        if prior and prior.draft_s:
-            self._drafts.seen[1] = (prior.draft_s, prior.draft_s)
+        # By drafter, and by branches of a draft; both times are the same.
+        self._drafts_of: dict[str, _BySize] = {}
+        self._prior_draft_s = prior.draft_s if prior else 0.0
+        self._drafter = ""
         self._n_stages = n_stages
-        self._table: CostTable | None = None
-        self._n_measured = 0
+        self._run_news, self._draft_news = _News(), _News()
+        self._table = self._new_table()
 
     @property
     def is_known(self) -> bool:
         """Whether there is anything to go by."""
-        return bool(self._known)
+        return bool(self._prior or self._runs.seen)
+
+    @property
+    def _known(self) -> dict[int, Times]:
+        """What there is to go by."""
+        slowest, all_stages = self._scale
+        known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
+        known.update(self._runs.seen)
+        return known
+
+    def change_drafter(self, drafter: str, *, has_prior: bool) -> None:
+        """The one that drafts from now on, where there are several: its times count.
+
+        `has_prior`: the prior's time for a token is this drafter's.
+        """
+        if drafter not in self._drafts_of and not has_prior:
+            self._drafts_of[drafter] = _BySize()
+        self._drafter = drafter
+        self._draft_news.are_due = True
+
+    @property
+    def _drafts(self) -> _BySize:
+        return self._of_drafter(self._drafter)
+
+    def _of_drafter(self, drafter: str) -> _BySize:
+        if drafter not in self._drafts_of:
+            found = self._drafts_of[drafter] = _BySize()
+            if (prior_s := self._prior_draft_s) > 0:
+                found.seen[1] = (prior_s, prior_s)
+        return self._drafts_of[drafter]
 
     @property
     def draft_s(self) -> float:
@@ -82,33 +113,31 @@ class MeasuredCosts:
 
     def on_run(self, n_tokens: int, times: Sequence[StageTime]) -> None:
         """A run of n tokens is over; it says something if every stage has computed it."""
-        if not times or any(each.status is not RunStatus.COMPLETED for each in times):
+        completed = RunStatus.COMPLETED
+        all_us = [each.compute_us or LEAST_US for each in times if each.status is completed]
+        if not times or len(all_us) < len(times):
             return
-        all_us = [max(each.compute_us, LEAST_US) for each in times]
         new = (max(all_us) / 1e6, sum(all_us) / 1e6)
         self._runs.add(n_tokens, new)
+        self._run_news.are_due |= n_tokens > self._table.n_seen  # what was assumed until now
         if self._prior:
             self._scale = (self._rescaled(n_tokens, new, 0), self._rescaled(n_tokens, new, 1))
-            slowest, all_stages = self._scale
-            self._known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
-        self._known.update(self._runs.seen)
-        self._note()
+        self._run_news.note()
 
     def _rescaled(self, n_tokens: int, new: Times, which: int) -> float:
-        expected_s = time_at(self._prior, n_tokens, which)
+        prior_s = self._prior_s[which]
+        if n_tokens < len(prior_s):
+            expected_s = prior_s[n_tokens]
+        else:
+            expected_s = time_at(self._prior, n_tokens, which)
         if expected_s <= 0:
             return self._scale[which]
         return _mixed(self._scale[which], new[which] / expected_s, SCALE_EWMA_DECAY)
 
-    def on_draft(self, took_s: float, n_branches: int = 1) -> None:
-        """The drafter has taken so long to continue so many branches."""
-        self._drafts.add(n_branches, (took_s, took_s))
-        self._note()
-
-    def _note(self) -> None:
-        self._n_measured += 1
-        if self._n_measured <= N_FIRST or self._n_measured % REVIEW_EVERY == 0:
-            self._table = None
+    def on_draft(self, took_s: float, n_branches: int = 1, drafter: str = "") -> None:
+        """The drafter, of this name, has taken so long to continue so many branches."""
+        self._of_drafter(drafter).add(n_branches, (took_s, took_s))
+        self._draft_news.note()
 
     def interval_s(self, n_tokens: int) -> float:
         """See Costs."""
@@ -130,10 +159,25 @@ class MeasuredCosts:
 
         While nothing is known, in units of a stage's time for a token.
         """
-        if self._table is None:
-            known = self._known or {1: (1.0, float(self._n_stages))}
-            self._table = CostTable(known, self._runs.n_seen, self._drafts, LARGEST)
+        if self._run_news.are_due:
+            self._run_news.are_due = False
+            self._table = self._new_table()
+        if self._draft_news.are_due:
+            self._draft_news.are_due = False
+            self._table = self._table._replace(draft_s=self._drafts_s())
         return self._table
+
+    def _new_table(self) -> CostTable:
+        known = self._known or {1: (1.0, float(self._n_stages))}
+        interval_s, compute_s = (
+            to_twice(known, LARGEST, which, self._runs.n_seen) for which in (0, 1)
+        )
+        n_seen = min(max(known), LARGEST)
+        return CostTable(interval_s, compute_s, self._drafts_s(), n_seen)
+
+    def _drafts_s(self) -> list[float]:
+        seen = self._drafts.seen
+        return to_twice(seen, LARGEST, 0, self._drafts.n_seen) if seen else [0.0, 0.0]
 
 
 class _BySize:
@@ -151,26 +195,26 @@ class _BySize:
         self.seen[size] = (_mixed(old[0], usual[0], memory), _mixed(old[1], usual[1], memory))
 
 
-class CostTable:
-    """Times by size, in seconds, looked up: index 0 is 0.
+class _News:
+    """Measurements since the tables of costs were made: whether there are enough for new ones."""
 
-    They end at twice the largest size that was seen: larger ones are tried step by step.
-    """
+    def __init__(self) -> None:
+        self._n_measured = 0
+        self.are_due = False
 
-    def __init__(
-        self,
-        runs: Mapping[int, Times],
-        n_seen: Mapping[int, int],
-        drafts: _BySize,
-        largest: int,
-    ) -> None:
-        n_runs = min(largest, 2 * max(runs))
-        self.interval_s = times_to(runs, n_runs, 0, n_seen)[: n_runs + 1]
-        self.compute_s = times_to(runs, n_runs, 1, n_seen)[: n_runs + 1]
-        self.draft_s = [0.0, 0.0]
-        if drafts.seen:
-            n_drafts = min(largest, 2 * max(drafts.seen))
-            self.draft_s = times_to(drafts.seen, n_drafts, 0, drafts.n_seen)[: n_drafts + 1]
+    def note(self) -> None:
+        """One more."""
+        self._n_measured += 1
+        self.are_due |= self._n_measured <= N_FIRST or self._n_measured % REVIEW_EVERY == 0
+
+
+class CostTable(NamedTuple):
+    """Times by size, in seconds, looked up: index 0 is 0. See to_twice."""
+
+    interval_s: list[float]
+    compute_s: list[float]
+    draft_s: list[float]
+    n_seen: int  # the largest size of runs that is known, not assumed
 
 
 def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
@@ -201,8 +245,18 @@ def times_to(
     return times
 
 
+def to_twice(
+    known: Mapping[int, Times], largest: int, which: int, n_seen: Mapping[int, int]
+) -> list[float]:
+    """The same up to twice the largest known size, or `largest`: others are tried step by step."""
+    n_most = min(largest, 2 * max(known))
+    return times_to(known, n_most, which, n_seen)[: n_most + 1]
+
+
 def not_falling(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """The closest values that do not fall: means of those that do (pool adjacent violators)."""
+    if all(map(operator.le, values, values[1:])):
+        return list(values)
     pools: list[tuple[float, float, int]] = []  # mean, weight, how many
     for value, weight in zip(values, weights, strict=True):
         pool = (value, float(weight), 1)

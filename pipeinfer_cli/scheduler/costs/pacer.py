@@ -30,10 +30,16 @@ class StagePacer:
         self._costs = costs
         self._runs: dict[int, _Times] = {}  # by run id
         self._lag_s = 0.0  # how much later than predicted results come
+        self._leave_s: float | None = None  # once it was asked for, until something changes
 
     @property
     def leave_s(self) -> float:
         """When the next run shall leave; a time in the past if it is now."""
+        if self._leave_s is None:
+            self._leave_s = self._next_leave_s()
+        return self._leave_s
+
+    def _next_leave_s(self) -> float:
         if not self._runs or not self._costs.is_known:
             return 0.0
         free_s = next(reversed(self._runs.values())).through_s
@@ -43,6 +49,7 @@ class StagePacer:
 
     def on_submit(self, run_id: int, n_tokens: int, now_s: float) -> None:
         """A run leaves now."""
+        self._leave_s = None
         through_s = now_s
         if self._runs:
             through_s = max(now_s, next(reversed(self._runs.values())).through_s)
@@ -54,11 +61,13 @@ class StagePacer:
 
     def on_cancel(self, run_first: int, run_last: int) -> None:
         """The runs `[run_first, run_last]` are given up."""
+        self._leave_s = None
         for run_id in range(run_first, run_last + 1):
             self._runs.pop(run_id, None)
 
     def on_result(self, run_id: int, now_s: float) -> None:
         """A result comes now."""
+        self._leave_s = None
         times = self._runs.pop(run_id, None)
         if times is not None:
             lag_s = max(now_s - times.result_s, 0.0)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
 from pipeinfer_cli.scheduler.token_tree import Node, Verdict
 
 
@@ -26,8 +27,15 @@ class Speculation(Protocol):
     def gain(self) -> float | None:
         """The expected speed of speculation over plain decoding's; None: unknown."""
 
+    @property
+    def wake_s(self) -> float:
+        """When drafts that wait now may leave in a run of their own; infinite: never, or now."""
+
     def switch(self, is_on: bool) -> None:
         """Begins or ends speculation. What was fed stays."""
+
+    def change_drafter(self, confidence: Confidence) -> None:
+        """Another drafter from now on, which is right as often as this says."""
 
     def take_batch(self) -> DraftBatch | None:
         """What to draft now; None if the drafter is at work or nothing more is wanted."""

@@ -13,10 +13,10 @@ cost more than it brings, and verify the best of the tree in one run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeinfer_cli.scheduler.costs.measured import CostTable, Frequency, MeasuredCosts
+from pipeinfer_cli.scheduler.costs.pace import Pace
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters
@@ -26,36 +26,18 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    usual_size,
     waiting_s,
 )
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 MAX_BATCH = 16  # nodes that are expanded together
 LEAST = 0.001  # the probability of a path that is worth remembering
-ASSUMED_COVERAGE = 0.7  # share of the text's tokens that are fed before they are decided
+ASSUMED_SHARE = 0.7  # of a best candidate
 N_WAITING = 24  # unfed nodes: what is less probable than all of them is not drafted
 N_FIRST_ROUND = 3  # batches of a synchronous round, before it is known what they cost
 WAIT_FACTOR = 1.5  # by which the gain of a wait has to exceed its cost
-
-
-@dataclass(slots=True)
-class Rate:
-    """Tokens per second, over a past that fades."""
-
-    n_tokens: float = 0.0
-    seconds: float = 0.0
-    decay: float = 0.97  # a token, or a round
-
-    def add(self, n_tokens: float, seconds: float, n_times: int = 1) -> None:
-        """Something that took so long."""
-        memory = self.decay**n_times
-        self.n_tokens = memory * self.n_tokens + n_tokens
-        self.seconds = memory * self.seconds + seconds
-
-    @property
-    def token_s(self) -> float | None:
-        """Seconds per token; None: unknown."""
-        return self.seconds / self.n_tokens if self.seconds > 0 else None
+TOKEN_DECAY, ROUND_DECAY = 0.97, 0.9  # how much of a pace a token leaves, or a round
 
 
 class AdaptiveSpeculation:
@@ -83,13 +65,14 @@ class AdaptiveSpeculation:
         self._is_on = True
         self._batch: list[Node] = []  # what the drafter is at
         self._next: tuple[tuple[int, int], list[Node]] | None = None  # see _next_nodes
-        self._has_read = False  # the drafter knows the prompt: until then its time says little
-        self._coverage = Frequency(ASSUMED_COVERAGE)
-        self._best_share = Frequency(ASSUMED_COVERAGE)  # what a best candidate's probability is
-        self._pace = Rate()  # of the text
+        self._has_read = False  # the drafter knows the text: until then its time says little
+        self._best_share = Frequency(ASSUMED_SHARE)  # what a best candidate's probability is
+        # the run size that is worth most, by these costs
+        self._usual: tuple[Sequence[float], int] | None = None
+        self._pace = Pace(TOKEN_DECAY)  # of the text
         self._decided_s: float | None = None  # when it last grew
         # synchronous rounds
-        self._rounds = Rate(decay=0.9)  # as they were planned
+        self._rounds = Pace(ROUND_DECAY)  # as they were planned
         self._round_s = 0.0  # drafting, in the round under way
         self._n_batches = 0  # in it
 
@@ -105,15 +88,30 @@ class AdaptiveSpeculation:
             return None
         return self._costs.compute_s(1) / token_s
 
+    @property
+    def wake_s(self) -> float:
+        """See Speculation."""
+        is_waiting = self._tree.n_unfed > 0 and not self._policy.is_synchronous
+        return self._pacer.leave_s if is_waiting else math.inf
+
     def switch(self, is_on: bool) -> None:
         """See Speculation."""
         if self._is_on and not is_on:
-            for node in self._batch:
-                node.is_open = True
-            self._next = None
-            self._stop()
+            self._take_back_batch()
             self._tree.drop_unfed()
         self._is_on = is_on
+
+    def change_drafter(self, confidence: Confidence) -> None:
+        """See Speculation."""
+        self._take_back_batch()
+        self._tree.forget_candidates()
+        self._confidence = confidence
+        self._has_read = False
+
+    def _take_back_batch(self) -> None:
+        for node in self._batch:
+            self._tree.reopen(node)
+        self._stop()
 
     # runs
 
@@ -164,25 +162,28 @@ class AdaptiveSpeculation:
         """See Speculation."""
         if self._policy.is_synchronous or (n_live > 0 and now_s < self._pacer.leave_s):
             return 0
-        return self._worth.best_size(self._probabilities(self._unfed()), 0)
+        nodes = self._unfed()
+        return self._worth.best_size(self._each_probability(nodes), 0) if nodes else 0
 
     @property
     def _worth(self) -> RunWorth:
-        table = self._table
-        return RunWorth(
-            interval_s=table.interval_s,
-            compute_s=table.compute_s,
-            wait_s=waiting_s(table.interval_s[1], self._pace.token_s),
-            coverage=self._coverage.rate,
-        )
+        interval_s, compute_s, _, n_seen = self._table
+        if self._usual is None or self._usual[0] is not interval_s:
+            seen_s = interval_s[: n_seen + 1], compute_s[: n_seen + 1]
+            self._usual = interval_s, usual_size(*seen_s, self._best_share.rate)
+        wait_s = waiting_s(interval_s[1], self._pace.token_s)
+        return RunWorth(interval_s, compute_s, wait_s, self._usual[1], n_seen)
 
     def _unfed(self) -> list[Node]:
         return self._tree.unfed_nodes(MAX_DRAFT) if self._is_on else []
 
     def _probabilities(self, nodes: Iterable[Node]) -> list[float]:
         """Of their paths, from the root on."""
+        return list(self._each_probability(nodes))
+
+    def _each_probability(self, nodes: Iterable[Node]) -> Iterator[float]:
         at_root = self._tree.root.log_probability
-        return [math.exp(node.log_probability - at_root) for node in nodes]
+        return (math.exp(node.log_probability - at_root) for node in nodes)
 
     def on_run(self) -> None:
         """See Speculation."""
@@ -194,8 +195,7 @@ class AdaptiveSpeculation:
         if self._batch or not (nodes := self._next_nodes()):
             return None
         for node in nodes:
-            node.is_open = False
-        self._next = None
+            self._tree.mark_asked(node)
         self._batch = nodes
         self._counters.n_expanded += len(nodes)
         self.epoch += 1
@@ -211,24 +211,24 @@ class AdaptiveSpeculation:
         return self._next[1]
 
     def _find_next_nodes(self) -> list[Node]:
-        nodes = [
-            node
-            for node in self._tree.open_nodes(MAX_BATCH)
-            if node.position < self._n_feed_max - 1
-        ]
-        probabilities = self._probabilities(nodes)
         least = self._least_worth_drafting()
-        while probabilities and probabilities[-1] < least:
-            probabilities.pop()
+        at_root = self._tree.root.log_probability
+        nodes: list[Node] = []
+        probabilities: list[float] = []
+        for node in self._tree.open_nodes(MAX_BATCH):
+            if node.position < self._n_feed_max - 1:
+                if (probability := math.exp(node.log_probability - at_root)) < least:
+                    break
+                nodes.append(node)
+                probabilities.append(probability)
         nodes = nodes[: best_batch(probabilities, self._table.draft_s)] if probabilities else []
         return nodes if nodes and self._is_worth_drafting(probabilities[: len(nodes)]) else []
 
     def _least_worth_drafting(self) -> float:
         """The probability of a node whose best child would still be among the next to be fed."""
-        waiting = self._tree.unfed_nodes(N_WAITING)
-        if len(waiting) < N_WAITING:
+        if (last := self._tree.unfed_node(N_WAITING - 1)) is None:
             return LEAST
-        return max(LEAST, self._probabilities(waiting[-1:])[0] / self._best_share.rate)
+        return max(LEAST, self._probabilities((last,))[0] / self._best_share.rate)
 
     def _is_worth_drafting(self, probabilities: Sequence[float]) -> bool:
         """Whether the batch brings more than its time, where that is not the drafter's own."""
@@ -262,8 +262,9 @@ class AdaptiveSpeculation:
     def on_drafted(self, drafted: DraftedBatch) -> None:
         """See Speculation."""
         if drafted.took_us and self._has_read:
-            self._costs.on_draft(drafted.took_us / 1e6, len(drafted.candidates))
-        self._has_read = True
+            took_s, n_branches = drafted.took_us / 1e6, len(drafted.candidates)
+            self._costs.on_draft(took_s, n_branches, drafted.drafter)
+        self._has_read |= drafted.epoch == self.epoch
         if drafted.epoch != self.epoch or not self._batch:
             return
         self._n_batches += 1
@@ -297,8 +298,6 @@ class AdaptiveSpeculation:
 
     def on_verdicts(self, verdicts: Sequence[Verdict], now_s: float) -> None:
         """See Speculation."""
-        for verdict in verdicts if self._is_on else ():
-            self._coverage.count(verdict is Verdict.ACCEPTED)
         if self._decided_s is not None and now_s > self._decided_s:
             self._pace.add(len(verdicts), now_s - self._decided_s, len(verdicts))
         self._decided_s = now_s

@@ -9,6 +9,7 @@ every miss (recovery), and falls when the pipeline would idle (decay).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts
 from pipeinfer_cli.scheduler.costs.run_size import RunSizer
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree, Verdict
 
 
@@ -51,7 +53,7 @@ class FixedSpeculation:
         self._n_round = 0  # tokens drafted since the tree was last empty
         self.epoch = 0
         self._parent: Node | None = None  # what the drafter is at; None: it has nothing to do
-        self._has_read = False  # the drafter knows the prompt: until then nothing waits for it
+        self._has_read = False  # the drafter knows the text: until then nothing waits for it
 
     @property
     def is_waiting(self) -> bool:
@@ -63,15 +65,28 @@ class FixedSpeculation:
         """A result or two say something of costs, and a few more of the acceptance."""
         return self._sizer.gain
 
+    @property
+    def wake_s(self) -> float:
+        """See Speculation. They wait for others, not for a time."""
+        return math.inf
+
     def switch(self, is_on: bool) -> None:
         """See Speculation."""
         if self._is_on and not is_on:
-            if self._parent is not None:
-                self._parent.is_open = True
-            self._stop()
+            self._take_back_batch()
             self._held.clear()
             self._tree.drop_unfed()
         self._is_on = is_on and self._policy.draft is not None
+
+    def change_drafter(self, confidence: Confidence) -> None:  # noqa: ARG002
+        """See Speculation. Cutoffs are given: what confidence is worth does not matter."""
+        self._take_back_batch()
+        self._has_read = False
+
+    def _take_back_batch(self) -> None:
+        if self._parent is not None:
+            self._tree.reopen(self._parent)
+        self._stop()
 
     # runs
 
@@ -114,7 +129,7 @@ class FixedSpeculation:
         """See Speculation."""
         if self._parent is not None or (parent := self._next_parent()) is None:
             return None
-        parent.is_open = False
+        self._tree.mark_asked(parent)
         self._parent = parent
         self.epoch += 1
         return self._tree.batch([parent], self.epoch, self._draft.width)
@@ -134,8 +149,8 @@ class FixedSpeculation:
     def on_drafted(self, drafted: DraftedBatch) -> None:
         """See Speculation."""
         if drafted.took_us and self._has_read:
-            self._costs.on_draft(drafted.took_us / 1e6)
-        self._has_read = True
+            self._costs.on_draft(drafted.took_us / 1e6, drafter=drafted.drafter)
+        self._has_read |= drafted.epoch == self.epoch
         parent = self._parent
         if drafted.epoch != self.epoch or parent is None:
             return

@@ -2,73 +2,94 @@
 
 All of it is in seconds of the text's time. A drafted node is right with the probability p of its
 path, as the drafter sees it. With T(k) for the time of a run of k tokens in the slowest stage and
-L(k) for that in all stages together:
+L(k) for that in all stages together, a run of the k best nodes with the mass M(k), the sum of their
+probabilities, is worth
 
-- A right node that is not in this run goes with the next one, T(1) later. What follows it is later
-  by W, less than that where a run decides several tokens: see `waiting_s`.
+    W M(k) - T(k) - max(B(k) - B(u), 0) min(M(k), 1)
+
+- W: a right node that is not in this run goes with the next one. What follows it is later by W: see
+  `waiting_s`.
 - One more token makes all that comes after the run later by T(k + 1) - T(k).
-- It makes the run's own verdicts later by L(k + 1) - L(k). That matters where the text waits for
-  one of them: where the token after a right node of this run was not fed before. With a share c of
-  the text's tokens that are fed before they are decided, a run of the mass M (the sum of its nodes'
-  probabilities) is waited for with the probability (1 - c) M.
+- B(k) = L(k) - T(k). Runs pass the stages in order, so those behind a large one travel as slowly as
+  that, until a miss empties the pipeline. The verdict that shows the miss is late by the B of the
+  largest run before it. Runs of the usual size u share in that price: `usual_size` takes it into
+  account. A larger one pays what it adds, if it is on the text's way.
 
-So a run of the k best nodes is worth W M(k) - T(k) - (L(k) - T(k)) (1 - c) M(k), up to a constant.
+Sizes that were never seen cost as much as the largest one that was: so they are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
 
+LEAST_SHARE = 1e-3  # of best candidates that are right
 N_AHEAD = 8  # nodes in vain after the best number of them, until the search for a better one ends
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunWorth:
+class RunWorth(NamedTuple):
     """What the worth of a run depends on besides its nodes: see above."""
 
     interval_s: Sequence[float]  # T(k), by k; T(0) is 0
     compute_s: Sequence[float]  # L(k)
     wait_s: float  # W
-    coverage: float  # c
+    usual: int  # u
+    n_seen: int  # the largest size whose cost was seen
 
-    def best_size(self, probabilities: Sequence[float], n_decided: int) -> int:
+    def best_size(self, probabilities: Iterable[float], n_decided: int) -> int:
         """How many of the nodes, the most probable first, go into a run with n decided tokens.
 
         With none decided at least one does: a stage that would idle costs nothing.
         """
-        if not probabilities:
-            return 0
-        interval_s, compute_s = self.interval_s, self.compute_s
-        n_most = min(len(probabilities), len(interval_s) - 1 - n_decided)
-        first_beyond_s = compute_s[1] - interval_s[1]
-        mass, n_best, best_s = float(n_decided), 0, -float("inf")
-        for n in range(n_most + 1):
-            if n:
-                mass += probabilities[n - 1]
-            if n + n_decided == 0:
+        interval_s, compute_s, wait_s, usual, n_seen = self
+        usual_s = compute_s[usual] - interval_s[usual]
+        mass, n_best, best_s = 0.0, 0, -float("inf")
+        sizes = range(1, len(interval_s))
+        for size, probability in zip(sizes, chain((1.0,) * n_decided, probabilities), strict=False):
+            mass += probability
+            if size < n_decided:
                 continue
-            size = n + n_decided
-            beyond_s = compute_s[size] - interval_s[size] - first_beyond_s
-            worth_s = self.wait_s * mass - interval_s[size]
-            worth_s -= beyond_s * (1 - self.coverage) * mass
+            seen = min(size, n_seen)
+            worth_s = wait_s * mass - interval_s[seen]
+            if (late_s := compute_s[seen] - interval_s[seen] - usual_s) > 0:
+                worth_s -= late_s * min(mass, 1.0)
             if worth_s > best_s:
-                n_best, best_s = n, worth_s
-            elif n > n_best + N_AHEAD:
+                n_best, best_s = size - n_decided, worth_s
+            elif size - n_decided > n_best + N_AHEAD:
                 break
         return n_best
 
 
-def waiting_s(interval_s: float, token_s: float | None) -> float:
-    """W: 1/W = 1/T(1) + 1/(2 t), with the time per token t of the text, None: unknown.
+def usual_size(interval_s: Sequence[float], compute_s: Sequence[float], right_share: float) -> int:
+    """u: the run size with which chains take the least time per token; of equals the largest.
 
-    The two bounds are T(1) and, with few stages, what a token takes. That they are met half-way is
-    fitted by simulation (make bench-choices): within a percent of the minimum of both where drafts
-    are often wrong, up to 8 % faster where they are mostly right.
+    `right_share`: how often the best candidate is right, after right ones. While they are, a run
+    of k tokens brings r + r^2 + ... + r^k in T(k); with each miss, one in 1 / (1 - r) tokens, the
+    verdict of the largest run is awaited: B(k).
+    """
+    best_s, n_best, n_right, reached = float("inf"), 1, 0.0, 1.0
+    right_share = max(right_share, LEAST_SHARE)
+    for size in range(1, len(interval_s)):
+        reached *= right_share
+        n_right += reached
+        token_s = interval_s[size] / n_right
+        token_s += (1 - right_share) * (compute_s[size] - interval_s[size])
+        if token_s <= best_s:
+            best_s, n_best = token_s, size
+    return n_best
+
+
+def waiting_s(interval_s: float, token_s: float | None) -> float:
+    """W: 1/W^2 = 1/T(1)^2 + 1/t^2, with the time per token t of the text, None: unknown.
+
+    The two bounds are T(1), after which the next run leaves, and, with few stages, what a token
+    takes. Such a smooth minimum is fitted by simulation (make bench-choices).
     """
     if token_s is None:
         return interval_s
-    return interval_s * token_s / (token_s + interval_s / 2)
+    return interval_s * token_s / math.hypot(interval_s, token_s)
 
 
 def best_batch(probabilities: Sequence[float], draft_s: Sequence[float]) -> int:
