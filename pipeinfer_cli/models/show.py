@@ -80,6 +80,8 @@ def _header_rows(
             "the token embedding" if info.tied_output else console.size(info.bytes_output),
         ),
     ]
+    if info.n_layer_nextn:
+        rows.append(("prediction layers", _prediction_layers(info)))
     if descent[0]:
         rows.append(("derived", f"from {descent[0]}: {descent[1]}"))
     if split is not None:
@@ -90,6 +92,12 @@ def _header_rows(
 def _exactness(info: ModelInfo, types: CacheTypes) -> str:
     why = inexact(build_info.load(), platform.machine(), info.weight_types, types)
     return f"no: {why}: {MEANING}" if why else "yes"
+
+
+def _prediction_layers(info: ModelInfo) -> str:
+    if not info.bytes_nextn:
+        return f"{info.n_layer_nextn}, not in this file"
+    return f"{info.n_layer_nextn}, of {console.size(info.bytes_nextn)}, which are not loaded"
 
 
 def _layers(info: ModelInfo, kv: Sequence[int]) -> list[tuple[str, ...]]:

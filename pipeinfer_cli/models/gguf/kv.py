@@ -37,7 +37,8 @@ def kv_shapes(header: GgufFile, arch: str, n_layer: int, n_embd: int) -> tuple[K
         for name, default in zip(("key", "value"), whole, strict=True)
     ]
     windows = header.numbers(f"{arch}.attention.sliding_window_pattern") or ()
-    has_window = [bool(each) for each in windows] if len(windows) == n_layer else [False] * n_layer
+    has_window = [bool(each) for each in windows[:n_layer]]
+    has_window += [False] * (n_layer - len(has_window))
     is_latent = bool(header.count(f"{arch}.attention.key_length_mla"))
     shapes = []
     for n, is_window in zip(n_kv_heads, has_window, strict=True):
@@ -47,14 +48,17 @@ def kv_shapes(header: GgufFile, arch: str, n_layer: int, n_embd: int) -> tuple[K
 
 
 def _per_layer(header: GgufFile, name: str, n_layer: int) -> tuple[int, ...] | None:
-    """One number per layer, where the file has one for all, or one for each."""
+    """One number per layer, where the file has one for all, or one for each.
+
+    Prediction layers come after them in the file.
+    """
     one = header.count(name)
     if one is not None:
         return (one,) * n_layer
     each = header.numbers(name)
-    if each is None or len(each) != n_layer or not all(isinstance(n, int) for n in each):
+    if each is None or len(each) < n_layer or not all(isinstance(n, int) for n in each):
         return None
-    return tuple(int(n) for n in each)
+    return tuple(int(n) for n in each[:n_layer])
 
 
 def layer_kv_bytes(shape: KvShape, n_cells: int, types: CacheTypes) -> int:
