@@ -129,6 +129,14 @@ struct pi_emulation {
     uint32_t         hidden_bytes; // of one token's hidden states, to that link
 };
 
+// Layers with a recurrent state (hybrids) have no cells to take away. Each stage keeps their states after some of a
+// sequence's last tokens instead, and a COPY or REMOVE must cut a sequence after one of these, else the stage fails.
+struct pi_states {
+    int32_t n_places; // for what a run leaves of a sequence; sequence ids are [0, n_places]
+    int32_t n_runs; // of a sequence: its last run's states are kept, and those of this number of runs before
+    int32_t n_tokens; // of a run: its last tokens, less than n_batch; where llama.cpp keeps no more, the very last
+};
+
 // A LoRA adapter: a GGUF, of which a stage takes what is of its layers.
 struct pi_adapter {
     const char * path;
@@ -170,6 +178,7 @@ struct pi_engine_params {
     int32_t         comm_data; // Fortran handles of two communicators with the ranks of the job
     int32_t         comm_control;
 
+    struct pi_states            states; // of models that have some
     struct pi_sample_params     sample;
     const struct pi_emulation * emulation; // NULL: none
 
@@ -207,8 +216,8 @@ struct pi_vocab;
 struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope
-PI_API void pi_abi_sizes(size_t sizes[12]);
+// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope, pi_states
+PI_API void pi_abi_sizes(size_t sizes[13]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).
@@ -223,6 +232,10 @@ PI_API void pi_log_warnings(char * text, size_t size);
 
 // The i-th architecture that can be split by layers; NULL after the last one.
 PI_API const char * pi_stage_arch(int32_t i);
+
+// Whether models of an architecture have layers with a recurrent state: 0: no; 1: yes; 2: yes, and states inside a run can
+// be kept.
+PI_API int32_t pi_arch_states(const char * arch);
 
 // The vocabulary of a GGUF, loaded without its tensors. NULL with one line in err on failure.
 PI_API struct pi_vocab *          pi_vocab_open(const char * path, char * err, size_t err_size);

@@ -106,6 +106,21 @@ static size_t position_sections(const llama_model * model) {
     return type == LLAMA_ROPE_TYPE_MROPE || type == LLAMA_ROPE_TYPE_IMROPE ? GGML_MROPE_SECTIONS : 1;
 }
 
+static bool has_states(const llama_model * model) {
+    return llama_model_is_hybrid(model);
+}
+
+// Returns how many sequences llama.cpp is to provide for: one of them is an empty text's.
+static uint32_t check_states(const decoder::params & params) {
+    const pi_states & states = params.states;
+    if (states.n_places < 2 || states.n_places >= PI_MAX_SEQ || states.n_runs < 1 || states.n_tokens < 1 ||
+        states.n_tokens >= params.n_batch) {
+        throw std::runtime_error("states: n_places must be from 2 to " + std::to_string(PI_MAX_SEQ - 1) +
+                                 ", n_runs at least 1, n_tokens at least 1 and less than n_batch");
+    }
+    return uint32_t(states.n_places) + 1;
+}
+
 static llama_context * make_context(llama_model * model, const decoder::params & params) {
     llama_context_params context_params = llama_context_default_params();
 
@@ -117,7 +132,8 @@ static llama_context * make_context(llama_model * model, const decoder::params &
         uint32_t(params.is_last ? std::min<int32_t>(params.n_batch, PI_MAX_ROWS) : params.n_batch);
     context_params.type_k          = cache_type(params.type_k);
     context_params.type_v          = cache_type(params.type_v);
-    context_params.n_seq_max       = PI_MAX_SEQ;
+    context_params.n_seq_max       = has_states(model) ? check_states(params) : PI_MAX_SEQ;
+    context_params.n_rs_seq        = has_states(model) ? uint32_t(params.states.n_tokens - 1) : 0;
     context_params.kv_unified      = true; // sequences share the cells, so that copying one is free
     context_params.n_threads       = params.threads.n_threads;
     context_params.n_threads_batch = params.threads.n_threads;
@@ -147,6 +163,12 @@ static llama_context * make_context(llama_model * model, const decoder::params &
         throw_logged("llama.cpp could not create the context");
     }
     llama_set_rope_n_ctx(context, uint32_t(params.n_ctx));
+    if (has_states(model)) {
+        if (!llama_memory_keep_states(llama_get_memory(context), uint32_t(params.states.n_runs))) {
+            llama_free(context);
+            throw model_error("its layers have states that llama.cpp keeps in another way than those of other hybrids");
+        }
+    }
     use_loras(context, params.loras);
     return context;
 }
@@ -170,10 +192,14 @@ void decoder::apply(const pi_kv_op & op) {
     llama_memory_t memory = llama_get_memory(context_.get());
     switch (op.kind) {
         case PI_KV_COPY:
-            llama_memory_seq_cp(memory, op.seq_src, op.seq_dst, op.pos_first, op.pos_last);
+            copy(op);
             return;
         case PI_KV_REMOVE:
-            llama_memory_seq_rm(memory, op.seq_src, op.pos_first, op.pos_last);
+            log_reset_errors();
+            if (!llama_memory_seq_rm(memory, op.seq_src, op.pos_first, op.pos_last)) {
+                throw std::runtime_error("cannot go back to position " + std::to_string(op.pos_first) + ": " +
+                                         log_first_error());
+            }
             return;
         case PI_KV_COMPACT:
             llama_synchronize(context_.get());
@@ -183,6 +209,21 @@ void decoder::apply(const pi_kv_op & op) {
             return;
     }
     throw std::runtime_error("unknown KV operation " + std::to_string(op.kind));
+}
+
+// A text of recurrent layers has one state, or none: a copy is a whole text's.
+void decoder::copy(const pi_kv_op & op) {
+    llama_memory_t memory = llama_get_memory(context_.get());
+    llama_memory_seq_cp(memory, op.seq_src, op.seq_dst, op.pos_first, op.pos_last);
+    if (!has_states(llama_get_model(context_.get()))) {
+        return;
+    }
+    const llama_pos last     = llama_memory_seq_pos_max(memory, op.seq_src);
+    const llama_pos expected = op.pos_last < 0 ? last : std::min(last, op.pos_last - 1);
+    if (op.pos_first > 0 || llama_memory_seq_pos_max(memory, op.seq_dst) != expected) {
+        throw std::runtime_error("cannot copy the states of sequence " + std::to_string(op.seq_src) +
+                                 " after position " + std::to_string(expected));
+    }
 }
 
 bool decoder::compute(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids, float * hidden) {
@@ -200,7 +241,8 @@ bool decoder::compute(const std::vector<pi_token> & tokens, const std::vector<in
             return false;
         case 1:
             throw std::runtime_error("no room in the KV cache of " + std::to_string(llama_n_ctx(context_.get())) +
-                                     " cells for a run of " + std::to_string(tokens.size()) + " tokens");
+                                     " cells for a run of " + std::to_string(tokens.size()) + " tokens" +
+                                     (log_first_error().empty() ? "" : ": " + log_first_error()));
         default:
             throw std::runtime_error("llama_decode returned " + std::to_string(status) + ": " + log_first_error());
     }
@@ -212,7 +254,7 @@ void decoder::remove_cells(const std::vector<pi_token> & tokens, const std::vect
     const int32_t * seq_id = seq_ids.data();
     for (const pi_token & token : tokens) {
         for (int32_t i = 0; i < token.n_seq; i++) {
-            llama_memory_seq_rm(memory, *seq_id++, token.position, token.position + 1);
+            llama_memory_seq_rm(memory, *seq_id++, token.position, -1);
         }
     }
 }

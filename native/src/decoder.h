@@ -32,6 +32,7 @@ class decoder {
 
         std::vector<lora> loras; // of the model, which has loaded them
         pi_rope           rope = { -1, 0, 0, -1, -1, -1, -1, 0 }; // the GGUF's own
+        pi_states         states{}; // of recurrent layers
 
         bool (*should_abort)(void * data) = nullptr; // asked once per graph node; null: never
         void * abort_data                 = nullptr;
@@ -41,13 +42,14 @@ class decoder {
     decoder(llama_model * model, const params & params);
     ~decoder();
 
+    // Throws std::runtime_error if a recurrent layer's state is not kept any more.
     void apply(const pi_kv_op & op);
 
     // Computes a run's tokens, or their hidden states [n_tokens, n_embd] where they are given. False if it was aborted:
     // nothing of them is left in the cache. Throws std::runtime_error.
     bool compute(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids, float * hidden = nullptr);
 
-    // Takes the cells of these tokens away.
+    // Takes the cells of these tokens, which are the last ones of their sequences, away.
     void remove_cells(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids);
 
     // Forgets everything.
@@ -64,6 +66,8 @@ class decoder {
         void operator()(llama_context * context) const;
     };
     struct batch_arrays;
+
+    void copy(const pi_kv_op & op);
 
     const bool                                      is_last_;
     compute_threads                                 threads_;

@@ -28,6 +28,9 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     if (!model_) {
         throw_logged("llama.cpp could not load the model");
     }
+    if (llama_model_is_hybrid(model_.get())) {
+        throw model_error("a model with recurrent layers cannot draft: use another one, or --drafter ngram");
+    }
     decoder::params decoder_params;
     decoder_params.threads = { "pi-draft", params.n_threads, params.has_own_cores != 0, /*takes_turns*/ true, cpus_ };
     decoder_params.n_ctx   = params.n_ctx;

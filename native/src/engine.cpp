@@ -36,6 +36,7 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.reads_weights = params.reads_weights != 0 || params.locks_memory != 0;
     stage_params.takes_turns   = params.shares_cores != 0;
     stage_params.cpus          = make_cpu_list(params.cpus, params.n_cpus);
+    stage_params.states        = params.states;
     stage_params.sample        = params.sample;
     stage_params.emulation     = params.emulation;
     stage_params.adapters      = params.adapters;

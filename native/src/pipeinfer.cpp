@@ -20,13 +20,14 @@
 #include <memory>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[12]) {
+void pi_abi_sizes(size_t sizes[13]) {
     const size_t all[] = {
         sizeof(pi_kv_op),           sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
         sizeof(pi_result),          sizeof(pi_sample_params), sizeof(pi_emulation), sizeof(pi_engine_params),
         sizeof(pi_quantize_params), sizeof(pi_draft_params),  sizeof(pi_adapter),   sizeof(pi_rope),
+        sizeof(pi_states),
     };
-    for (size_t i = 0; i < 12; i++) {
+    for (size_t i = 0; i < 13; i++) {
         sizes[i] = all[i];
     }
 }
@@ -46,6 +47,10 @@ void pi_log_file(int32_t fd, const char * name) {
 
 const char * pi_stage_arch(int32_t i) {
     return llama_stage_arch(i);
+}
+
+int32_t pi_arch_states(const char * arch) {
+    return llama_arch_states(arch);
 }
 
 int pi_tensor_type(int32_t type, int32_t * n_elements, int32_t * n_bytes) {

@@ -66,6 +66,7 @@ stage::stage(const stage_params & params) : params_(params) {
     decoder_params.type_k  = params.type_k;
     decoder_params.type_v  = params.type_v;
     decoder_params.is_last = params.is_last;
+    decoder_params.states  = params.states;
     decoder_params.should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
     decoder_params.abort_data   = &cancels;
     {

@@ -31,6 +31,7 @@ struct stage_params {
     bool        locks_memory; // what is there once the stage has first computed, not later slots' drafts
     bool        takes_turns; // with a draft model of this process
     cpu_list    cpus; // of the compute threads
+    pi_states   states; // of recurrent layers
 
     pi_sample_params     sample;
     const pi_emulation * emulation; // NULL: none; read when the stage is made, as are

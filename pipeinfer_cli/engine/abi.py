@@ -121,6 +121,11 @@ class Emulation(ctypes.Structure):
     ]
 
 
+class States(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [("n_places", c_int32), ("n_runs", c_int32), ("n_tokens", c_int32)]
+
+
 class Adapter(ctypes.Structure):
     __slots__ = ()
     _fields_ = [("path", c_char_p), ("scale", c_float)]
@@ -163,6 +168,7 @@ class EngineParams(ctypes.Structure):
         ("locks_memory", c_int32),
         ("comm_data", c_int32),
         ("comm_control", c_int32),
+        ("states", States),
         ("sample", SampleParams),
         ("emulation", POINTER(Emulation)),
         ("adapters", POINTER(Adapter)),
@@ -213,6 +219,7 @@ MIRRORS = (
     DraftParams,
     Adapter,
     Rope,
+    States,
 )
 
 
@@ -241,7 +248,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[12]);
+    # void pi_abi_sizes(size_t sizes[13]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);
@@ -256,6 +263,9 @@ def _declare(lib: Any) -> None:
     # struct pi_vocab * pi_vocab_open(const char * path, char * err, size_t err_size);
     lib.pi_vocab_open.argtypes = [c_char_p, c_char_p, c_size_t]
     lib.pi_vocab_open.restype = c_vocab
+    # int32_t pi_arch_states(const char * arch);
+    lib.pi_arch_states.argtypes = [c_char_p]
+    lib.pi_arch_states.restype = c_int32
     # const struct llama_model * pi_vocab_model(const struct pi_vocab * vocab);
     lib.pi_vocab_model.argtypes = [c_vocab]
     lib.pi_vocab_model.restype = c_void_p

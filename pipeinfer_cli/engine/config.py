@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.scheduler.policy import ONE_TEXT, StateConfig
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 MAX_THREADS = 512  # of one rank: ggml's own limit
@@ -100,6 +101,7 @@ class EngineConfig:
     locks_memory: bool = False  # as reads_weights, and what is there once loaded is not paged out
     comm_data: int = 0  # Fortran handles
     comm_control: int = 0
+    states: StateConfig = ONE_TEXT  # of models that have recurrent layers
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
     emulation: RankEmulation | None = None
     adapters: tuple[Adapter, ...] = ()  # the same on all ranks, as is:

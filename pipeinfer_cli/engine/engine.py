@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from ctypes import c_int, c_int32, c_uint32, c_uint64
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli.engine import abi
@@ -83,6 +83,7 @@ class Engine:
         changed: dict[str, Any] = {
             "model_path": os.fsencode(config.model_path),
             "sample": native_sample(config.sample),
+            "states": abi.States(*astuple(config.states)),
             "emulation": _native_emulation(config.emulation),
             "cpus": (c_int32 * len(config.cpus))(*config.cpus),
             "n_cpus": len(config.cpus),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import itertools
 import os
 from collections.abc import Sequence
@@ -23,6 +24,20 @@ def stage_archs() -> tuple[str, ...]:
     """The architectures (general.architecture) that can be split by layers, sorted."""
     names = takewhile(bool, (abi.load().pi_stage_arch(i) for i in itertools.count()))
     return tuple(sorted(decoded(name) for name in names))
+
+
+class StateKind(enum.IntEnum):
+    """What layers with a recurrent state an architecture has."""
+
+    NONE = 0
+    AFTER_RUNS = 1  # llama.cpp can keep their states after a run
+    INSIDE_RUNS = 2  # and after each of its last tokens
+
+
+@cache
+def state_kind(arch: str) -> StateKind:
+    """Of an architecture (general.architecture)."""
+    return StateKind(abi.load().pi_arch_states(arch.encode()))
 
 
 @cache

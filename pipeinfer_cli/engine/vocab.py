@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeinfer_cli.engine import abi, llama_cpp
 from pipeinfer_cli.engine.abi import ERR_INVALID, ERROR_BYTES, OK, decoded
+from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.engine.llama_cpp import bindings
 from pipeinfer_cli.errors import UserError
 
@@ -96,7 +97,6 @@ class Vocab:
         llama, arch = self._llama, self._meta("general.architecture")
         for kind, has_it in (
             ("a state that cannot be undone", llama.llama_model_is_recurrent),
-            ("layers with a state that cannot be undone", llama.llama_model_is_hybrid),
             ("an encoder", llama.llama_model_has_encoder),
             ("no order of tokens", llama.llama_model_is_diffusion),
         ):
@@ -105,6 +105,11 @@ class Vocab:
                     f"{str(model_path)!r} is a model with {kind}: pipeinfer decodes transformers "
                     "with a KV cache, token after token: use one of these"
                 )
+        if llama.llama_model_is_hybrid(self._model) and arch not in stage_archs():
+            raise UserError(
+                f"{str(model_path)!r} is a model of the architecture {arch!r}, whose layers have "
+                f"states that pipeinfer cannot keep: use one of {', '.join(stage_archs())}"
+            )
         if llama.llama_vocab_type(llama.llama_model_get_vocab(self._model)) == NO_VOCABULARY:
             raise UserError(
                 f"{str(model_path)!r} has no vocabulary (tokenizer.ggml.model): get another GGUF"

@@ -12,7 +12,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.exactness import MEANING, inexact
-from pipeinfer_cli.engine.formats import type_name
+from pipeinfer_cli.engine.formats import StateKind, state_kind, type_name
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import shards
@@ -21,6 +21,7 @@ from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
 from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.models.gguf.reader import GgufFile
 from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers, stage_bytes
+from pipeinfer_cli.scheduler.policy import MAX_DRAFT, Policy, kept_states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,30 @@ def show(config: ShowConfig) -> int:
     name = str(config.model)
     console.table(("", name), _header_rows(header, info, files.split, config), wrapped=(name,))
     print()
-    console.table(("layers", "weights each", f"KV each at -c {config.n_ctx}"), _layers(info, kv))
+    title: tuple[str, ...] = ("layers", "weights each", f"KV each at -c {config.n_ctx}")
+    if info.state_bytes:
+        title = (*title, "a state of each")
+    console.table(title, _layers(info, kv))
     n_stages = config.n_stages or (files.split.n_stages if files.split else None)
     if n_stages is not None:
         layers = files.layers(n_stages, None) or split_layers(info, n_stages, None)
         print()
-        console.table(("stage", "layers", "weights", "KV", "together"), _stages(info, layers, kv))
+        title = ("stage", "layers", "weights", "KV", "together")
+        if info.state_bytes:
+            title = (*title[:-1], "states", *title[-1:])
+        console.table(title, _stages(info, layers, kv))
     return 0
+
+
+def _n_states(info: ModelInfo, n_stages: int) -> int:
+    """Of each recurrent layer, that a text and its drafts take over this number of stages."""
+    return kept_states(
+        depth=Policy.depth_of(n_stages),
+        n_stages=n_stages,
+        n_texts=1,
+        n_draft_max=MAX_DRAFT,
+        inside_runs=state_kind(info.arch) is StateKind.INSIDE_RUNS,
+    ).n_states
 
 
 def _header_rows(
@@ -103,11 +121,20 @@ def _prediction_layers(info: ModelInfo) -> str:
 def _layers(info: ModelInfo, kv: Sequence[int]) -> list[tuple[str, ...]]:
     """A row for each group of like layers that follow one another."""
     rows: list[tuple[str, ...]] = []
-    sizes = list(zip(info.layer_bytes, kv, strict=True))
-    for (weights, kv_each), group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
+    states = info.state_bytes or (0,) * info.n_layer
+    sizes = list(zip(info.layer_bytes, kv, states, strict=True))
+    for same, group in groupby(range(info.n_layer), key=lambda layer: sizes[layer]):
+        weights, kv_each, state = same
         layers = list(group)
         shown = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
-        rows.append((shown, console.size(weights), _kv_size(kv_each)))
+        row: tuple[str, ...] = (
+            shown,
+            console.size(weights),
+            _kv_size(kv_each, has_state=state > 0),
+        )
+        if info.state_bytes:
+            row += (console.size(state) if state else "none",)
+        rows.append(row)
     return rows
 
 
@@ -115,12 +142,19 @@ def _stages(
     info: ModelInfo, layers: Sequence[LayerRange], kv: Sequence[int]
 ) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
+    n_states = _n_states(info, len(layers))
     for stage, each in enumerate(layers):
         weights, cells = stage_bytes(info, each), sum(kv[each.first : each.last])
-        both = (console.size(weights), _kv_size(cells), console.size(weights + cells))
-        rows.append((str(stage), str(each), *both))
+        states = n_states * sum(info.state_bytes[each.first : each.last])
+        row: tuple[str, ...] = (str(stage), str(each), console.size(weights))
+        row += (_kv_size(cells, has_state=states > 0),)
+        if info.state_bytes:
+            row += (console.size(states),)
+        rows.append((*row, console.size(weights + cells + states)))
     return rows
 
 
-def _kv_size(n_bytes: int) -> str:
-    return console.size(n_bytes) if n_bytes else "unknown"
+def _kv_size(n_bytes: int, *, has_state: bool) -> str:
+    if not n_bytes:
+        return "none" if has_state else "unknown"
+    return console.size(n_bytes)

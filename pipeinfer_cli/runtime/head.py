@@ -25,6 +25,7 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.drafters.vocab_match import share
 from pipeinfer_cli.engine.config import DraftCores
 from pipeinfer_cli.engine.engine import Engine
+from pipeinfer_cli.engine.formats import StateKind, state_kind
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
@@ -150,7 +151,7 @@ class Head:
         self._timeout_s = math.inf if engine.watched else timeout_s
         self._stop_requested = stop_requested
         self._run_ids = itertools.count(1)  # they grow over all requests of a pipeline
-        self._pool = SequencePool()
+        self._pool = SequencePool(has_states=plan.states is not None)
         self._last: tuple[TokenStream, Scheduler] | None = None
         self._knowledge: dict[Hashable, Knowledge] = {}  # by drafter
 
@@ -269,6 +270,7 @@ class Head:
             ablations=request.ablations,
             prior=request.prior,
             shares_cores=shares_cores,
+            states=self._plan.states,
         )
         return Scheduler(
             request.prompt,
@@ -399,6 +401,11 @@ class Drafters:
         """How many tokens a draft model shares with the target, and its context; looked up once."""
         if path not in self._limits_of:
             info = read_model_info(path)  # says what is wrong with the file
+            if state_kind(info.arch) is not StateKind.NONE:
+                raise UserError(
+                    f"{str(path)!r} has layers with recurrent states and cannot draft: use another "
+                    "draft model, or --drafter ngram"
+                )
             draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:

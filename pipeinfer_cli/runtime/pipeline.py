@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeinfer_cli import log
+from pipeinfer_cli import console, log
 from pipeinfer_cli.cluster.emulation import check_model, load_profile, rank_emulation
 from pipeinfer_cli.cluster.predict import Expectation, PlacementResult, consult
 from pipeinfer_cli.cluster.profile import Profile
@@ -25,6 +25,7 @@ from pipeinfer_cli.engine.config import (
 )
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.exactness import inexact
+from pipeinfer_cli.engine.formats import StateKind, state_kind
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
@@ -44,7 +45,14 @@ from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Layout, Placement
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
-from pipeinfer_cli.scheduler.policy import N_BATCH, Policy
+from pipeinfer_cli.scheduler.policy import (
+    MAX_DRAFT,
+    N_BATCH,
+    ONE_TEXT,
+    Policy,
+    StateConfig,
+    kept_states,
+)
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, SampleParams
 
 if TYPE_CHECKING:
@@ -64,6 +72,7 @@ class Plan:
     layers: tuple[LayerRange, ...]  # per rank
     n_ctx: int  # positions
     n_cells: int  # of the KV caches: the branches of token trees take some besides
+    states: StateConfig | None = None  # of recurrent layers; None: there are none
     cache_types: CacheTypes = F16_CACHE
     inexact: str = ""  # why texts may differ from plain decoding; empty: they do not
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
@@ -96,9 +105,19 @@ class Plan:
             kv_bytes=[
                 kv_bytes(self.model, held, self.n_cells, self.cache_types) for held in self.layers
             ],
+            state_bytes=self._state_bytes,
             cache_types=self.cache_types,
             inexact=self.inexact,
         )
+
+    @property
+    def _state_bytes(self) -> tuple[int, ...]:
+        """Of recurrent layers' states, by rank."""
+        if self.states is None:
+            return ()
+        each = self.model.state_bytes
+        n_states = self.states.n_states
+        return tuple(n_states * sum(each[held.first : held.last]) for held in self.layers)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -162,6 +181,8 @@ def _run(
         placement.check(config.threads, all_resources)
         plan = make_plan(config, all_resources)
         placement.report(plan.layout, all_resources, config)
+        if plan.states is not None and (config.plan_only or config.report_binding):
+            console.note(plan.layout.states_line)
         work = None if config.plan_only else prepare(plan)
     if comm:
         plan = comm.bcast(plan)
@@ -205,6 +226,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         n_ctx=n_ctx,
         draft_cores=_draft_cores(config, all_resources, result.layers),
         uses_draft_model=config.uses_draft_model,
+        states=_states(config, info, result.layers, depth),
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         cache_types=config.cache_types,
         inexact=inexact(
@@ -281,6 +303,31 @@ def _spare_cells(config: JobConfig, depth: int) -> int:
     return max(spare_cells(each, depth, n_texts=config.n_texts) for each in drafts)
 
 
+def _states(
+    config: JobConfig, info: ModelInfo, layers: Sequence[LayerRange], depth: int
+) -> StateConfig | None:
+    """What is kept of recurrent layers' states. A note where nothing can be drafted for them."""
+    kind = state_kind(info.arch)
+    if kind is StateKind.NONE:
+        return None
+    inside_runs = kind is StateKind.INSIDE_RUNS
+    if config.drafts and not inside_runs:
+        console.note(
+            f"nothing is drafted: llama.cpp cannot take back the states of {info.arch}'s layers"
+        )
+    elif any(each.width > 1 for each in config.drafts):
+        console.note(f"--draft-width: drafts for {info.arch} are chains: its layers have states")
+    return kept_states(
+        depth=depth,
+        n_stages=sum(len(each) > 0 for each in layers),
+        n_texts=config.n_texts,
+        n_draft_max=max(
+            (MAX_DRAFT if each.is_auto else each.n_max for each in config.drafts), default=0
+        ),
+        inside_runs=inside_runs,
+    )
+
+
 def open_engine(
     config: JobConfig, plan: Plan, comm: Comm | None, local_ranks: int, watchdog: Watchdog
 ) -> Engine:
@@ -338,6 +385,7 @@ def _engine_config(
         n_cells=plan.n_cells,
         cache_types=plan.cache_types,
         n_batch=N_BATCH,
+        states=plan.states or ONE_TEXT,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,
         cpus=resources.stage_cpus(draft.n_threads if is_beside_draft else 0),

@@ -29,8 +29,18 @@ class Layout:
     model: ModelInfo
     layers: Sequence[LayerRange]  # by rank
     kv_bytes: Sequence[int]  # by rank, of the KV cache; 0: none, or unknown
+    state_bytes: Sequence[int] = ()  # by rank, of recurrent layers' states; none: there are none
     cache_types: CacheTypes = F16_CACHE
     inexact: str = ""  # see engine.exactness
+
+    def states_of(self, rank: int) -> int:
+        """Bytes of its recurrent layers' states."""
+        return self.state_bytes[rank] if self.state_bytes else 0
+
+    @property
+    def states_line(self) -> str:
+        """What all of them take."""
+        return f"states of recurrent layers: {', '.join(map(console.size, self.state_bytes))}"
 
     def bytes_of(self, rank: int) -> int:
         """Of the tensors that a token's way reads there."""
@@ -88,7 +98,7 @@ def memory_warnings(layout: Layout, all_resources: Sequence[RankResources]) -> l
     for host in dict.fromkeys(resources.host for resources in all_resources):
         ranks = [rank for rank, each in enumerate(all_resources) if each.host == host]
         tensors = sum(layout.bytes_of(rank) for rank in ranks)
-        cells = sum(layout.kv_bytes[rank] for rank in ranks)
+        cells = sum(layout.kv_bytes[rank] + layout.states_of(rank) for rank in ranks)
         usable = all_resources[ranks[0]].memory_bytes
         if usable is not None and tensors + cells > usable:
             beside = f" and {console.size(cells)} of KV cache" if cells else ""
@@ -131,6 +141,7 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
             "layers": [held.first, held.last] if len(held) else None,
             "bytes": layout.bytes_of(rank),
             "kv_bytes": layout.kv_bytes[rank],
+            "state_bytes": layout.states_of(rank),
             "memory_bytes": resources.memory_bytes,
         }
         for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))

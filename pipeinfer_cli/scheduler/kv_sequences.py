@@ -30,10 +30,11 @@ N_HOLES_MAX = 64  # cells
 class SequencePool:
     """The sequence ids of a pipeline, and the KV operations that have to travel with its next run.
 
-    All requests of the pipeline share it.
+    All requests of the pipeline share it. `has_states`: of recurrent layers, see StateConfig.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_states: bool = False) -> None:
+        self.has_states = has_states
         self._operations: list[KvOp] = []
         self._free = list(range(N_SEQUENCES))  # a heap
         self._is_mixed = False  # cells of one sequence may lie behind those of another
@@ -95,10 +96,12 @@ class CachedPrefix:
 
     tokens: Sequence[int]
     sequence: int
+    is_whole: bool = False  # only all of it is of use
 
     def n_common(self, prompt: Sequence[int]) -> int:
         """With how many of its tokens the prompt begins; its last token is always left to feed."""
-        return common_prefix(self.tokens, prompt[:-1])
+        n_common = common_prefix(self.tokens, prompt[:-1])
+        return 0 if self.is_whole and n_common < len(self.tokens) else n_common
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -114,7 +117,7 @@ class Sequences:
 
     def __init__(self, pool: SequencePool, n_max: int = N_BRANCHES_MAX) -> None:
         self._pool = pool
-        self._n_max = n_max
+        self._n_max = 1 if pool.has_states else n_max
         self.first = pool.take()  # of the prompt
         self._tips: dict[int, Node | None] = {self.first: None}  # each sequence's last node
 
@@ -196,7 +199,9 @@ class Sequences:
         cached = None
         if root.parent is not None or (is_computed and root.position > 0):
             cached = CachedPrefix(
-                tokens=tuple(tree.text[: root.position]), sequence=self.of_text(root)
+                tokens=tuple(tree.text[: root.position]),
+                sequence=self.of_text(root),
+                is_whole=self._pool.has_states,
             )
             self._pool.remove(cached.sequence, first=root.position)
         for each in sorted(self._tips):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from pipeinfer_cli.errors import UserError
@@ -33,7 +33,49 @@ MAX_DRAFT = N_BATCH - 1  # tokens: a decided one goes with them
 MAX_WIDTH = 16  # candidates per position
 N_CANDIDATES = 8  # of them where it is chosen what to draft
 MAX_AUTO_DRAFT = 16  # tokens of a draft whose length is chosen from measured costs
+MAX_KEPT = 4  # tokens of a run that may be taken back to any of them
+MAX_PLACES = 255
 IDLE_SHARE = 0.25  # of a run: for that much, no further run is kept in flight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateConfig:
+    """Which states of recurrent layers a stage keeps; see struct pi_states.
+
+    The scheduler keeps within these bounds (docs/architecture.md has the design): drafts are chains
+    in runs of at most `n_tokens` tokens, and a miss takes a text back over at most `n_runs` runs.
+    """
+
+    n_places: int  # for what a run leaves of a sequence
+    n_runs: int  # of a sequence, beside its last one
+    n_tokens: int  # of a run: the last ones
+
+    @property
+    def n_states(self) -> int:
+        """Of each recurrent layer; one is an empty text's."""
+        return (self.n_places + 1) * self.n_tokens
+
+
+ONE_TEXT = StateConfig(n_places=3, n_runs=1, n_tokens=1)  # that nothing is drafted for
+
+
+def kept_states(
+    *, depth: int, n_stages: int, n_texts: int, n_draft_max: int, inside_runs: bool
+) -> StateConfig:
+    """What is needed for a pipeline's requests; `depth` is Policy's.
+
+    n_draft_max: most drafted tokens in a run, 0: nothing is drafted. `inside_runs`: whether states
+    inside a run can be kept.
+    """
+    n_text_places = 2 * n_texts + 1  # each text's last state and the one before; one to spare
+    if n_draft_max == 0 or not inside_runs:
+        return StateConfig(n_places=min(n_text_places, MAX_PLACES), n_runs=1, n_tokens=1)
+    n_drafting = min(n_texts, max(2, n_stages))  # see Batcher.drafting
+    return StateConfig(
+        n_places=min(n_text_places + n_drafting * depth, MAX_PLACES),
+        n_runs=depth,  # those that may be in flight behind the one that a miss goes back to
+        n_tokens=min(MAX_KEPT, n_draft_max + 1),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +100,13 @@ class DraftConfig:
         if n_max is None:
             return cls(auto_length=True, is_auto=is_auto, **others)
         return cls(n_max=n_max, **others)
+
+    def within(self, states: StateConfig) -> DraftConfig | None:
+        """The same as chains whose runs can be taken back; None: there are no such."""
+        n_max = min(self.n_max, states.n_tokens - 1)
+        if n_max == 0:
+            return None
+        return replace(self, n_max=n_max, n_min=min(self.n_min, n_max), width=1)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_max <= MAX_DRAFT:
@@ -100,6 +149,7 @@ class Policy:
     n_batch: int = N_BATCH  # most tokens in a run
     run_size: int | None = None  # drafted tokens in a run; None: what costs least, as measured
     prior: PriorCosts | None = None  # what that starts from; None: from nothing
+    n_run_max: int | None = None  # tokens in a run that may be taken back; None: n_batch
     # A draft begins when every token of the one before is decided or given up, not before.
     no_continuous: bool = False
     # Runs that rest on a wrong token are computed to their end; what comes of them is ignored.
@@ -119,7 +169,8 @@ class Policy:
         if self.is_adaptive:
             return MAX_DRAFT
         is_open = self.chooses_length and self.draft.auto_length
-        return MAX_AUTO_DRAFT if is_open else self.draft.n_max
+        n_most = MAX_AUTO_DRAFT if is_open else self.draft.n_max
+        return n_most if self.n_run_max is None else min(n_most, self.n_run_max - 1)
 
     @staticmethod
     def depth_of(n_stages: int, prior: PriorCosts | None = None) -> int:
@@ -142,14 +193,19 @@ class Policy:
         ablations: Collection[Ablation] = (),
         prior: PriorCosts | None = None,
         shares_cores: bool = False,
+        states: StateConfig | None = None,
     ) -> Policy:
         """The policy of a strategy for n_stages stages; without a drafter there is only one.
+
+        Of models with recurrent layers, `states` are kept: drafts are chains, if there are any.
 
         A single stage that takes turns with the drafter gains nothing from drafts that are made
         while it computes: they cost as much as later ones, and may be wrong. So `pipeinfer` is
         synchronous there.
         """
         depth = cls.depth_of(n_stages, prior)
+        if draft is not None and states is not None:
+            draft = draft.within(states)
         if draft is None or strategy == "iterative":
             return cls(depth=depth, n_batch=n_batch, n_stages=n_stages)
         is_chain = draft.width == 1
@@ -157,7 +213,7 @@ class Policy:
         parts_left_out = [each for each in ablations if each != PAPER]
         return cls(
             draft=draft,
-            is_adaptive=draft.is_auto and not ablations,
+            is_adaptive=draft.is_auto and not ablations and states is None,
             is_synchronous=strategy == "speculative" or in_turn,
             chooses_length=is_chain and (draft.auto_length or strategy != "speculative"),
             shares_cores=shares_cores,
@@ -165,6 +221,7 @@ class Policy:
             n_stages=n_stages,
             n_batch=n_batch,
             prior=prior,
+            n_run_max=states.n_tokens if states is not None else None,
             **{each.replace("-", "_"): True for each in parts_left_out},
         )
 

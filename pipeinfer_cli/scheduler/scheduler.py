@@ -119,9 +119,17 @@ class Scheduler:
 
     @property
     def prefilled(self) -> CachedPrefix:
-        """The part of the prompt that was submitted: what is submitted later may use its cells."""
-        sequence = self._sequences.of_text(self._tree.root)
-        return CachedPrefix(tokens=self._prompt[: self._n_prefilled], sequence=sequence)
+        """The part of the prompt that was submitted: what is submitted later may use its cells.
+
+        A state that has more of the text in it is of no use.
+        """
+        has_states = self._pool.has_states
+        n_tokens = self._n_prefilled if self.is_prefilling or not has_states else 0
+        return CachedPrefix(
+            tokens=self._prompt[:n_tokens],
+            sequence=self._sequences.of_text(self._tree.root),
+            is_whole=has_states,
+        )
 
     @property
     def has_begun(self) -> bool:
@@ -278,7 +286,7 @@ class Scheduler:
         Those for whose branch there is no sequence id stay behind.
         """
         n_decided = len(self._tree.text)
-        n_room = len(nodes) + n_most
+        n_room = min(len(nodes) + n_most, self.policy.n_run_max or self.policy.n_batch)
         n_left = 0
         while len(nodes) < n_room and (node := self._tree.unfed_node(n_left)) is not None:
             if node.position < self._n_feed_max and self._feed(node, nodes):

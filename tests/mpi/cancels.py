@@ -1,8 +1,9 @@
 """An adversary: runs in flight, right and wrong ones, are cancelled at random moments.
 
 Request: model, n_ctx, layer_split, truth ([ids]: a prompt and what greedy decoding makes of it),
-n_known (of its tokens: the prompt's), seed, n_rounds. Prints what happened, and the cells left on
-each rank.
+n_known (of its tokens: the prompt's), seed, n_rounds, maybe n_vocab. Prints what happened, the
+cells left on each rank, and by how many bytes rank 0 has grown since the first quarter of the
+rounds.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import time
 
 from ranks import N_BATCH, REMOVE_ALL, call, main, open_engine, wait
 
+from pipeinfer_cli.launch.environment import resident_bytes
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
 
 
@@ -23,6 +25,7 @@ class Adversary:
         self.n_right = 0  # tokens whose cells are in the caches, all of them right
         self.counts = {"completed": 0, "cancelled": 0, "aborted": 0, "checked_rows": 0}
         self.n_known = request["n_known"]
+        self.wrong = range(1000, 40000) if "n_vocab" not in request else range(request["n_vocab"])
         self.advance(self.n_known)
 
     def make_run(self, start, tokens, kv_ops=()):
@@ -60,7 +63,7 @@ class Adversary:
             size = self.random.choice([1, 1, 2, 4, N_BATCH])
             tokens = self.truth[position : position + size]
             if self.random.random() < 0.5 or len(tokens) < size:
-                tokens = [self.random.randrange(1000, 40000) for _ in range(size)]
+                tokens = [self.random.choice(self.wrong) for _ in range(size)]
                 right_until = index if right_until is None else right_until
             ops = self.forget_the_rest() if index == 0 else ()
             runs.append(self.make_run(position, tokens, ops))
@@ -89,17 +92,19 @@ class Adversary:
 
 
 def body(comm, request):
-    counts = None
+    counts, resident = None, 0
     with open_engine(comm, request) as engine:
         if comm.rank == 0:
             adversary = Adversary(engine, request)
-            for _ in range(request["n_rounds"]):
+            for index in range(request["n_rounds"]):
+                if index == request["n_rounds"] // 4:
+                    resident = resident_bytes()
                 adversary.disturb()
                 if adversary.random.random() < 0.3 and adversary.n_right < len(adversary.truth) - 8:
                     adversary.advance(adversary.random.randint(1, 3))
             adversary.advance(len(adversary.truth) - adversary.n_right)
             call(engine, Run(run_id=next(adversary.run_ids), kv_ops=(REMOVE_ALL,)))
-            counts = adversary.counts
+            counts = {**adversary.counts, "grown": resident_bytes() - resident}
         comm.Barrier()
         cells = comm.gather(engine.kv_positions())
         comm.Barrier()

@@ -22,12 +22,14 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.models.layer_split import LayerRange
+from pipeinfer_cli.scheduler.policy import StateConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Result, Run, SampleParams
 from rank_configs import rank_config
 
 T = TypeVar("T")
 WAIT_S = 60.0
 N_BATCH = 32
+STATES = StateConfig(n_places=20, n_runs=14, n_tokens=8)  # of hybrids
 REMOVE_ALL = KvOp(kind=KvKind.REMOVE, seq_src=-1)
 
 
@@ -75,6 +77,7 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
             config,
             n_cells=request.get("n_cells", config.n_cells),
             cache_types=CacheTypes(*request.get("cache_types", ())),
+            states=STATES,
             sample=SampleParams(**request.get("sample", {})),
             emulation=emulation(request.get("emulate"), comm),
             adapters=tuple(
@@ -98,6 +101,7 @@ def open_alone(request: dict[str, Any]) -> Engine:
             cache_types=CacheTypes(*request.get("cache_types", ())),
             n_batch=N_BATCH,
             n_threads=1,
+            states=STATES,
         )
     )
 

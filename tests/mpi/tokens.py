@@ -1,6 +1,7 @@
 """Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
-Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, and cases: each with
+Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, n_vocab, has_states
+(of recurrent layers), and cases: each with
 maybe strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain),
 in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts,
 for drafters that know them). Prints per case the answers, what became of the drafts in all, and the
@@ -10,7 +11,7 @@ positions that are left.
 from itertools import islice
 
 from guessers import make_guesser
-from ranks import N_BATCH, WAIT_S, main, on_head
+from ranks import N_BATCH, STATES, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.runtime.token_stream import TokenStream
@@ -25,7 +26,8 @@ class Decoder:
     def __init__(self, engine, run_ids, request, n_stages):
         self.engine, self.run_ids, self.request = engine, run_ids, request
         self.n_stages = n_stages
-        self.pool = SequencePool()
+        self.states = STATES if request.get("has_states") else None
+        self.pool = SequencePool(has_states=self.states is not None)
 
     def decode(self, case, prompt, truth, knowledge):
         """Tokens, and the scheduler's counters."""
@@ -45,6 +47,7 @@ class Decoder:
             n_stages=self.n_stages,
             n_batch=N_BATCH,
             shares_cores=case.get("in_turn", False),
+            states=self.states,
         )
         n_max = self.request["n_predict"]
         scheduler = Scheduler(

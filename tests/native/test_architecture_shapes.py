@@ -13,6 +13,7 @@ from architectures import N_CTX, N_VOCAB, TINY_MODELS
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
+from pipeinfer_cli.scheduler.policy import StateConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 from tiny_texts import IDS, plain_logits
 
@@ -22,6 +23,7 @@ WAIT_S = 30
 OTHER_IDS = IDS[::-1]
 N_BATCH = 33
 SIZES = [[1], [2], [5], [8], [32], [1, 7, 32, 2, 13]]  # of runs, in turn
+STATES = StateConfig(n_places=8, n_runs=2, n_tokens=4)  # of hybrids
 CLEAR = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
 
 
@@ -67,6 +69,7 @@ def test_logits_do_not_depend_on_the_cut_into_runs(tiny, tmp_path):
         n_cells=4 * N_CTX,
         n_batch=N_BATCH,
         n_threads=2,
+        states=STATES,
     )
     run_ids = itertools.count(1)
     with Engine(config) as engine:

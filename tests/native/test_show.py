@@ -6,6 +6,7 @@ import re
 import pytest
 
 from architectures import TINY_MODELS
+from architectures.hybrids import HYBRIDS
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.llama_cpp import bindings, capture_log
 from pipeinfer_cli.errors import UserError
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.native
 
 TINY = {tiny.name: tiny for tiny in TINY_MODELS}
 N_CTX = 16384  # llama.cpp says MiB with two decimals
+N_SEQ = 64
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,11 @@ def _quiet():
 
 
 def kv_buffer_mib(path, types):
-    """What llama.cpp logs of its KV caches for a context of N_CTX."""
+    return buffer_mib(path, "KV", types)
+
+
+def buffer_mib(path, kind, types=F16_CACHE):
+    """What llama.cpp logs of its KV caches for a context of N_CTX, or of N_SEQ recurrent states."""
     llama = bindings()
     lines = []
     keep = llama.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
@@ -38,6 +44,8 @@ def kv_buffer_mib(path, types):
         )
         params = llama.llama_context_default_params()
         params.n_ctx = N_CTX
+        params.n_seq_max = N_SEQ
+        params.kv_unified = True
         params.swa_full = True
         params.type_k, params.type_v = types.ids
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -47,7 +55,7 @@ def kv_buffer_mib(path, types):
         llama.llama_model_free(model)
     finally:
         capture_log()
-    sizes = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
+    sizes = re.findall(rf"{kind} buffer size = +([\d.]+) MiB", "".join(lines))
     assert sizes
     return sum(map(float, sizes))
 
@@ -77,6 +85,16 @@ def test_heads_that_are_no_multiple_of_a_block(types):
     with pytest.raises(UserError, match=f"{option}: its blocks have 32 elements, .*heads 80"):
         check_cache_types(shapes, types)
     check_cache_types(shapes, CacheTypes("bf16", "f32"))
+
+
+@pytest.mark.parametrize("name", [each.name for each in HYBRIDS])
+def test_hybrids_have_states_as_large_as_llama_cpp_makes_them(name, tmp_path):
+    path = TINY[name].write(tmp_path / "tiny.gguf")
+    info = read_model_info(path)
+    n_bytes = N_SEQ * sum(info.state_bytes)
+    assert n_bytes / 2**20 == pytest.approx(buffer_mib(path, "RS"), abs=0.02)
+    cells = kv_bytes(info, LayerRange(0, info.n_layer), N_CTX, F16_CACHE)
+    assert cells / 2**20 == pytest.approx(kv_buffer_mib(path, F16_CACHE), abs=0.02)
 
 
 def table(text, first):

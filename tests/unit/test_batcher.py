@@ -1,104 +1,15 @@
 """Several requests in one scripted pipeline: each text is the model's, whatever the others do."""
 
-import math
-from itertools import count
 from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from games import Player
 from pipeinfer_cli.scheduler import kv_sequences
-from pipeinfer_cli.scheduler.batcher import Batcher
-from pipeinfer_cli.scheduler.exchange import Exchange
-from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH, DraftConfig, Policy
-from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
-from scripted import N_VOCAB, ScriptedDrafts, ScriptedPipeline, plain, stage_times
-
-
-class Player:
-    """The head's loop for several requests, with every choice of time and draft drawn."""
-
-    def __init__(self, random, pipeline, *, n_stages, n_batch, n_parallel):
-        self.random, self.pipeline, self.n_parallel = random, pipeline, n_parallel
-        self.pool, self.knowledge = SequencePool(), Knowledge.of(None, n_stages=n_stages)
-        self.batcher = Batcher(
-            self.pool,
-            n_stages=n_stages,
-            depth=n_stages + 1,
-            n_batch=n_batch,
-            run_ids=count(1),
-            pacer=self.knowledge.pacer,
-        )
-        self.exchange = Exchange(self, self.batcher, open_drafts=self.open_drafts)
-        self.requests, self.drafts, self.texts = {}, {}, {}
-        self.n_wanted = {}
-        self.n_merged = 0
-        self.now_s = 0.0
-
-    def play(self, jobs):
-        """Jobs: [(prompt, n_max, policy)]; the texts in their order."""
-        todo = list(enumerate(jobs))
-        while todo or self.requests:
-            while todo and len(self.requests) < self.n_parallel:
-                self.admit(*todo.pop(0))
-            self.exchange.take_drafts()
-            self.exchange.submit(self.now_s)
-            self.step()
-        self.batcher.close()
-        self.exchange.submit(self.now_s)
-        while not self.batcher.is_idle:
-            self.answer()
-        assert self.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
-        return [self.texts[key][: job[1]] for key, job in enumerate(jobs)]
-
-    def step(self):
-        steps = [self.answer] * bool(self.pipeline.queue)
-        if drafting := [each for each in self.drafts.values() if each.batches]:
-            steps.append(self.random.choice(drafting).answer)
-        if self.now_s < self.exchange.wake_s < math.inf:
-            steps.append(self.wake)
-        assert steps, "nothing is under way: the texts would never end"
-        self.random.choice(steps)()
-        self.now_s += self.random.choice([0.0, 0.001, 0.1])
-
-    def wake(self):
-        self.now_s = self.exchange.wake_s
-
-    def admit(self, key, job):
-        prompt, n_max, policy = job
-        scheduler = Scheduler(
-            prompt,
-            n_max=n_max,
-            policy=policy,
-            run_ids=count(1),
-            pool=self.pool,
-            knowledge=self.knowledge,
-        )
-        self.requests[key] = self.batcher.admit(key, scheduler)
-        self.exchange.on_begin(self.requests[key])
-        self.texts[key], self.n_wanted[key] = [], n_max
-
-    def open_drafts(self, request):
-        return self.drafts.setdefault(request.key, ScriptedDrafts(self.random))
-
-    def submit(self, run):
-        self.n_merged += len({token.seq_ids[0] for token in run.tokens}) > 1
-        self.pipeline.submit(run)
-
-    def cancel(self, run_first, run_last):
-        self.pipeline.cancel(run_first, run_last)
-
-    def answer(self):
-        for request, tokens in self.exchange.on_result(self.pipeline.answer(), self.now_s):
-            key = request.key
-            self.texts[key] += tokens
-            if request.scheduler.counters.n_decided >= self.n_wanted[key]:
-                self.batcher.end(request)
-                del self.requests[key]
-                self.drafts.pop(key, None)
-
+from scripted import N_VOCAB, ScriptedPipeline, plain, stage_times
 
 heads = st.sampled_from([[], [3, 1, 4], [3, 1, 4, 1, 5, 9, 2, 6]])  # prompts have these in common
 tails = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=6)

@@ -179,7 +179,7 @@ def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, c
 
     def read_model_info(path):
         opened.append(path.name)
-        return SimpleNamespace(n_positions=0)
+        return SimpleNamespace(arch="llama", n_positions=0)
 
     monkeypatch.setattr(head_module, "read_model_info", read_model_info)
     monkeypatch.setattr(head_module, "load_vocab", mock.MagicMock())

@@ -62,6 +62,7 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
         "layers": None,
         "bytes": 0,
         "kv_bytes": 0,
+        "state_bytes": 0,
         "memory_bytes": None,
     }
     assert (first["layers"], last["layers"], first["bytes"]) == ([0, 2], [2, 3], 3000)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from games import Game
 from pipeinfer_cli.scheduler import kv_sequences
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
-from pipeinfer_cli.scheduler.exchange import Exchange, OneRequest
 from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool, spare_cells
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy
@@ -19,7 +19,6 @@ from pipeinfer_cli.scheduler.runs import KvKind, KvOp
 from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
 from scripted import (
     N_VOCAB,
-    ScriptedDrafts,
     ScriptedPipeline,
     draft_next,
     next_token,
@@ -28,74 +27,6 @@ from scripted import (
     take_runs,
     text_of,
 )
-
-
-class Game:
-    """The head's loop with every choice of time, draft and probability drawn from data."""
-
-    def __init__(
-        self, random, pipeline, prompt, n_max, policy, *, pool=None, kept=None, knowledge=None
-    ):
-        self.random, self.pipeline = random, pipeline
-        run_ids = count(pipeline.last_run_id + 1)
-        self.pool = pool or SequencePool()
-        known = knowledge or Knowledge.of(
-            policy.prior, n_stages=policy.n_stages, drafters=("model", "ngram")
-        )
-        self.ways = [None, *known.confidences]
-        self.scheduler = Scheduler(
-            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool, knowledge=known
-        )
-        if kept is not None:
-            self.scheduler.reuse(kept)
-            self.pool.drop(kept)
-        self.drafts = ScriptedDrafts(random)
-        self.exchange = Exchange(pipeline, OneRequest(self.scheduler, self.drafts))
-        self.now_s = 0.0
-        self.tokens = []
-        self.n_max = n_max
-        self.most_live = 0
-
-    def play(self):
-        while len(self.tokens) < self.n_max:
-            self.turn()
-            steps = [self.drafts.answer] * bool(self.drafts.batches)
-            steps += [self.answer] * bool(self.pipeline.queue)
-            if self.now_s < self.exchange.wake_s < math.inf:
-                steps.append(self.wake)
-            assert steps, "nothing is under way: the text would never end"
-            self.random.choice(steps)()
-            self.now_s += self.random.choice([0.0, 0.001, 0.1])
-        self.scheduler.finish()
-        self.exchange.submit(self.now_s)
-        n_tokens = len(self.tokens)
-        while not self.scheduler.is_idle:
-            self.answer()
-        assert len(self.tokens) == n_tokens
-        assert self.scheduler.knowledge.pacer.leave_s == 0, "it waits for a run that is over"
-        return self.tokens
-
-    def close(self):
-        """What the request leaves for the next one."""
-        kept = self.scheduler.close()
-        assert self.pool.n_used == (kept is not None)
-        return kept
-
-    def turn(self):
-        if self.random.randrange(10) == 0:
-            self.scheduler.speculate(self.random.choice(self.ways))
-        self.exchange.take_drafts()
-        self.exchange.submit(self.now_s)
-        self.most_live = max(self.most_live, self.scheduler.n_live)
-        assert self.pool.n_used <= 1 + self.scheduler.n_drafted, "a sequence id leaks"
-
-    def answer(self):
-        for _, tokens in self.exchange.on_result(self.pipeline.answer(), self.now_s):
-            self.tokens += tokens
-
-    def wake(self):
-        self.now_s = self.exchange.wake_s
-
 
 prompts = st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=12)
 drafts = st.builds(

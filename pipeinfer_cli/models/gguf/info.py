@@ -21,6 +21,7 @@ from pipeinfer_cli.models.gguf.reader import (
     Tensor,
     UnusableGgufError,
 )
+from pipeinfer_cli.models.gguf.recurrent import keyless_layers, state_layer_bytes
 
 MAX_LAYERS = 512
 MAX_COUNT = 2**31 - 1
@@ -56,6 +57,7 @@ class ModelInfo:
     n_positions: int = 0  # that it has embeddings for; 0: any
     weight_types: tuple[int, ...] = ()  # enum ggml_type of the tensors that are multiplied, sorted
     kv: tuple[KvShape, ...] = ()  # [n_layer] of the KV cache; none: the file does not say
+    state_bytes: tuple[int, ...] = ()  # [n_layer] of one recurrent state; none: there are none
     n_layer_nextn: int = 0  # prediction layers, which come after the others and are never loaded
     bytes_nextn: int = 0  # of those in the file
 
@@ -88,6 +90,7 @@ def _read(path: Path) -> ModelInfo:
         with reader.named_part(part.path, index, len(parts)):
             weights.add(part.tensors)
     weights.take_shard(first)
+    states = state_layer_bytes(parts, arch, n_embd)
     return ModelInfo(
         arch=_one_line(arch, MAX_ARCH_BYTES),
         n_layer=n_layer,
@@ -102,7 +105,8 @@ def _read(path: Path) -> ModelInfo:
         bytes_total=sum(weights.layer_bytes) + weights.bytes_input + weights.bytes_output,
         n_positions=n_ctx_train if weights.has_positions else 0,
         weight_types=tuple(sorted(weights.types)),
-        kv=kv_shapes(first, arch, n_layer, n_embd),
+        kv=kv_shapes(first, arch, n_layer, n_embd, without=keyless_layers(parts)),
+        state_bytes=tuple(states.get(layer, 0) for layer in range(n_layer)) if states else (),
         n_layer_nextn=n_layer_nextn,
         bytes_nextn=weights.bytes_nextn,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeinfer_cli.engine.config import CacheTypes
@@ -22,8 +23,10 @@ class KvShape:
     v_head: int
 
 
-def kv_shapes(header: GgufFile, arch: str, n_layer: int, n_embd: int) -> tuple[KvShape, ...]:
-    """By layer; none if the file does not say it."""
+def kv_shapes(
+    header: GgufFile, arch: str, n_layer: int, n_embd: int, *, without: Collection[int] = ()
+) -> tuple[KvShape, ...]:
+    """By layer; none if the file does not say it. Some layers may be without keys and values."""
     n_heads = _per_layer(header, f"{arch}.attention.head_count", n_layer)
     n_kv_heads = _per_layer(header, f"{arch}.attention.head_count_kv", n_layer) or n_heads
     if n_heads is None or n_kv_heads is None or 0 in n_heads:
@@ -41,7 +44,8 @@ def kv_shapes(header: GgufFile, arch: str, n_layer: int, n_embd: int) -> tuple[K
     has_window += [False] * (n_layer - len(has_window))
     is_latent = bool(header.count(f"{arch}.attention.key_length_mla"))
     shapes = []
-    for n, is_window in zip(n_kv_heads, has_window, strict=True):
+    for layer, is_window in enumerate(has_window):
+        n = 0 if layer in without else n_kv_heads[layer]
         k, v = of_window if is_window else whole
         shapes.append(KvShape(k=n * k, v=0 if is_latent else n * v, k_head=k, v_head=v))
     return tuple(shapes)

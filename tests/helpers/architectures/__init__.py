@@ -8,6 +8,7 @@ they are the ones llama.cpp's patch admits. The table in docs/architectures.md i
 from __future__ import annotations
 
 from architectures.dense import DENSE
+from architectures.hybrids import HYBRIDS
 from architectures.latent import LATENT
 from architectures.layers import norms, plain_layer
 from architectures.mixtures import MIXTURES
@@ -29,7 +30,7 @@ __all__ = [
     "table",
 ]
 
-TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT, *PREDICTION, *VISION)
+TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT, *PREDICTION, *VISION, *HYBRIDS)
 
 INTRODUCTION = """\
 # Architectures that split

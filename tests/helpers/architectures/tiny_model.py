@@ -19,7 +19,7 @@ N_EMBD, N_FF, N_EXPERT, N_EXPERT_USED = 128, 160, 4, 2
 N_HEAD, N_HEAD_KV, HEAD_DIM = 4, 2, 32
 N_CTX = 256
 N_VOCAB = 320
-FLOATS = re.compile("norm|ffn_gate_inp")  # tensors that stay F32 in any file
+FLOATS = re.compile(r"norm|ffn_gate_inp|conv1d|conv\.conv")  # tensors that stay F32 in any file
 WINDOW = 8  # of the layers with a sliding window: shorter than the texts that tests decode
 
 Shape: TypeAlias = "tuple[int, ...]"
@@ -29,7 +29,10 @@ LayerShapes: TypeAlias = Callable[[int], Mapping[str, Shape]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyModel:
-    """What one GGUF is made of. Names of tensors end in .weight unless they say otherwise."""
+    """What one GGUF is made of. Names of tensors end in .weight unless they say otherwise.
+
+    With a dot at its end a name is complete without it.
+    """
 
     name: str
     arch: str
@@ -39,6 +42,7 @@ class TinyModel:
     keys: Mapping[str, Value] = field(default_factory=dict)  # without the architecture's prefix
     keys_as_they_are: Mapping[str, Value] = field(default_factory=dict)
     ends: Mapping[str, Shape] = field(default_factory=dict)  # beside embedding, norm and output
+    last_norm: str = "output_norm"
     n_layer: int = 5
     nextn: LayerShapes | None = None  # the tensors of a prediction layer; None: there is none
     is_tied: bool = False
@@ -60,7 +64,7 @@ class TinyModel:
         return path
 
     def _shapes(self) -> dict[str, Shape]:
-        ends = {"token_embd": (N_VOCAB, N_EMBD), "output_norm": (N_EMBD,), **self.ends}
+        ends = {"token_embd": (N_VOCAB, N_EMBD), self.last_norm: (N_EMBD,), **self.ends}
         if not self.is_tied:
             ends["output"] = (N_VOCAB, N_EMBD)
         blocks = [self.layer(i) for i in range(self.n_layer)]
@@ -88,16 +92,23 @@ class TinyModel:
 
 
 def _full_name(name: str) -> str:
+    if name.endswith("."):
+        return name[:-1]
     is_full = name.endswith((".bias", ".weight", ".exp_probs_b"))  # Hunyuan 3's bias has no suffix
     return name if is_full else f"{name}.weight"
 
 
 def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
-    """Near one for a norm, positive for factors, else normal, scaled as an input's row needs."""
+    """Near one for a norm, positive for factors, else normal, scaled as an input's row needs.
+
+    States decay, at rates between a tenth and one.
+    """
     random = np.random.default_rng(list(name.encode()))
+    if name.endswith("ssm_a"):
+        return -random.uniform(0.1, 1, shape).astype(np.float32)
     if "rope_" in name:
         return random.uniform(1, 4, shape).astype(np.float32)
-    if "norm" in name and name.endswith(".weight"):
+    if "norm" in name and not name.endswith(".bias"):
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
