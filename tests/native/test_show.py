@@ -50,7 +50,9 @@ def kv_buffer_mib(path):
     return sum(map(float, sizes))
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite", "glm4moe"]
+)
 def test_the_kv_cache_is_as_large_as_llama_cpp_makes_it(name, tmp_path):
     path = TINY[name].write(tmp_path / "tiny.gguf")
     each = kv_layer_bytes(reader.read(path), read_model_info(path), N_CTX)
