@@ -54,8 +54,8 @@ def split_layers(
         )
     if n_stages > 1 and not model.can_split:
         raise UserError(
-            f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1, "
-            f"or a model of {', '.join(stage_archs())}"
+            f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1 "
+            f"({len(stage_archs())} others can: see docs/architectures.md)"
         )
     if weights is None:
         shares, costs = [1.0] * n_stages, stage_costs(model)

@@ -60,7 +60,9 @@ def buffer_mib(path, kind, types=F16_CACHE):
     return sum(map(float, sizes))
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma3", "falcon", "deepseek2", "deepseek2-lite", "glm4moe"]
+)
 @pytest.mark.parametrize(
     "types",
     [F16_CACHE, CacheTypes("q8_0", "q8_0"), CacheTypes("f32", "f32"), CacheTypes("q5_1", "q4_0")],
