@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pipeinfer_cli.cli.parsing.values import integer, integer_or_auto, listed, number
+from pipeinfer_cli.engine.config import DRAFT_CACHE_OPTIONS, CacheTypes
 from pipeinfer_cli.scheduler.policy import DraftConfig, DrafterKind
 
 STRATEGY = typer.Option(
@@ -27,6 +28,18 @@ DRAFTER = typer.Option(
     help="none, ngram, model or both; default: model with -md, else ngram.",
 )
 Drafter = Annotated[str | None, DRAFTER]
+CacheTypeK = Annotated[
+    str,
+    typer.Option(
+        "-ctkd", "--cache-type-k-draft", metavar="TYPE", help="As -ctk, of the draft model."
+    ),
+]
+CacheTypeV = Annotated[
+    str,
+    typer.Option(
+        "-ctvd", "--cache-type-v-draft", metavar="TYPE", help="As -ctv, of the draft model."
+    ),
+]
 DRAFT_MAX = typer.Option(
     "--draft-max",
     parser=integer_or_auto,
@@ -107,6 +120,11 @@ DraftPSplits = Annotated[Any, listed(DRAFT_P_SPLIT)]
 def drafter_kind(drafter: str | None, draft_model: str | None) -> DrafterKind:
     """The drafter that is meant; GenerateConfig refuses what is none."""
     return cast("DrafterKind", drafter or ("model" if draft_model else "ngram"))
+
+
+def cache_types(k: str, v: str) -> CacheTypes:
+    """Of a draft model's KV cache. Raises UserError."""
+    return CacheTypes(k, v, DRAFT_CACHE_OPTIONS)
 
 
 def given(context: typer.Context) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.gguf.info import read_model_info
+from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.runtime import pairs
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
@@ -373,6 +374,7 @@ class Drafters:
                 cores=self._cores,
                 sample=self._config.sample,
                 n_shared=n_shared,
+                cache_types=self._config.draft_cache_types,
             )
         return self._models[path, slot]
 
@@ -380,6 +382,7 @@ class Drafters:
         """How many tokens a draft model shares with the target, and its context; looked up once."""
         if path not in self._limits_of:
             info = read_model_info(path)  # says what is wrong with the file
+            check_cache_types(info.kv, self._config.draft_cache_types)
             draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:
