@@ -203,6 +203,8 @@ struct pi_draft_params {
     const char *    model_path;
     int32_t         n_ctx; // most tokens of a text, as in pi_engine_params
     int32_t         n_cells; // of the KV cache, for the text and its branches
+    int32_t         type_k; // as in pi_engine_params
+    int32_t         type_v;
     int32_t         n_batch; // most tokens in a run
     int32_t         n_threads; // compute threads of its own
     int32_t         has_own_cores; // 1: idle threads may spin

@@ -36,8 +36,8 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     decoder_params.n_ctx   = params.n_ctx;
     decoder_params.n_cells = params.n_cells;
     decoder_params.n_batch = params.n_batch;
-    decoder_params.type_k  = GGML_TYPE_F16;
-    decoder_params.type_v  = GGML_TYPE_F16;
+    decoder_params.type_k  = params.type_k;
+    decoder_params.type_v  = params.type_v;
     decoder_params.is_last = true;
     decoder_               = std::make_unique<decoder>(model_.get(), decoder_params);
 }

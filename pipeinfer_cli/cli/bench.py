@@ -69,6 +69,8 @@ def bench(
     draft_width: draft_options.DraftWidths = f"{DRAFT.width}",
     draft_p_split: draft_options.DraftPSplits = f"{DRAFT.p_split:g}",
     draft_threads: draft_options.DraftThreads = None,
+    cache_type_k_draft: draft_options.CacheTypeK = F16_CACHE.k,
+    cache_type_v_draft: draft_options.CacheTypeV = F16_CACHE.v,
     emulate: Emulations = "",
     draft_ratio: Annotated[
         float | None,
@@ -238,6 +240,7 @@ def bench(
             "adapters": parse_adapters(lora or ()),
             "rope": rope,
             "draft_threads": draft_threads,
+            "draft_cache_types": draft_options.cache_types(cache_type_k_draft, cache_type_v_draft),
             "draft_ratio": draft_ratio,
             "sample": sample,
             "ignore_eos": ignore_eos,

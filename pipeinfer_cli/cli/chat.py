@@ -85,6 +85,8 @@ def chat(
     draft_width: draft_options.DraftWidth = DEFAULT_DRAFT.width,
     draft_p_split: draft_options.DraftPSplit = DEFAULT_DRAFT.p_split,
     draft_threads: draft_options.DraftThreads = None,
+    cache_type_k_draft: draft_options.CacheTypeK = F16_CACHE.k,
+    cache_type_v_draft: draft_options.CacheTypeV = F16_CACHE.v,
     log_file: options.LogFile = None,
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
@@ -147,6 +149,7 @@ def chat(
         ),
         draft_given=draft_options.given(context),
         draft_threads=draft_threads,
+        draft_cache_types=draft_options.cache_types(cache_type_k_draft, cache_type_v_draft),
         log_file=log_file,
         verbose=verbose,
         given=options.given(context),

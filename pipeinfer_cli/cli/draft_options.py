@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pipeinfer_cli.cli.parsing.values import integer, integer_or_auto, listed, number
+from pipeinfer_cli.engine.config import DRAFT_CACHE_OPTIONS, CacheTypes
 from pipeinfer_cli.scheduler.policy import DraftConfig, DrafterKind
 
 STRATEGY = typer.Option(
@@ -28,6 +29,18 @@ DRAFTER = typer.Option(
     "(model if lengths, cutoffs, widths or another strategy are given), else ngram.",
 )
 Drafter = Annotated[str | None, DRAFTER]
+CacheTypeK = Annotated[
+    str,
+    typer.Option(
+        "-ctkd", "--cache-type-k-draft", metavar="TYPE", help="As -ctk, of the draft model."
+    ),
+]
+CacheTypeV = Annotated[
+    str,
+    typer.Option(
+        "-ctvd", "--cache-type-v-draft", metavar="TYPE", help="As -ctv, of the draft model."
+    ),
+]
 DRAFT_MAX = typer.Option(
     "--draft-max",
     parser=integer_or_auto,
@@ -119,6 +132,11 @@ def drafter_kind(
     if not draft_model:
         return "ngram"
     return "auto" if strategy == "auto" and not given(context) else "model"
+
+
+def cache_types(k: str, v: str) -> CacheTypes:
+    """Of a draft model's KV cache. Raises UserError."""
+    return CacheTypes(k, v, DRAFT_CACHE_OPTIONS)
 
 
 def given(context: typer.Context) -> tuple[str, ...]:

@@ -80,6 +80,11 @@ RULES = (
         lambda config, _: config.draft_model is None and config.drafter != "none",
         "only a draft model (-md) computes with them",
     ),
+    Rule(
+        ("--cache-type-k-draft", "--cache-type-v-draft"),
+        lambda config, _: config.draft_model is None and config.drafter != "none",
+        "only a draft model (-md) has such a cache",
+    ),
     Rule(("--draft-min",), _never_drops, "drafts are not waited for (only speculative does)"),
     Rule(CUTOFF, _has_fixed_cutoff, "speculative drafts of a given length have a fixed cutoff"),
     Rule(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeinfer_cli.drafters.branch_cache import BranchCache, n_cells
 from pipeinfer_cli.engine import draft, llama_cpp
-from pipeinfer_cli.engine.config import ONE_THREAD, DraftCores
+from pipeinfer_cli.engine.config import F16_CACHE, ONE_THREAD, CacheTypes, DraftCores
 from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch
 from pipeinfer_cli.scheduler.policy import N_BATCH
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, Run, RunToken, SampleParams
@@ -32,11 +32,17 @@ class ModelDrafter:
         cores: DraftCores = ONE_THREAD,
         sample: SampleParams = DEFAULT_SAMPLE,
         n_shared: int | None = None,
+        cache_types: CacheTypes = F16_CACHE,
     ) -> None:
         self.path = path
         llama_cpp.capture_log()
         self._model = draft.DraftModel(
-            path, n_ctx=n_ctx, n_cells=n_cells(n_ctx), n_batch=N_BATCH, cores=cores
+            path,
+            n_ctx=n_ctx,
+            n_cells=n_cells(n_ctx),
+            n_batch=N_BATCH,
+            cores=cores,
+            cache_types=cache_types,
         )
         self._n_ctx = n_ctx
         self._sample = sample

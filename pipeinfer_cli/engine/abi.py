@@ -197,6 +197,8 @@ class DraftParams(ctypes.Structure):
         ("model_path", c_char_p),
         ("n_ctx", c_int32),
         ("n_cells", c_int32),
+        ("type_k", c_int32),
+        ("type_v", c_int32),
         ("n_batch", c_int32),
         ("n_threads", c_int32),
         ("has_own_cores", c_int32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
@@ -25,6 +25,8 @@ CACHE_TYPES = {
     "q5_0": 6,
     "q5_1": 7,
 }
+CACHE_OPTIONS = ("-ctk/--cache-type-k", "-ctv/--cache-type-v")
+DRAFT_CACHE_OPTIONS = ("-ctkd/--cache-type-k-draft", "-ctvd/--cache-type-v-draft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,10 @@ class CacheTypes:
 
     k: str = "f16"
     v: str = "f16"
+    options: tuple[str, str] = field(default=CACHE_OPTIONS, compare=False)  # that messages name
 
     def __post_init__(self) -> None:
-        for option, name in (("-ctk/--cache-type-k", self.k), ("-ctv/--cache-type-v", self.v)):
+        for option, name in zip(self.options, (self.k, self.v), strict=True):
             if name not in CACHE_TYPES:
                 raise UserError(f"{option} {name!r}: give one of {', '.join(CACHE_TYPES)}")
 

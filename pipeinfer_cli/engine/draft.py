@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import ERR_MODEL, ERROR_BYTES, OK, decoded
-from pipeinfer_cli.engine.config import DraftCores
+from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes, DraftCores
 from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import MAX_TOP, native_sample
 from pipeinfer_cli.errors import RunError, UserError
@@ -24,13 +24,21 @@ class DraftModel:
     """
 
     def __init__(
-        self, path: Path, *, n_ctx: int, n_cells: int, n_batch: int, cores: DraftCores
+        self,
+        path: Path,
+        *,
+        n_ctx: int,
+        n_cells: int,
+        n_batch: int,
+        cores: DraftCores,
+        cache_types: CacheTypes = F16_CACHE,
     ) -> None:
         self._lib = abi.load()
         params = abi.DraftParams(
             os.fsencode(path),
             n_ctx,
             n_cells,
+            *cache_types.ids,
             n_batch,
             cores.n_threads,
             cores.has_own_cores,

@@ -55,6 +55,7 @@ class JobConfig:
     report_binding: bool = False
     bind: str = "auto"  # compute threads to cores of their rank: see BINDINGS
     cache_types: CacheTypes = F16_CACHE  # of the target's KV caches
+    draft_cache_types: CacheTypes = F16_CACHE  # of draft models: they do not change the text
     sample: SampleParams = DEFAULT_SAMPLE
     ignore_eos: bool = False
     verbose: bool = False

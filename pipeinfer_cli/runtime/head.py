@@ -30,6 +30,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.gguf.info import read_model_info
+from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.runtime import pairs
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.config import JobConfig
@@ -394,6 +395,7 @@ class Drafters:
                 cores=self._cores,
                 sample=self._config.sample,
                 n_shared=n_shared,
+                cache_types=self._config.draft_cache_types,
             )
         return self._models[path, slot]
 
@@ -406,6 +408,7 @@ class Drafters:
                     f"{str(path)!r} has layers with recurrent states and cannot draft: use another "
                     "draft model, or --drafter ngram"
                 )
+            check_cache_types(info.kv, self._config.draft_cache_types)
             draft_vocab = load_vocab(path, verbose=self._config.verbose)
             shared = share(self._vocab.entries(), draft_vocab.entries(), path)
             if shared.note:

@@ -46,6 +46,10 @@ class Layout:
         """Of the tensors that a token's way reads there."""
         return stage_bytes(self.model, self.layers[rank])
 
+    def has_unknown_cells(self, rank: int) -> bool:
+        """Whether the model does not say how large the rank's part of the KV cache is."""
+        return len(self.layers[rank]) > 0 and not self.kv_bytes[rank]
+
 
 def check(threads: Threads, all_resources: Sequence[RankResources]) -> None:
     """UserError unless a list of threads fits; a warning where threads have too few cores."""
@@ -123,7 +127,7 @@ def rows(layout: Layout, all_resources: Sequence[RankResources]) -> list[Row]:
             str(resources.n_threads),
             str(held) if len(held) else "none",
             console.size(layout.bytes_of(rank)),
-            console.size(layout.kv_bytes[rank]),
+            "?" if layout.has_unknown_cells(rank) else console.size(layout.kv_bytes[rank]),
             "?" if resources.memory_bytes is None else console.size(resources.memory_bytes),
         )
         for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))
@@ -140,8 +144,8 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
             "threads": resources.n_threads,
             "layers": [held.first, held.last] if len(held) else None,
             "bytes": layout.bytes_of(rank),
-            "kv_bytes": layout.kv_bytes[rank],
             "state_bytes": layout.states_of(rank),
+            "kv_bytes": None if layout.has_unknown_cells(rank) else layout.kv_bytes[rank],
             "memory_bytes": resources.memory_bytes,
         }
         for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))

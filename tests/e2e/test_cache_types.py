@@ -40,6 +40,10 @@ def test_the_text_is_that_of_the_unpatched_library(tmp_path):
     assert answer["tokens"] == tokens
     assert answer["exact"] is True
 
+    drafting = ("-md", "smollm2", "-ctkd", "q8_0", "--cache-type-v-draft", "q4_0")
+    more = ("--strategy", "speculative", *drafting, "--format", "json")
+    assert run_json(pipeinfer("generate", *COMMON, *args, *more, text))[0]["tokens"] == tokens
+
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": text}) + "\n")
     done = run(pipeinfer("generate", *COMMON, *args, "--prompts", str(tmp_path / "in.jsonl")))
     assert done.returncode == 0, done.stderr

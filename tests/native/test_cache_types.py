@@ -14,12 +14,19 @@ from architectures import N_CTX as TINY_N_CTX
 from architectures import N_VOCAB as TINY_VOCAB
 from architectures import TINY_MODELS
 from cache_cases import ALL, CUTS, N_TOKENS
-from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes, EngineConfig
+from pipeinfer_cli.engine.config import (
+    CACHE_TYPES,
+    F16_CACHE,
+    ONE_THREAD,
+    CacheTypes,
+    EngineConfig,
+)
+from pipeinfer_cli.engine.draft import DraftModel
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError
-from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
+from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, KvKind, KvOp, Run, RunToken
 from small_models import N_LAYER, N_VOCAB, convert, talking_llama
 from support import plain_decode
 
@@ -169,9 +176,28 @@ def test_other_architectures(name, types, tmp_path):
         assert not found, f"runs of {sizes}: first at position {found[0]}"
 
 
+def open_draft(path, types):
+    return DraftModel(
+        path, n_ctx=256, n_cells=256, n_batch=N_BATCH, cores=ONE_THREAD, cache_types=types
+    )
+
+
+def test_a_draft_model_has_types_of_its_own(model, ids):
+    tokens = tuple(RunToken(id=token, position=i, want=i > 20) for i, token in enumerate(ids[:24]))
+    found = []
+    for types in (F16_CACHE, CacheTypes("f32", "f32"), CacheTypes("q8_0", "q4_0")):
+        draft = open_draft(model, types)
+        found.append(draft.expand(Run(run_id=1, tokens=tokens), N_VOCAB, DEFAULT_SAMPLE))
+        draft.close()
+    f16, f32, quantized = found
+    assert f16 == f32 != quantized
+    assert len(f16) == len(quantized) == 3
+
+
 def test_a_type_that_no_cache_has(model):
     class Other(CacheTypes):
         ids = (10, 1)
 
-    with pytest.raises(PipeinferError, match="a KV cache cannot have the type 10"):
-        open_engine(model, Other())
+    for make in (open_engine, open_draft):
+        with pytest.raises(PipeinferError, match="a KV cache cannot have the type 10"):
+            make(model, Other())

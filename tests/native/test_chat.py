@@ -49,6 +49,7 @@ class Script:
             profile=None,
             prior=lambda _draft: None,
             draft_cores=ONE_THREAD,
+            inexact="",
         )
         work.ChatWork(config, plan)(SimpleNamespace(watched=False))
 

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from pipeinfer_cli.engine.config import DraftCores
+from pipeinfer_cli.engine.config import CacheTypes, DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.runtime import head as head_module
@@ -179,7 +179,7 @@ def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, c
 
     def read_model_info(path):
         opened.append(path.name)
-        return SimpleNamespace(arch="llama", n_positions=0)
+        return SimpleNamespace(arch="llama", n_positions=0, kv=())
 
     monkeypatch.setattr(head_module, "read_model_info", read_model_info)
     monkeypatch.setattr(head_module, "load_vocab", mock.MagicMock())
@@ -188,13 +188,16 @@ def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, c
     )
     monkeypatch.setattr(head_module, "ModelDrafter", mock.MagicMock())
     monkeypatch.setattr(head_module.resolve, "resolve", Path)
-    drafters = Drafters(JobConfig(model="m"), mock.MagicMock(), DraftCores(n_threads=1))
+    types = CacheTypes("q8_0", "q4_0")
+    config = JobConfig(model="m", draft_cache_types=types)
+    drafters = Drafters(config, mock.MagicMock(), DraftCores(n_threads=1))
     for slot in (0, 1, 2):
         for _ in range(2):
             assert drafters.make("model", "d.gguf", slot=slot) is not None
     assert opened == ["d.gguf"]
     assert capsys.readouterr().err == "pipeinfer: note: not all are shared\n"
-    assert [each.kwargs["n_shared"] for each in head_module.ModelDrafter.call_args_list] == [9] * 3
+    made = [each.kwargs for each in head_module.ModelDrafter.call_args_list]
+    assert [(each["n_shared"], each["cache_types"]) for each in made] == [(9, types)] * 3
 
 
 def test_without_a_drafter_a_request_is_iterative():

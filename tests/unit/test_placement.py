@@ -69,6 +69,13 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
     assert said.err == ""
 
 
+def test_a_cache_of_unknown_size() -> None:
+    layout = replace(LAYOUT, kv_bytes=(0, 0, 0))
+    assert [row[6] for row in placement.rows(layout, RESOURCES)] == ["0 B", "?", "?"]
+    ranks = placement.as_dict(layout, RESOURCES)["ranks"]
+    assert [rank["kv_bytes"] for rank in ranks] == [0, None, None]
+
+
 def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
     placement.report(LAYOUT, RESOURCES, config(report_binding=True))
     said = capsys.readouterr()

@@ -57,7 +57,6 @@ _refused = partial(_answered, Use.REFUSED)
 
 GPU = "layers are computed on CPUs only"
 RUN_SIZE = "the scheduler chooses the size of runs, which does not change the text"
-DRAFT_CACHE = "a draft model's cache is F16, which does not change the text"
 HISTORY = (
     "the last stage draws each token from its logits alone, without the tokens before it, so that "
     "every strategy gives the same text: leave it out"
@@ -88,6 +87,10 @@ OPTIONS = (
     _ours("-p --prompt", "or an argument without -p; of bench: a file of prompts"),
     _ours("-f --file", "loses one final newline, as there"),
     _ours("-ctk --cache-type-k -ctv --cache-type-v", "of the target; as there"),
+    _ours(
+        "-ctkd --cache-type-k-draft -ctvd --cache-type-v-draft",
+        "of draft models; never change the text",
+    ),
     _ours("--no-mmap --mlock", "of the target; --mlock reads weights as --no-mmap does"),
     _ours("--lora", "of the target; FILE:SCALE, too, and may be repeated"),
     _ours("--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale", ROPE),
@@ -115,6 +118,8 @@ OPTIONS = (
     _renamed("--draft-n-min --spec-draft-n-min", "--draft-min", "N"),
     _renamed("--spec-draft-p-min", "--draft-p-min", "P"),
     _renamed("--spec-draft-p-split", "--draft-p-split", "P"),
+    _renamed("--spec-draft-type-k", "-ctkd", "TYPE"),
+    _renamed("--spec-draft-type-v", "-ctvd", "TYPE"),
     _renamed("--log-verbose", "--verbose"),
     # without effect
     _ignored("-ngl --gpu-layers --n-gpu-layers", "N", GPU, "0"),
@@ -149,13 +154,6 @@ OPTIONS = (
     _ignored("-kvu --kv-unified -no-kvu --no-kv-unified", "", SHARED),
     _ignored("--swa-full", "", "caches of sliding windows keep all cells anyway"),
     _ignored("-cram --cache-ram -ctxcp --ctx-checkpoints --cache-reuse", "N", EARLIER),
-    _ignored(
-        "-ctkd --cache-type-k-draft --spec-draft-type-k -ctvd --cache-type-v-draft "
-        "--spec-draft-type-v",
-        "TYPE",
-        DRAFT_CACHE,
-        "f16",
-    ),
     _ignored("-dt --defrag-thold", "N", "cells are compacted when a run needs it"),
     _ignored("--warmup --no-warmup", "", "each stage warms up while it loads"),
     _ignored("--jinja", "", "templates are always rendered by Jinja2"),

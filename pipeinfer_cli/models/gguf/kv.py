@@ -84,13 +84,13 @@ def check_cache_types(shapes: tuple[KvShape, ...], types: CacheTypes) -> None:
     """UserError if llama.cpp could not make the cache of a model with these layers."""
     if types.k != types.v and any(shape.k and not shape.v for shape in shapes):
         raise UserError(
-            f"-ctk {types.k} with -ctv {types.v}: this model caches keys and values together: "
-            "give both options the same type"
+            f"{types.options[0]} {types.k} and {types.options[1]} {types.v}: this model caches "
+            "keys and values together: give both options the same type"
         )
     for shape in shapes:
         for option, name, type_id, head in (
-            ("-ctk/--cache-type-k", types.k, types.ids[0], shape.k_head),
-            ("-ctv/--cache-type-v", types.v, types.ids[1], shape.v_head),
+            (types.options[0], types.k, types.ids[0], shape.k_head),
+            (types.options[1], types.v, types.ids[1], shape.v_head),
         ):
             block = tensor_type(type_id)
             if block is not None and head % block[0] != 0:
