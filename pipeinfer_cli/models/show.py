@@ -90,7 +90,7 @@ def _header_rows(
     descent = [header.text(f"pipeinfer.derived.{key}") for key in ("source", "how")]
     rows: list[tuple[str, ...]] = [
         ("name", name or "-"),
-        ("architecture", info.arch + ("" if info.can_split else ", which cannot be split yet")),
+        ("architecture", _architecture(info)),
         ("layers", str(info.n_layer)),
         ("hidden state", f"{info.n_embd} floats"),
         ("vocabulary", f"{info.n_vocab} tokens"),
@@ -107,6 +107,12 @@ def _header_rows(
     if split is not None:
         rows.append(("shards of", str(split)))
     return rows
+
+
+def _architecture(info: ModelInfo) -> str:
+    if info.obstacle:
+        return f"{info.arch}, which cannot be split: {info.obstacle}"
+    return info.arch + ("" if info.can_split else ", which cannot be split yet")
 
 
 def _layers(info: ModelInfo, kv_bytes: Sequence[int]) -> list[tuple[str, ...]]:

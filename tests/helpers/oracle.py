@@ -5,9 +5,9 @@ with the noise of plain_sampling. Knows nothing of pipeinfer.
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch",
-"n_threads"}; prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's
-logits, from the first prompt token on]}. With "n_batch", the prompt is decoded in batches of so
-many tokens.
+"n_threads", "first_position" (of a prompt's first token: 0)}; prints as JSON, per prompt,
+{"tokens": [ids], "logits": [sha256 of each position's logits, from the first prompt token on]}.
+With "n_batch", the prompt is decoded in batches of so many tokens.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -46,7 +46,7 @@ def decode(model, prompt, request):
     tokens, hashes, fed = [], [], list(prompt)
     while len(tokens) < request["n_predict"]:
         part = fed[len(hashes) : len(hashes) + request.get("n_batch", 1)]
-        decode_part(context, part, len(hashes))
+        decode_part(context, part, request.get("first_position", 0) + len(hashes))
         for i in range(len(part)):
             logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, i), (n_vocab,))
             hashes.append(hashlib.sha256(logits.tobytes()).hexdigest())

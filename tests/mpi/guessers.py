@@ -20,8 +20,8 @@ class Teller:
     any of these delays.
     """
 
-    def __init__(self, text, chance, delays_s=(0.0,), seed=1):
-        self.text, self.chance, self.delays_s = text, chance, delays_s
+    def __init__(self, text, chance, delays_s=(0.0,), *, n_vocab=N_VOCAB, seed=1):
+        self.text, self.chance, self.delays_s, self.n_vocab = text, chance, delays_s, n_vocab
         self.random = random.Random(seed)
 
     def expand(self, batch, is_wanted):
@@ -34,8 +34,8 @@ class Teller:
         if position >= len(self.text):
             return []
         token = self.text[position]
-        first = token + self.random.randint(1, N_VOCAB - n)
-        tokens = [(first + i) % N_VOCAB for i in range(n)]
+        first = token + self.random.randint(1, self.n_vocab - n)
+        tokens = [(first + i) % self.n_vocab for i in range(n)]
         if self.random.random() < self.chance:
             tokens[self.random.randrange(min(n, 3))] = token
         sure = self.random.choice([0.2, 0.6, 1.0])
@@ -49,12 +49,13 @@ def load(path, n_ctx, sample):
 
 
 def make_guesser(name, request, prompt, truth):
+    text, n_vocab = prompt + truth, request.get("n_vocab", N_VOCAB)
     if name == "wrong":
-        return Teller(prompt + truth, 0.0)
+        return Teller(text, 0.0, n_vocab=n_vocab)
     if name == "random":
-        return Teller(prompt + truth, 0.7)
+        return Teller(text, 0.7, n_vocab=n_vocab)
     if name == "late":
-        return Teller(prompt + truth, 0.7, [0, 0.002, 0.01, 0.05])
+        return Teller(text, 0.7, [0, 0.002, 0.01, 0.05], n_vocab=n_vocab)
     if name == "ngram":
         return NgramDrafter()
     sample = SampleParams(**request.get("sample", {}))

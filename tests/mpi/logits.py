@@ -2,7 +2,7 @@
 
 Request: model, n_ctx, tokens ([ids]), layer_splits; maybe n_each: tokens per run, of which the last
 one's logits count (1); maybe redo_from: from this position on, the text is taken back and decoded
-again. Prints [[hash per run] per split].
+again; maybe first_position: of the first token (0). Prints [[hash per run] per split].
 """
 
 import hashlib
@@ -26,11 +26,14 @@ def body(comm, request):
 def hashes_of(comm, request, n_vocab):
     hashes = []
     run_ids = itertools.count(1)
+    start = request.get("first_position", 0)
     with open_engine(comm, request) as engine:
-        for positions, kv_ops in steps(request):
+        for indexes, kv_ops in steps(request):
             if comm.rank == 0:
                 ids = request["tokens"]
-                chain = tuple(RunToken(id=ids[at], position=at, want=True) for at in positions)
+                chain = tuple(
+                    RunToken(id=ids[at], position=start + at, want=True) for at in indexes
+                )
                 call(engine, Run(run_id=next(run_ids), tokens=chain, kv_ops=kv_ops))
             comm.Barrier()  # MPI serves two threads: the engine's and this one
             logits = engine.last_logits(n_vocab)
@@ -40,10 +43,11 @@ def hashes_of(comm, request, n_vocab):
 
 
 def steps(request):
-    """The positions of each run, with the KV operations to apply before."""
+    """The indexes of each run's tokens, with the KV operations to apply before."""
     n_tokens, n_each = len(request["tokens"]), request.get("n_each", 1)
     redo_from = request.get("redo_from", n_tokens)
-    take_back = KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=redo_from)
+    first_position = request.get("first_position", 0)
+    take_back = KvOp(kind=KvKind.REMOVE, seq_src=0, pos_first=first_position + redo_from)
     for start in (0, redo_from):
         for first in range(start, n_tokens, n_each):
             is_redo = first == redo_from == start

@@ -27,7 +27,7 @@ def splits(n_layer):
 def test_split_equals_whole(tiny, tmp_path):
     path = str(tiny.write(tmp_path / "tiny.gguf"))
     request = {"model": path, "n_ctx": N_CTX, "n_cells": 4 * N_CTX}
-    request |= {"tokens": IDS, "redo_from": REDO_FROM}
+    request |= {"tokens": IDS, "redo_from": REDO_FROM, "first_position": tiny.first_position}
     (whole,) = run_ranks(1, "logits.py", {**request, "layer_splits": [[1]]})
     assert len(set(whole)) == len(IDS), "different tokens have different logits"
     assert whole[len(IDS) :] == whole[REDO_FROM : len(IDS)], "what was taken back leaves no trace"
@@ -39,5 +39,5 @@ def test_split_equals_whole(tiny, tmp_path):
         assert logits == [whole[end] for end in ends], split
 
     job = {"model": path, "prompts": [IDS], "n_predict": 1, "n_ctx": N_CTX}
-    plain = plain_decode(job)
+    plain = plain_decode({**job, "first_position": tiny.first_position})
     assert plain[0]["logits"] == whole[: len(IDS)]

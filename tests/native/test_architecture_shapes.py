@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 import pytest
 
-from architectures import N_CTX, N_VOCAB, TINY_MODELS
+from architectures import N_CTX, N_VOCAB, TINY_MODELS, WHOLE_MODELS
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
@@ -27,8 +27,9 @@ SIZES = [[1], [2], [5], [8], [32], [1, 7, 32, 2, 13]]  # of runs, in turn
 CLEAR = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
 
 
-def decode(engine, sizes, run_ids):
-    """The logits of each run's last position: {position: SHA-256}. Begins with an empty cache.
+def decode(engine, sizes, run_ids, start):
+    """The logits of each run's last position: {position: SHA-256}. Begins with an empty cache,
+    at position `start`.
 
     Each run also has a token of another text, with a sequence of its own.
     """
@@ -39,8 +40,11 @@ def decode(engine, sizes, run_ids):
             return logits
         position, other = next(others)
         tokens = (
-            RunToken(id=other, position=position, seq_ids=(1,)),
-            *(RunToken(id=token, position=first + i, want=True) for i, token in enumerate(part)),
+            RunToken(id=other, position=start + position, seq_ids=(1,)),
+            *(
+                RunToken(id=token, position=start + first + i, want=True)
+                for i, token in enumerate(part)
+            ),
         )
         kv_ops = CLEAR if first == 0 else ()
         engine.submit(Run(run_id=next(run_ids), tokens=tokens, kv_ops=kv_ops))
@@ -51,11 +55,12 @@ def decode(engine, sizes, run_ids):
     raise AssertionError
 
 
-@pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
+@pytest.mark.parametrize("tiny", [*TINY_MODELS, *WHOLE_MODELS], ids=lambda tiny: tiny.name)
 def test_logits_do_not_depend_on_the_cut_into_runs(tiny, tmp_path):
     capture_log()
     path = tiny.write(tmp_path / "tiny.gguf")
     request = {"model": str(path), "prompts": [IDS], "n_predict": 1, "n_ctx": N_CTX}
+    request |= {"first_position": tiny.first_position}
     plain = plain_decode(request)[0]["logits"]
     assert len(set(plain)) == len(IDS)
     config = EngineConfig(
@@ -70,6 +75,6 @@ def test_logits_do_not_depend_on_the_cut_into_runs(tiny, tmp_path):
     run_ids = itertools.count(1)
     with Engine(config) as engine:
         for sizes in SIZES:
-            of_runs = decode(engine, sizes, run_ids)
+            of_runs = decode(engine, sizes, run_ids, tiny.first_position)
             differ = [i for i, digest in of_runs.items() if digest != plain[i]]
             assert not differ, f"runs of {sizes}: first at position {differ[0]}"

@@ -12,6 +12,7 @@ from architectures.latent import LATENT
 from architectures.layers import norms, plain_layer
 from architectures.mixtures import MIXTURES
 from architectures.tiny_model import N_CTX, N_EMBD, N_FF, N_HEAD, N_VOCAB, TinyModel
+from architectures.whole import WHOLE
 from architectures.windows import WINDOWS
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "N_HEAD",
     "N_VOCAB",
     "TINY_MODELS",
+    "WHOLE_MODELS",
     "TinyModel",
     "norms",
     "plain_layer",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT)
+WHOLE_MODELS = WHOLE  # exact on one rank, but not to be split
 
 INTRODUCTION = """\
 # Architectures that split

@@ -19,11 +19,11 @@ N_EMBD, N_FF, N_EXPERT, N_EXPERT_USED = 128, 160, 4, 2
 N_HEAD, N_HEAD_KV, HEAD_DIM = 4, 2, 32
 N_CTX = 256
 N_VOCAB = 320
-FLOATS = re.compile("norm|ffn_gate_inp")  # tensors that stay F32 in any file
+FLOATS = re.compile("norm|ffn_gate_inp|altup_.*_coef")  # tensors that stay F32 in any file
 WINDOW = 8  # of the layers with a sliding window: shorter than the texts that tests decode
 
 Shape: TypeAlias = "tuple[int, ...]"
-Value: TypeAlias = "bool | int | float | str | list[bool] | list[int]"
+Value: TypeAlias = "bool | int | float | str | list[bool] | list[int] | list[float]"
 LayerShapes: TypeAlias = Callable[[int], Mapping[str, Shape]]
 
 
@@ -40,6 +40,7 @@ class TinyModel:
     ends: Mapping[str, Shape] = field(default_factory=dict)  # beside embedding, norm and output
     n_layer: int = 5
     is_tied: bool = False
+    first_position: int = 0  # of the texts that tests decode
     expert_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0
 
     def write(self, path: Path) -> Path:
@@ -80,15 +81,15 @@ class TinyModel:
 
 
 def _full_name(name: str) -> str:
-    return name if name.endswith((".bias", ".weight")) else f"{name}.weight"
+    return name if name.endswith((".bias", ".scale", ".weight")) else f"{name}.weight"
 
 
 def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
-    """Near one for a norm, positive for factors, else normal, scaled as an input's row needs."""
+    """Near one for a norm or scale, positive for factors, else normal, scaled as a row needs."""
     random = np.random.default_rng(list(name.encode()))
     if "rope_" in name:
         return random.uniform(1, 4, shape).astype(np.float32)
-    if "norm" in name and name.endswith(".weight"):
+    if ("norm" in name and name.endswith(".weight")) or "scale" in name:
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
