@@ -159,6 +159,7 @@ struct pi_quantize_params {
     int32_t         n_threads;
     int32_t         n_left_out;
     const int32_t * left_out; // [n_left_out] layers that the new file does without; those after them move up
+    const char *    zero_key; // a number of the metadata (uint32) that becomes 0, or NULL
     const char *    note_source; // .source: the file's name
     const char *    note_sha256; // .source_sha256
     const char *    note_how; // .how: what was changed

@@ -21,13 +21,15 @@ struct decoder::batch_arrays {
     std::vector<llama_seq_id>   seq_ids;
     std::vector<llama_seq_id *> seq_ids_of;
     std::vector<int8_t>         outputs;
+    const size_t                n_sections; // positions of one hidden state
 
-    explicit batch_arrays(size_t n_batch) :
+    batch_arrays(size_t n_batch, size_t n_sections) :
         tokens(n_batch),
-        positions(n_batch),
+        positions(n_batch * n_sections),
         n_seq(n_batch),
         seq_ids_of(n_batch),
-        outputs(n_batch) {}
+        outputs(n_batch),
+        n_sections(n_sections) {}
 
     llama_batch fill(const std::vector<pi_token> & run, const std::vector<int32_t> & run_seq_ids, float * hidden,
                      bool is_last) {
@@ -41,6 +43,7 @@ struct decoder::batch_arrays {
             outputs[i]    = int8_t(is_last ? run[i].want : 1); // a stage that is not the last hands on every row
             seq_ids_at += run[i].n_seq;
         }
+        fill_sections(run.size());
 
         llama_batch batch{};
         batch.n_tokens = int32_t(run.size());
@@ -52,7 +55,26 @@ struct decoder::batch_arrays {
         batch.logits   = outputs.data();
         return batch;
     }
+
+    // Each token of a text is at its position in time, height and width; the last section has no meaning. llama.cpp
+    // does the same for tokens.
+    void fill_sections(size_t n_tokens) {
+        for (size_t section = 1; section < n_sections; section++) {
+            const auto to = positions.begin() + ptrdiff_t(section * n_tokens);
+            if (section < n_sections - 1) {
+                std::copy_n(positions.begin(), n_tokens, to);
+            } else {
+                std::fill_n(to, n_tokens, 0);
+            }
+        }
+    }
 };
+
+// How many positions a hidden state has: with M-RoPE, in time, height and width.
+static size_t position_sections(const llama_model * model) {
+    const llama_rope_type type = llama_model_rope_type(model);
+    return type == LLAMA_ROPE_TYPE_MROPE || type == LLAMA_ROPE_TYPE_IMROPE ? GGML_MROPE_SECTIONS : 1;
+}
 
 static llama_context * make_context(llama_model * model, const decoder::params & params) {
     llama_context_params context_params = llama_context_default_params();
@@ -89,7 +111,7 @@ decoder::decoder(llama_model * model, const params & params) :
     is_last_(params.is_last),
     threads_(params.threads),
     context_(make_context(model, params)),
-    batch_(std::make_unique<batch_arrays>(size_t(params.n_batch))) {
+    batch_(std::make_unique<batch_arrays>(size_t(params.n_batch), position_sections(model))) {
     if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
         throw model_error(
             "llama.cpp keeps its KV cache in another way than for other architectures: its cells cannot be put in "

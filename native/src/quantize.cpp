@@ -21,6 +21,13 @@ static llama_model_kv_override note(const char * key, const char * text) {
     return override;
 }
 
+static llama_model_kv_override zero(const char * key) {
+    llama_model_kv_override override{};
+    override.tag = LLAMA_KV_OVERRIDE_TYPE_INT;
+    snprintf(override.key, sizeof(override.key), "%s", key);
+    return override;
+}
+
 static int fail(char * err, size_t err_size, const std::string & why) {
     snprintf(err, err_size, "%s", why.c_str());
     return PI_ERR_MODEL;
@@ -33,6 +40,7 @@ int pi_quantize(const char * source, const char * target, const struct pi_quanti
             note("pipeinfer.derived.source", params->note_source),
             note("pipeinfer.derived.source_sha256", params->note_sha256),
             note("pipeinfer.derived.how", params->note_how),
+            params->zero_key ? zero(params->zero_key) : llama_model_kv_override{},
             llama_model_kv_override{}, // the end
         };
         std::vector<int32_t> left_out(params->left_out, params->left_out + params->n_left_out);

@@ -154,6 +154,7 @@ class QuantizeParams(ctypes.Structure):
         ("n_threads", c_int32),
         ("n_left_out", c_int32),
         ("left_out", POINTER(c_int32)),
+        ("zero_key", c_char_p),
         ("note_source", c_char_p),
         ("note_sha256", c_char_p),
         ("note_how", c_char_p),

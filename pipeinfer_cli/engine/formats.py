@@ -43,12 +43,14 @@ def quantize(
     file_type: int,
     n_threads: int,
     left_out: Sequence[int] = (),
+    zero_key: str | None = None,
     notes: tuple[str, str, str],
 ) -> None:
     """Writes a GGUF again as another type (enum llama_ftype, or -1), and without some layers.
 
-    The notes (source, its SHA-256, how), of at most 127 bytes each, go into the metadata. RunError
-    if it fails; a full disk may go unnoticed, and a damaged file may end the process.
+    The number `zero_key` of the metadata (uint32) becomes 0. The notes (source, its SHA-256, how),
+    of at most 127 bytes each, go into the metadata. RunError if it fails; a full disk may go
+    unnoticed, and a damaged file may end the process.
     """
     err = ctypes.create_string_buffer(ERROR_BYTES)
     params = abi.QuantizeParams(
@@ -56,6 +58,7 @@ def quantize(
         n_threads,
         len(left_out),
         (c_int32 * len(left_out))(*left_out),
+        None if zero_key is None else zero_key.encode(errors="surrogateescape"),
         *(note.encode() for note in notes),
     )
     status = abi.load().pi_quantize(

@@ -25,8 +25,8 @@ from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.files import sync_folder
 from pipeinfer_cli.models.gguf import reader
-from pipeinfer_cli.models.gguf.info import SHARD_PREFIX
-from pipeinfer_cli.models.gguf.reader import ARRAY, GgufFile
+from pipeinfer_cli.models.gguf.info import SHARD_PREFIX, layer_counts
+from pipeinfer_cli.models.gguf.reader import ARRAY, GgufFile, UnusableGgufError
 
 COPY = -1
 FILE_TYPES = {  # enum llama_ftype; quantizing to fewer bits needs measurements that we do not have
@@ -49,6 +49,7 @@ FILE_TYPES = {  # enum llama_ftype; quantizing to fewer bits needs measurements 
     "Q2_K": 10,
 }
 NOTE_BYTES = 127
+NOT_OF_LAYERS = ("general.", "tokenizer.")  # arrays of any length
 # llama.cpp ends the process where a damaged file surprises it: the process is one of its own. It
 # imports the package from where we have it, and nothing from the current folder.
 PROGRAM = (
@@ -92,7 +93,7 @@ def derive(config: DeriveConfig) -> Path:
     """
     capture_log()
     parts = reader.read_parts(config.model)
-    n_layer = layer_count(parts[0])
+    n_layer, _ = _layer_counts(parts[0])
     check_source(parts, config.left_out, n_layer)
     if os.path.lexists(config.target):
         raise UserError(f"{str(config.target)!r} exists: remove it, or give another file with -o")
@@ -110,13 +111,16 @@ def derive(config: DeriveConfig) -> Path:
     return config.target
 
 
-def layer_count(header: GgufFile) -> int:
-    """The model's number of layers. UserError if the file does not say it."""
-    arch = header.text("general.architecture")
-    n_layer = header.count(f"{arch}.block_count")
-    if n_layer is None or n_layer < 1:
-        raise reader.damaged(header.path, "it does not state the number of layers")
-    return n_layer
+def _layer_counts(header: GgufFile) -> tuple[int, int]:
+    """As `layer_counts`. UserError with the file's name."""
+    try:
+        return layer_counts(header, _arch(header))
+    except UnusableGgufError as error:
+        raise reader.damaged(header.path, error.why) from None
+
+
+def _arch(header: GgufFile) -> str:
+    return header.text("general.architecture") or ""
 
 
 def check_source(parts: Sequence[GgufFile], left_out: Sequence[int], n_layer: int) -> None:
@@ -126,12 +130,13 @@ def check_source(parts: Sequence[GgufFile], left_out: Sequence[int], n_layer: in
         raise UserError(f"{str(first.path)!r} is a shard: give the whole model")
     if not left_out:
         return
-    arch = first.text("general.architecture")
+    arch = _arch(first)
     wrong = [layer for layer in left_out if not 0 <= layer < n_layer]
     if wrong:
         raise UserError(f"--without {wrong[0]}: the model has the layers 0 to {n_layer - 1}")
     if len(left_out) >= n_layer:
         raise UserError(f"--without leaves nothing of the model's {n_layer} layers")
+    n_blocks = sum(_layer_counts(first))
     n_dense = first.count(f"{arch}.leading_dense_block_count") or 0
     if min(left_out) < n_dense:
         raise UserError(
@@ -139,9 +144,9 @@ def check_source(parts: Sequence[GgufFile], left_out: Sequence[int], n_layer: in
             "kind: leave out later ones"
         )
     for name, field in first.fields.items():
-        per_layer = field.kind == ARRAY and field.count == n_layer
+        per_layer = field.kind == ARRAY and field.count == n_blocks
         if name == f"{arch}.attention.sliding_window" or (
-            name.startswith(f"{arch}.") and per_layer
+            per_layer and not name.startswith(NOT_OF_LAYERS)
         ):
             raise UserError(
                 f"--without: the layers of this model are not all of one kind ({name}): "
@@ -177,13 +182,17 @@ def show_layers(layers: Sequence[int]) -> str:
 
 def _quantize(config: DeriveConfig, parts: Sequence[GgufFile], made: Path) -> None:
     sha256 = _sha256(parts)
+    n_layer, n_layer_nextn = _layer_counts(parts[0])
+    # what predicts further tokens from the last layer is of no use after other layers
+    unused = tuple(range(n_layer, n_layer + n_layer_nextn)) if config.left_out else ()
     print(f"{config.target.name}: writing ({config.how})", file=sys.stderr)
     request = {
         "source": str(config.model),
         "target": str(made),
         "file_type": COPY if config.file_type is None else FILE_TYPES[config.file_type],
         "n_threads": config.n_threads,
-        "left_out": config.left_out,
+        "left_out": config.left_out + unused,
+        "zero_key": f"{_arch(parts[0])}.nextn_predict_layers" if unused else None,
         "notes": (_short(config.model.name), sha256, _short(config.how)),
     }
     done = subprocess.run(
@@ -235,7 +244,7 @@ def _check(made: Path, n_layer: int) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     try:
-        found = layer_count(reader.read(made))
+        found, _ = _layer_counts(reader.read(made))
     except UserError as error:
         full = shutil.disk_usage(made.parent).free < LITTLE_BYTES
         why = "the disk is full" if full else str(error)

@@ -78,9 +78,9 @@ def _per_layer(header: GgufFile, info: ModelInfo, name: str) -> tuple[int, ...] 
     if one is not None:
         return (one,) * info.n_layer
     each = header.numbers(f"{info.arch}.{name}")
-    if each is None or len(each) != info.n_layer:
+    if each is None or len(each) != info.n_layer + info.n_layer_nextn:
         return None
-    return tuple(int(value) for value in each)
+    return tuple(int(value) for value in each[: info.n_layer])
 
 
 def _header_rows(
@@ -102,6 +102,8 @@ def _header_rows(
             "the token embedding" if info.tied_output else console.size(info.bytes_output),
         ),
     ]
+    if info.n_layer_nextn:
+        rows.append(("prediction layers", _prediction_layers(info)))
     if descent[0]:
         rows.append(("derived", f"from {descent[0]}: {descent[1]}"))
     if split is not None:
@@ -113,6 +115,12 @@ def _architecture(info: ModelInfo) -> str:
     if info.obstacle:
         return f"{info.arch}, which cannot be split: {info.obstacle}"
     return info.arch + ("" if info.can_split else ", which cannot be split yet")
+
+
+def _prediction_layers(info: ModelInfo) -> str:
+    if not info.bytes_nextn:
+        return f"{info.n_layer_nextn}, not in this file"
+    return f"{info.n_layer_nextn}, of {console.size(info.bytes_nextn)}, which are not loaded"
 
 
 def _layers(info: ModelInfo, kv_bytes: Sequence[int]) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,17 @@ REMOVE_ALL = KvOp(kind=KvKind.REMOVE, seq_src=-1)
 
 
 def main(body: Callable[[Any, Any], Any]) -> None:
-    """Calls body(comm, request) on every rank and prints rank 0's answer as JSON."""
+    """Calls body(comm, request) on every rank and prints rank 0's answer as JSON.
+
+    An error on any rank ends all of them.
+    """
     comm = start()
-    answer = body(comm, json.loads(sys.argv[1]))
+    try:
+        answer = body(comm, json.loads(sys.argv[1]))
+    except Exception:
+        traceback.print_exc()
+        comm.Abort(1)
+        raise
     if comm.rank == 0:
         print(json.dumps(answer), flush=True)
 

@@ -7,7 +7,6 @@ the unpatched llama.cpp that decodes the text alone, in a context of its size.
 import hashlib
 import itertools
 
-import numpy as np
 import pytest
 
 from architectures import N_CTX, N_VOCAB, TINY_MODELS, WHOLE_MODELS
@@ -15,12 +14,11 @@ from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
-from support import plain_decode
+from tiny_texts import IDS, plain_logits
 
 pytestmark = pytest.mark.native
 
 WAIT_S = 30
-IDS = [int(token) for token in np.random.default_rng(1).integers(3, N_VOCAB, 80)]
 OTHER_IDS = IDS[::-1]
 N_BATCH = 33
 SIZES = [[1], [2], [5], [8], [32], [1, 7, 32, 2, 13]]  # of runs, in turn
@@ -28,8 +26,8 @@ CLEAR = (KvOp(kind=KvKind.REMOVE, seq_src=-1),)
 
 
 def decode(engine, sizes, run_ids, start):
-    """The logits of each run's last position: {position: SHA-256}. Begins with an empty cache,
-    at position `start`.
+    """The logits of each run's last token: {index: SHA-256}. Begins with an empty cache, at the
+    position `start`.
 
     Each run also has a token of another text, with a sequence of its own.
     """
@@ -59,9 +57,7 @@ def decode(engine, sizes, run_ids, start):
 def test_logits_do_not_depend_on_the_cut_into_runs(tiny, tmp_path):
     capture_log()
     path = tiny.write(tmp_path / "tiny.gguf")
-    request = {"model": str(path), "prompts": [IDS], "n_predict": 1, "n_ctx": N_CTX}
-    request |= {"first_position": tiny.first_position}
-    plain = plain_decode(request)[0]["logits"]
+    plain = plain_logits(path, tiny.first_position)
     assert len(set(plain)) == len(IDS)
     config = EngineConfig(
         model_path=path,

@@ -55,6 +55,8 @@ class ModelInfo:
     bytes_output: int  # what only the last stage needs
     bytes_total: int
     n_positions: int = 0  # that it has embeddings for; 0: any
+    n_layer_nextn: int = 0  # prediction layers, which come after the others and are never loaded
+    bytes_nextn: int = 0  # of those in the file
 
 
 def read_model_info(path: Path) -> ModelInfo:
@@ -76,13 +78,11 @@ def _read(path: Path) -> ModelInfo:
     arch = first.text("general.architecture")
     if arch is None:
         raise UnusableGgufError("the GGUF has no general.architecture")
-    n_layer = _count(first, f"{arch}.block_count")
+    n_layer, n_layer_nextn = layer_counts(first, arch)
     n_embd = _count(first, f"{arch}.embedding_length")
     n_ctx_train = _count(first, f"{arch}.context_length")
     n_vocab = _n_vocab(first)
-    if not 1 <= n_layer <= MAX_LAYERS:
-        raise UnusableGgufError(f"the GGUF says that it has {n_layer} layers")
-    weights = _Weights(layer_bytes=[0] * n_layer)
+    weights = _Weights(layer_bytes=[0] * n_layer, n_layer_nextn=n_layer_nextn)
     for index, part in enumerate(parts):
         with reader.named_part(part.path, index, len(parts)):
             weights.add(part.tensors)
@@ -102,7 +102,24 @@ def _read(path: Path) -> ModelInfo:
         bytes_output=weights.bytes_output,
         bytes_total=sum(weights.layer_bytes) + weights.bytes_input + weights.bytes_output,
         n_positions=n_ctx_train if weights.has_positions else 0,
+        n_layer_nextn=n_layer_nextn,
+        bytes_nextn=weights.bytes_nextn,
     )
+
+
+def layer_counts(header: GgufFile, arch: str) -> tuple[int, int]:
+    """The layers that a text needs, and those after them that predict further tokens.
+
+    `block_count` includes both. UnusableGgufError if there are none, or too many.
+    """
+    n_blocks = _count(header, f"{arch}.block_count")
+    nextn = f"{arch}.nextn_predict_layers"
+    n_layer_nextn = _count(header, nextn) if nextn in header.fields else 0
+    n_layer = n_blocks - n_layer_nextn
+    if not 1 <= n_layer <= n_blocks <= MAX_LAYERS:
+        predicting = f", {n_layer_nextn} of them for predictions" if n_layer_nextn else ""
+        raise UnusableGgufError(f"the GGUF says that it has {n_blocks} layers{predicting}")
+    return n_layer, n_layer_nextn
 
 
 def _count(header: GgufFile, name: str) -> int:
@@ -127,8 +144,10 @@ class _Weights:
     """The bytes of each layer's tensors, and of those before and after the layers."""
 
     layer_bytes: list[int] = field(default_factory=list)
+    n_layer_nextn: int = 0
     bytes_input: int = 0
     bytes_output: int = 0
+    bytes_nextn: int = 0
     tied_output: bool = True
     has_positions: bool = False
 
@@ -138,16 +157,23 @@ class _Weights:
             _check_type(tensor)
             self.has_positions = self.has_positions or name == "position_embd.weight"
             if layer := LAYER.match(name):
-                if not 0 <= int(layer[1]) < len(self.layer_bytes):
-                    raise UnusableGgufError(
-                        f"tensor {name} is of a layer that the model does not have"
-                    )
-                self.layer_bytes[int(layer[1])] += tensor.n_bytes
+                self._add_layer(int(layer[1]), tensor)
             elif name.startswith("output"):
                 self.bytes_output += tensor.n_bytes
                 self.tied_output = self.tied_output and name != "output.weight"
             else:
                 self.bytes_input += tensor.n_bytes
+
+    def _add_layer(self, layer: int, tensor: Tensor) -> None:
+        n_layer = len(self.layer_bytes)
+        if not 0 <= layer < n_layer + self.n_layer_nextn:
+            raise UnusableGgufError(
+                f"tensor {tensor.name} is of a layer that the model does not have"
+            )
+        if layer < n_layer:
+            self.layer_bytes[layer] += tensor.n_bytes
+        else:
+            self.bytes_nextn += tensor.n_bytes
 
     def take_shard(self, header: GgufFile) -> None:
         """A shard says what the whole model has; its own tensors must be all of its layers'."""

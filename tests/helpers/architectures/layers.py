@@ -19,9 +19,13 @@ HEADS: dict[str, Value] = {"attention.key_length": HEAD_DIM, "attention.value_le
 
 
 def attention(
-    *, bias: bool = False, head_dim: int = HEAD_DIM, n_head: int = N_HEAD
+    *,
+    bias: bool = False,
+    head_dim: int = HEAD_DIM,
+    n_head: int = N_HEAD,
+    n_head_kv: int = N_HEAD_KV,
 ) -> dict[str, Shape]:
-    n_q, n_kv = n_head * head_dim, N_HEAD_KV * head_dim
+    n_q, n_kv = n_head * head_dim, n_head_kv * head_dim
     weights = {
         "attn_q": (n_q, N_EMBD),
         "attn_k": (n_kv, N_EMBD),
@@ -45,6 +49,20 @@ def head_norms() -> dict[str, Shape]:
     return {"attn_q_norm": (HEAD_DIM,), "attn_k_norm": (HEAD_DIM,)}
 
 
+def biases(*names: str) -> dict[str, Shape]:
+    """Of tensors with a row per element of the hidden state."""
+    return {f"{name}.bias": (N_EMBD,) for name in names}
+
+
+def layer_norms(*names: str) -> dict[str, Shape]:
+    """Norms with a bias, of mean and variance."""
+    return {**norms(*names), **biases(*names)}
+
+
+def ungated(n_ff: int = N_FF) -> dict[str, Shape]:
+    return {"ffn_up": (n_ff, N_EMBD), "ffn_down": (N_EMBD, n_ff)}
+
+
 def feed_forward(suffix: str = "", n_ff: int = N_FF) -> dict[str, Shape]:
     return {
         f"ffn_gate{suffix}": (n_ff, N_EMBD),
@@ -60,6 +78,10 @@ def experts(n_ff: int, n_expert: int = N_EXPERT) -> dict[str, Shape]:
         "ffn_up_exps": (n_expert, n_ff, N_EMBD),
         "ffn_down_exps": (n_expert, N_EMBD, n_ff),
     }
+
+
+def router_bias() -> dict[str, Shape]:
+    return {"exp_probs_b.bias": (N_EXPERT,)}
 
 
 def plain_layer(_: int) -> dict[str, Shape]:

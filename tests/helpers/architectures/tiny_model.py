@@ -37,8 +37,10 @@ class TinyModel:
     special: str  # what its layers have that plain ones have not, for the table
     layer: LayerShapes  # layer index to the tensors of that layer
     keys: Mapping[str, Value] = field(default_factory=dict)  # without the architecture's prefix
+    keys_as_they_are: Mapping[str, Value] = field(default_factory=dict)
     ends: Mapping[str, Shape] = field(default_factory=dict)  # beside embedding, norm and output
     n_layer: int = 5
+    nextn: LayerShapes | None = None  # the tensors of a prediction layer; None: there is none
     is_tied: bool = False
     first_position: int = 0  # of the texts that tests decode
     expert_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0
@@ -48,6 +50,8 @@ class TinyModel:
         writer = gguf.GGUFWriter(path, self.arch)
         for key, value in {**_common_keys(self), **self.keys}.items():
             _add(writer, f"{self.arch}.{key}", value)
+        for key, value in self.keys_as_they_are.items():
+            _add(writer, key, value)
         _add_vocabulary(writer)
         for name, shape in self._shapes().items():
             data, quantized_as = self._tensor(name, shape)
@@ -59,10 +63,13 @@ class TinyModel:
         ends = {"token_embd": (N_VOCAB, N_EMBD), "output_norm": (N_EMBD,), **self.ends}
         if not self.is_tied:
             ends["output"] = (N_VOCAB, N_EMBD)
+        blocks = [self.layer(i) for i in range(self.n_layer)]
+        if self.nextn is not None:
+            blocks.append(self.nextn(self.n_layer))
         layers = {
             f"blk.{i}.{name}": shape
-            for i in range(self.n_layer)
-            for name, shape in self.layer(i).items()
+            for i, block in enumerate(blocks)
+            for name, shape in block.items()
         }
         return {_full_name(name): shape for name, shape in {**ends, **layers}.items()}
 
@@ -81,7 +88,10 @@ class TinyModel:
 
 
 def _full_name(name: str) -> str:
-    return name if name.endswith((".bias", ".scale", ".weight")) else f"{name}.weight"
+    is_full = name.endswith(
+        (".bias", ".scale", ".weight", ".exp_probs_b")
+    )  # the last is Hunyuan 3's
+    return name if is_full else f"{name}.weight"
 
 
 def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
@@ -110,13 +120,14 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
 def _common_keys(model: TinyModel) -> dict[str, Value]:
     return {
         "context_length": N_CTX,
-        "block_count": model.n_layer,
+        "block_count": model.n_layer + (model.nextn is not None),
         "embedding_length": N_EMBD,
         "feed_forward_length": N_FF,
         "attention.head_count": N_HEAD,
         "attention.head_count_kv": N_HEAD_KV,
         "attention.layer_norm_rms_epsilon": 1e-5,
         "attention.layer_norm_epsilon": 1e-5,
+        **({} if model.nextn is None else {"nextn_predict_layers": 1}),
     }
 
 

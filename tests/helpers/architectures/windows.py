@@ -13,6 +13,7 @@ from architectures.layers import (
     norms,
     plain_layer,
 )
+from architectures.prediction import predictor
 from architectures.tiny_model import (
     HEAD_DIM,
     N_EMBD,
@@ -277,8 +278,10 @@ OTHERS = (
         name="exaone4",
         arch="exaone4",
         known_as="EXAONE 4.0 1.2B",
-        special="norms after attention and feed-forward, norms of queries and keys",
+        special="norms after attention and feed-forward, norms of queries and keys; a prediction "
+        "layer, left out",
         layer=exaone4_layer,
+        nextn=lambda layer: {**exaone4_layer(layer), **predictor()},
         ends={"rope_freqs": (HEAD_DIM // 2,)},
         is_tied=True,
     ),
@@ -323,8 +326,9 @@ OTHERS = (
         arch="cohere2moe",
         known_as="Cohere 2 MoE",
         special="leading dense layers, rotated with or without a window, then fused experts and "
-        "a shared one",
+        "a shared one; a prediction layer, left out",
         layer=cohere2moe_layer,
+        nextn=lambda layer: {**cohere2moe_layer(layer), **predictor()},
         n_layer=6,
         keys={
             **COHERE2_KEYS,
@@ -340,22 +344,23 @@ OTHERS = (
         arch="step35",
         known_as="Step 3.5 Flash",
         special="layers with a sliding window have more heads and rotate all of them, others half; "
-        "gates per head, clamped experts",
+        "gates per head, clamped experts; a prediction layer, left out",
         layer=step35_layer,
+        nextn=lambda _: {**step35_layer(5), **predictor()},
         ends={"rope_freqs": (HEAD_DIM // 2,)},
         n_layer=len(STEP35_WINDOWS),
         keys={
             **HEADS,
             **SHARED_EXPERT,
-            "attention.head_count": STEP35_HEADS,
-            "attention.head_count_kv": [2] * len(STEP35_WINDOWS),
+            "attention.head_count": [*STEP35_HEADS, STEP35_HEADS[5]],
+            "attention.head_count_kv": [2] * (len(STEP35_WINDOWS) + 1),
             "attention.sliding_window": WINDOW,
-            "attention.sliding_window_pattern": STEP35_WINDOWS,
+            "attention.sliding_window_pattern": [*STEP35_WINDOWS, True],
             "expert_shared_feed_forward_length": N_FF_SHARED,
             "rope.freq_base": 5e6,
             "rope.freq_base_swa": 1e4,
-            "swiglu_clamp_exp": [0.0, 0.0, 0.0, 0.5, 0.0, 0.4],
-            "swiglu_clamp_shexp": [0.0, 0.0, 0.3, 0.0, 0.2, 0.0],
+            "swiglu_clamp_exp": [0.0, 0.0, 0.0, 0.5, 0.0, 0.4, 0.0],
+            "swiglu_clamp_shexp": [0.0, 0.0, 0.3, 0.0, 0.2, 0.0, 0.0],
         },
     ),
     TinyModel(
@@ -363,18 +368,19 @@ OTHERS = (
         arch="mimo2",
         known_as="MiMo V2 Flash",
         special="layers with a sliding window have sinks and more heads of keys, which are longer "
-        "than values; part of them is rotated; scaled values",
+        "than values; part of them is rotated; scaled values; a prediction layer, left out",
         layer=mimo2_layer,
+        nextn=lambda _: {**mimo2_layer(1), **predictor()},
         n_layer=len(MIMO2_WINDOWS),
         keys={
             **MIXTURE,
             "expert_feed_forward_length": N_FF_EXP,
-            "attention.head_count_kv": MIMO2_KV_HEADS,
+            "attention.head_count_kv": [*MIMO2_KV_HEADS, MIMO2_KV_HEADS[1]],
             "attention.key_length": 64,
             "attention.value_length": HEAD_DIM,
             "attention.value_scale": 0.7,
             "attention.sliding_window": WINDOW,
-            "attention.sliding_window_pattern": MIMO2_WINDOWS,
+            "attention.sliding_window_pattern": [*MIMO2_WINDOWS, True],
             "rope.dimension_count": 32,
             "rope.freq_base": 5e6,
             "rope.freq_base_swa": 1e4,
