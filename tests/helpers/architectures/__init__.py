@@ -11,6 +11,7 @@ from architectures.dense import DENSE
 from architectures.latent import LATENT
 from architectures.layers import norms, plain_layer
 from architectures.mixtures import MIXTURES
+from architectures.older import OLDER
 from architectures.prediction import PREDICTION
 from architectures.tiny_model import N_CTX, N_EMBD, N_FF, N_HEAD, N_VOCAB, TinyModel
 from architectures.vision import VISION
@@ -31,7 +32,7 @@ __all__ = [
     "table",
 ]
 
-TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT, *PREDICTION, *VISION)
+TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT, *PREDICTION, *VISION, *OLDER)
 WHOLE_MODELS = WHOLE  # exact on one rank, but not to be split
 
 INTRODUCTION = """\
