@@ -52,6 +52,11 @@ def split_layers(
             f"{n_stages} stages for a model of {model.n_layer} layers: "
             f"use at most {model.n_layer + has_idle_head} ranks"
         )
+    if n_stages > 1 and model.obstacle:
+        raise UserError(
+            f"this model of architecture {model.arch!r} cannot be split by layers: "
+            f"{model.obstacle}: use --ranks 1, or another model"
+        )
     if n_stages > 1 and not model.can_split:
         raise UserError(
             f"models of architecture {model.arch!r} cannot be split by layers yet: use --ranks 1 "

@@ -84,7 +84,7 @@ def _header_rows(
     descent = [header.text(f"pipeinfer.derived.{key}") for key in ("source", "how")]
     rows: list[tuple[str, ...]] = [
         ("name", name or "-"),
-        ("architecture", info.arch + ("" if info.can_split else ", which cannot be split yet")),
+        ("architecture", _architecture(info)),
         ("layers", str(info.n_layer)),
         ("hidden state", f"{info.n_embd} floats"),
         ("vocabulary", f"{info.n_vocab} tokens"),
@@ -110,6 +110,12 @@ def _header_rows(
 def _exactness(info: ModelInfo, types: CacheTypes) -> str:
     why = inexact(build_info.load(), platform.machine(), info.weight_types, types)
     return f"no: {why}: {MEANING}" if why else "yes"
+
+
+def _architecture(info: ModelInfo) -> str:
+    if info.obstacle:
+        return f"{info.arch}, which cannot be split: {info.obstacle}"
+    return info.arch + ("" if info.can_split else ", which cannot be split yet")
 
 
 def _prediction_layers(info: ModelInfo) -> str:

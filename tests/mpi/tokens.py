@@ -1,16 +1,17 @@
 """Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
-Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, n_vocab, has_states
-(of recurrent layers), and cases: each with
-maybe strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain),
-in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts,
-for drafters that know them). Prints per case the answers, what became of the drafts in all, and the
+Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, n_vocab (SmolLM2's),
+first_position (where texts begin: 0), has_states (of recurrent layers), and cases: each with maybe
+strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain), in_turn
+(a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts, for
+drafters that know them). Prints per case the answers, what became of the drafts in all, and the
 positions that are left.
 """
 
 from itertools import islice
 
 from guessers import make_guesser
+from placed import PlacedEngine
 from ranks import N_BATCH, STATES, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.thread import DraftThread
@@ -92,7 +93,8 @@ def body(comm, request):
     n_stages = comm.size - (request["layer_split"][0] == 0)
 
     def head(engine, run_ids):
-        decoder = Decoder(engine, run_ids, request, n_stages)
+        placed = PlacedEngine(engine, request.get("first_position", 0))
+        decoder = Decoder(placed, run_ids, request, n_stages)
         return [decoder.decode_all(case) for case in request["cases"]]
 
     return on_head(comm, request, head)

@@ -1,13 +1,15 @@
 """Random token trees against plain decoding: branches, promotions, cancels, compaction.
 
-Request: model, n_layer, n_vocab, n_ctx, layers (per rank), seed, n_rounds. Each token's row, and
-the logits of the last row of a round with one run, must be those of its path decoded alone, one
-token at a time, by an engine of one stage. Prints what happened, and the positions left per rank.
+Request: model, n_layer, n_vocab, n_ctx, layers (per rank), seed, n_rounds, and maybe
+first_position: where texts begin (0). Each token's row, and the logits of the last row of a round
+with one run, must be those of its path decoded alone, one token at a time, by an engine of one
+stage. Prints what happened, and the positions left per rank.
 """
 
 import hashlib
 import time
 
+from placed import PlacedEngine
 from random_tree import RandomTree
 from ranks import N_BATCH, REMOVE_ALL, call, main, open_alone, open_engine, wait
 
@@ -104,8 +106,9 @@ def ask(comm, engine, n_vocab, question=None):
 
 
 def body(comm, request):
-    n_vocab = request["n_vocab"]
-    with open_engine(comm, request) as engine:
+    n_vocab, start = request["n_vocab"], request.get("first_position", 0)
+    with open_engine(comm, request) as opened:
+        engine = PlacedEngine(opened, start)
         if comm.rank > 0:
             while ask(comm, engine, n_vocab)[0] != "end":
                 pass
@@ -120,7 +123,7 @@ def body(comm, request):
         positions = ask(comm, engine, n_vocab, "positions")[1]
         ask(comm, engine, n_vocab, "end")
     with open_alone(request) as plain:
-        walk.check(plain, n_vocab)
+        walk.check(PlacedEngine(plain, start), n_vocab)
     return {
         **walk.counts,
         "positions": positions,

@@ -9,7 +9,7 @@ import itertools
 
 import pytest
 
-from architectures import N_CTX, N_VOCAB, TINY_MODELS
+from architectures import N_CTX, N_VOCAB, TINY_MODELS, WHOLE_MODELS
 from pipeinfer_cli.engine.config import EngineConfig
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
@@ -55,7 +55,7 @@ def decode(engine, sizes, run_ids, start):
     raise AssertionError
 
 
-@pytest.mark.parametrize("tiny", TINY_MODELS, ids=lambda tiny: tiny.name)
+@pytest.mark.parametrize("tiny", [*TINY_MODELS, *WHOLE_MODELS], ids=lambda tiny: tiny.name)
 def test_logits_do_not_depend_on_the_cut_into_runs(tiny, tmp_path):
     capture_log()
     path = tiny.write(tmp_path / "tiny.gguf")

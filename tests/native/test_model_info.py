@@ -8,9 +8,11 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 import architectures
-from architectures import N_VOCAB, TINY_MODELS
+from architectures import N_VOCAB, TINY_MODELS, WHOLE_MODELS
 from odd_ggufs import corpus
 from pipeinfer_cli.commands import start
+from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
@@ -72,6 +74,27 @@ def test_others_are_refused_by_name(tmp_path):
     assert not info.can_split
     with pytest.raises(UserError, match=r"'mamba' cannot be split .*: use --ranks 1 \(\d\d others"):
         split_layers(info, 2, None)
+
+
+@pytest.mark.parametrize("tiny", WHOLE_MODELS, ids=lambda tiny: tiny.name)
+def test_models_that_carry_more_are_refused_by_name_and_reason(tiny, tmp_path):
+    path = tiny.write(tmp_path / "tiny.gguf")
+    info = read_model_info(path)
+    assert not info.can_split
+    assert len(split_layers(info, 1, None)) == 1
+    with pytest.raises(UserError, match=f"{tiny.arch}' cannot be split .* keys and values of earl"):
+        split_layers(info, 2, None)
+    config = EngineConfig(
+        model_path=path,
+        layer_first=0,
+        layer_last=2,
+        n_ctx=256,
+        n_cells=256,
+        n_batch=1,
+        n_threads=1,
+    )
+    with pytest.raises(UserError, match="cannot be split"):
+        Engine(config)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from pipeinfer_cli.models.layer_split import LayerRange, split_by_time, split_la
 from plans import model_info
 
 
-def model(layer_bytes, *, can_split=True, output=0, tied=False, embedding=0):
+def model(layer_bytes, *, can_split=True, obstacle="", output=0, tied=False, embedding=0):
     return model_info(
         layer_bytes,
         bytes_input=embedding,
         bytes_output=output,
         can_split=can_split,
+        obstacle=obstacle,
         tied_output=tied,
     )
 
@@ -72,6 +73,7 @@ def test_the_output_head_counts_with_the_last_stage():
         (model([1] * 4), 6, (0, 1, 1, 1, 1, 1), "use at most 5 ranks"),
         (model([1] * 4), 2, (1, 1, 1), "3 weights for 2 ranks"),
         (model([1] * 4, can_split=False), 2, None, "cannot be split"),
+        (model([1] * 4, obstacle="of Y"), 2, None, "cannot be split by layers: of Y: use --ranks"),
     ],
 )
 def test_impossible_splits_are_refused(whole, ranks, weights, words):

@@ -12,6 +12,7 @@ from pipeinfer_cli.engine.formats import stage_archs
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.gguf import reader
 from pipeinfer_cli.models.gguf.kv import KvShape, kv_shapes
+from pipeinfer_cli.models.gguf.obstacles import find_obstacle
 from pipeinfer_cli.models.gguf.reader import (
     ARRAY,
     BOOL,
@@ -49,6 +50,7 @@ class ModelInfo:
     n_vocab: int
     n_ctx_train: int
     can_split: bool
+    obstacle: str = ""  # why it cannot be split, where more than its architecture says so
     tied_output: bool  # the output head is the token embedding
     layer_bytes: tuple[int, ...]  # [n_layer]
     bytes_input: int  # what only the first stage needs; with tied_output the last one, too
@@ -91,13 +93,15 @@ def _read(path: Path) -> ModelInfo:
             weights.add(part.tensors)
     weights.take_shard(first)
     states = state_layer_bytes(parts, arch, n_embd)
+    obstacle = find_obstacle(first, arch)
     return ModelInfo(
         arch=_one_line(arch, MAX_ARCH_BYTES),
         n_layer=n_layer,
         n_embd=n_embd,
         n_vocab=n_vocab,
         n_ctx_train=n_ctx_train,
-        can_split=arch in stage_archs(),
+        can_split=arch in stage_archs() and not obstacle,
+        obstacle=obstacle,
         tied_output=weights.tied_output,
         layer_bytes=tuple(weights.layer_bytes),
         bytes_input=weights.bytes_input,

@@ -12,9 +12,11 @@ from architectures.hybrids import HYBRIDS
 from architectures.latent import LATENT
 from architectures.layers import norms, plain_layer
 from architectures.mixtures import MIXTURES
+from architectures.older import OLDER
 from architectures.prediction import PREDICTION
 from architectures.tiny_model import N_CTX, N_EMBD, N_FF, N_HEAD, N_VOCAB, TinyModel
 from architectures.vision import VISION
+from architectures.whole import WHOLE
 from architectures.windows import WINDOWS
 
 __all__ = [
@@ -24,13 +26,24 @@ __all__ = [
     "N_HEAD",
     "N_VOCAB",
     "TINY_MODELS",
+    "WHOLE_MODELS",
     "TinyModel",
     "norms",
     "plain_layer",
     "table",
 ]
 
-TINY_MODELS = (*DENSE, *MIXTURES, *WINDOWS, *LATENT, *PREDICTION, *VISION, *HYBRIDS)
+TINY_MODELS = (
+    *DENSE,
+    *OLDER,
+    *MIXTURES,
+    *WINDOWS,
+    *LATENT,
+    *PREDICTION,
+    *VISION,
+    *HYBRIDS,
+)
+WHOLE_MODELS = WHOLE  # exact on one rank, but not to be split
 
 INTRODUCTION = """\
 # Architectures that split
@@ -49,7 +62,8 @@ gpt-oss MXFP4, norms and routers F32. The number of layers is without prediction
 in the file, and left out.
 
 Grok is not among them: llama.cpp computes its attention without the flash attention that makes
-sums independent of the batch.
+sums independent of the batch. Gemma 3n and the small models of Gemma 4 (E2B, E4B) are not: their
+layers share keys and values, and take inputs computed from the token. They run on one rank.
 
 This file is made by `make docs-architectures`.
 """

@@ -71,12 +71,12 @@ def feed_forward(suffix: str = "", n_ff: int = N_FF) -> dict[str, Shape]:
     }
 
 
-def experts(n_ff: int) -> dict[str, Shape]:
+def experts(n_ff: int, n_expert: int = N_EXPERT) -> dict[str, Shape]:
     return {
-        "ffn_gate_inp": (N_EXPERT, N_EMBD),
-        "ffn_gate_exps": (N_EXPERT, n_ff, N_EMBD),
-        "ffn_up_exps": (N_EXPERT, n_ff, N_EMBD),
-        "ffn_down_exps": (N_EXPERT, N_EMBD, n_ff),
+        "ffn_gate_inp": (n_expert, N_EMBD),
+        "ffn_gate_exps": (n_expert, n_ff, N_EMBD),
+        "ffn_up_exps": (n_expert, n_ff, N_EMBD),
+        "ffn_down_exps": (n_expert, N_EMBD, n_ff),
     }
 
 

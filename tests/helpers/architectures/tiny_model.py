@@ -19,7 +19,8 @@ N_EMBD, N_FF, N_EXPERT, N_EXPERT_USED = 128, 160, 4, 2
 N_HEAD, N_HEAD_KV, HEAD_DIM = 4, 2, 32
 N_CTX = 256
 N_VOCAB = 320
-FLOATS = re.compile(r"norm|ffn_gate_inp|conv1d|conv\.conv")  # tensors that stay F32 in any file
+# Tensors that stay F32 in any file.
+FLOATS = re.compile(r"norm|ffn_gate_inp|conv1d|conv\.conv|altup_.*_coef")
 WINDOW = 8  # of the layers with a sliding window: shorter than the texts that tests decode
 
 Shape: TypeAlias = "tuple[int, ...]"
@@ -94,12 +95,12 @@ class TinyModel:
 def _full_name(name: str) -> str:
     if name.endswith("."):
         return name[:-1]
-    is_full = name.endswith((".bias", ".weight", ".exp_probs_b"))  # Hunyuan 3's bias has no suffix
+    is_full = name.endswith((".bias", ".scale", ".weight", ".exp_probs_b"))  # the last: Hunyuan 3
     return name if is_full else f"{name}.weight"
 
 
 def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
-    """Near one for a norm, positive for factors, else normal, scaled as an input's row needs.
+    """Near one for a norm or scale, positive for factors, else normal, scaled as a row needs.
 
     States decay, at rates between a tenth and one.
     """
@@ -108,7 +109,7 @@ def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
         return -random.uniform(0.1, 1, shape).astype(np.float32)
     if "rope_" in name:
         return random.uniform(1, 4, shape).astype(np.float32)
-    if "norm" in name and not name.endswith(".bias"):
+    if ("norm" in name and not name.endswith(".bias")) or "scale" in name:
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
