@@ -11,6 +11,7 @@ from architectures.layers import (
     head_norms,
     norms,
 )
+from architectures.prediction import predictor
 from architectures.tiny_model import (
     HEAD_DIM,
     N_EMBD,
@@ -92,6 +93,11 @@ def qwen35moe_layer(layer: int) -> dict[str, Shape]:
 
 def qwen3next_layer(layer: int) -> dict[str, Shape]:
     return {**qwen3next_mixer(layer), **qwen_experts()}
+
+
+def qwen_predictor() -> dict[str, Shape]:
+    """A layer that predicts a further token has attention."""
+    return {**norms("attn_norm", "post_attention_norm"), **gated_attention(), **predictor()}
 
 
 QWEN_MIXTURE: dict[str, Value] = {
@@ -242,8 +248,9 @@ HYBRIDS = (
         arch="qwen35",
         known_as="Qwen 3.5, 3.6 (dense)",
         special="gated delta nets with a state, every third layer with gated attention; positions "
-        "of three dimensions",
+        "of three dimensions; a prediction layer",
         layer=qwen35_layer,
+        nextn=lambda _: {**qwen_predictor(), **feed_forward()},
         n_layer=N_LAYER,
         keys={**HEADS, **DELTA_NET, **SECTIONS},
         is_tied=True,
@@ -254,6 +261,7 @@ HYBRIDS = (
         known_as="Qwen 3.5, 3.6 with experts",
         special="the same, with experts and a gated shared one",
         layer=qwen35moe_layer,
+        nextn=lambda _: {**qwen_predictor(), **qwen_experts()},
         n_layer=N_LAYER,
         keys={**HEADS, **DELTA_NET, **SECTIONS, **QWEN_MIXTURE},
     ),
@@ -263,6 +271,7 @@ HYBRIDS = (
         known_as="Qwen 3 Next, Qwen 3 Coder Next",
         special="the same with positions of one dimension",
         layer=qwen3next_layer,
+        nextn=lambda _: {**qwen_predictor(), **qwen_experts()},
         n_layer=N_LAYER,
         keys={**HEADS, **DELTA_NET, **QWEN_MIXTURE, "rope.dimension_count": HEAD_DIM // 2},
     ),
