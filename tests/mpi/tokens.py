@@ -3,8 +3,8 @@
 Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, n_vocab (SmolLM2's),
 first_position (where texts begin: 0), has_states (of recurrent layers), and cases: each with maybe
 strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain),
-in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts, for
-drafters that know them). Prints per case the answers, what became of the drafts in all, and the
+in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts,
+for drafters that know them). Prints per case the answers, what became of the drafts in all, and the
 positions that are left.
 """
 
