@@ -26,7 +26,10 @@ class KvShape:
 def kv_shapes(
     header: GgufFile, arch: str, n_layer: int, n_embd: int, *, without: Collection[int] = ()
 ) -> tuple[KvShape, ...]:
-    """By layer; none if the file does not say it. Some layers may be without keys and values."""
+    """By layer; none if the file does not say it, or has tensors of other sizes.
+
+    Some layers may be without keys and values.
+    """
     n_heads = _per_layer(header, f"{arch}.attention.head_count", n_layer)
     n_kv_heads = _per_layer(header, f"{arch}.attention.head_count_kv", n_layer) or n_heads
     if n_heads is None or n_kv_heads is None or 0 in n_heads:
@@ -48,7 +51,13 @@ def kv_shapes(
         n = 0 if layer in without else n_kv_heads[layer]
         k, v = of_window if is_window else whole
         shapes.append(KvShape(k=n * k, v=0 if is_latent else n * v, k_head=k, v_head=v))
-    return tuple(shapes)
+    rows = {tensor.name: tensor.shape[-1] for tensor in header.tensors if tensor.shape}
+    fits = all(
+        rows.get(f"blk.{layer}.attn_{name}.weight", n) == n
+        for layer, shape in enumerate(shapes)
+        for name, n in (("k", shape.k), ("v", shape.v))
+    )
+    return tuple(shapes) if fits else ()
 
 
 def _per_layer(header: GgufFile, name: str, n_layer: int) -> tuple[int, ...] | None:
