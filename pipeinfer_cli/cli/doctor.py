@@ -137,7 +137,8 @@ def _exactness(info: build_info.BuildInfo) -> Check:
         if (path := cache.cached_path(model))
     }
     for model, path in cached.items():
-        if why := inexact(info, machine, read_model_info(path).weight_types):
+        found = read_model_info(path)
+        if why := inexact(info, machine, found.weight_types, arch=found.arch):
             return Check(
                 name=name, ok=False, needed=False, text=f"not of {model}: {why}: {MEANING}"
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
-from pipeinfer_cli.engine.formats import type_name
+from pipeinfer_cli.engine.formats import stage_archs, type_name
 
 # Whose kernels the tests compare with the unpatched library's, and where they run.
 WEIGHT_TYPES = {  # enum ggml_type: tests/native/test_kernels.py
@@ -16,6 +16,8 @@ WEIGHT_TYPES = {  # enum ggml_type: tests/native/test_kernels.py
     34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0", 42: "Q2_0",
 }  # fmt: skip
 EXACT_CACHE_TYPES = frozenset(CACHE_TYPES)  # tests/native/test_cache_types.py
+# Run whole: tests/native/test_architecture_shapes.py. Those that split are tested, too.
+WHOLE_ARCHS = frozenset({"gemma3n"})
 EXACT_MACHINES = ("x86_64", "amd64")
 MEANING = "the text may depend on how many tokens are computed at a time"
 
@@ -25,10 +27,12 @@ def inexact(
     machine: str,
     weight_types: Iterable[int] = (),
     cache_types: CacheTypes | None = None,
+    arch: str | None = None,
 ) -> str:
     """Why texts may differ from those of plain decoding, naming what it is; empty: they do not.
 
-    `machine` is a processor as platform.machine() has it, `weight_types` are enum ggml_type.
+    `machine` is a processor as platform.machine() has it, `weight_types` are enum ggml_type, `arch`
+    is a model's general.architecture.
     """
     if machine.lower() not in EXACT_MACHINES:
         return f"no kernels for exact texts on {machine} processors"
@@ -37,6 +41,8 @@ def inexact(
     if others := sorted(set(weight_types) - WEIGHT_TYPES.keys()):
         names = ", ".join(type_name(each) for each in others)
         return f"no test shows that weights of type {names} give exact texts"
+    if arch is not None and arch not in stage_archs() and arch not in WHOLE_ARCHS:
+        return f"no test shows that models of architecture {arch} give exact texts"
     caches = () if cache_types is None else (cache_types.k, cache_types.v)
     if uncovered := sorted(set(caches) - EXACT_CACHE_TYPES):
         return f"no test shows that KV caches of type {', '.join(uncovered)} give exact texts"

@@ -108,7 +108,7 @@ def _header_rows(
 
 
 def _exactness(info: ModelInfo, types: CacheTypes) -> str:
-    why = inexact(build_info.load(), platform.machine(), info.weight_types, types)
+    why = inexact(build_info.load(), platform.machine(), info.weight_types, types, info.arch)
     return f"no: {why}: {MEANING}" if why else "yes"
 
 

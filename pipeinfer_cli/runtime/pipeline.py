@@ -230,7 +230,11 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         n_cells=max(N_BATCH, n_ctx * config.n_texts + _spare_cells(config, depth)),
         cache_types=config.cache_types,
         inexact=inexact(
-            build_info.load(), platform.machine(), info.weight_types, config.cache_types
+            build_info.load(),
+            platform.machine(),
+            info.weight_types,
+            config.cache_types,
+            info.arch,
         ),
         profile=profile,
         all_resources=tuple(all_resources),

@@ -97,6 +97,7 @@ def test_learned_positions_end_the_context(tmp_path):
     command = ["generate", "-m", str(path), "--ranks", "1", "-t", "1", "-n", "1000", "--ignore-eos"]
     more = ["--strategy", "pipeinfer", "--drafter", "ngram", "--format", "json", PROMPTS[0]]
     answer = check_output(pipeinfer(*command, "-c", str(N_CTX), *more))
+    assert json.loads(answer)["exact"] is False, "no test of GPT-2 compares sizes of runs"
     prompt = Vocab(path).tokenize(PROMPTS[0])
     n_predict = N_CTX + 1 - len(prompt)  # the last one takes no position
     request = {"model": str(path), "prompts": [prompt], "n_predict": n_predict, "n_ctx": N_CTX}

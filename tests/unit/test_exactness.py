@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from architectures import TINY_MODELS, WHOLE_MODELS
 from mul_mats import TYPES
 from pipeinfer_cli.engine import build_info, exactness
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
-from pipeinfer_cli.engine.exactness import WEIGHT_TYPES, inexact
-from pipeinfer_cli.engine.formats import MAX_TENSOR_TYPES, tensor_type, type_name
+from pipeinfer_cli.engine.exactness import WEIGHT_TYPES, WHOLE_ARCHS, inexact
+from pipeinfer_cli.engine.formats import MAX_TENSOR_TYPES, stage_archs, tensor_type, type_name
 from pipeinfer_cli.models.gguf.info import NOT_MULTIPLIED
 
 ALL_TYPES = [type_id for type_id in range(MAX_TENSOR_TYPES) if tensor_type(type_id) is not None]
@@ -57,6 +58,16 @@ def test_a_type_without_a_test_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         "no test shows that weights of type Q2_K, MXFP4 give exact texts"
     )
     assert "of type 900 give" in inexact(build(), "x86_64", {900})
+
+
+def test_an_architecture_without_a_test_is_named() -> None:
+    tested = {model.arch for model in (*TINY_MODELS, *WHOLE_MODELS)}
+    assert tested == {*stage_archs(), *WHOLE_ARCHS}
+    for arch in tested:
+        assert inexact(build(), "x86_64", arch=arch) == ""
+    assert inexact(build(), "x86_64", arch="gpt2") == (
+        "no test shows that models of architecture gpt2 give exact texts"
+    )
 
 
 def test_a_cache_without_a_test_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
