@@ -22,7 +22,8 @@ from pipeinfer_cli.errors import OutputError, RunError
 from pipeinfer_cli.launch import environment, signals
 from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.config import JobConfig
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
 from pipeinfer_cli.scheduler.metrics import Stats

@@ -11,9 +11,10 @@ import pytest
 from pipeinfer_cli.engine.config import CacheTypes, DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.layer_split import LayerRange
-from pipeinfer_cli.runtime import head as head_module
+from pipeinfer_cli.runtime import drafters as drafters_module
 from pipeinfer_cli.runtime.config import JobConfig
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import Head, Request, check_room
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp
@@ -181,13 +182,13 @@ def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, c
         opened.append(path.name)
         return SimpleNamespace(arch="llama", n_positions=0, kv=())
 
-    monkeypatch.setattr(head_module, "read_model_info", read_model_info)
-    monkeypatch.setattr(head_module, "load_vocab", mock.MagicMock())
+    monkeypatch.setattr(drafters_module, "read_model_info", read_model_info)
+    monkeypatch.setattr(drafters_module, "load_vocab", mock.MagicMock())
     monkeypatch.setattr(
-        head_module, "share", lambda *_: SimpleNamespace(n_shared=9, note="not all are shared")
+        drafters_module, "share", lambda *_: SimpleNamespace(n_shared=9, note="not all are shared")
     )
-    monkeypatch.setattr(head_module, "ModelDrafter", mock.MagicMock())
-    monkeypatch.setattr(head_module.resolve, "resolve", Path)
+    monkeypatch.setattr(drafters_module, "ModelDrafter", mock.MagicMock())
+    monkeypatch.setattr(drafters_module.resolve, "resolve", Path)
     types = CacheTypes("q8_0", "q4_0")
     config = JobConfig(model="m", draft_cache_types=types)
     drafters = Drafters(config, mock.MagicMock(), DraftCores(n_threads=1))
@@ -196,7 +197,7 @@ def test_a_draft_models_vocabulary_is_compared_once_for_all_slots(monkeypatch, c
             assert drafters.make("model", "d.gguf", slot=slot) is not None
     assert opened == ["d.gguf"]
     assert capsys.readouterr().err == "pipeinfer: note: not all are shared\n"
-    made = [each.kwargs for each in head_module.ModelDrafter.call_args_list]
+    made = [each.kwargs for each in drafters_module.ModelDrafter.call_args_list]
     assert [(each["n_shared"], each["cache_types"]) for each in made] == [(9, types)] * 3
 
 

@@ -18,7 +18,8 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.runtime.answer import Answer, Ends
-from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import ActiveRequest, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts
 from pipeinfer_cli.scheduler.interfaces import Drafter

@@ -11,7 +11,8 @@ from pipeinfer_cli.commands.batch.items import BadItem, Item
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.answer import AnswerBuilder
-from pipeinfer_cli.runtime.head import ActiveRequest, Drafters, Head
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import ActiveRequest, Head
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.interfaces import Drafter
 

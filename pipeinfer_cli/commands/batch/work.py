@@ -28,7 +28,8 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.shards import digest_of, model_digest
-from pipeinfer_cli.runtime.head import Drafters, Head
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import Head
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import load_vocab
 

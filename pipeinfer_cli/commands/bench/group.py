@@ -17,7 +17,8 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.answer import Ends
-from pipeinfer_cli.runtime.head import Drafters, Head, Request, check_room
+from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.head import Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH

@@ -25,7 +25,7 @@ from pipeinfer_cli.models import resolve
 from pipeinfer_cli.models.adapters import adapters_digest
 from pipeinfer_cli.models.shards import file_digest
 from pipeinfer_cli.runtime.decode_loop import POLL_S
-from pipeinfer_cli.runtime.head import Drafters
+from pipeinfer_cli.runtime.drafters import Drafters
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import load_vocab
 from pipeinfer_cli.scheduler.interfaces import DraftBatch, Drafter, Pipeline
