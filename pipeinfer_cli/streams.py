@@ -30,6 +30,14 @@ def check_stdout() -> None:
         raise UserError("stdout is open for reading only: redirect it with >")
 
 
+def discard(fd: int) -> None:
+    """What was not written to it yet goes nowhere.
+
+    Python would try again at exit, fail, and end with exit code 120.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+
+
 def _mode(fd: int) -> int:
     """How the descriptor may be used: O_RDONLY, O_WRONLY or O_RDWR; the last one if unknown."""
     try:

@@ -115,7 +115,7 @@ def _end(error: BaseException, verbose: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, BrokenPipeError | OutputClosedError | OutputError) or is_disk_full(error):
-        _discard_stdout()
+        streams.discard(sys.stdout.fileno())
     report.speak(error, verbose=verbose)
     code = exit_code_of(error)
     if environment.is_mpi_running():
@@ -133,8 +133,3 @@ def _abort(code: int) -> NoReturn:
     from pipeinfer_cli.launch import mpi
 
     mpi.abort(code)
-
-
-def _discard_stdout() -> None:
-    """Python would write what is left at exit, and fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -33,6 +33,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeinfer_cli import streams
 from pipeinfer_cli.console import printable
 from pipeinfer_cli.errors import (
     Interrupted,
@@ -86,8 +87,10 @@ def say(text: str) -> None:
 
 
 def _print(line: str) -> None:
-    with suppress(OSError):  # nobody can be told; the exit code tells
+    try:
         print(f"pipeinfer: error: {line}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told; the exit code tells
+        streams.discard(2)
 
 
 def _line(error: BaseException) -> str:

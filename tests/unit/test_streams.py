@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import combinations
@@ -15,13 +16,12 @@ SCRIPT = 'redirections=$1; shift; eval "exec \\"\\$@\\" $redirections"'
 ERROR = "pipeinfer: error: cannot read the model 'none.gguf'"
 
 
-def run(
-    redirections: str, *args: str, stdin: int | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(redirections: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; from pipeinfer_cli.cli.main import main; sys.exit(main())"
     return subprocess.run(
         ["bash", "-c", SCRIPT, "bash", redirections, sys.executable, "-c", code, *args],
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -60,7 +60,9 @@ def test_what_is_open_the_wrong_way(tmp_path: Path) -> None:
 
 
 def test_an_error_that_nobody_can_be_told_of_has_its_exit_code() -> None:
-    assert run("2>/dev/full", "generate", "-m", "none.gguf", "hi").returncode == 2
+    for unbuffered in ("", "1"):
+        done = run("2>/dev/full", "generate", "-m", "none.gguf", "hi", PYTHONUNBUFFERED=unbuffered)
+        assert done.returncode == 2, unbuffered
 
 
 def test_children_inherit_the_stand_ins() -> None:
