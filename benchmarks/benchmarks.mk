@@ -30,6 +30,14 @@ bench-ablations: build $(BENCH_FILES) ## what each part of pipeinfer is worth: B
 	$(BIN)/pipeinfer bench $(BENCH_MODELS) --draft-max 4 $(BENCH_ARGS) \
 	    --strategy iterative,pipeinfer,pipeinfer:no-continuous,pipeinfer:no-cancel,pipeinfer:no-reactive
 
+bench-mixture: EXTRAS := [test]
+bench-mixture: build build/mixture.gguf ## strategies with a mixture of experts, where verifying costs much: BENCH_ARGS as for bench
+	$(BIN)/pipeinfer bench -m build/mixture.gguf --synth-acceptance 0.5:informed,0.8:informed,0.95:informed --ranks 2 -t 1 \
+	    --strategy iterative,speculative,pipeinfer,pipeinfer:paper,auto -n 96 -r 3 $(BENCH_ARGS)
+
+build/mixture.gguf: | build
+	$(BIN)/python benchmarks/mixture.py $(SMOLLM2) $@
+
 bench-overhead: EXTRAS := [test]
 bench-overhead: build build/smollm2-f32.gguf ## time a pipeline against one process: BENCH_RANKS=2
 	for model in $(SMOLLM2) build/smollm2-f32.gguf; do echo $$model; \
