@@ -51,6 +51,7 @@ class Script:
             draft_cores=ONE_THREAD,
             inexact="",
             changes={},
+            states=None,
         )
         work.ChatWork(config, plan)(SimpleNamespace(watched=False))
 

@@ -55,7 +55,7 @@ def kv_shapes(
     fits = all(
         rows.get(f"blk.{layer}.attn_{name}.weight", n) == n
         for layer, shape in enumerate(shapes)
-        if layer not in without
+        if shape.k  # those of delta attention are no KV cache
         for name, n in (("k", shape.k), ("v", shape.v))
     )
     return tuple(shapes) if fits else ()
