@@ -1,5 +1,7 @@
 """Models with recurrent layers: states are taken back, over ranks, as cells are."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ N_CTX = 256
 N_PROMPT, N_PREDICT = 21, 60
 SPLITS = [[1], [1, 1], [0, 1, 1], [1, 1, 1]]
 STRATEGIES = ("speculative", "pipeinfer", "auto")
+N_ROUNDS = 1500 if os.environ.get("TEST_MATRIX") else 300  # of random cancels
 
 
 def prompts(n):
@@ -99,12 +102,13 @@ def test_random_cancels_against_sequential_oracle(layer_split, tmp_path):
             "n_known": len(prompt),
             "n_vocab": N_VOCAB,
             "seed": len(layer_split),
-            "n_rounds": 1500,
+            "n_rounds": N_ROUNDS,
         },
     )
     assert seen["cells"] == [-1 if weight == 0 else 0 for weight in layer_split]
     assert seen["checked_rows"] > N_PREDICT
-    assert seen["completed"] > 200
-    assert seen["cancelled"] > 500  # how many run to their end depends on the machine
-    assert seen["aborted"] > 5, seen
+    # how many run to their end depends on the machine
+    assert seen["completed"] > N_ROUNDS / 20, seen
+    assert seen["cancelled"] > N_ROUNDS / 5, seen
+    assert seen["aborted"] > 0, seen
     assert seen["grown"] < 4e6, seen
