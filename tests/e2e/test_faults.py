@@ -34,7 +34,7 @@ class TestBadInput:
         assert_refused(self.generate(tmp_path / "no.gguf", ranks), "no.gguf")
 
     def test_unknown_name(self, ranks):
-        assert_refused(self.generate("smollm3000", ranks), "smollm3000", "smollm2")
+        assert_refused(self.generate("smollm3000", ranks), "smollm3000", "models list")
 
     def test_no_gguf(self, ranks, tmp_path):
         (tmp_path / "text.gguf").write_text("no model at all")
