@@ -44,10 +44,11 @@ demo: build ## build, fetch a small model, generate text on 3 ranks, emulate a c
 test: EXTRAS := [test]
 test: reference build ## run all tests
 	$(UNIT_TESTS)
-	$(BIN)/pytest tests/native --numprocesses 2 --dist loadfile
-	$(BIN)/pytest --ignore tests/unit --ignore tests/native
+	$(BIN)/pytest tests/native $(BITS_OVER_RANKS) --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/unit --ignore tests/native $(addprefix --ignore ,$(BITS_OVER_RANKS))
 
-# Those with ranks have time limits, or need all cores: one after the other.
+# Those with ranks have time limits, or need all cores: one after the other, but for some that only compare bits.
+BITS_OVER_RANKS := $(addprefix tests/mpi/test_,$(addsuffix .py,architectures cache_types lora rope trees windows))
 UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
 test-matrix: EXTRAS := [test]
