@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from pipeinfer_cli.models.gguf.reader import (
     GgufFile,
     Tensor,
     UnusableGgufError,
+    layer_of,
     quoted,
 )
 from pipeinfer_cli.models.shards import digest_of, file_digest
 
-LAYER = re.compile(r"blk\.(\d+)\.")
 EMBEDDING = "token_embd.weight"
 A, B = ".lora_a", ".lora_b"
 IGNORED = "_norm.weight"  # llama.cpp leaves them out, too
@@ -196,8 +195,8 @@ def _check_pair(name: str, a: Tensor, b: Tensor, base: _Base) -> None:
         )
     of = base.tensors.get(name)
     if of is None:
-        layer = LAYER.match(name)
-        is_known = int(layer[1]) < base.info.n_layer if layer else name.startswith("output")
+        layer = layer_of(name)
+        is_known = name.startswith("output") if layer is None else layer < base.info.n_layer
         if base.is_whole or not is_known:
             raise UnusableGgufError(f"it changes {quoted(name)}, which the model does not have")
         return

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ from pipeinfer_cli.models.shards import SHA256_CHARS
 CHUNK_BYTES = 4 << 20
 ZEROS = memoryview(bytes(CHUNK_BYTES))
 WORK_PREFIX = ".shard-"
-LAYER = re.compile(r"blk\.(\d+)\.")
 FIRST_ONLY = ("token_embd", "position_embd", "token_types")
 
 
@@ -129,8 +127,7 @@ class _StagePlan:
 def stages_of(name: str, layers: Sequence[LayerRange], info: ModelInfo) -> frozenset[int]:
     """The stages that need a tensor."""
     last = len(layers) - 1
-    if match := LAYER.match(name):
-        layer = int(match[1])
+    if (layer := reader.layer_of(name)) is not None:
         return frozenset(i for i, each in enumerate(layers) if each.first <= layer < each.last)
     if name.startswith("output"):
         return frozenset({last})

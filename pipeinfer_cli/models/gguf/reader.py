@@ -53,6 +53,7 @@ BLOCK_BYTES = 1 << 20
 MAX_QUOTED = 120  # characters of a name in a message
 MAX_HEADERS = 128  # kept in a process
 SETTLED_NS = 2_000_000_000  # a file changed within this time may change again within its clock tick
+LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -217,6 +218,12 @@ def damaged(path: Path, why: str) -> UnusableGgufError:
         f"the GGUF is damaged or incomplete: {why}",
         f"the GGUF {str(path)!r} is damaged or incomplete: {why}: get it again",
     )
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor of this name is of; None: of none."""
+    match = LAYER.match(name)
+    return int(match[1]) if match else None
 
 
 def quoted(name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pipeinfer_cli.models.gguf.reader import GgufFile
+from pipeinfer_cli.models.gguf.reader import GgufFile, layer_of
 
 FLOAT_BYTES = 4  # states are F32
-LAYER = re.compile(r"blk\.(\d+)\.", re.ASCII)
 # What only layers with a recurrent state have, beside attention or instead of it.
 RECURRENT = re.compile(r"\.(ssm_|shortconv\.)")
 KEYS = re.compile(r"\.(attn_k|attn_kv_a_mqa)\.")
@@ -29,8 +28,8 @@ def keyless_layers(files: Iterable[GgufFile]) -> frozenset[int]:
 
 def _layers_with(files: Iterable[GgufFile], pattern: re.Pattern[str]) -> frozenset[int]:
     names = [tensor.name for file in files for tensor in file.tensors]
-    layers = [LAYER.match(name) for name in names if pattern.search(name)]
-    return frozenset(int(layer[1]) for layer in layers if layer)
+    layers = [layer_of(name) for name in names if pattern.search(name)]
+    return frozenset(layer for layer in layers if layer is not None)
 
 
 def _state_bytes(header: GgufFile, arch: str, n_embd: int) -> int:
