@@ -34,6 +34,7 @@ from pipeinfer_cli.scheduler.policy import (
     Policy,
     Strategy,
     Variant,
+    check_auto_drafter,
     parse_strategy,
 )
 from pipeinfer_cli.scheduler.scheduler import Knowledge, Scheduler
@@ -131,8 +132,7 @@ class SimulateConfig:
             if drafter not in SIMULATED_DRAFTERS:
                 choice = ", ".join(SIMULATED_DRAFTERS)
                 raise UserError(f"--drafter {drafter!r}: give one or more of {choice}")
-            if drafter == "auto" and strategy != "auto":
-                raise UserError(f"--drafter auto requires --strategy auto, not {strategy}")
+            check_auto_drafter(drafter, strategy, strategy)
             yield drafter
 
 

@@ -22,6 +22,7 @@ from pipeinfer_cli.scheduler.policy import (
     DraftConfig,
     DrafterKind,
     Strategy,
+    check_auto_drafter,
 )
 from pipeinfer_cli.trace.config import NO_PICTURES, Pictures
 
@@ -111,8 +112,7 @@ class GenerateConfig(JobConfig):
             raise UserError(f"--drafter {self.drafter} needs a draft model: give one with -md")
         if self.draft_model and not needs_model:
             raise UserError(f"-md {self.draft_model}: --drafter {self.drafter} does not use it")
-        if self.drafter == "auto" and self.strategy != "auto":
-            raise UserError(f"--drafter auto requires --strategy auto, not {self.strategy}")
+        check_auto_drafter(self.drafter, self.strategy, self.strategy)
         if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
             raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
 

@@ -260,4 +260,10 @@ def parse_strategy(text: str) -> tuple[Strategy, tuple[Ablation, ...]]:
     return strategy, cast("tuple[Ablation, ...]", tuple(sorted(set(ablations))))
 
 
+def check_auto_drafter(drafter: str, strategy: Strategy, name: str) -> None:
+    """UserError if a drafter is to be chosen where nothing chooses; `name` is the strategy's."""
+    if drafter == "auto" and strategy != "auto":
+        raise UserError(f"--drafter auto requires --strategy auto, not {name}")
+
+
 DEFAULT_DRAFT = DraftConfig(auto_length=True, is_auto=True)

@@ -19,6 +19,7 @@ from pipeinfer_cli.scheduler.policy import (
     DraftConfig,
     DrafterKind,
     Variant,
+    check_auto_drafter,
     parse_strategy,
 )
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
@@ -175,8 +176,7 @@ class BenchConfig:
                 yield Variant(strategy=strategy)
                 continue
             for (drafter, model), draft in product(self._sources(), self._drafts()):
-                if drafter == "auto" and strategy != "auto":
-                    raise UserError(f"--drafter auto requires --strategy auto, not {name}")
+                check_auto_drafter(drafter, strategy, name)
                 # as in generate
                 is_chosen = strategy == "auto" and model and draft.is_auto and not self.drafters
                 yield Variant(
