@@ -20,8 +20,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
+
 import gguf
 import numpy as np
+
+from raw_gguf import byte_characters
 
 Type = gguf.GGMLQuantizationType
 
@@ -112,7 +116,7 @@ def make(path: Path) -> None:
 
 def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     """Byte-level BPE of the real size: bytes, merges of two and three, control tokens, padding."""
-    letters = byte_letters()
+    letters = byte_characters()
     pairs = ((a, b) for a in letters for b in letters)
     triples = ((a + b, c) for a in letters for b in letters for c in letters)
     merges = list(itertools.islice(itertools.chain(pairs, triples), N_MERGES))
@@ -133,13 +137,6 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_add_bos_token(False)
 
 
-def byte_letters() -> list[str]:
-    """GPT-2's letter for each byte."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in shown else chr(next(others)) for byte in range(256)]
-
-
 def measured(title: str, command: list[str]) -> str:
     """Runs it; prints its time and its largest resident set. Returns its stdout."""
     begin_s = time.monotonic()
@@ -157,7 +154,6 @@ def measured(title: str, command: list[str]) -> str:
 
 def load(folder: Path) -> None:
     """On ranks: each loads a layer from its shard, as a stage; what that costs each of them."""
-    sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
     from pipeinfer_cli.engine.engine import Engine
     from pipeinfer_cli.engine.llama_cpp import capture_log
     from pipeinfer_cli.launch import mpi

@@ -12,6 +12,7 @@ from architectures.tiny_model import (
     Shape,
     TinyModel,
 )
+from architectures.windows import GEMMA4_HEADS
 
 PER_LAYER = 32  # elements of a layer's own input
 E2B_WINDOWS = [True, True, False, True, True, False, True, False]
@@ -83,20 +84,11 @@ WHOLE = (
         ends={"rope_freqs": (32,), **own_inputs(PER_LAYER, len(E2B_WINDOWS))},
         n_layer=len(E2B_WINDOWS),
         keys={
-            "attention.sliding_window": WINDOW,
+            **GEMMA4_HEADS,
             "attention.sliding_window_pattern": E2B_WINDOWS,
             "attention.shared_kv_layers": E2B_SHARED,
-            "attention.key_length": 64,
-            "attention.value_length": 64,
-            "attention.key_length_swa": HEAD_DIM,
-            "attention.value_length_swa": HEAD_DIM,
-            "rope.dimension_count": 64,
-            "rope.dimension_count_swa": HEAD_DIM,
-            "rope.freq_base": 1e6,
-            "rope.freq_base_swa": 1e4,
             "embedding_length_per_layer_input": PER_LAYER,
             "feed_forward_length": E2B_FF,
-            "final_logit_softcapping": 3.0,
         },
         is_tied=True,
     ),

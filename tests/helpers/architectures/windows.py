@@ -126,10 +126,8 @@ def afmoe_layer(layer: int) -> dict[str, Shape]:
 
 GEMMA4_WINDOWS = [True, True, False, True, True, False]
 GEMMA4_KV_HEADS = [2 if has_window else 1 for has_window in GEMMA4_WINDOWS]
-GEMMA4_KEYS: dict[str, Value] = {
+GEMMA4_HEADS: dict[str, Value] = {
     "attention.sliding_window": WINDOW,
-    "attention.sliding_window_pattern": GEMMA4_WINDOWS,
-    "attention.head_count_kv": GEMMA4_KV_HEADS,
     "attention.key_length": 64,
     "attention.value_length": 64,
     "attention.key_length_swa": HEAD_DIM,
@@ -138,8 +136,13 @@ GEMMA4_KEYS: dict[str, Value] = {
     "rope.dimension_count_swa": HEAD_DIM,
     "rope.freq_base": 1e6,
     "rope.freq_base_swa": 1e4,
-    "embedding_length_per_layer_input": 0,
     "final_logit_softcapping": 3.0,
+}
+GEMMA4_KEYS: dict[str, Value] = {
+    **GEMMA4_HEADS,
+    "attention.sliding_window_pattern": GEMMA4_WINDOWS,
+    "attention.head_count_kv": GEMMA4_KV_HEADS,
+    "embedding_length_per_layer_input": 0,
 }
 
 
