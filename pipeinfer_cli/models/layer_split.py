@@ -112,7 +112,7 @@ def stage_bytes(model: ModelInfo, layers: LayerRange) -> int:
 
 
 def kv_bytes(model: ModelInfo, layers: LayerRange, n_cells: int, types: CacheTypes) -> int:
-    """Bytes of these layers' keys and values in so many cells; 0 if the model does not say it."""
+    """Bytes of these layers' keys and values in `n_cells` cells; 0 if the model does not say it."""
     held = model.kv[layers.first : layers.last]
     return sum(layer_kv_bytes(shape, n_cells, types) for shape in held)
 

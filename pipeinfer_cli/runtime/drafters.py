@@ -36,9 +36,8 @@ class Drafters:
         self._vocab = vocab
         self._cores = cores
         self._models: dict[tuple[Path, int], ModelDrafter] = {}
-        self._limits_of: dict[
-            Path, tuple[int, int]
-        ] = {}  # tokens that a draft model shares with the target
+        # tokens that a draft model shares with the target, and its context
+        self._limits_of: dict[Path, tuple[int, int]] = {}
 
     def make(
         self,

@@ -8,7 +8,7 @@ REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sam
 "n_threads", "cache_types" ([keys', values'] of enum ggml_type), "adapters" ([[path, scale]] of LoRA
 adapters), "rope" (fields of llama_context_params), "first_position" (of a prompt's first token:
 0)}; prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from
-the first prompt token on]}. With "n_batch", the prompt is decoded in batches of so many tokens.
+the first prompt token on]}. With "n_batch", the prompt is decoded in batches of that size.
 Generation goes on at end-of-generation tokens.
 """
 

@@ -41,7 +41,7 @@ class SimulatedSource:
         }
 
     def note_decided(self, n_tokens: int) -> None:
-        """The text has so many tokens more."""
+        """The text has `n_tokens` more."""
         self._model.n_decided += n_tokens
         self._ngram.n_decided += n_tokens
 

@@ -76,7 +76,7 @@ def _per_layer(header: GgufFile, name: str, n_layer: int) -> tuple[int, ...] | N
 
 
 def layer_kv_bytes(shape: KvShape, n_cells: int, types: CacheTypes) -> int:
-    """Of one layer's keys and values, in so many cells."""
+    """Of one layer's keys and values, in `n_cells` cells."""
     row = sum(
         _row_bytes(n, type_id) for n, type_id in zip((shape.k, shape.v), types.ids, strict=True)
     )

@@ -135,7 +135,7 @@ class MeasuredCosts:
         return _mixed(self._scale[which], new[which] / expected_s, SCALE_EWMA_DECAY)
 
     def on_draft(self, took_s: float, n_branches: int = 1, drafter: str = "") -> None:
-        """The drafter, of this name, has taken so long to continue so many branches."""
+        """The drafter of this name has taken `took_s` to continue `n_branches` branches."""
         self._of_drafter(drafter).add(n_branches, (took_s, took_s))
         self._draft_news.note()
 

@@ -23,7 +23,7 @@ class Pace:
         return self._seconds / self._n_tokens if self._seconds > 0 else None
 
     def add(self, n_tokens: float, seconds: float, n_times: int = 1) -> None:
-        """Something that took so long; counts like so many additions."""
+        """`n_tokens` took `seconds`; it counts like `n_times` additions."""
         self.fade(self._decay**n_times)
         self._n_tokens += n_tokens
         self._seconds += seconds

@@ -29,7 +29,7 @@ CONV_KERNEL = 4
 N_KEY_HEADS, N_VALUE_HEADS, STATE_DIM = 2, 4, 32  # of gated delta nets
 KEY_DIM, VALUE_DIM = N_KEY_HEADS * STATE_DIM, N_VALUE_HEADS * STATE_DIM
 CONV_DIM = 2 * KEY_DIM + VALUE_DIM
-ATTENTION_INTERVAL = 3  # the last layer of so many has attention
+ATTENTION_INTERVAL = 3  # every third layer has attention
 
 DELTA_NET: dict[str, Value] = {
     "ssm.conv_kernel": CONV_KERNEL,
