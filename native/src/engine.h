@@ -59,7 +59,7 @@ struct pi_engine {
     void      compute_runs();
     void      hand_on(run_state run);
     void      on_data(const uint8_t * data, size_t size);
-    void      on_control(const control_message & message, int source);
+    void      on_control(const control_message & message);
     void      set_failure(const std::string & why);
     // PI_ERR_FAILED, with the failure as the last error.
     pi_status failed();

@@ -20,14 +20,14 @@
 #include <memory>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[13]) {
+void pi_abi_sizes(size_t sizes[14]) {
     const size_t all[] = {
         sizeof(pi_kv_op),           sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
         sizeof(pi_result),          sizeof(pi_sample_params), sizeof(pi_emulation), sizeof(pi_engine_params),
         sizeof(pi_quantize_params), sizeof(pi_draft_params),  sizeof(pi_adapter),   sizeof(pi_rope),
-        sizeof(pi_states),
+        sizeof(pi_states),          sizeof(pi_mpi),
     };
-    for (size_t i = 0; i < 13; i++) {
+    for (size_t i = 0; i < 14; i++) {
         sizes[i] = all[i];
     }
 }

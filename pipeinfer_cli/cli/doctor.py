@@ -20,11 +20,13 @@ from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.launch.host import cgroup, shared_memory
+from pipeinfer_cli.launch.host import cgroup, mpi_choice, mpi_info, shared_memory
+from pipeinfer_cli.launch.host.mpi_info import ABI_NAMES, MpiInfo
 from pipeinfer_cli.models import cache, catalogue, resolve
 
 COMMAND_TIMEOUT_S = 20.0
 MIN_PYTHON = (3, 10)
+ORIGINS = {"wheel": "a wheel", "system": "of this machine", "mpi4py": "mpi4py was built for it"}
 LAUNCHER_WORDS = {"openmpi": ("Open MPI", "OpenRTE", "PRTE"), "mpich": ("HYDRA", "MPICH")}
 
 
@@ -73,17 +75,31 @@ def checks() -> Iterator[Check]:
             ("library", _library),
             ("exact texts", lambda: _exactness(info)),
             ("llama-cpp-python", lambda: _bindings(info)),
-            ("MPI library", lambda: _mpi_library(info.mpi)),
-            ("shared memory", lambda: _shared_memory(info.mpi)),
-            ("MPI launcher", lambda: _launcher(info.mpi)),
-            ("mpiexec in PATH", lambda: _foreign_mpiexec(info.mpi)),
-            ("srun", lambda: _srun(info.mpi)),
         ):
             yield _guarded(name, check)
+    yield from _mpi()
     yield _guarded("job", _job)
     yield _guarded("cores", _cores)
     yield _guarded("memory", _memory)
     yield _guarded("model cache", _cache)
+
+
+def _mpi() -> Iterator[Check]:
+    """Of the MPI that ranks would use that are started here and now."""
+    try:
+        mpi = mpi_choice.choose()
+    except PipeinferError as error:
+        todo = "pip install mpich"
+        yield Check(name="MPI library", ok=False, text=str(error), todo=todo)
+        return
+    for name, check in (
+        ("MPI library", lambda: _mpi_library(mpi)),
+        ("shared memory", lambda: _shared_memory(mpi)),
+        ("MPI launcher", lambda: _launcher(mpi)),
+        ("mpiexec in PATH", lambda: _foreign_mpiexec(mpi)),
+        ("srun", lambda: _srun(mpi)),
+    ):
+        yield _guarded(name, check)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
@@ -164,19 +180,22 @@ def _bindings(info: build_info.BuildInfo) -> Check:
     return Check(name=name, ok=True, text=f"{found}, loads our libllama")
 
 
-def _mpi_library(mpi: build_info.MpiInfo) -> Check:
-    text = f"{mpi.family} {mpi.version} ({mpi.kind}), {mpi.library_path}"
+def _mpi_library(mpi: MpiInfo) -> Check:
+    text = f"{mpi} ({ORIGINS[mpi.kind]}), {ABI_NAMES[mpi.abi]}, {mpi.path}"
+    if others := [str(each) for each in mpi_info.wheels() if each.path != mpi.path]:
+        text += f" (also installed: {', '.join(others)})"
     # Alone, whatever started doctor: MPI must not try to join a launcher's job.
     failed = _probe("from pipeinfer_cli.launch import mpi; mpi.start()", alone=True)
     if failed:
+        names = ", ".join(mpi_info.WHEELS)
         todo = loaded.remedy(
-            os.environ, "install pipeinfer again; PIPEINFER_MPI=wheel or system chooses the MPI"
+            os.environ, f"choose another: {mpi_choice.VARIABLE}={names}, system or a libmpi's path"
         )
         return Check(name="MPI library", ok=False, text=f"{text}: {failed}", todo=todo)
     return Check(name="MPI library", ok=True, text=f"{text}; mpi4py uses it")
 
 
-def _shared_memory(mpi: build_info.MpiInfo) -> Check:
+def _shared_memory(mpi: MpiInfo) -> Check:
     name, free = "shared memory", shared_memory.free_bytes()
     n_ranks = shared_memory.n_ranks_that_fit(mpi)
     if free is None:
@@ -191,8 +210,8 @@ def _shared_memory(mpi: build_info.MpiInfo) -> Check:
     return Check(name=name, ok=is_enough, needed=False, text=text, todo=todo)
 
 
-def _launcher(mpi: build_info.MpiInfo) -> Check:
-    path = mpi.mpiexec_path
+def _launcher(mpi: MpiInfo) -> Check:
+    path = mpi.mpiexec
     if path is None:
         # Under srun, or with --ranks 1, none is needed.
         todo = "start with your launcher (srun), or --ranks 1"
@@ -204,15 +223,15 @@ def _launcher(mpi: build_info.MpiInfo) -> Check:
     found = f"{path}: {family or 'unknown'} {version.group() if version else '(no version)'}"
     if family not in (None, mpi.family) or (version and version.group() != mpi.version):
         text = f"{found}, but the library is {mpi.family} {mpi.version}"
-        todo = "install pipeinfer again, so that both are found together"
+        todo = f"name another MPI ({mpi_choice.VARIABLE}), or install both from one package"
         # Open MPI 5 starts ranks with PRTE, which counts its own versions.
         needed = family != mpi.family
         return Check(name="MPI launcher", ok=False, text=text, todo=todo, needed=needed)
     return Check(name="MPI launcher", ok=True, text=found)
 
 
-def _foreign_mpiexec(mpi: build_info.MpiInfo) -> Check:
-    ours, first = mpi.mpiexec_path, shutil.which("mpiexec")
+def _foreign_mpiexec(mpi: MpiInfo) -> Check:
+    ours, first = mpi.mpiexec, shutil.which("mpiexec")
     if first is None or ours is None or Path(first).resolve() == Path(ours).resolve():
         return Check(name="mpiexec in PATH", ok=True, text=first or f"none; ours is {ours}")
     family = _family_of(_launcher_version(first)) or "unknown"
@@ -239,7 +258,7 @@ def _family_of(said: str) -> str | None:
     return None
 
 
-def _srun(mpi: build_info.MpiInfo) -> Check:
+def _srun(mpi: MpiInfo) -> Check:
     types = doctor_cluster.srun_types()
     if types is None:
         return Check(name="srun", ok=True, text="none: Slurm is not installed here")

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 
-from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.launch import environment
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 COMMAND_TIMEOUT_S = 20.0
 

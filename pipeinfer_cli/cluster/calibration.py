@@ -14,6 +14,7 @@ from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import PipeinferError, RunError, UserError
 from pipeinfer_cli.files import replaced
 from pipeinfer_cli.launch.environment import RankResources
+from pipeinfer_cli.launch.host import mpi_choice
 from pipeinfer_cli.models.catalogue import cache_dir
 from pipeinfer_cli.models.layer_split import LayerRange
 from pipeinfer_cli.models.shards import digest_of, file_digest
@@ -42,7 +43,7 @@ class Identity:
         return cls(
             model=digest_of(f"{model} {adapters}") if adapters else model,
             all_resources=tuple(all_resources),
-            mpi=f"{build.mpi.family} {build.mpi.version}",
+            mpi=mpi_choice.in_words(),
             llama_cpp=f"{build.upstream_package} {build.upstream_version}",
         )
 

@@ -17,7 +17,7 @@ from pipeinfer_cli.commands.chat.lines import read_line
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, supervisor
-from pipeinfer_cli.launch.host import shared_memory
+from pipeinfer_cli.launch.host import mpi_choice, shared_memory
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.resolve import AUTO, catalogue
 from pipeinfer_cli.runtime.config import JobConfig
@@ -96,12 +96,11 @@ def check_ranks(model: str, ranks: int) -> None:
 
 
 def _spawn(config: JobConfig) -> int:
-    from pipeinfer_cli.engine import build_info
     from pipeinfer_cli.launch import local
 
     assert config.ranks is not None
     log.begin(config.log_file, "parent")
-    mpi = build_info.load().mpi
+    mpi = mpi_choice.choose()
     shared_memory.prepare(mpi, config.ranks, os.environ, among=False)
     package_parent = str(Path(__file__).resolve().parents[2])
     return local.spawn(

@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeinfer_cli.engine import build_info, loaded
+from pipeinfer_cli.engine import loaded
 from pipeinfer_cli.engine.build_info import LIB_DIR
 from pipeinfer_cli.errors import UserError
 
@@ -145,6 +145,20 @@ class Rope(ctypes.Structure):
     ]
 
 
+class Mpi(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [
+        ("library", c_char_p),
+        ("handle_bytes", c_int32),
+        ("status_bytes", c_int32),
+        ("any_source", c_int32),
+        ("byte_type", c_uint64),
+        ("null_request", c_uint64),
+        ("comm_data", c_uint64),
+        ("comm_control", c_uint64),
+    ]
+
+
 class EngineParams(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -166,8 +180,7 @@ class EngineParams(ctypes.Structure):
         ("shares_cores", c_int32),
         ("reads_weights", c_int32),
         ("locks_memory", c_int32),
-        ("comm_data", c_int32),
-        ("comm_control", c_int32),
+        ("mpi", POINTER(Mpi)),
         ("states", States),
         ("sample", SampleParams),
         ("emulation", POINTER(Emulation)),
@@ -222,6 +235,7 @@ MIRRORS = (
     Adapter,
     Rope,
     States,
+    Mpi,
 )
 
 
@@ -234,13 +248,11 @@ def lib_dir() -> Path:
 def load() -> Any:
     """The library with its prototypes declared. UserError if it is missing or another version."""
     path = lib_dir() / "libpipeinfer.so"
-    mpi = build_info.load(lib_dir()).mpi
     try:
-        loaded.preload_mpi(mpi)
         lib = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(f"cannot load {path}: {error}: {loaded.remedy(os.environ)}") from None
-    loaded.check([*lib_dir().glob("lib*.so"), *loaded.wheel_libraries(mpi)])
+    loaded.check(lib_dir().glob("lib*.so"))
     _declare(lib)
     sizes = (c_size_t * len(MIRRORS))()
     lib.pi_abi_sizes(sizes)
@@ -250,7 +262,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[13]);
+    # void pi_abi_sizes(size_t sizes[14]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);

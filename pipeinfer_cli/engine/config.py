@@ -83,6 +83,23 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MpiCalls:
+    """How libpipeinfer calls the MPI of this process, and with which communicators.
+
+    See struct pi_mpi; handles are those of C.
+    """
+
+    library: str
+    handle_bytes: int
+    status_bytes: int
+    any_source: int
+    byte_type: int
+    null_request: int
+    comm_data: int
+    comm_control: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """This rank's place in the pipeline; see struct pi_engine_params."""
 
@@ -102,8 +119,7 @@ class EngineConfig:
     shares_cores: bool = False  # with draft models of this process: one at a time computes
     reads_weights: bool = False  # into memory, instead of mapping the file
     locks_memory: bool = False  # as reads_weights, and what is there once loaded is not paged out
-    comm_data: int = 0  # Fortran handles
-    comm_control: int = 0
+    mpi: MpiCalls | None = None  # None with one rank
     states: StateConfig = ONE_TEXT  # of models that have recurrent layers
     sample: SampleParams = DEFAULT_SAMPLE  # the same on all ranks; of tokens that say nothing else
     emulation: RankEmulation | None = None

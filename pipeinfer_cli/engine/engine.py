@@ -21,7 +21,7 @@ from pipeinfer_cli.engine.abi import (
     TIMEOUT,
     decoded,
 )
-from pipeinfer_cli.engine.config import Adapter, EngineConfig, RankEmulation
+from pipeinfer_cli.engine.config import Adapter, EngineConfig, MpiCalls, RankEmulation
 from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
@@ -50,6 +50,14 @@ def _native_emulation(emulation: RankEmulation | None) -> Any:
             emulation.hidden_bytes,
         )
     )
+
+
+def _native_mpi(mpi: MpiCalls | None) -> Any:
+    """A pointer; null for None."""
+    if mpi is None:
+        return None
+    library, *values = astuple(mpi)
+    return ctypes.pointer(abi.Mpi(os.fsencode(library), *values))
 
 
 def _native_adapters(adapters: Sequence[Adapter]) -> Any:
@@ -85,6 +93,7 @@ class Engine:
             "sample": native_sample(config.sample),
             "states": abi.States(*astuple(config.states)),
             "emulation": _native_emulation(config.emulation),
+            "mpi": _native_mpi(config.mpi),
             "cpus": (c_int32 * len(config.cpus))(*config.cpus),
             "n_cpus": len(config.cpus),
             **dict(zip(("type_k", "type_v"), config.cache_types.ids, strict=True)),

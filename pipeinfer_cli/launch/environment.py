@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
 
-from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
 from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 NODE_DIR = Path("/sys/devices/system/node")
 MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
@@ -312,22 +312,22 @@ class RankResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """The mpiexec of the MPI that we were built for."""
+    """The mpiexec of the MPI that we use."""
 
     mpiexec: str
     family: str
+    mpi: str | None = None  # what the ranks are told to use: see MpiInfo.name
 
     @classmethod
     def of(cls, mpi: MpiInfo) -> Launcher:
         """UserError if the MPI has no mpiexec here (a cluster with srun only), or cannot start."""
-        path = mpi.mpiexec_path
-        if path is None:
+        if mpi.mpiexec is None:
             raise UserError(
-                f"there is no mpiexec of {mpi.family} {mpi.version} to start local ranks with: "
+                f"there is no mpiexec of {mpi} ({mpi.path}) to start local ranks with: "
                 "start pipeinfer with your launcher (srun, mpirun), or give --ranks 1"
             )
         check_host_name(mpi)
-        return cls(mpiexec=path, family=mpi.family)
+        return cls(mpiexec=mpi.mpiexec, family=mpi.family, mpi=mpi.name)
 
     def command(self, ranks: int, program: Sequence[str]) -> list[str]:
         """Starts `ranks` copies of `program` on this host, unbound, more than cores if asked."""
@@ -342,8 +342,8 @@ class Launcher:
         return [self.mpiexec, *options, *program]
 
     def environment(self) -> dict[str, str]:
-        """Variables that keep a launcher from binding ranks to cores."""
-        return {"I_MPI_PIN": "off"}
+        """Variables: the ranks' MPI is the launcher's, and no rank is bound to cores."""
+        return {"I_MPI_PIN": "off", **({"PIPEINFER_MPI": self.mpi} if self.mpi else {})}
 
 
 def check_host_name(mpi: MpiInfo) -> None:

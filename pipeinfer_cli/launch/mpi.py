@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeinfer_cli.engine import build_info, loaded
+from pipeinfer_cli.engine import loaded
+from pipeinfer_cli.engine.config import MpiCalls
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, report, signals, supervisor
-from pipeinfer_cli.launch.host import shared_memory
+from pipeinfer_cli.launch.host import mpi_choice, shared_memory
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 from pipeinfer_cli.log import LOG
 
 if TYPE_CHECKING:
@@ -24,16 +26,16 @@ FINALIZE_S = 10.0  # all ranks have said before that they are at their end
 ABORT_S = 3.0
 
 # Families whose libraries hydra can serve: all descend from MPICH.
-HYDRA_FAMILIES = ("mpich", "intel", "intelmpi", "impi", "mvapich", "mvapich2", "cray")
+HYDRA_FAMILIES = ("mpich", "intel", "mvapich", "cray")
 
 
 def start() -> Comm:
-    """Starts MPI as the build knows it and returns the world's communicator.
+    """Starts the MPI that fits the launcher and returns the world's communicator.
 
     Raises UserError if the launcher belongs to another MPI, if two MPIs are in this process, or
     if the MPI cannot serve several threads.
     """
-    mpi = build_info.load().mpi
+    mpi = mpi_choice.choose()
     launch_env = environment.detect(os.environ)
     _check_launcher(launch_env, mpi, os.environ)
     environment.check_host_name(mpi)
@@ -43,28 +45,15 @@ def start() -> Comm:
     supervised = None
     if not launch_env.alone and local_rank.folder() is None and "mpi4py.MPI" not in sys.modules:
         supervised = supervisor.enter_launched(launch_env.rank)
-    # Variables of the user's own could name another MPI, or have it not started. With the library's
-    # path alone mpi4py loads it and finds out the ABI itself (told the ABI, it would not load it).
-    for name in [name for name in os.environ if name.startswith("MPI4PY_")]:
-        del os.environ[name]
-    os.environ["MPI4PY_LIBMPI"] = mpi.library_path
-    try:
-        loaded.preload_mpi(mpi)
-        with (
-            signals.default_signal_handlers()
-        ):  # a rank that is not there is waited for without end
-            from mpi4py import MPI
-    except (ImportError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"cannot start MPI from {mpi.library_path}: {_one_line(error)}: "
-            f"{loaded.remedy(os.environ)}"
-        ) from None
+    _import(mpi)
     if (place := local_rank.folder()) is not None:
         local_rank.record_shared_memory(place, os.getpid())
     if supervised is not None:
         supervised.begin(local_rank.shared_memory_of(os.getpid()))
     check_one_library()
-    loaded.check(loaded.wheel_libraries(mpi))
+    loaded.check(mpi.wheel_libraries)
+    from mpi4py import MPI
+
     comm = MPI.COMM_WORLD
     if launch_env.size is not None and comm.size != launch_env.size:
         # Each copy is rank 0 of a world of its own: by the launcher's count only one says so.
@@ -72,10 +61,55 @@ def start() -> Comm:
         raise _mixture(launch_env, mpi)
     if MPI.Query_thread() != MPI.THREAD_MULTIPLE:
         raise UserError(
-            f"{mpi.family} {mpi.version} does not give THREAD_MULTIPLE, which pipeinfer needs: "
-            "use an MPI built with thread support"
+            f"{mpi} ({mpi.path}) does not give THREAD_MULTIPLE, which pipeinfer needs: "
+            f"use an MPI built with thread support, for example {mpi_choice.VARIABLE}=mpich"
         )
     return comm
+
+
+def _import(mpi: MpiInfo) -> None:
+    """Has mpi4py load this MPI and start it."""
+    # Variables of the user's own could name another MPI, or have it not started. With the library's
+    # path alone mpi4py loads it and finds out the ABI itself (told the ABI, it would not load it).
+    for name in [name for name in os.environ if name.startswith("MPI4PY_")]:
+        del os.environ[name]
+    if mpi.kind != "mpi4py":
+        os.environ["MPI4PY_LIBMPI"] = mpi.path
+    try:
+        loaded.preload_mpi(mpi.wheel_libraries)
+        if mpi.kind == "system" and mpi.abi == "mpich":
+            loaded.name_mpich(mpi.path)
+        with signals.default_signal_handlers():  # an absent rank is waited for without end
+            import mpi4py.MPI  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot start MPI from {mpi.path}: {_one_line(error)}: {loaded.remedy(os.environ)}"
+        ) from None
+
+
+def calls(comm: Comm) -> MpiCalls:
+    """How libpipeinfer is to call this MPI, on communicators of its own. All ranks call it.
+
+    mpi4py was compiled with this MPI's header, and knows its values.
+    """
+    from mpi4py import MPI
+
+    handle_bytes = MPI._sizeof(MPI.Comm)  # as those of MPI.Request and MPI.Datatype
+    library = next(iter(loaded.mpi_libraries(loaded.mapped_files(os.getpid()))), MPI.__file__)
+
+    def handle(of: Comm | MPI.Datatype | MPI.Request) -> int:
+        return of.handle % (1 << 8 * handle_bytes)  # an int may be negative
+
+    return MpiCalls(
+        library=library,
+        handle_bytes=handle_bytes,
+        status_bytes=MPI._sizeof(MPI.Status),
+        any_source=MPI.ANY_SOURCE,
+        byte_type=handle(MPI.BYTE),
+        null_request=handle(MPI.REQUEST_NULL),
+        comm_data=handle(comm.Dup()),
+        comm_control=handle(comm.Dup()),
+    )
 
 
 def resources_on_this_host(
@@ -211,21 +245,16 @@ def within(limit_s: float, act: Callable[..., object], *args: object) -> Iterato
 
 def check_one_library(mapped: Iterable[str] | None = None) -> None:
     """UserError if more than one libmpi is among the files mapped into this process."""
-    found = libraries(loaded.mapped_files(os.getpid()) if mapped is None else mapped)
+    found = loaded.mpi_libraries(loaded.mapped_files(os.getpid()) if mapped is None else mapped)
     if len(found) > 1:
         raise UserError(
             f"two MPI libraries are in one process ({' and '.join(found)}): "
-            "empty LD_PRELOAD and LD_LIBRARY_PATH, or build pipeinfer for one of them"
+            f"empty LD_PRELOAD and LD_LIBRARY_PATH, or set {mpi_choice.VARIABLE} to one of them"
         )
 
 
-def libraries(mapped: Iterable[str]) -> list[str]:
-    """The libmpi files among them, each once."""
-    return sorted({path for path in mapped if loaded.LIBMPI_NAME.match(path.rpartition("/")[2])})
-
-
 def _check_launcher(
-    launch_env: environment.LaunchEnvironment, mpi: build_info.MpiInfo, env: Mapping[str, str]
+    launch_env: environment.LaunchEnvironment, mpi: MpiInfo, env: Mapping[str, str]
 ) -> None:
     """UserError if it is known that this MPI would not see the launcher's other processes.
 
@@ -241,13 +270,14 @@ def _check_launcher(
         raise _mixture(launch_env, mpi)
 
 
-def _mixture(launch_env: environment.LaunchEnvironment, mpi: build_info.MpiInfo) -> UserError:
+def _mixture(launch_env: environment.LaunchEnvironment, mpi: MpiInfo) -> UserError:
     way = f"srun --mpi={mpi.srun_type}, or " if "SLURM_STEP_ID" in os.environ else ""
-    mpiexec = mpi.mpiexec_path or "its own launcher"
+    mpiexec = mpi.mpiexec or "its own launcher"
     return UserError(
         f"started as one of {launch_env.size or 'several'} tasks by {launch_env.launcher}, but "
-        f"this pipeinfer is built for {mpi.family} {mpi.version}, which does not see them: "
-        f"use {way}{mpiexec}, or install pipeinfer again with PIPEINFER_MPI=system"
+        f"pipeinfer uses {mpi} ({mpi.path}), which does not see them: "
+        f"use {way}{mpiexec}, or name the launcher's libmpi "
+        f"({mpi_choice.VARIABLE}=/opt/mpi/lib/libmpi.so)"
     )
 
 

@@ -38,6 +38,17 @@ def leave_job(env: MutableMapping[str, str]) -> str | None:
     )
 
 
+def launcher_folder() -> Path | None:
+    """Where the program lies that has started this rank; None if it is another user's."""
+    for pid in _ancestors():
+        try:
+            if LAUNCHERS.search(Path(f"/proc/{pid}/comm").read_text()):
+                return Path(f"/proc/{pid}/exe").resolve(strict=True).parent
+        except OSError:
+            return None
+    return None
+
+
 def _closed_connection(env: Mapping[str, str]) -> str | None:
     """Why the launcher cannot be reached; None if it can, or if no descriptor leads to it."""
     fd = env.get("PMI_FD", "")

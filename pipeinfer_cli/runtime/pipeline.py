@@ -22,6 +22,7 @@ from pipeinfer_cli.engine.config import (
     CacheTypes,
     DraftCores,
     EngineConfig,
+    MpiCalls,
 )
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.exactness import inexact
@@ -343,11 +344,11 @@ def open_engine(
         placement.note([Placement.of(plan.model, plan.layers, 0, resident_before)], config.verbose)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
-    comms = (comm.Dup().py2f(), comm.Dup().py2f())
+    calls = mpi.calls(comm)
     opened: Engine | None = None
     error, code = "", 0
     try:
-        opened = Engine(_engine_config(plan, rank=comm.rank, local_ranks=local_ranks, comms=comms))
+        opened = Engine(_engine_config(plan, rank=comm.rank, local_ranks=local_ranks, calls=calls))
     except PipeinferError as reason:
         error, code = f"rank {comm.rank} on {socket.gethostname()}: {reason}", reason.exit_code
     watchdog.enter(Phase.RUNNING)
@@ -369,7 +370,7 @@ def _engine_config(
     *,
     rank: int,
     local_ranks: int,
-    comms: tuple[int, int] = (0, 0),
+    calls: MpiCalls | None = None,
 ) -> EngineConfig:
     stage = rank - plan.stage_rank0
     resources = plan.all_resources[rank]
@@ -396,8 +397,7 @@ def _engine_config(
         shares_cores=rank == 0 and draft.shares_cores,
         reads_weights=plan.reads_weights,
         locks_memory=plan.locks_memory,
-        comm_data=comms[0],
-        comm_control=comms[1],
+        mpi=calls,
         sample=plan.sample,
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
         adapters=tuple(each.here() for each in plan.adapters) if len(plan.layers[rank]) else (),

@@ -7,8 +7,8 @@ import pytest
 
 from architectures import TINY_MODELS
 from jobs import Job, orphans
-from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.launch.host import mpi_choice
 from support import pipeinfer
 
 pytestmark = pytest.mark.e2e
@@ -62,7 +62,7 @@ def endless(model, ranks):
 def test_ranks_open_no_port_beyond_mpis_own(model, tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "ours").mkdir()
-    plain = Launcher.of(build_info.load().mpi).command(RANKS, [sys.executable, "-c", PLAIN_MPI])
+    plain = Launcher.of(mpi_choice.choose()).command(RANKS, [sys.executable, "-c", PLAIN_MPI])
     with Job(plain, tmp_path / "plain") as job:
         job.await_text()
         expected = listeners(job.tmp)

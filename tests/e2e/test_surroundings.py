@@ -13,6 +13,7 @@ import pytest
 
 from jobs import orphans
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.launch.host import mpi_choice
 from small_models import talking_llama
 from support import check_output, mpiexec, pipeinfer
 
@@ -95,8 +96,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("foreign")
     for library in build_info.LIB_DIR.glob("lib*.so"):
         shutil.copy(library, folder)
-    mpi = build_info.load().mpi
-    for library in Path(mpi.library_path).parent.glob(f"{mpi.family}/lib*.so*"):
+    mpi = mpi_choice.choose()
+    for library in Path(mpi.path).parent.glob(f"{mpi.family}/lib*.so*"):
         shutil.copy(library, folder)
     return folder
 
@@ -129,7 +130,7 @@ def test_below_a_rank_of_somebody_elses_job(
     shell = subprocess.list2cmdline(command)
     script.write_text(LAUNCHED_SCRIPT.format(begins_mpi=begins_mpi, shell=shell, command=command))
     launched = mpiexec(1)
-    env = {"MPI4PY_LIBMPI": build_info.load().mpi.library_path}
+    env = {"MPI4PY_LIBMPI": mpi_choice.choose().path}
     done = run([*launched[: launched.index(pipeinfer()[0])], sys.executable, str(script)], **env)
     assert (done.returncode, done.stdout) == (0, text), done.stderr
     assert done.stderr.startswith("pipeinfer: note: started below rank 0 of ")
@@ -154,7 +155,7 @@ def can_mount() -> bool:
 def test_little_shared_memory(options: str, words: str, model: Path, text: str) -> None:
     if not can_mount():
         pytest.skip("only root may mount a small /dev/shm")
-    if build_info.load().mpi.family != "mpich":
+    if mpi_choice.choose().family != "mpich":
         pytest.skip("what this MPI needs is not known")
     mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
     for command in (generate(model, 2), mpiexec(2, *generate(model, 2)[1:])):

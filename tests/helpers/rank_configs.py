@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli.engine.config import EngineConfig
+from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.models.layer_split import LayerRange, split_layers
 
@@ -37,6 +38,5 @@ def rank_config(
         n_cells=n_ctx,
         n_batch=n_batch,
         n_threads=1,
-        comm_data=comm.Dup().py2f(),
-        comm_control=comm.Dup().py2f(),
+        mpi=mpi.calls(comm),
     )

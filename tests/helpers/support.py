@@ -14,8 +14,8 @@ import gguf
 import numpy as np
 
 import reference_answers
-from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.launch.host import mpi_choice
 from pipeinfer_cli.models import resolve
 from random_gguf import write
 
@@ -59,7 +59,7 @@ def smollm2_args(*more: str, n_predict: int = 24) -> list[str]:
 
 def run_ranks(ranks: int, program: str, request: Any, *, timeout_s: float = TIMEOUT_S) -> Any:
     """Runs tests/mpi/<program> on the ranks; returns the JSON that rank 0 prints last."""
-    launcher = Launcher.of(build_info.load().mpi)
+    launcher = Launcher.of(mpi_choice.choose())
     command = launcher.command(
         ranks, [sys.executable, str(TESTS / "mpi" / program), json.dumps(request)]
     )
@@ -96,7 +96,7 @@ def pipeinfer(*args: str) -> list[str]:
 
 def mpiexec(ranks: int, *args: str) -> list[str]:
     """The installed command under the launcher, as a user would start it."""
-    return Launcher.of(build_info.load().mpi).command(ranks, pipeinfer(*args))
+    return Launcher.of(mpi_choice.choose()).command(ranks, pipeinfer(*args))
 
 
 def tiny_model(path: Path, arch: str = "llama", n_layer: int = 2) -> Path:

@@ -15,7 +15,7 @@ import pytest
 
 import netns
 import private_slurm
-from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.launch.host import mpi_choice
 from private_slurm import Job, Slurm
 from support import PROMPTS, TESTS, check_output, pipeinfer, smollm2
 
@@ -54,7 +54,7 @@ def tokens_alone() -> list[int]:
 
 
 def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
-    job = run_example(slurm, build_info.load().mpi.srun_type)
+    job = run_example(slurm, mpi_choice.choose().srun_type)
     print(EXAMPLE.read_text(), job.err, job.out, sep="\n")
     assert job.code == 0, job.err
     answer = json.loads(job.out)
@@ -73,7 +73,7 @@ def test_the_example_on_two_nodes(tmp_path: Path) -> None:
     lacks = netns.missing()
     assert not lacks, f"this machine lacks: {', '.join(lacks)}"
     with netns.hosts(2, netns.Network()) as hosts, private_slurm.active(tmp_path, hosts) as slurm:
-        job = run_example(slurm, build_info.load().mpi.srun_type, "--cpus-per-task=1")
+        job = run_example(slurm, mpi_choice.choose().srun_type, "--cpus-per-task=1")
         sent = hosts.sent_bytes(1)
     print(job.err)
     assert job.code == 0, job.err
@@ -93,7 +93,7 @@ def test_a_batch_goes_back_into_the_queue_until_it_is_complete(
     prompts.write_text("".join(f"{json.dumps(item)}\n" for item in items))
     settings = {"MODEL": str(smollm2()), "VENV": sys.prefix, "OPTIONS": "-c 256 -t 1 --ignore-eos"}
     files = {"PROMPTS": str(prompts), "OUTPUT": str(output)}
-    mpi_type = build_info.load().mpi.srun_type
+    mpi_type = mpi_choice.choose().srun_type
     submit = ("sbatch", "--parsable", f"--chdir={slurm.folder}", "--nodes=1", "--time=10")
     done = slurm.run(*submit, str(BATCH), MPI_TYPE=mpi_type, **settings, **files)
     job_id = done.stdout.strip()
@@ -132,9 +132,9 @@ def shown(slurm: Slurm, job_id: str, key: str) -> str:
 
 
 def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:
-    mpi = build_info.load().mpi
+    mpi = mpi_choice.choose()
     as_root = ["--allow-run-as-root"] if mpi.family == "openmpi" else []
-    command = [str(mpi.mpiexec_path), *as_root, "-n", "2", *pipeinfer("generate", "-m", "smollm2")]
+    command = [str(mpi.mpiexec), *as_root, "-n", "2", *pipeinfer("generate", "-m", "smollm2")]
     done = slurm.run("salloc", "-Q", "-n2", *command, *OPTIONS.split(), PROMPT)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -143,7 +143,7 @@ def test_mpiexec_in_a_job_takes_its_nodes(slurm: Slurm) -> None:
 
 @pytest.mark.parametrize("mpi_type", ["none", "other"])
 def test_copies_that_do_not_see_one_another_are_refused(slurm: Slurm, mpi_type: str) -> None:
-    right = build_info.load().mpi.srun_type
+    right = mpi_choice.choose().srun_type
     if mpi_type == "other":
         mpi_type = "pmi2" if right == "pmix" else "pmix"
         if slurm.run("srun", f"--mpi={mpi_type}", "true").returncode != 0:

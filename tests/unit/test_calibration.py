@@ -31,7 +31,7 @@ from pipeinfer_cli.commands.calibrate.measure import (
     save,
 )
 from pipeinfer_cli.drafters.branch_cache import BranchCache
-from pipeinfer_cli.engine.build_info import BuildInfo, MpiInfo
+from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
@@ -243,17 +243,16 @@ def test_an_expectation_as_a_prior() -> None:
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PIPEINFER_CACHE", str(tmp_path))
-    mpi = MpiInfo(kind="wheel", family="mpich", version="5", library="libmpi.so", mpiexec=None)
     build = BuildInfo(
         upstream_package="llama-cpp-python",
         upstream_version="1",
         patches=(),
-        mpi=mpi,
         compiler="c",
         build_type="Release",
         ggml_options={},
     )
     monkeypatch.setattr(entries.build_info, "load", lambda: build)
+    monkeypatch.setattr(entries.mpi_choice, "in_words", lambda: "mpich 5")
     return tmp_path
 
 

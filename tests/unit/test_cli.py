@@ -18,7 +18,6 @@ import typer
 from pipeinfer_cli.cli import application, main
 from pipeinfer_cli.commands import jobs, start
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
-from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.errors import Interrupted, RunError, UserError
 from pipeinfer_cli.launch import environment, local, report
 from pipeinfer_cli.scheduler.runs import SampleParams
@@ -93,7 +92,7 @@ def test_several_ranks_are_spawned(model: str, monkeypatch: pytest.MonkeyPatch) 
     launcher = environment.Launcher(mpiexec="mpiexec", family="mpich")
     monkeypatch.setattr(environment.Launcher, "of", lambda _: launcher)
     mpi = type("M", (), {"family": "none"})
-    monkeypatch.setattr(build_info, "load", lambda: type("B", (), {"mpi": mpi}))
+    monkeypatch.setattr(start.mpi_choice, "choose", lambda: mpi)
     monkeypatch.setattr(start, "check_ranks", lambda model, ranks: None)
     assert main.main(["generate", "-m", model, "--layer-split", "1,2", ":"]) == 7
     config = pickle.loads(spawned[0].files[start.CONFIG_FILE])

@@ -16,6 +16,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.launch.host import cgroup
 from pipeinfer_cli.launch.host.cgroup import Limits
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 from pipeinfer_cli.models import resolve
 
 HYDRA = "HYDRA build details:\n    Version:                                 5.0.2\n"
@@ -29,9 +30,14 @@ def program(path: Path, says: str) -> str:
     return str(path)
 
 
-def mpi(mpiexec: str | None, family: str = "mpich", version: str = "5.0.2") -> build_info.MpiInfo:
-    return build_info.MpiInfo(
-        kind="system", family=family, version=version, library="/l/libmpi.so", mpiexec=mpiexec
+def mpi(mpiexec: str | None, family: str = "mpich", version: str = "5.0.2") -> MpiInfo:
+    return MpiInfo(
+        kind="system",
+        family=family,
+        version=version,
+        abi="mpich",
+        path="/l/libmpi.so",
+        mpiexec=mpiexec,
     )
 
 
@@ -51,7 +57,7 @@ def test_launcher(tmp_path: Path, says: str, family: str, version: str, verdict:
 
 
 def test_no_launcher_is_no_obstacle() -> None:
-    assert doctor._launcher(mpi("/nonexistent/mpiexec")).verdict == "note"
+    assert doctor._launcher(mpi(None)).verdict == "note"
 
 
 def test_a_foreign_mpiexec_first_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,13 +74,6 @@ def whole() -> dict[str, Any]:
     return {
         "upstream": {"package": "llama-cpp-python", "version": "9.9.9", "sha256": "0"},
         "patches": [{"name": "0001-x.patch", "sha256": "0"}],
-        "mpi": {
-            "kind": "wheel",
-            "family": "mpich",
-            "version": "5.0.2",
-            "library": "libmpi.so.12",
-            "mpiexec": None,
-        },
         "compiler": "g++",
         "ggml_options": {"GGML_NATIVE": True},
         "build_type": "Release",
@@ -85,15 +84,12 @@ def write(tmp_path: Path, data: object) -> None:
     (tmp_path / "build.json").write_text(json.dumps(data))
 
 
-def test_build_info_finds_the_wheel(tmp_path: Path) -> None:
+def test_build_info(tmp_path: Path) -> None:
     write(tmp_path, whole())
-    info = build_info.load(tmp_path)
-    assert info.patches == ("0001-x.patch",)
-    assert Path(info.mpi.library_path).is_file()
-    assert info.mpi.mpiexec_path is not None
+    assert build_info.load(tmp_path).patches == ("0001-x.patch",)
 
 
-@pytest.mark.parametrize("data", [[], {}, {**whole(), "mpi": {}}, "text", None])
+@pytest.mark.parametrize("data", [[], {}, {**whole(), "upstream": {}}, "text", None])
 def test_a_damaged_build_info(tmp_path: Path, data: object) -> None:
     write(tmp_path, data)
     with pytest.raises(UserError, match=r"is damaged.*install the package again"):

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeinfer_cli.engine import build_info, loaded
+from pipeinfer_cli.engine import loaded
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, report
 from pipeinfer_cli.launch.environment import ALONE, LaunchEnvironment, Launcher, RankResources
-from pipeinfer_cli.launch.host import cgroup
+from pipeinfer_cli.launch.host import cgroup, mpi_choice
 from pipeinfer_cli.launch.host.cgroup import Limits
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 
 @pytest.fixture(autouse=True)
@@ -250,15 +251,20 @@ def test_open_mpi_may_oversubscribe_and_run_as_root(monkeypatch: pytest.MonkeyPa
     assert "--allow-run-as-root" not in command(3, ["x"])
 
 
-def mpi_info(family: str, mpiexec: str | None) -> build_info.MpiInfo:
-    return build_info.MpiInfo(
-        kind="system", family=family, version="1.0", library="libmpi.so.12", mpiexec=mpiexec
+def mpi_info(family: str, mpiexec: str | None) -> MpiInfo:
+    return MpiInfo(
+        kind="system",
+        family=family,
+        version="1.0",
+        abi="mpich",
+        path="/l/libmpi.so.12",
+        mpiexec=mpiexec,
     )
 
 
 def test_no_launcher() -> None:
     with pytest.raises(UserError, match="--ranks 1"):
-        Launcher.of(mpi_info("cray", "/nonexistent/mpiexec"))
+        Launcher.of(mpi_info("cray", None))
 
 
 @pytest.mark.parametrize(("n_bytes", "family"), [(63, "mpich"), (64, "mpich"), (64, "openmpi")])
@@ -274,27 +280,14 @@ def test_a_host_name_that_mpi_has_no_room_for(
         assert Launcher.of(mpi).mpiexec == sys.executable
 
 
-def build(mpi_of_it: build_info.MpiInfo) -> build_info.BuildInfo:
-    return build_info.BuildInfo(
-        upstream_package="p",
-        upstream_version="v",
-        patches=(),
-        mpi=mpi_of_it,
-        compiler="c",
-        build_type="Release",
-        ggml_options={},
-    )
-
-
 @pytest.mark.parametrize(("family", "env"), [("mpich", OPENMPI), ("openmpi", HYDRA)])
 def test_another_mpis_launcher_is_refused_before_mpi_starts(
     family: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    info = build(mpi_info(family, sys.executable))
-    monkeypatch.setattr(build_info, "load", lambda: info)
-    with pytest.raises(UserError, match=rf"tasks by .* built for {family} 1.0.*{sys.executable}"):
+    monkeypatch.setattr(mpi_choice, "choose", lambda: mpi_info(family, sys.executable))
+    with pytest.raises(UserError, match=rf"tasks by .* uses {family} 1.0 .*{sys.executable}"):
         mpi.start()
     assert "mpi4py.MPI" not in sys.modules
 
@@ -327,8 +320,7 @@ def test_a_launcher_that_speaks_another_language_is_refused(
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    info = replace(mpi_info(family, None), kind=kind, version=version)
-    monkeypatch.setattr(build_info.MpiInfo, "mpiexec_path", "mpiexec")
+    info = replace(mpi_info(family, "mpiexec"), kind=kind, version=version)
     if not refused:
         mpi._check_launcher(environment.detect(env), info, env)
         return
@@ -346,7 +338,7 @@ def test_two_mpi_libraries_are_seen() -> None:
         "/dev/shm/mpich_shm_1_0",
         "/v/mpi4py/MPI.mpich.cpython-311-x86_64-linux-gnu.so",
     ]
-    assert mpi.libraries(ours) == ["/v/lib/libmpi.so.12"]
+    assert loaded.mpi_libraries(ours) == ["/v/lib/libmpi.so.12"]
     mpi.check_one_library(ours)
     for other in ("/usr/lib/libmpi.so.40.30.4", "/v/lib/libmpi_abi.so.1", "/opt/libmpi_gnu_123.so"):
         with pytest.raises(UserError, match="two MPI libraries"):

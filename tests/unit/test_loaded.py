@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.engine import loaded
-from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 
 @pytest.fixture
@@ -57,13 +57,8 @@ def test_of_a_wheel_only_its_own_files_are_ours(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    mpi = MpiInfo(
-        kind="wheel",
-        family="mpich",
-        version="5.0",
-        library=str(tmp_path / "libmpi.so.12"),
-        mpiexec=None,
-    )
-    found = [str(path.relative_to(tmp_path)) for path in loaded.wheel_libraries(mpi)]
+    path = str(tmp_path / "libmpi.so.12")
+    mpi = MpiInfo(kind="wheel", family="mpich", version="5.0", abi="mpich", path=path)
+    found = [str(path.relative_to(tmp_path)) for path in mpi.wheel_libraries]
     assert found == ["libmpi.so.12", "mpich/libfabric.so.1", "mpich/libucp.so.0"]
-    assert loaded.wheel_libraries(replace(mpi, kind="system")) == []
+    assert replace(mpi, kind="system").wheel_libraries == []

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from pipeinfer_cli.cli import doctor
-from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.launch.host import shared_memory
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 
 def mpi(family: str = "mpich") -> MpiInfo:
-    return MpiInfo(kind="wheel", family=family, version="5.0", library="libmpi.so.12", mpiexec=None)
+    return MpiInfo(kind="wheel", family=family, version="5.0", abi="mpich", path="libmpi.so.12")
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, n_bytes: int | None) -> None:

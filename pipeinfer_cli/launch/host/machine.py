@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.launch.host import mpi_choice
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -29,7 +30,7 @@ def describe() -> dict[str, str | int]:
         "backends": ",".join(backends) or "CPU",
         "pipeinfer_version": _version(),
         "llama_cpp": f"{build.upstream_package} {build.upstream_version}",
-        "mpi": f"{build.mpi.family} {build.mpi.version}",
+        "mpi": mpi_choice.in_words(),
         "host": socket.gethostname(),
     }
 

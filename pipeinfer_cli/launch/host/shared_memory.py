@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli.console import size
-from pipeinfer_cli.engine.build_info import MpiInfo
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 FOLDER = Path("/dev/shm")
 TODO = "enlarge it (mount -o remount,size=1g /dev/shm; docker run --shm-size=1g)"
