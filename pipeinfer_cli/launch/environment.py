@@ -127,7 +127,8 @@ def same_affinity() -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        if affinity() != before:
+            os.sched_setaffinity(0, before)
 
 
 def cpu_quota(n: int, n_ranks: int) -> float | None:
