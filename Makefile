@@ -78,6 +78,10 @@ test-hosts: EXTRAS := [test]
 test-hosts: build ## ranks on hosts of their own, in network namespaces with slow links: as root
 	TEST_HOSTS=1 $(BIN)/pytest tests/hosts
 
+test-numa: EXTRAS := [test]
+test-numa: build ## where memory is on a virtual machine of two NUMA nodes: as root, with qemu and a kernel; minutes
+	TEST_NUMA=1 $(BIN)/pytest tests/numa
+
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -109,6 +113,14 @@ lint: EXTRAS := [test,dev]
 lint: build ## check style, types and formatting
 	$(STATIC_CHECKS)
 	$(BIN)/clang-format --dry-run --Werror $(wildcard native/src/*.cpp native/src/*.h native/include/*.h)
+
+lint-packaging: build/lint-packaging/.installed ## check the recipes of packaging/ with what the package index has for it
+	build/lint-packaging/bin/python packaging/lint.py
+
+build/lint-packaging/.installed: packaging/requirements-lint.txt
+	$(PYTHON) -m venv build/lint-packaging
+	build/lint-packaging/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
 
 format: EXTRAS := [test,dev]
 format: build ## format Python and C++

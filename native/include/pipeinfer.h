@@ -33,6 +33,7 @@ enum pi_limits {
     PI_MAX_SEQ     = 256, // sequence ids are [0, PI_MAX_SEQ)
     PI_MAX_THREADS = 512, // ggml's own limit
     PI_MAX_CPUS    = 512, // that threads can be bound to: their numbers are below; ggml's own limit
+    PI_MAX_NODES   = 1024, // NUMA nodes of memory: their numbers are below; the kernel's own limit
     PI_MAX_TOP     = 16, // tokens of one pi_sample_top
     PI_MAX_ROWS    = 32, // tokens of a run that want a row
 };
@@ -185,6 +186,8 @@ struct pi_engine_params {
     int32_t has_own_cores; // 1: the host has a core for each compute thread of its ranks; then idle threads may spin
     const int32_t * cpus; // [n_cpus] the compute threads run on these only; memory is taken near them
     int32_t         n_cpus; // 0: they run where this process may
+    const int32_t * nodes; // [n_nodes] NUMA nodes: memory is taken from several in turn; mapped files move to them
+    int32_t         n_nodes; // 0: memory is near who first writes to it, and files are where they were cached
     int32_t         shares_cores; // 1: the draft models of this process compute on the same cores: one at a time does
     int32_t         reads_weights; // 1: read this rank's weights into memory instead of mapping the file
     int32_t         locks_memory; // 1: as reads_weights, and what the process has once it is loaded is not paged out
@@ -222,6 +225,8 @@ struct pi_draft_params {
     int32_t         has_own_cores; // 1: idle threads may spin
     const int32_t * cpus; // [n_cpus] as in pi_engine_params; the caller of pi_draft_expand, too, while it computes
     int32_t         n_cpus;
+    const int32_t * nodes; // [n_nodes] as in pi_engine_params
+    int32_t         n_nodes;
 };
 
 struct pi_engine;

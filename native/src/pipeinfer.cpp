@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "log.h"
 #include "model_error.h"
+#include "numa.h"
 #include "run_check.h"
 #include "sampler.h"
 #include "vocab.h"
@@ -140,18 +141,23 @@ static void end(pi_engine * engine) {
     }
 }
 
-// Loaded and started.
+// Loaded and started, in memory of the NUMA nodes that were asked for.
 template <typename T> struct started {
-    template <typename P> explicit started(const P & params) : object(new T(params)) {
+    template <typename P>
+    explicit started(const P & params) :
+        placement(make_node_list(params.nodes, params.n_nodes)),
+        object(new T(params)) {
         try {
             object->start();
+            placement.move_files();
         } catch (...) {
             end(object);
             throw;
         }
     }
 
-    T * const object;
+    const memory_placement placement; // while it is being made
+    T * const              object;
 };
 
 template <typename T, typename P> static T * started_by(const P & params, int & status, char * err, size_t err_size) {

@@ -20,7 +20,8 @@ from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
-from pipeinfer_cli.launch.host import cgroup, mpi_choice, mpi_info, shared_memory
+from pipeinfer_cli.launch.host import cgroup, mpi_choice, mpi_info, numa, shared_memory
+from pipeinfer_cli.launch.host.cores import Cores
 from pipeinfer_cli.launch.host.mpi_info import ABI_NAMES, MpiInfo
 from pipeinfer_cli.models import cache, catalogue, resolve
 
@@ -80,6 +81,7 @@ def checks() -> Iterator[Check]:
     yield from _mpi()
     yield _guarded("job", _job)
     yield _guarded("cores", _cores)
+    yield _guarded("NUMA nodes", _numa_nodes)
     yield _guarded("memory", _memory)
     yield _guarded("model cache", _cache)
 
@@ -297,6 +299,20 @@ def _cores() -> Check:
     if usable < all_cores:
         todo = todo or "an affinity mask hides some: see taskset or the batch job"
     return Check(name="cores", ok=not todo, needed=False, text=text, todo=todo)
+
+
+def _numa_nodes() -> Check:
+    """Of our CPUs; what the kernel does with memory there."""
+    name, host, cpus = "NUMA nodes", Cores.read(), environment.affinity()
+    parts = [
+        f"{node} (cores {environment.format_cpulist(c for c in cpus if host.node_of(c) == node)})"
+        for node in host.nodes_of(cpus)
+    ]
+    text = f"{', '.join(parts)} of {host.n_nodes}"
+    policy = numa.memory_policy()
+    if policy != numa.DEFAULT_POLICY:
+        text += f"; memory policy {policy}, which --numa auto leaves alone"
+    return Check(name=name, ok=True, text=text)
 
 
 def _memory() -> Check:

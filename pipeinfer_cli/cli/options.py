@@ -106,6 +106,14 @@ NoMmap = Annotated[
 Mlock = Annotated[
     bool, typer.Option("--mlock", help="As --no-mmap, and keep memory from being paged out.")
 ]
+Numa = Annotated[
+    str,
+    typer.Option(
+        "--numa",
+        metavar="|".join(config.NUMA_MODES),
+        help="Spread a rank's memory over its NUMA nodes, keep it in one, or leave all to numactl.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(

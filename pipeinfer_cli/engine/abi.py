@@ -177,6 +177,8 @@ class EngineParams(ctypes.Structure):
         ("has_own_cores", c_int32),
         ("cpus", POINTER(c_int32)),
         ("n_cpus", c_int32),
+        ("nodes", POINTER(c_int32)),
+        ("n_nodes", c_int32),
         ("shares_cores", c_int32),
         ("reads_weights", c_int32),
         ("locks_memory", c_int32),
@@ -217,6 +219,8 @@ class DraftParams(ctypes.Structure):
         ("has_own_cores", c_int32),
         ("cpus", POINTER(c_int32)),
         ("n_cpus", c_int32),
+        ("nodes", POINTER(c_int32)),
+        ("n_nodes", c_int32),
     ]
 
 

@@ -59,6 +59,7 @@ class DraftCores:
     shares_cores: bool = False  # with the head's stage: one of the two computes at a time
     has_own_cores: bool = False  # idle threads may spin
     cpus: tuple[int, ...] = ()  # that they are bound to; none: not bound
+    nodes: tuple[int, ...] = ()  # as in EngineConfig
 
 
 ONE_THREAD = DraftCores()
@@ -116,6 +117,8 @@ class EngineConfig:
     n_threads: int
     has_own_cores: bool = False  # a core for each compute thread: idle threads may spin
     cpus: tuple[int, ...] = ()  # that the compute threads are bound to; none: not bound
+    # NUMA nodes whose memory is taken, in turn, and to which mapped files move; none: as it comes.
+    nodes: tuple[int, ...] = ()
     shares_cores: bool = False  # with draft models of this process: one at a time computes
     reads_weights: bool = False  # into memory, instead of mapping the file
     locks_memory: bool = False  # as reads_weights, and what is there once loaded is not paged out

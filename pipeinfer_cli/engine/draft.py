@@ -44,6 +44,8 @@ class DraftModel:
             cores.has_own_cores,
             (c_int32 * len(cores.cpus))(*cores.cpus),
             len(cores.cpus),
+            (c_int32 * len(cores.nodes))(*cores.nodes),
+            len(cores.nodes),
         )
         status, err = c_int(), ctypes.create_string_buffer(ERROR_BYTES)
         self._handle = self._lib.pi_draft_open(params, status, err, ERROR_BYTES)

@@ -96,6 +96,8 @@ class Engine:
             "mpi": _native_mpi(config.mpi),
             "cpus": (c_int32 * len(config.cpus))(*config.cpus),
             "n_cpus": len(config.cpus),
+            "nodes": (c_int32 * len(config.nodes))(*config.nodes),
+            "n_nodes": len(config.nodes),
             **dict(zip(("type_k", "type_v"), config.cache_types.ids, strict=True)),
             "adapters": _native_adapters(config.adapters),
             "n_adapters": len(config.adapters),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
 from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
 from pipeinfer_cli.launch.host.mpi_info import MpiInfo
+from pipeinfer_cli.launch.host.numa import DEFAULT_POLICY, isolated
 
 NODE_DIR = Path("/sys/devices/system/node")
 MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
@@ -107,6 +109,26 @@ def ranks_on_host(env: Mapping[str, str]) -> int:
 def affinity() -> frozenset[int]:
     """The CPUs that this process may use."""
     return frozenset(os.sched_getaffinity(0))
+
+
+def isolate(
+    index: int, masks: Sequence[frozenset[int]], started_on: Sequence[int]
+) -> list[frozenset[int]]:
+    """The masks of a host's ranks in a NUMA node each; from now on, ours: of the one at `index`."""
+    found = isolated(masks, started_on, Cores.read())
+    os.sched_setaffinity(0, found[index])
+    return found
+
+
+@contextmanager
+def same_affinity() -> Iterator[None]:
+    """After the block, this thread may use the CPUs that it could use before."""
+    before = affinity()
+    try:
+        yield
+    finally:
+        if affinity() != before:
+            os.sched_setaffinity(0, before)
 
 
 def cpu_quota(n: int, n_ranks: int) -> float | None:
@@ -215,6 +237,8 @@ class RankResources:
     memory_bytes: int | None = field(default=None, compare=False)  # see Memory.usable_bytes
     # Its CPUs by core, if no other rank may use them and threads are to be bound to them.
     cores: tuple[Core, ...] = field(default=(), compare=False)
+    # NUMA nodes by CPU, if memory is to be that of the threads' nodes; empty: as it comes.
+    node_of: Mapping[int, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def take(cls, n_threads: int | None, masks: Sequence[frozenset[int]]) -> RankResources:
@@ -265,6 +289,21 @@ class RankResources:
             cores=part,
         )
 
+    def with_memory(self, numa: str, host: Cores, policy: str) -> RankResources:
+        """The same with memory as --numa has it; `policy`: see numa.memory_policy.
+
+        On a host of one node, all memory is near.
+        """
+        is_theirs = numa == "numactl" or (numa == "auto" and policy != DEFAULT_POLICY)
+        if is_theirs or host.n_nodes == 1:
+            return self
+        return replace(self, node_of={cpu: host.node_of(cpu) for cpu in self.cpus})
+
+    def memory_nodes(self, cpus: Iterable[int] = ()) -> tuple[int, ...]:
+        """Whose memory threads on these CPUs are to have; none: as it comes. No CPUs: all."""
+        found = {self.node_of.get(cpu) for cpu in set(cpus) or self.cpus}
+        return tuple(sorted(node for node in found if node is not None))
+
     @property
     def n_cores(self) -> int:
         """How many of its cores the rank may keep busy, with the others that share them."""
@@ -293,20 +332,24 @@ class RankResources:
         n_left = max(1, self.n_cores // self.n_sharers) - self.n_threads
         if not beside_layers:
             n_threads = n_threads or self.n_threads
+            cpus = cpus_for(self.cores, n_threads)
             return DraftCores(
                 n_threads=n_threads,
                 has_own_cores=self.has_own_cores,
-                cpus=cpus_for(self.cores, n_threads),
+                cpus=cpus,
+                nodes=self.memory_nodes(cpus),
             )
         if n_threads is None:
             n_threads = min(n_left, self.n_threads) if n_left > 0 else self.n_threads
         shares_cores = n_threads > n_left
         parts = None if shares_cores else divide(self.cores, [self.n_threads, n_threads])
+        cpus = cpus_for(parts[1] if parts else self.cores, n_threads)
         return DraftCores(
             n_threads=n_threads,
             shares_cores=shares_cores,
             has_own_cores=self.has_own_cores,
-            cpus=cpus_for(parts[1] if parts else self.cores, n_threads),
+            cpus=cpus,
+            nodes=self.memory_nodes(cpus),
         )
 
 

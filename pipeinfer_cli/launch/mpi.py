@@ -15,7 +15,7 @@ from pipeinfer_cli.engine import loaded
 from pipeinfer_cli.engine.config import MpiCalls
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, local_rank, report, signals, supervisor
-from pipeinfer_cli.launch.host import mpi_choice, shared_memory
+from pipeinfer_cli.launch.host import mpi_choice, numa, shared_memory
 from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 from pipeinfer_cli.log import LOG
 
@@ -113,16 +113,19 @@ def calls(comm: Comm) -> MpiCalls:
 
 
 def resources_on_this_host(
-    comm: Comm, n_threads: int | None
+    comm: Comm, n_threads: int | None, *, isolate: bool = False
 ) -> tuple[int, list[environment.RankResources]]:
     """What each of the job's ranks on this host has, and which of them we are. All ranks call it.
 
-    `n_threads`: that this rank was asked for; None: a default.
+    `n_threads`: that this rank was asked for; None: a default. `isolate`: it stays in one NUMA node
+    from now on, with all threads that this one starts.
     """
     from mpi4py import MPI
 
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
     masks = local.allgather(environment.affinity())
+    if isolate:
+        masks = environment.isolate(local.rank, masks, local.allgather(numa.current_cpu()))
     ranks = local.allgather(environment.RankResources.take(n_threads, masks))
     index = local.rank
     local.Free()

@@ -22,6 +22,8 @@ DEFAULT_TIMEOUT_S = 300.0
 # Auto: where ranks that share a host get NUMA nodes of their own. Within a node the kernel does it
 # better: stages of one text compute in turn, and a bound one cannot leave a core that is busy.
 BINDINGS = ("on", "off", "auto")
+# llama.cpp's, and ours; see launch.host.numa.
+NUMA_MODES = ("auto", "distribute", "isolate", "numactl")
 
 # Long names of options that have no effect together: see commands.notes.
 SAMPLING = ("--top-k", "--top-p", "--min-p", "--seed")
@@ -67,6 +69,7 @@ class JobConfig:
     synth_acceptance: str | None = None  # see cluster.emulation.parse_acceptance
     no_mmap: bool = False  # ranks read their weights into memory instead of mapping files
     mlock: bool = False  # as no_mmap, and keep them there
+    numa: str = "auto"  # memory and CPUs of which NUMA nodes: see NUMA_MODES
     adapters: tuple[Adapter, ...] = ()  # of the target
     rope: RopeConfig = OWN_ROPE  # of the target
     given: tuple[str, ...] = ()  # options that are on the command line, by their long names
@@ -82,6 +85,10 @@ class JobConfig:
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
         if self.bind not in BINDINGS:
             raise UserError(f"--bind {self.bind!r}: give {', '.join(BINDINGS)}")
+        if self.numa not in NUMA_MODES:
+            raise UserError(f"--numa {self.numa!r}: give {', '.join(NUMA_MODES)}")
+        if self.numa == "numactl" and self.bind == "on":
+            raise UserError("--numa numactl leaves CPUs as they are: leave --bind on out")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UserError(f"--timeout {self.timeout_s:g}: give a number of seconds above 0")
         if self.draft_ratio is not None and self.emulate is None:
@@ -109,7 +116,8 @@ class JobConfig:
     @property
     def may_bind(self) -> bool:
         """Whether compute threads may get cores of their own, if there are enough."""
-        return self.bind != "off" and self.emulate is None  # ranks of a cluster share this host
+        # ranks of an emulated cluster share this host
+        return self.bind != "off" and self.numa != "numactl" and self.emulate is None
 
     @property
     def uses_draft_model(self) -> bool:

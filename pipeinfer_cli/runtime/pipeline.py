@@ -32,6 +32,8 @@ from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import Interrupted, PipeinferError, RunError, UserError
 from pipeinfer_cli.launch import environment, local_rank, mpi, signals
 from pipeinfer_cli.launch.environment import RankResources
+from pipeinfer_cli.launch.host import numa
+from pipeinfer_cli.launch.host.cores import Cores
 from pipeinfer_cli.launch.watchdog.heartbeat import HEARTBEAT_BYTES, Phase
 from pipeinfer_cli.launch.watchdog.watchdog import Watchdog
 from pipeinfer_cli.log import LOG
@@ -160,7 +162,8 @@ def run(config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work]) -
         channel, rank=rank, n_ranks=n_ranks, timeout_s=config.timeout_s, end=mpi.end_all
     ) as watchdog:
         local_rank.note_up(rank)
-        code = _run(config, comm, prepare, watchdog)
+        with environment.same_affinity():  # a process may run several jobs
+            code = _run(config, comm, prepare, watchdog)
         if code == 0:
             watchdog.barrier()
     LOG.info("the job has ended with exit code %d", code)
@@ -172,9 +175,10 @@ def _run(
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     index, on_host = _resources_on_this_host(config, comm)
-    resources = on_host[index]
+    resources, host = on_host[index], Cores.read()
     if config.may_bind:
-        resources = resources.with_own_cores(index, on_host, must=config.bind == "on")
+        resources = resources.with_own_cores(index, on_host, must=config.bind == "on", host=host)
+    resources = resources.with_memory(config.numa, host, numa.memory_policy())
     all_resources = comm.gather(resources) if comm else [resources]
     work: Work | None = None
     plan = None
@@ -204,9 +208,13 @@ def _run(
 def _resources_on_this_host(
     config: JobConfig, comm: Comm | None
 ) -> tuple[int, list[RankResources]]:
+    isolate = config.numa == "isolate"
     if comm:
-        return mpi.resources_on_this_host(comm, config.threads_of(comm.rank))
-    return 0, [RankResources.take(config.threads_of(0), [environment.affinity()])]
+        return mpi.resources_on_this_host(comm, config.threads_of(comm.rank), isolate=isolate)
+    masks = [environment.affinity()]
+    if isolate:
+        masks = environment.isolate(0, masks, [numa.current_cpu()])
+    return 0, [RankResources.take(config.threads_of(0), masks)]
 
 
 def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan:
@@ -341,7 +349,7 @@ def open_engine(
     watchdog.enter(Phase.LOADING)
     if comm is None:
         engine = Engine(_engine_config(plan, rank=0, local_ranks=1))
-        placement.note([Placement.of(plan.model, plan.layers, 0, resident_before)], config.verbose)
+        placement.note([_placement(plan, engine, 0, resident_before)], config)
         return engine
     mpi.check_one_library()  # now that libpipeinfer is loaded, too
     calls = mpi.calls(comm)
@@ -355,12 +363,12 @@ def open_engine(
     LOG.info("%s", error or f"loaded in {time.monotonic() - begin_s:.2f} s")
     errors = [each for each in comm.allgather(error) if each]
     codes = {each for each in comm.allgather(code) if each}
-    placements = comm.gather(Placement.of(plan.model, plan.layers, comm.rank, resident_before))
+    placements = comm.gather(_placement(plan, opened, comm.rank, resident_before))
     if errors:
         if comm.rank > 0:
             time.sleep(SHUTDOWN_S)  # rank 0 says it and ends all
         raise (UserError if codes == {UserError.exit_code} else RunError)("; ".join(errors))
-    placement.note(placements or [], config.verbose)
+    placement.note(placements or [], config)
     assert opened is not None
     return opened
 
@@ -377,6 +385,7 @@ def _engine_config(
     profile = plan.profile
     draft = plan.draft_cores
     is_beside_draft = rank == 0 and plan.uses_draft_model and not draft.shares_cores
+    cpus = resources.stage_cpus(draft.n_threads if is_beside_draft else 0)
     if profile and local_ranks < len(plan.layers):
         raise UserError("--emulate: links are timed by one host's clock: start all ranks on it")
     return EngineConfig(
@@ -393,7 +402,8 @@ def _engine_config(
         states=plan.states or ONE_TEXT,
         n_threads=resources.n_threads,
         has_own_cores=not profile and resources.has_own_cores,
-        cpus=resources.stage_cpus(draft.n_threads if is_beside_draft else 0),
+        cpus=cpus,
+        nodes=resources.memory_nodes(cpus),
         shares_cores=rank == 0 and draft.shares_cores,
         reads_weights=plan.reads_weights,
         locks_memory=plan.locks_memory,
@@ -402,6 +412,17 @@ def _engine_config(
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
         adapters=tuple(each.here() for each in plan.adapters) if len(plan.layers[rank]) else (),
         rope=plan.rope,
+    )
+
+
+def _placement(plan: Plan, engine: Engine | None, rank: int, resident_before: int) -> Placement:
+    return Placement.of(
+        plan.model,
+        plan.layers,
+        rank,
+        resident_before,
+        nodes=plan.all_resources[rank].memory_nodes(),
+        path=engine.config.model_path if engine else None,
     )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
+from pipeinfer_cli.launch.host import numa
 from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
 from pipeinfer_cli.runtime.config import JobConfig, Threads
+
+MUCH_FAR = 0.25  # of a rank's mapped weights: some are mapped by several ranks
 
 HEADER = ("rank", "host", "cores", "threads", "layers", "bytes", "KV", "memory")
 
@@ -169,27 +173,60 @@ class Placement:
     layers: LayerRange
     tensor_bytes: int  # that a token's way through this rank reads
     grown_bytes: int  # of the resident set, by loading: tensors, KV cache and compute buffers
+    bytes_on: Mapping[int, int]  # of the process, by NUMA node; empty where there is only one
+    n_far: int  # of these, bytes of mapped files on other nodes than the rank's memory shall be
+    n_mapped: int
 
     @classmethod
     def of(
-        cls, model: ModelInfo, layers: Sequence[LayerRange], rank: int, resident_before: int
+        cls,
+        model: ModelInfo,
+        layers: Sequence[LayerRange],
+        rank: int,
+        resident_before: int,
+        *,
+        nodes: Sequence[int],
+        path: Path | None,
     ) -> Placement:
-        """This process's, which is the rank's."""
+        """This process's, which is the rank's.
+
+        `nodes`: where its memory shall be, see RankResources.memory_nodes; `path`: of what it has
+        loaded; None: it could not.
+        """
+        everything: Mapping[int, int] = {}
+        files: Mapping[int, int] = {}
+        if nodes and path is not None:  # else spared: the kernel counts pages one by one
+            everything, files = numa.resident_by_node(path.resolve().parent)
         return cls(
             rank=rank,
             host=socket.gethostname(),
             layers=layers[rank],
             tensor_bytes=stage_bytes(model, layers[rank]),
             grown_bytes=resident_bytes() - resident_before,
+            bytes_on=everything,
+            n_far=sum(n_bytes for node, n_bytes in files.items() if node not in nodes),
+            n_mapped=sum(files.values()),
         )
 
+    @property
+    def on_nodes(self) -> str:
+        """A part of a sentence: what the process has on each node."""
+        parts = [f"{console.size(self.bytes_on[node])} on {node}" for node in sorted(self.bytes_on)]
+        return f"; by NUMA node: {', '.join(parts)}" if parts else ""
 
-def note(placements: Iterable[Placement], verbose: bool) -> None:
-    """A line for each rank that has loaded its part."""
+
+def note(placements: Iterable[Placement], config: JobConfig) -> None:
+    """A line for each rank that has loaded its part; another one where much of it is far away."""
     for each in placements:
         log.note(
             f"rank {each.rank} on {each.host}: layers {each.layers}, "
             f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
-            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB",
-            verbose=verbose,
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB{each.on_nodes}",
+            verbose=config.verbose or (config.report_binding and bool(each.bytes_on)),
         )
+        if each.n_far > MUCH_FAR * each.n_mapped:
+            console.note(
+                f"rank {each.rank} on {each.host}: {each.n_far / each.n_mapped:.0%} of its mapped "
+                "weights are in memory of other NUMA nodes, where they were cached, and cannot be "
+                "moved: --no-mmap reads them into its own"
+            )

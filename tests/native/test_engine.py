@@ -17,6 +17,7 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import RunError
+from pipeinfer_cli.launch.host import numa
 from pipeinfer_cli.models.gguf.info import read_model_info
 from pipeinfer_cli.scheduler.interfaces import DraftBatch
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunStatus, RunToken
@@ -90,6 +91,33 @@ def test_memory_is_locked_or_it_is_said_why_not(engine):
         said = str(refused)
     why = r"--mlock: memory cannot be locked \(.*\): raise its limit \(ulimit -l\), or leave"
     assert n_locked > sum(read_model_info(smollm2()).layer_bytes) or re.search(why, said)
+
+
+def policies_of_threads():
+    """The memory policies of this process's threads, by their names."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        found.setdefault(name, set()).add(numa.memory_policy(task / "numa_maps").partition(":")[0])
+    return found
+
+
+def test_memory_is_that_of_the_nodes_which_the_threads_have(engine):
+    """The kernel leaves out nodes that the host does not have: in turn from one is one, too."""
+    ids = Vocab(smollm2()).tokenize(PROMPTS[1])[:N_BATCH]
+    expected = greedy(engine, ids)
+    alone = replace(engine.config, n_threads=3, nodes=(0,))
+    with Engine(alone) as near:
+        assert policies_of_threads()["pi-compute"] == {"default"}
+        assert greedy(near, ids) == expected
+    engine.close()
+    with Engine(replace(alone, nodes=(0, 1))) as spread:
+        found = policies_of_threads()
+        assert found.pop("pi-compute") == {"interleave"}
+        assert set().union(*found.values()) == {"default"}
+        assert greedy(spread, ids) == expected
+    with pytest.raises(RunError, match="NUMA nodes must be from 0 to 1023"):
+        Engine(replace(engine.config, nodes=(1024,)))
 
 
 def test_model_info():

@@ -16,6 +16,7 @@ import pytest
 import netns
 import private_slurm
 from pipeinfer_cli.launch.host import mpi_choice
+from pipeinfer_cli.launch.host.cores import Cores, parse_cpulist
 from private_slurm import Job, Slurm
 from support import PROMPTS, TESTS, check_output, pipeinfer, smollm2
 
@@ -26,6 +27,7 @@ pytestmark = [
 
 EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
 BATCH = EXAMPLE.with_name("slurm-batch.sh")
+NUMA = EXAMPLE.with_name("slurm-numa.sh")
 OPTIONS = "-n 24 -c 256 --format json"
 PROMPT = PROMPTS[1]
 N_EMBD = 576  # of SmolLM2-135M
@@ -41,9 +43,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         yield started
 
 
-def run_example(slurm: Slurm, mpi_type: str, *here: str) -> Job:
+def run_example(slurm: Slurm, mpi_type: str, *here: str, script: Path = EXAMPLE) -> Job:
     settings = {"MODEL": str(smollm2()), "PROMPT": PROMPT, "OPTIONS": OPTIONS, "VENV": sys.prefix}
-    return slurm.batch(EXAMPLE, *(here or HERE), MPI_TYPE=mpi_type, **settings)
+    return slurm.batch(script, *(here or HERE), MPI_TYPE=mpi_type, **settings)
 
 
 @cache
@@ -66,6 +68,18 @@ def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
     all_resources = [row[1:5] for row in rows if row[1] in ("0", "1")]
     assert [resources[3] for resources in all_resources] == ["1", "1"]
     assert len({resources[2] for resources in all_resources}) == 2
+
+
+def test_a_rank_per_numa_node(slurm: Slurm) -> None:
+    """Of which there may be one: then both ranks are in it."""
+    job = run_example(slurm, build_info.load().mpi.srun_type, "--nodes=1", script=NUMA)
+    print(job.err)
+    assert job.code == 0, job.err
+    assert json.loads(job.out)["tokens"] == tokens_alone()
+    rows = [line.split() for line in job.err.splitlines() if line.startswith("pipeinfer: ")]
+    masks = [parse_cpulist(row[3]) for row in rows if row[1] in ("0", "1")]
+    nodes = [set(Cores.read().nodes_of(mask)) for mask in masks]
+    assert [len(each) for each in nodes] == [1, 1], "ldoms"
 
 
 def test_the_example_on_two_nodes(tmp_path: Path) -> None:

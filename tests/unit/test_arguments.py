@@ -81,7 +81,7 @@ def test_no_option_of_llama_cpp_is_misread(
         (["-fa", "off"], ["-fa off: flash attention is always on"]),
         (["-b", "512", "-ub", "512"], ["-b 512: the scheduler", "-ub 512: the scheduler"]),
         (["--repeat-penalty", "1.0", "--presence-penalty", "0", "-ctk", "f16"], []),
-        (["--numa", "x", "--numa", "x"], ["--numa x: "]),
+        (["--prio", "1", "--prio", "1"], ["--prio 1: "]),
     ],
 )
 def test_what_has_no_effect_is_noted_once(

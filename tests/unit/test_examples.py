@@ -111,12 +111,28 @@ def test_a_batch_is_resumed_and_has_a_socket_for_each_rank(run, parse) -> None:
     assert (config.files.prompts, config.files.output) == ("a b.jsonl", "out.jsonl")
     assert config.files.resume
     assert config.report_binding
-    text = script_text("slurm-batch.sh")
-    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", text, re.MULTILINE))
+    asked = dict(sbatch_options("slurm-batch.sh"))
     assert asked["signal"] == "USR1@120"
     assert (asked["ntasks-per-node"], asked["ntasks-per-socket"]) == ("2", "1")
     assert {"exclusive", "requeue"} < set(asked)
     assert "cpus-per-task" not in asked
+
+
+def test_a_rank_for_each_numa_node(run, parse) -> None:
+    ran = run("slurm-numa.sh", MODEL="/m.gguf", OPTIONS="--no-mmap", SLURM_JOB_ID="7")
+    assert (ran.code, ran.err) == (0, "")
+    words = ran.words("srun")
+    assert "--cpu-bind=ldoms" in words
+    assert not [word for word in words if word.startswith("--mem-bind")]
+    config = parse(words)
+    assert (config.model, config.no_mmap, config.numa) == ("/m.gguf", True, "auto")
+    asked = dict(sbatch_options("slurm-numa.sh"))
+    assert (asked["ntasks-per-node"], asked["ntasks-per-socket"]) == ("2", "1")
+    assert "cpus-per-task" not in asked
+
+
+def sbatch_options(name: str) -> list[tuple[str, str]]:
+    return re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", script_text(name), re.MULTILINE)
 
 
 def script_text(name: str) -> str:

@@ -48,15 +48,25 @@ class Cores:
                 core = tuple(sorted({cpu, *(self.siblings.get(cpu, frozenset()) & left)}))
                 left.difference_update(core)
                 cores.append(core)
-        return tuple(sorted(cores, key=lambda core: (self._node_of(core), core)))
+        return tuple(sorted(cores, key=lambda core: (self.node_of(core[0]), core)))
 
     def have_own_nodes(self, parts: Iterable[Sequence[Core]]) -> bool:
         """Whether no two of these parts have CPUs of the same NUMA node."""
-        nodes = [{self._node_of(core) for core in part} for part in parts]
+        nodes = [self.nodes_of(core[0] for core in part) for part in parts]
         return sum(map(len, nodes)) == len(set().union(*nodes))
 
-    def _node_of(self, core: Core) -> int:
-        return self.node.get(core[0], 0)
+    def node_of(self, cpu: int) -> int:
+        """The NUMA node of a CPU."""
+        return self.node.get(cpu, 0)
+
+    def nodes_of(self, cpus: Iterable[int]) -> tuple[int, ...]:
+        """Those that have some of these CPUs, in rising order."""
+        return tuple(sorted({self.node_of(cpu) for cpu in cpus}))
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes of this host have CPUs."""
+        return max(1, len(set(self.node.values())))
 
 
 def _read(path: Path) -> frozenset[int]:
