@@ -36,7 +36,8 @@ class Server:
         )
         self.said: list[str] = []
         self._new = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.url = self.await_line(r"(http://\S+): loading").group(1)
         self.host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
@@ -49,6 +50,9 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(END_S)
+        self._reader.join(END_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def _read(self) -> None:
         assert self.process.stderr is not None

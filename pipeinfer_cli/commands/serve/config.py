@@ -61,6 +61,14 @@ class ServerOptions:
             check_writable("--write-url", self.write_url)
 
     @property
+    def is_any(self) -> bool:
+        """Whether it listens on all networks of the machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
         if self.host == LOOPBACK_NAME:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 
 from pipeinfer_cli import console
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.generate import make_request
+from pipeinfer_cli.commands.serve.address import address, written
 from pipeinfer_cli.commands.serve.api.service import Service
 from pipeinfer_cli.commands.serve.app import make_app
 from pipeinfer_cli.commands.serve.config import ServeConfig
@@ -18,7 +20,7 @@ from pipeinfer_cli.commands.serve.metrics import Metrics
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
-from pipeinfer_cli.launch import signals
+from pipeinfer_cli.launch import environment, signals
 from pipeinfer_cli.log import LOG
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.drafters import Drafters
@@ -80,10 +82,16 @@ class ServeWork:
                 metrics=self._metrics,
             )
             n_cached = config.n_ctx
-            with head.streams(config.strategy, like=self._like, n_cached=n_cached) as streams:
+            fields = address(config.server, self._http.port, os.environ)
+            with (
+                head.streams(config.strategy, like=self._like, n_cached=n_cached) as streams,
+                written(config.server.write_url, fields),
+            ):
                 self._queue.listen(engine.nudge)
                 self._service.is_loaded = True
                 _say(f"{self._http.url}: ready")
+                if environment.job_mark(os.environ):
+                    _say(f"from a laptop: {fields['tunnel']}")
                 try:
                     loop.run(streams, stop_request)
                 finally:

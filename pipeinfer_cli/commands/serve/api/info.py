@@ -7,6 +7,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.serve.api.answers import Fields
 from pipeinfer_cli.commands.serve.api.schema import DetokenizeBody, TokenizeBody
 from pipeinfer_cli.commands.serve.api.service import Service
@@ -82,7 +83,7 @@ class Info:
                 "has_chat_template": service.template is not None,
                 "default_generation_settings": {
                     "n_ctx": config.n_ctx,
-                    "n_predict": config.n_predict,
+                    "n_predict": None if config.n_predict == MAX_COUNT else config.n_predict,
                     "temperature": sample.temperature,
                     "top_k": sample.top_k,
                     "top_p": sample.top_p,
@@ -116,7 +117,7 @@ class Info:
 
     def _piece(self, token: int) -> str | list[int]:
         """A token's text; its bytes, if they are none."""
-        piece = self._service.vocab.piece(token, is_special=True)
+        piece = self._bytes(token)
         try:
             return piece.decode()
         except UnicodeDecodeError:
@@ -126,5 +127,10 @@ class Info:
         """POST /detokenize."""
         body = await read_as(request, DetokenizeBody)
         self._service.check_ids(body.tokens, "tokens")
-        pieces = (self._service.vocab.piece(each, is_special=True) for each in body.tokens)
+        pieces = map(self._bytes, body.tokens)
         return JSONResponse({"content": b"".join(pieces).decode(errors="replace")})
+
+    def _bytes(self, token: int) -> bytes:
+        """A token's bytes in a text; control tokens as they are spelled."""
+        vocab = self._service.vocab
+        return vocab.piece(token) or vocab.piece(token, is_special=True)
