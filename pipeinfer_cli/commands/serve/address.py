@@ -1,4 +1,4 @@
-"""Where a server is, for people and programs: URL, key and the way there, in a file while it runs."""
+"""Where a server is: URL, key and the way there, in a file while it runs."""
 
 from __future__ import annotations
 

@@ -86,13 +86,16 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} port {port}: {_reason(error)}") from None
+    opened = socket.socket(family, socket.SOCK_STREAM)  # not inheritable
+    try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
         opened.listen(BACKLOG)
     except OSError as error:
+        opened.close()
         raise UserError(f"cannot listen on {host} port {port}: {_reason(error)}") from None
-    opened.set_inheritable(False)
     return opened
 
 
