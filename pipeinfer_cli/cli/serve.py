@@ -172,9 +172,9 @@ def serve(
     log_file: options.LogFile = None,
     verbose: options.Verbose = False,
 ) -> Callable[[], int]:
-    """Answer requests over HTTP, as OpenAI's API and Anthropic's have them, until a signal comes.
+    """Answer requests over HTTP, as OpenAI's API has them.
 
-    Sampling options are for what requests leave open.
+    Anthropic's, too; until a signal comes. Sampling options are for what requests leave open.
     """
     server = ServerOptions(
         host=host,
