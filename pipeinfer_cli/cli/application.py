@@ -36,6 +36,7 @@ class Command:
 COMMANDS = {
     "generate": Command("generate", "generate", "Generate text."),
     "chat": Command("chat", "chat", "Talk with the model: a message per line."),
+    "serve": Command("serve", "serve", "Answer requests over HTTP, as OpenAI's API has them."),
     "bench": Command(
         "bench",
         "bench",

@@ -52,18 +52,22 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
 
 
 def make_request(
-    config: GenerateConfig, plan: Plan, vocab: Vocab, prompt: Sequence[int], n_max: int
+    config: GenerateConfig,
+    plan: Plan,
+    vocab: Vocab,
+    prompt: Sequence[int],
+    n_max: int,
+    drafters: Drafters | None = None,
 ) -> Request:
     """The request that the configuration describes; loads the draft model. Raises UserError."""
     is_plain = config.strategy == "iterative"
+    drafters = drafters or Drafters(config, vocab, plan.draft_cores)
     return Request(
         prompt=prompt,
         n_max=n_max,
         strategy=config.strategy,
         draft=config.draft,
-        drafter=Drafters(config, vocab, plan.draft_cores).make(
-            "none" if is_plain else config.drafter, config.draft_model
-        ),
+        drafter=drafters.make("none" if is_plain else config.drafter, config.draft_model),
         prior=plan.prior(config.draft_model),
         synthetic=_emulation(config, plan).text(vocab.n_tokens),
     )

@@ -15,6 +15,7 @@ from pipeinfer_cli.commands.bench.config import BenchGroup
 from pipeinfer_cli.commands.calibrate.config import CalibrateJob
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.runtime.config import JobConfig
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ JOBS = (
     Job(config=GenerateConfig, module="generate", prepare="prepare_generate"),
     Job(config=BatchConfig, module="batch.work", prepare="BatchWork"),
     Job(config=ChatConfig, module="chat.work", prepare="ChatWork", is_interactive=True),
+    Job(config=ServeConfig, module="serve.work", prepare="ServeWork"),
     Job(config=BenchGroup, module="bench.group", prepare="GroupWork"),
     Job(config=CalibrateJob, module="calibrate.measure", prepare="CalibrateWork"),
 )

@@ -9,6 +9,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
+from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.engine.exactness import MEANING
 from pipeinfer_cli.runtime.config import (
     CUTOFF,
@@ -37,9 +38,9 @@ class Rule:
 
 
 def _is_greedy(config: GenerateConfig, _plan: Plan) -> bool:
-    # Items of a batch may have a temperature; synthetic verdicts are drawn by the seed.
-    is_batch = isinstance(config, BatchConfig)
-    return config.sample.temperature == 0 and not config.synth_acceptance and not is_batch
+    # Requests of others may have a temperature; synthetic verdicts are drawn by the seed.
+    is_for_others = isinstance(config, BatchConfig | ServeConfig)
+    return config.sample.temperature == 0 and not config.synth_acceptance and not is_for_others
 
 
 def _policy(config: GenerateConfig, plan: Plan) -> Policy:

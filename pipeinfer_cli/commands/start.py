@@ -113,6 +113,7 @@ def _spawn(config: JobConfig) -> int:
             verbose=config.verbose,
             read_line=read_line if jobs.job_of(config).is_interactive else None,
             forwards_stdin=config.reads_stdin,
+            grace_s=config.drain_s,
             start_s=max(config.timeout_s, START_S),
         )
     )

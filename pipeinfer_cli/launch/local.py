@@ -36,6 +36,8 @@ class Job:
     verbose: bool = False  # show what the launcher said if the job fails
     read_line: local_input.ReadLine | None = None  # to talk with rank 0: a line when it asks
     forwards_stdin: bool = False  # all of it goes to rank 0
+    # More time for rank 0 after a signal, which may end the job well then; None: it is interrupted.
+    grace_s: float | None = None
     start_s: float = math.inf  # what the ranks may take until MPI has started on all of them
 
 
@@ -73,7 +75,9 @@ def _run(
     with _start(job, place) as process:
         try:
             noise = [forwarders.capture(pipe.fileno(), CAPTURE_BYTES) for pipe in _pipes(process)]
-            shutdown = JobShutdown(process, place, signals.received, out)
+            shutdown = JobShutdown(
+                process, place, signals.received, out, grace_s=job.grace_s or 0.0
+            )
             ended = _wait(job, process, place, forwarders, shutdown, stdin_forwarder)
         finally:
             kill_stragglers(place)
@@ -81,7 +85,9 @@ def _run(
         is_abnormal = n_signals or not ended or process.returncode
         give_up_s = time.monotonic() + (DRAIN_S if is_abnormal else math.inf)
         forwarders.drain(lambda: len(signals.received) > n_signals or time.monotonic() > give_up_s)
-    if signals.received and not report.has_ended_job(place):
+    by_itself = ended and shutdown.phase is Phase.HEAD_ENDS and job.grace_s is not None
+    is_well = by_itself and process.returncode == 0 and not report.has_failed(place)
+    if signals.received and not is_well and not report.has_ended_job(place):
         raise Interrupted(signals.received[0])
     if out.error is not None:
         raise OutputError(out.error)

@@ -40,17 +40,21 @@ class JobShutdown:
         place: Path,
         received: list[int],
         out: local_output.OutputForwarder,
+        *,
+        grace_s: float = 0.0,
     ) -> None:
+        """`grace_s`: what a head that listens gets besides HEAD_GRACE_S."""
         self.phase = Phase.RUNNING
         self.received = received  # signals, as they come
         self._process, self._place, self._out = process, place, out
+        self._grace_s = HEAD_GRACE_S + grace_s
         self._until_s = math.inf  # the end of the phase
 
     def step(self, now_s: float) -> None:
         """Enters the next phase if it is time."""
         if self.phase is Phase.RUNNING and self.received:
             listens = local_rank.tell_head(self._place, self.received[0])
-            self._enter(Phase.HEAD_ENDS, now_s + (HEAD_GRACE_S if listens else 0))
+            self._enter(Phase.HEAD_ENDS, now_s + (self._grace_s if listens else 0))
         if self.phase is not Phase.ALL_END and self._must_end(now_s):
             self._enter(Phase.ALL_END, now_s + GRACE_S)
             _note_shared_memory(self._place)

@@ -86,6 +86,11 @@ class AnswerBuilder:
         """Whether no more tokens belong to it."""
         return self.answer.finish_reason != "error"
 
+    @property
+    def found_stop(self) -> str:
+        """The stop string that has ended it; empty if it has ended otherwise, or not yet."""
+        return self._stops.found
+
     def feed(self, token: int) -> str:
         """One more token; the text that has come with it, if any."""
         answer = self.answer

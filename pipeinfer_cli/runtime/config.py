@@ -140,6 +140,11 @@ class JobConfig:
         return False
 
     @property
+    def drain_s(self) -> float | None:
+        """How long work may take to end well after a signal; None: a signal interrupts it."""
+        return None
+
+    @property
     def n_texts(self) -> int:
         """Texts that have cells in the KV caches at a time."""
         return 1

@@ -29,7 +29,7 @@ from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
-from pipeinfer_cli.scheduler.interfaces import Drafter, Pipeline
+from pipeinfer_cli.scheduler.interfaces import Drafter, Observer, Pipeline
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, Stats, measure
 from pipeinfer_cli.scheduler.policy import (
@@ -194,9 +194,7 @@ class Head:
                 tokens=stream,
                 tracer=tracer,
             )
-        if (pair := self._pair_of(request)) is not None:
-            learned = known.confidences[name_of_model(request.drafter)]
-            pairs.keep(*pair, learned, self._target_name())
+        self._keep_known(request)
 
     def answer(
         self, request: Request, vocab: Vocab, ends: Ends, tracer: RequestTracer | None = None
@@ -209,21 +207,31 @@ class Head:
         return active
 
     @contextmanager
-    def streams(self, strategy: Strategy) -> Iterator[TokenStreams[Any]]:
+    def streams(
+        self,
+        strategy: Strategy,
+        *,
+        like: Request | None = None,
+        n_cached: int = 0,
+        observer: Observer | None = None,
+    ) -> Iterator[TokenStreams[Any]]:
         """For several requests at a time, all of one strategy, while the block runs.
 
-        Whoever begins them chooses their keys.
+        Whoever begins them chooses their keys. `like`: a request with a drafter as theirs, of which
+        something may be known. `n_cached`: see Batcher.
         """
         self._end_last(may_keep=False)
-        self._shared = Knowledge.of(self._plan.prior(None), n_stages=self._plan.n_stages)
         n_stages = self._plan.n_stages
+        prior = self._plan.prior(None)
+        self._shared = self._known_of(like) if like else Knowledge.of(prior, n_stages=n_stages)
         batcher: Batcher[Any] = Batcher(
             self._pool,
             n_stages=n_stages,
-            depth=Policy.depth_of(n_stages, self._plan.prior(None)),
+            depth=Policy.depth_of(n_stages, prior),
             n_batch=N_BATCH,
             run_ids=self._run_ids,
             pacer=self._shared.pacer,
+            n_cached=n_cached,
         )
         streams = TokenStreams(
             self._engine,
@@ -231,14 +239,21 @@ class Head:
             timeout_s=self._timeout_s,
             nudge=self._engine.nudge,
             auto=self._shared.auto if strategy == "auto" else None,
+            observer=observer,
         )
         with closing(streams):
             yield streams
+        if like is not None:
+            self._keep_known(like)
 
     def begin_shared(self, request: Request, *, has_drafter: bool) -> ActiveRequest:
-        """A request for `streams`; its drafter is made when it may draft."""
+        """A request for `streams`; its own drafter is made when it may draft."""
         scheduler = self._scheduler(
-            request, itertools.count(1), has_drafter=has_drafter, knowledge=self._shared
+            request,
+            itertools.count(1),
+            has_drafter=has_drafter,
+            shares_cores=uses_model(request.drafter) and self._plan.draft_cores.shares_cores,
+            knowledge=self._shared,
         )
         return ActiveRequest(request=request, info=self.info(request), scheduler=scheduler)
 
@@ -283,6 +298,12 @@ class Head:
                 known.confidences[name_of_model(request.drafter)] = learned
             self._knowledge[key] = known
         return self._knowledge[key]
+
+    def _keep_known(self, request: Request) -> None:
+        """For later jobs: what was learned of target and draft model, if there is one."""
+        if (pair := self._pair_of(request)) is not None:
+            learned = self._known_of(request).confidences[name_of_model(request.drafter)]
+            pairs.keep(*pair, learned, self._target_name())
 
     def _target_name(self) -> str:
         """Tells the target from others of the same file."""

@@ -200,7 +200,7 @@ def _run(
         watchdog.over(engine),
     ):
         if work is None:
-            return serve(engine)
+            return serve(engine, config.drain_s)
         work(engine)
         return 0
 
@@ -426,8 +426,11 @@ def _placement(plan: Plan, engine: Engine | None, rank: int, resident_before: in
     )
 
 
-def serve(engine: Engine) -> int:
-    """A rank that is not the head: its threads do the work until the head ends the job."""
+def serve(engine: Engine, drain_s: float | None = None) -> int:
+    """A rank that is not the head: its threads do the work until the head ends the job.
+
+    `drain_s`: see JobConfig.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all ranks; the head answers it
     signals.raise_on_signals()
     try:
@@ -436,7 +439,9 @@ def serve(engine: Engine) -> int:
         return code
     except Interrupted as interrupted:
         # mostly the head has the same signal, and says so itself
-        code = engine.serve(timeout_s=HEAD_FIRST_S)
+        code = engine.serve(timeout_s=HEAD_FIRST_S + (drain_s or 0.0))
+        if code == 0 and drain_s is not None:
+            return code  # the head has ended its work as it was asked to
         if code is None:
             engine.report_failure(f"interrupted by {signal.Signals(interrupted.signum).name}")
             code = engine.serve(timeout_s=SHUTDOWN_S)

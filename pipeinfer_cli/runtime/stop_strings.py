@@ -24,7 +24,12 @@ class StopStrings:
         self._strings = tuple(strings)
         self._n_longest = max(map(len, strings), default=0)
         self._held: Elements = ()
-        self.is_found = False  # the text has ended; what comes later is dropped
+        self.found = ""  # the one that has ended the text; what comes later is dropped
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the text has ended."""
+        return bool(self.found)
 
     def __bool__(self) -> bool:
         return bool(self._strings)
@@ -40,8 +45,9 @@ class StopStrings:
         views = [everything] if shown == everything else [everything, shown]
         ends = [end for view in views if (end := self._first(held, view))]
         if ends:
-            self.is_found, self._held = True, ()
-            return _text(held[: min(ends)[1]])
+            _, start, self.found = min(ends)
+            self._held = ()
+            return _text(held[:start])
         n_ready = min(self._n_ready(held, view) for view in views)
         self._held = held[n_ready:]
         return _text(held[:n_ready])
@@ -51,12 +57,12 @@ class StopStrings:
         held, self._held = self._held, ()
         return _text(held)
 
-    def _first(self, held: Elements, view: Sequence[int]) -> tuple[int, int] | None:
-        """Where the first stop string that is complete in these elements ends and begins."""
+    def _first(self, held: Elements, view: Sequence[int]) -> tuple[int, int, str] | None:
+        """Where the first stop string that is complete here ends and begins, and which it is."""
         for n, index in enumerate(view, start=1):
-            starts = [_start(held, view[:n], each) for each in self._strings]
-            if found := [start for start in starts if start is not None]:
-                return index, min(found)
+            starts = [(_start(held, view[:n], each), each) for each in self._strings]
+            if found := [(start, each) for start, each in starts if start is not None]:
+                return index, *min(found)
         return None
 
     def _n_ready(self, held: Elements, view: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ are filled by requests first, and by speculation with what is left:
   waits for others only while that many are under way.
 - Then come prompts, and then drafted tokens, while fewer runs are in flight than the depth allows.
 - Nothing is drafted while there is a request for each stage, or more.
+- A request that ends gives up what is in flight for it alone, unless another one builds upon it.
 
 No logits depend on what else is in a run, so that each text is the same as alone.
 """
@@ -23,7 +24,7 @@ from typing import Generic, TypeVar
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.in_flight import add_cancel
 from pipeinfer_cli.scheduler.interfaces import Drafts
-from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool
+from pipeinfer_cli.scheduler.kv_sequences import PrefixCache, SequencePool
 from pipeinfer_cli.scheduler.runs import Result, Run
 from pipeinfer_cli.scheduler.scheduler import Scheduler
 
@@ -38,6 +39,7 @@ class ScheduledRequest(Generic[Key]):
     scheduler: Scheduler
     drafts: Drafts | None = None  # its drafter at work; None: it has not drafted yet
     is_over: bool = False  # its text is long enough
+    is_lent: bool = False  # cells of its prompt, which may not be computed yet, are another's, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class Batcher(Generic[Key]):
         n_batch: int,
         run_ids: Iterator[int],
         pacer: StagePacer,
+        n_cached: int = 0,
     ) -> None:
+        """`n_cached`: tokens of texts that are over whose cells stay; see PrefixCache."""
         self.pacer = pacer  # of the pipeline
         self._pool = pool
         self._n_stages = n_stages
@@ -73,10 +77,10 @@ class Batcher(Generic[Key]):
         self._in_flight: dict[int, list[_Part[Key]]] = {}  # by run id, in the order of submission
         self._live: set[int] = set()  # of these, not given up
         self._decided: set[int] = set()  # of these, with decided tokens
-        self._drafted: dict[
-            tuple[ScheduledRequest[Key], int], int
-        ] = {}  # run ids by those of schedulers
-        self._cached: CachedPrefix | None = None  # of the request that ended last
+        # Run ids by those of schedulers: of runs that are one request's, and of these the drafted.
+        self._own: dict[tuple[ScheduledRequest[Key], int], int] = {}
+        self._drafted: set[int] = set()
+        self.cache = PrefixCache(pool, n_cached)
 
     @property
     def active(self) -> list[ScheduledRequest[Key]]:
@@ -87,6 +91,11 @@ class Batcher(Generic[Key]):
     def is_idle(self) -> bool:
         """True if no run is in flight."""
         return not self._in_flight
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequence ids of the pipeline that are in use."""
+        return self._pool.n_used
 
     @property
     def drafting(self) -> list[ScheduledRequest[Key]]:
@@ -107,15 +116,13 @@ class Batcher(Generic[Key]):
         request.scheduler.finish()
         cached = request.scheduler.close()
         if cached is not None:
-            self._pool.drop(self._cached)
-            self._cached = cached
+            self.cache.add(cached)
         self._forget(request)
 
     def close(self) -> None:
         """All requests have ended: no text is kept for another."""
         assert not self.active
-        self._pool.drop(self._cached)
-        self._cached = None
+        self.cache.clear()
 
     # runs
 
@@ -144,7 +151,7 @@ class Batcher(Generic[Key]):
         for request in requests:
             if (run := request.scheduler.next_drafted(now_s)) is not None:
                 run_id = self._submit([_Part(request, run)])
-                self._drafted[request, run.run_id] = run_id
+                self._drafted.add(run_id)
                 return replace(run, run_id=run_id)
         return None
 
@@ -167,6 +174,8 @@ class Batcher(Generic[Key]):
         run_id = next(self._run_ids)
         self._in_flight[run_id] = parts
         self._live.add(run_id)
+        if len(parts) == 1:
+            self._own[parts[0].request, parts[0].run.run_id] = run_id
         return run_id
 
     @staticmethod
@@ -182,11 +191,17 @@ class Batcher(Generic[Key]):
         scheduler = request.scheduler
         if scheduler.has_begun or scheduler.n_reused:
             return
-        texts = [each.scheduler.prefilled for each in self.active if each is not request]
-        if self._cached is not None:
-            texts.append(self._cached)
-        if texts:
-            scheduler.reuse(max(texts, key=scheduler.n_common))
+        lenders = [each for each in self.active if each is not request]
+        begun = [each.scheduler.prefilled for each in lenders]
+        texts = [*begun, *self.cache.texts]
+        if not texts:
+            return
+        text = max(texts, key=scheduler.n_common)
+        scheduler.reuse(text)
+        if scheduler.n_reused:
+            self.cache.touch(text)
+            for lender, each in zip(lenders, begun, strict=True):
+                lender.is_lent |= each is text
 
     # results
 
@@ -199,10 +214,11 @@ class Batcher(Generic[Key]):
         parts = self._in_flight.pop(run_id)
         self._live.discard(run_id)
         self._decided.discard(run_id)
+        self._drafted.discard(run_id)
         decided = []
         for part, share in zip(parts, _shares(result, parts), strict=True):
             request = part.request
-            self._drafted.pop((request, part.run.run_id), None)
+            self._own.pop((request, part.run.run_id), None)
             is_shared = len(parts) > 1
             if tokens := request.scheduler.on_result(share, now_s, is_shared=is_shared):
                 decided.append((request, tokens))
@@ -215,16 +231,17 @@ class Batcher(Generic[Key]):
             self._requests.remove(request)
 
     def take_cancels(self) -> list[tuple[int, int]]:
-        """Ranges `[first, last]` of run ids to give up now, in this order: drafted tokens only.
+        """Ranges `[first, last]` of run ids to give up now, in this order.
 
-        A prompt's run may be what another request builds upon.
+        None with tokens of several requests, or with what another request builds upon.
         """
         cancels: list[tuple[int, int]] = []
         for request in self._requests:
+            is_free = request.is_over and not request.is_lent
             for first, last in request.scheduler.take_cancels():
                 for own_id in range(last, first - 1, -1):
-                    run_id = self._drafted.get((request, own_id))
-                    if run_id is None:
+                    run_id = self._own.get((request, own_id))
+                    if run_id is None or not (is_free or run_id in self._drafted):
                         continue
                     self._live.discard(run_id)
                     add_cancel(cancels, run_id)

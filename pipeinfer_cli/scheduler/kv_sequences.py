@@ -25,6 +25,7 @@ N_SEQUENCES = 256  # sequence ids of the engine
 N_BRANCHES_MAX = 160  # of a request at a time
 MAX_PARALLEL = 64  # requests at a time; each finds a sequence id, however many branches there are
 N_HOLES_MAX = 64  # cells
+N_CACHED_MAX = 32  # texts that are over
 
 
 class SequencePool:
@@ -90,7 +91,7 @@ class SequencePool:
         return operations
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CachedPrefix:
     """A text whose cells are still there."""
 
@@ -102,6 +103,66 @@ class CachedPrefix:
         """With how many of its tokens the prompt begins; its last token is always left to feed."""
         n_common = common_prefix(self.tokens, prompt[:-1])
         return 0 if self.is_whole and n_common < len(self.tokens) else n_common
+
+
+class PrefixCache:
+    """Texts that are over whose cells stay, the one that was of use last at the end.
+
+    Together they have at most `n_cells` tokens; cells that two of them share count twice. One text
+    stays whatever its length: cells for it are there.
+    """
+
+    def __init__(self, pool: SequencePool, n_cells: int) -> None:
+        self._pool = pool
+        self._n_cells = n_cells
+        # Of a recurrent layer's states only the last one of a text is there, for one text.
+        self._n_max = 1 if pool.has_states else N_CACHED_MAX
+        self._texts: list[CachedPrefix] = []
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def texts(self) -> Sequence[CachedPrefix]:
+        """What a prompt may begin with."""
+        return self._texts
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all texts."""
+        return sum(len(each.tokens) for each in self._texts)
+
+    def add(self, text: CachedPrefix) -> None:
+        """Keeps a text, instead of those that it begins with, and of the oldest ones."""
+        for each in [each for each in self._texts if _begins_with(text, each)]:
+            self._drop(each)
+        self._texts.append(text)
+        while len(self._texts) > 1 and not self._fits:
+            self._drop(self._texts[0])
+
+    def touch(self, text: CachedPrefix) -> None:
+        """The text was of use: it stays longer than others. What is not kept here is ignored."""
+        if text in self._texts:
+            self._texts.remove(text)
+            self._texts.append(text)
+
+    def clear(self) -> None:
+        """Drops all."""
+        while self._texts:
+            self._drop(self._texts[0])
+
+    @property
+    def _fits(self) -> bool:
+        return len(self._texts) <= self._n_max and self.n_tokens <= self._n_cells
+
+    def _drop(self, text: CachedPrefix) -> None:
+        self._texts.remove(text)
+        self._pool.drop(text)
+
+
+def _begins_with(text: CachedPrefix, other: CachedPrefix) -> bool:
+    n_tokens = len(other.tokens)
+    return not text.is_whole and text.tokens[:n_tokens] == other.tokens
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

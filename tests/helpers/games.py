@@ -80,7 +80,21 @@ class Game:
 class Player:
     """The head's loop for several requests, with every choice of time and draft drawn."""
 
-    def __init__(self, random, pipeline, *, n_stages, n_batch, n_parallel, pool=None):
+    def __init__(
+        self,
+        random,
+        pipeline,
+        *,
+        n_stages,
+        n_batch,
+        n_parallel,
+        pool=None,
+        n_cached=0,
+        leave_share=0.0,
+    ):
+        """`leave_share`: how often, in a turn, the client of a request leaves."""
+        self.leave_share = leave_share
+        self.left = set()  # keys of requests whose clients have left
         self.random, self.pipeline, self.n_parallel = random, pipeline, n_parallel
         self.pool = pool or SequencePool()
         self.knowledge = Knowledge.of(None, n_stages=n_stages)
@@ -91,6 +105,7 @@ class Player:
             n_batch=n_batch,
             run_ids=count(1),
             pacer=self.knowledge.pacer,
+            n_cached=n_cached,
         )
         self.exchange = Exchange(self, self.batcher, open_drafts=self.open_drafts)
         self.requests, self.drafts, self.texts = {}, {}, {}
@@ -106,6 +121,7 @@ class Player:
                 self.admit(*todo.pop(0))
             self.exchange.take_drafts()
             self.exchange.submit(self.now_s)
+            self.leave()
             self.step()
         self.batcher.close()
         self.exchange.submit(self.now_s)
@@ -120,9 +136,18 @@ class Player:
             steps.append(self.random.choice(drafting).answer)
         if self.now_s < self.exchange.wake_s < math.inf:
             steps.append(self.wake)
+        if not self.requests and not steps:
+            return
         assert steps, "nothing is under way: the texts would never end"
         self.random.choice(steps)()
         self.now_s += self.random.choice([0.0, 0.001, 0.1])
+
+    def leave(self):
+        for key in list(self.requests):
+            if self.random.random() < self.leave_share:
+                self.left.add(key)
+                self.end(key)
+        self.exchange.submit(self.now_s)
 
     def wake(self):
         self.now_s = self.exchange.wake_s
@@ -156,6 +181,8 @@ class Player:
             key = request.key
             self.texts[key] += tokens
             if request.scheduler.counters.n_decided >= self.n_wanted[key]:
-                self.batcher.end(request)
-                del self.requests[key]
-                self.drafts.pop(key, None)
+                self.end(key)
+
+    def end(self, key):
+        self.batcher.end(self.requests.pop(key))
+        self.drafts.pop(key, None)

@@ -72,7 +72,7 @@ def test_the_example_gives_the_text_of_one_process(slurm: Slurm) -> None:
 
 def test_a_rank_per_numa_node(slurm: Slurm) -> None:
     """Of which there may be one: then both ranks are in it."""
-    job = run_example(slurm, build_info.load().mpi.srun_type, "--nodes=1", script=NUMA)
+    job = run_example(slurm, mpi_choice.choose({}).srun_type, "--nodes=1", script=NUMA)
     print(job.err)
     assert job.code == 0, job.err
     assert json.loads(job.out)["tokens"] == tokens_alone()

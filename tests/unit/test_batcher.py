@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from games import Player
 from pipeinfer_cli.scheduler import kv_sequences
+from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, PrefixCache, SequencePool
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, N_BATCH, DraftConfig, Policy
 from scripted import N_VOCAB, ScriptedPipeline, plain, stage_times
 
@@ -57,6 +58,80 @@ def test_each_text_is_the_models_whatever_the_others_do(
     with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
         texts, _ = play(random, jobs, times=times, **sizes)
     assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
+
+
+@settings(max_examples=3 * settings.default.max_examples)
+@given(
+    jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=2, max_size=9),
+    policy=policies,
+    n_stages=st.integers(1, 4),
+    n_parallel=st.integers(1, 5),
+    n_cached=st.sampled_from([0, 12, 40, 1000]),
+    random=st.randoms(use_true_random=True),
+)
+def test_a_client_that_leaves_changes_no_other_text(
+    jobs, policy, n_stages, n_parallel, n_cached, random
+):
+    jobs = [(head + tail, n_max, policy) for head, tail, n_max in jobs]
+    sizes = {"n_stages": n_stages, "n_batch": N_BATCH, "n_parallel": n_parallel}
+    with mock.patch.object(kv_sequences, "N_HOLES_MAX", 3):
+        texts, player = play(random, jobs, n_cached=n_cached, leave_share=0.1, **sizes)
+    for key, (prompt, n_max, _) in enumerate(jobs):
+        whole = plain(prompt, n_max)
+        n_tokens = len(texts[key]) if key in player.left else n_max
+        assert texts[key] == whole[:n_tokens]
+
+
+def test_what_is_in_flight_for_a_client_that_leaves_is_cancelled():
+    player = Player(None, ScriptedPipeline(), n_stages=2, n_batch=8, n_parallel=2)
+    player.admit(0, ([i % N_VOCAB for i in range(40)], 5, Policy(depth=3, n_batch=8)))
+    player.exchange.submit(0.0)
+    n_runs = len(player.pipeline.queue)
+    assert n_runs > 1
+    player.end(0)
+    player.exchange.submit(0.0)
+    assert player.pipeline.cancels == [(1, n_runs)]
+    while not player.batcher.is_idle:
+        player.answer()
+    assert player.pipeline.stages[0].cells == [], "a prompt that nobody wants was computed"
+
+
+def test_what_another_builds_upon_is_computed():
+    common = [i % N_VOCAB for i in range(40)]
+    player = Player(None, ScriptedPipeline(), n_stages=2, n_batch=64, n_parallel=2)
+    for key, more in enumerate(([1], [2, 3])):
+        player.admit(key, ([*common, *more], 5, Policy(depth=3, n_batch=64)))
+        player.exchange.submit(0.0)
+    player.end(0)
+    player.exchange.submit(0.0)
+    while player.requests:
+        player.answer()
+        player.exchange.submit(0.0)
+    assert player.texts[1][:5] == plain([*common, 2, 3], 5)
+    assert player.pipeline.n_without_row < len(common) + 4
+
+
+def cached(sequence, n_tokens, first=0):
+    return CachedPrefix(tokens=tuple(range(first, first + n_tokens)), sequence=sequence)
+
+
+def test_the_cache_drops_what_was_of_use_least_recently():
+    pool = SequencePool()
+    cache = PrefixCache(pool, 30)
+    texts = [cached(pool.take(), 10, first=100 * i) for i in range(4)]
+    for text in texts[:3]:
+        cache.add(text)
+    cache.touch(texts[0])
+    cache.add(texts[3])
+    assert cache.texts == [texts[2], texts[0], texts[3]]
+    assert (cache.n_tokens, pool.n_used) == (30, 3)
+    longer = cached(pool.take(), 12, first=200)  # begins with texts[2]
+    cache.add(longer)
+    assert cache.texts == [texts[3], longer]
+    cache.add(cached(pool.take(), 99, first=1000))
+    assert len(cache) == 1, "a text is kept, however long it is"
+    cache.clear()
+    assert pool.n_used == 0
 
 
 def test_decided_tokens_of_several_requests_share_runs():

@@ -73,7 +73,7 @@ MEDIA = "images, sound and video are not supported: leave it out"
 FILES = "ranks map the file and read their own layers; see --no-mmap"
 EARLIER = "prompts that begin alike share their cells within one job (--prompts, chat)"
 SHARED = "requests (--parallel) share the pipeline and one KV cache"
-SERVER = "a server is not included: use --prompts for many prompts"
+SERVER = "only pipeinfer serve listens: leave it out, or use that"
 
 OPTIONS = (
     # one of ours, with a difference
@@ -209,7 +209,9 @@ OPTIONS = (
     _refused("--spec-type", "TYPE", "give --drafter ngram or model, or --strategy"),
     _refused("-cl --cache-list", "", "use pipeinfer models list"),
     _refused("--list-devices", "", "use pipeinfer doctor"),
-    _refused("--host --port --api-key -to --alias -a", "VALUE", SERVER),
+    _refused("--host --port --alias -a", "VALUE", SERVER),
+    _refused("--api-key", "KEY", "ps would show it: see pipeinfer serve --api-key-file"),
+    _refused("-to", "SECONDS", "see --time-limit of pipeinfer serve"),
     _refused("--embedding --embeddings --rerank --reranking", "", "only text is generated"),
 )
 BY_NAME = {name: each for each in OPTIONS if each.use is not Use.OURS for name in each.names}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeinfer_cli import console
-from pipeinfer_cli.cli import doctor_cluster
+from pipeinfer_cli.cli.doctor import cluster as doctor_cluster
 from pipeinfer_cli.engine import build_info, loaded
 from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError

@@ -1,0 +1,1 @@
+"""`pipeinfer serve`: the pipeline as an HTTP endpoint."""

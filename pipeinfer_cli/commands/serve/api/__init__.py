@@ -1,0 +1,1 @@
+"""What the endpoints mean: requests of several dialects as ours, and answers in theirs."""

@@ -1,0 +1,1 @@
+"""HTTP: the server in its thread, who may use it, and errors as JSON."""
