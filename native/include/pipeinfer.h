@@ -71,6 +71,7 @@ struct pi_token {
     int32_t n_seq; // how many of the run's seq_ids are this token's: they follow one another in the order of the tokens
     int32_t want; // 1: the result has a row (the sampled next token) for this token
     int32_t sample; // how that row is drawn: an index into the run's samples; -1: as the engine's parameters say
+    int32_t mask; // what may be drawn: an index into the run's masks; -1: any token
 };
 
 // A run as the head submits it. Run ids grow from run to run. A run without tokens carries KV operations only.
@@ -79,16 +80,21 @@ struct pi_token {
 // - They continue where the sequence's cells end. Sequences that share a token have cells for the same positions.
 // The first rule is checked by pi_submit, the second by each stage: it fails.
 // Several requests may share a run: their tokens have sequences of their own.
+// A mask has a bit for each token of the vocabulary, the lowest one of its first word for token 0: those with a zero are not
+// drawn. To draw, their logits are -INFINITY before all filters. A mask that allows no token is a failure of the last stage.
 struct pi_run {
     uint64_t                        run_id;
     int32_t                         n_kv_ops;
     int32_t                         n_tokens;
     int32_t                         n_seq_ids;
     int32_t                         n_samples;
+    int32_t                         n_masks;
+    int32_t                         n_mask_words; // of one of them: n_vocab / 32, rounded up
     const struct pi_kv_op *         kv_ops;
     const struct pi_token *         tokens;
     const int32_t *                 seq_ids;
     const struct pi_sample_params * samples; // [n_samples], at most one for each token
+    const uint32_t *                masks; // [n_masks, n_mask_words], at most one for each token that wants a row
 };
 
 enum pi_run_status {
@@ -299,8 +305,9 @@ PI_API struct pi_draft * pi_draft_open(const struct pi_draft_params * params, in
 // Of its vocabulary: the number of tokens, and the id that ends a text (-1: none).
 PI_API void              pi_draft_vocab(struct pi_draft * draft, int32_t * n_tokens, int32_t * eos);
 // Apply a run's KV operations, feed its tokens, and say what may follow each one that wants a row: in their order, n[n_rows],
-// tokens[n_rows][n_max] and probabilities[n_rows][n_max], each row as pi_sample_top of the first n_vocab ids. The run keeps
-// the rules of pi_submit; its id, and how its rows are drawn, do not matter. PI_ERR_INVALID, or PI_ERR_FAILED if llama.cpp
+// tokens[n_rows][n_max] and probabilities[n_rows][n_max], each row as pi_sample_top of the first n_vocab ids. Of these only
+// what a row's mask allows: probabilities are of its tokens alone, and n is 0 if there are none. The run keeps the rules of
+// pi_submit; its id, and how its rows are drawn otherwise, do not matter. PI_ERR_INVALID, or PI_ERR_FAILED if llama.cpp
 // fails: pi_draft_error says why.
 PI_API int pi_draft_expand(struct pi_draft * draft, const struct pi_run * run, int32_t n_vocab,
                            const struct pi_sample_params * params, int32_t n_max, int32_t * n, int32_t * tokens,

@@ -2,6 +2,7 @@
 
 #include "assertions.h"
 #include "log.h"
+#include "mask.h"
 #include "model_error.h"
 #include "sampler.h"
 
@@ -48,7 +49,7 @@ void pi_draft::start() {
     std::thread              thread([this] {
         std::exception_ptr error;
         try {
-            decoder_->compute({ { 0, 0, 1, 1, -1 } }, { 0 });
+            decoder_->compute({ { 0, 0, 1, 1, -1, -1 } }, { 0 });
             decoder_->clear();
         } catch (...) {
             error = std::current_exception();
@@ -86,8 +87,16 @@ void pi_draft::expand(const pi_run & run, int32_t n_vocab, const pi_sample_param
         if (!tokens_[i].want) {
             continue;
         }
-        const float * logits = decoder_->logits(i);
-        *n                   = token_sample_top(logits, n_vocab, tokens_[i].position + 1, params, n_max, tokens);
+        const float *    logits = decoder_->logits(i);
+        const int32_t    index  = tokens_[i].mask;
+        const uint32_t * mask   = index < 0 ? nullptr : run.masks + size_t(index) * run.n_mask_words;
+        if (mask) {
+            logits = mask_apply(mask, logits, n_vocab);
+        }
+        *n = token_sample_top(logits, n_vocab, tokens_[i].position + 1, params, n_max, tokens);
+        if (mask && !mask_allows(mask, tokens[0])) {
+            *n = 0;
+        }
         token_probabilities(logits, n_vocab, tokens, *n, probabilities);
         n++;
         tokens += n_max;

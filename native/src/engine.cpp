@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include "clock.h"
+#include "mask.h"
 #include "model_error.h"
 #include "run_check.h"
 
@@ -72,7 +73,9 @@ static const pi_engine_params & check(const pi_engine_params & params) {
 
 pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), stage_(load_stage(params)) {
     if (params.n_ranks > 1) {
-        const size_t n_embd   = stage_ ? size_t(stage_->n_embd()) : 0; // results have no hidden states
+        // results have neither hidden states nor masks
+        const size_t n_embd   = stage_ ? size_t(stage_->n_embd()) : 0;
+        const size_t n_vocab  = stage_ ? size_t(stage_->n_vocab()) : 0;
         const size_t n_stages = size_t(params.n_ranks - params.stage_rank0);
 
         comm_params comm_params;
@@ -80,7 +83,7 @@ pi_engine::pi_engine(const pi_engine_params & params) : params_(check(params)), 
         comm_params.control       = params.mpi->comm_control;
         comm_params.rank          = params.rank;
         comm_params.data_source   = is_head() ? params.n_ranks - 1 : params.rank - 1;
-        comm_params.max_message   = wire_max_size(size_t(params.n_batch), n_embd, n_stages);
+        comm_params.max_message   = wire_max_size(size_t(params.n_batch), n_embd, n_vocab, n_stages);
         comm_params.has_own_cores = params.has_own_cores != 0;
         comm_params.pause_us      = params.emulation ? emulated_pause_us(*params.emulation) : 0;
 
@@ -154,6 +157,9 @@ pi_status pi_engine::submit(const pi_run & run) {
     state.tokens.assign(run.tokens, run.tokens + run.n_tokens);
     state.seq_ids.assign(run.seq_ids, run.seq_ids + run.n_seq_ids);
     state.samples.assign(run.samples, run.samples + run.n_samples);
+    for (int32_t i = 0; i < run.n_masks; i++) {
+        mask_encode(run.masks + size_t(i) * run.n_mask_words, size_t(run.n_mask_words), state.masks);
+    }
 
     if (stage_) {
         inbox_.push(std::move(state));
@@ -332,6 +338,7 @@ void pi_engine::hand_on(run_state run) {
     run.tokens.clear();
     run.seq_ids.clear();
     run.samples.clear();
+    run.masks.clear();
     run.hidden.clear();
     if (is_head()) {
         results_.push(std::move(run));

@@ -175,8 +175,11 @@ void pi_draft_vocab(pi_draft * draft, int32_t * n_tokens, int32_t * eos) {
 
 int pi_draft_expand(pi_draft * draft, const pi_run * run, int32_t n_vocab, const pi_sample_params * params,
                     int32_t n_max, int32_t * n, int32_t * tokens, float * probabilities) {
-    const char * fault = n_vocab < 1 || n_max < 1 || n_max > PI_MAX_TOP ? "n_vocab or n_max is out of range" :
-                                                                          run_find_fault(*run, draft->n_batch());
+    const bool   is_in_range = n_vocab >= 1 && n_max >= 1 && n_max <= PI_MAX_TOP;
+    const bool   has_bits    = run->n_masks == 0 || n_vocab <= int64_t(run->n_mask_words) * 32;
+    const char * fault       = !is_in_range ? "n_vocab or n_max is out of range" :
+                               !has_bits    ? "a mask has less than n_vocab bits" :
+                                              run_find_fault(*run, draft->n_batch());
     if (fault) {
         draft->last_error = fault;
         return PI_ERR_INVALID;

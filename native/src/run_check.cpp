@@ -44,6 +44,9 @@ const char * run_find_fault(const pi_run & run, int32_t n_batch) {
     if (run.n_samples < 0 || run.n_samples > run.n_tokens) {
         return "a run has more samples than tokens";
     }
+    if (run.n_masks < 0 || run.n_masks > PI_MAX_ROWS || (run.n_masks > 0 && run.n_mask_words < 1)) {
+        return "a run has more masks than rows, or masks without words";
+    }
     for (int32_t i = 0; i < run.n_kv_ops; i++) {
         if (const char * fault = find_fault(run.kv_ops[i])) {
             return fault;
@@ -60,6 +63,9 @@ const char * run_find_fault(const pi_run & run, int32_t n_batch) {
         }
         if (run.tokens[i].sample < -1 || run.tokens[i].sample >= run.n_samples) {
             return "sample is -1 or an index into the run's samples";
+        }
+        if (run.tokens[i].mask < -1 || run.tokens[i].mask >= run.n_masks) {
+            return "mask is -1 or an index into the run's masks";
         }
         n_seq_ids += run.tokens[i].n_seq;
         n_rows += run.tokens[i].want;

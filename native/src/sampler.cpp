@@ -1,10 +1,12 @@
 #include "sampler.h"
 
+#include "mask.h"
 #include "softmax.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <stdexcept>
 #include <vector>
 
 struct candidate {
@@ -191,9 +193,17 @@ int32_t token_sample_top(const float * logits, int32_t n_vocab, int32_t position
     return draw_top(kept, position, params, n_max, tokens);
 }
 
-int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params) {
+int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params,
+                     const uint32_t * mask) {
     int32_t token;
-    token_sample_top(logits, n_vocab, position, params, 1, &token);
+    token_sample_top(mask ? mask_apply(mask, logits, n_vocab) : logits, n_vocab, position, params, 1, &token);
+    if (mask && !mask_allows(mask, token)) {
+        token = mask_first(mask, n_vocab);
+        if (token < 0) {
+            throw std::runtime_error("the grammar allows no token of the vocabulary at position " +
+                                     std::to_string(position));
+        }
+    }
     return token;
 }
 

@@ -8,7 +8,11 @@
 // nearly the same logits gets, most of the time, the same token.
 // Source: Gumbel-max trick; coupling by common noise: Daliri, Musco, Suresh, "Coupling without Communication and
 // Drafter-Invariant Speculative Decoding" (2024).
-int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params);
+//
+// With a mask of allowed tokens (see pi_run) nothing else is drawn; the lowest of them if none of their logits is a number.
+// Throws std::runtime_error if there are none.
+int32_t token_sample(const float * logits, int32_t n_vocab, int32_t position, const pi_sample_params & params,
+                     const uint32_t * mask = nullptr);
 
 // The best n_max (at most PI_MAX_TOP) tokens in the order of that draw, the first one the drawn token; their number, from 1
 // on: filters may leave fewer.

@@ -3,6 +3,7 @@
 #include "assertions.h"
 #include "clock.h"
 #include "log.h"
+#include "mask.h"
 #include "model_error.h"
 #include "sampler.h"
 
@@ -89,7 +90,7 @@ stage::~stage() = default;
 
 void stage::warm_up() {
     run_state run;
-    run.tokens  = { { 0, 0, 1, 1, -1 } };
+    run.tokens  = { { 0, 0, 1, 1, -1, -1 } };
     run.seq_ids = { 0 };
     if (!params_.is_first) {
         run.hidden.assign(size_t(n_embd_), 0.0f);
@@ -161,6 +162,7 @@ bool stage::compute(run_state & run) {
 }
 
 void stage::sample(run_state & run) {
+    const std::vector<mask_words> masks = masks_decode(run.masks, n_vocab_);
     for (size_t i = 0; i < run.tokens.size(); i++) {
         if (!run.tokens[i].want) {
             continue;
@@ -168,7 +170,8 @@ void stage::sample(run_state & run) {
         const pi_token &         token  = run.tokens[i];
         const pi_sample_params & sample = token.sample < 0 ? params_.sample : run.samples.at(size_t(token.sample));
         const float *            logits = decoder_->logits(i);
-        run.rows.push_back(token_sample(logits, n_vocab_, token.position + 1, sample));
+        const uint32_t *         mask   = token.mask < 0 ? nullptr : masks.at(size_t(token.mask)).data();
+        run.rows.push_back(token_sample(logits, n_vocab_, token.position + 1, sample, mask));
         last_logits_ = logits;
     }
 }

@@ -58,6 +58,7 @@ class stage {
     // Positions held in the KV cache, from the first to the last one of each sequence, summed over the sequences.
     int32_t       kv_positions() const;
     int32_t       n_embd() const { return n_embd_; }
+    int32_t       n_vocab() const { return n_vocab_; }
     const float * last_logits() const { return last_logits_; }
 
     cancel_board cancels;

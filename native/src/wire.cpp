@@ -1,14 +1,17 @@
 #include "wire.h"
 
+#include "mask.h"
+
 #include <cstring>
 #include <stdexcept>
 
 static constexpr uint32_t WIRE_MAGIC = 0x31465049; // "IPF1"
 
-size_t wire_max_size(size_t n_tokens_max, size_t n_embd, size_t n_stages) {
+size_t wire_max_size(size_t n_tokens_max, size_t n_embd, size_t n_vocab, size_t n_stages) {
     return sizeof(wire_header) + WIRE_MAX_KV_OPS * sizeof(pi_kv_op) + n_stages * sizeof(pi_stage_time) +
            n_tokens_max * (sizeof(pi_token) + PI_MAX_SEQ * sizeof(int32_t) + sizeof(pi_sample_params) +
-                           sizeof(int32_t) + n_embd * sizeof(float));
+                           sizeof(int32_t) + n_embd * sizeof(float)) +
+           PI_MAX_ROWS * mask_max_size(n_vocab);
 }
 
 namespace {
@@ -39,21 +42,22 @@ template <typename T> size_t bytes(const std::vector<T> & values) {
 
 wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     wire_header header{};
-    header.magic     = WIRE_MAGIC;
-    header.kind      = kind;
-    header.run_id    = run.run_id;
-    header.sent_us   = run.sent_us;
-    header.status    = run.status;
-    header.n_kv_ops  = uint32_t(run.kv_ops.size());
-    header.n_times   = uint32_t(run.times.size());
-    header.n_tokens  = uint32_t(run.tokens.size());
-    header.n_seq_ids = uint32_t(run.seq_ids.size());
-    header.n_rows    = uint32_t(run.rows.size());
-    header.n_hidden  = uint32_t(run.hidden.size());
-    header.n_samples = uint32_t(run.samples.size());
+    header.magic        = WIRE_MAGIC;
+    header.kind         = kind;
+    header.run_id       = run.run_id;
+    header.sent_us      = run.sent_us;
+    header.status       = run.status;
+    header.n_kv_ops     = uint32_t(run.kv_ops.size());
+    header.n_times      = uint32_t(run.times.size());
+    header.n_tokens     = uint32_t(run.tokens.size());
+    header.n_seq_ids    = uint32_t(run.seq_ids.size());
+    header.n_rows       = uint32_t(run.rows.size());
+    header.n_hidden     = uint32_t(run.hidden.size());
+    header.n_samples    = uint32_t(run.samples.size());
+    header.n_mask_bytes = uint32_t(run.masks.size());
 
     wire_buffer buffer(sizeof(header) + bytes(run.kv_ops) + bytes(run.times) + bytes(run.tokens) + bytes(run.seq_ids) +
-                       bytes(run.samples) + bytes(run.rows) + bytes(run.hidden));
+                       bytes(run.samples) + bytes(run.masks) + bytes(run.rows) + bytes(run.hidden));
 
     uint8_t * at = buffer.data.get();
     memcpy(at, &header, sizeof(header));
@@ -63,6 +67,7 @@ wire_buffer wire_encode(wire_kind kind, const run_state & run) {
     put(at, run.tokens);
     put(at, run.seq_ids);
     put(at, run.samples);
+    put(at, run.masks);
     put(at, run.rows);
     put(at, run.hidden);
     return buffer;
@@ -91,6 +96,7 @@ run_state wire_decode(const uint8_t * data, size_t size, wire_kind & kind) {
     get(at, end, run.tokens, header.n_tokens);
     get(at, end, run.seq_ids, header.n_seq_ids);
     get(at, end, run.samples, header.n_samples);
+    get(at, end, run.masks, header.n_mask_bytes);
     get(at, end, run.rows, header.n_rows);
     get(at, end, run.hidden, header.n_hidden);
     return run;

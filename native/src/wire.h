@@ -37,6 +37,7 @@ struct wire_header {
     uint32_t n_rows;
     uint32_t n_hidden; // float32 values: n_tokens * n_embd, or 0 on the way to the first stage
     uint32_t n_samples;
+    uint32_t n_mask_bytes;
 };
 
 // A run in a process, on its way from one stage to the next; with rows instead of tokens it is the run's result.
@@ -52,6 +53,7 @@ struct run_state {
     std::vector<pi_token>         tokens;
     std::vector<int32_t>          seq_ids;
     std::vector<pi_sample_params> samples;
+    std::vector<uint8_t>          masks; // coded: see mask.h
     std::vector<int32_t>          rows;
     std::vector<float>            hidden; // [n_tokens, n_embd]
 
@@ -61,13 +63,14 @@ struct run_state {
         tokens.clear();
         seq_ids.clear();
         samples.clear();
+        masks.clear();
         rows.clear();
         hidden.clear();
     }
 };
 
 // The size of the largest message between two stages, or to the head.
-size_t wire_max_size(size_t n_tokens_max, size_t n_embd, size_t n_stages);
+size_t wire_max_size(size_t n_tokens_max, size_t n_embd, size_t n_vocab, size_t n_stages);
 
 // Most KV operations that one run may carry.
 constexpr size_t WIRE_MAX_KV_OPS = 4096;

@@ -19,6 +19,7 @@ from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.models.adapters import parse_adapters
 from pipeinfer_cli.runtime import config as cfg
+from pipeinfer_cli.runtime.grammar.source import GrammarOptions
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 
@@ -72,6 +73,8 @@ def chat(
     chat_template_kwargs: options.TemplateKwargs = "",
     reasoning: options.Reasoning = "auto",
     reasoning_effort: options.ReasoningEffort = None,
+    grammar: options.Grammar = None,
+    json_schema: options.JsonSchema = None,
     stats: options.ShowStats = False,
     format_: options.Format = "text",
     timeout_s: options.Timeout = cfg.DEFAULT_TIMEOUT_S,
@@ -133,6 +136,7 @@ def chat(
             reasoning=reasoning,
             effort=reasoning_effort,
         ),
+        grammar=GrammarOptions(grammar=grammar, json_schema=json_schema),
         stats=stats,
         format=parse_format(format_),
         timeout_s=timeout_s,

@@ -18,6 +18,7 @@ from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.models.adapters import parse_adapters
 from pipeinfer_cli.runtime import config as cfg
+from pipeinfer_cli.runtime.grammar.source import GrammarOptions
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Strategy
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE
 from pipeinfer_cli.trace.config import Pictures
@@ -71,6 +72,8 @@ def generate(
     chat_template_kwargs: options.TemplateKwargs = "",
     reasoning: options.Reasoning = "auto",
     reasoning_effort: options.ReasoningEffort = None,
+    grammar: options.Grammar = None,
+    json_schema: options.JsonSchema = None,
     stats: options.ShowStats = False,
     verify: Annotated[
         bool,
@@ -148,6 +151,7 @@ def generate(
             reasoning=reasoning,
             effort=reasoning_effort,
         ),
+        grammar=GrammarOptions(grammar=grammar, json_schema=json_schema),
         stats=stats,
         verify=verify,
         format=generate_config.parse_format(format_),

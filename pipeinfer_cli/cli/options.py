@@ -285,6 +285,18 @@ ReasoningEffort = Annotated[
         help="A level that the chat template knows: low, medium, high.",
     ),
 ]
+Grammar = Annotated[
+    str | None,
+    typer.Option(
+        "--grammar",
+        metavar="TEXT|FILE",
+        help="A grammar that the text follows: llguidance's Lark, or GBNF.",
+    ),
+]
+JsonSchema = Annotated[
+    str | None,
+    typer.Option("--json-schema", metavar="TEXT|FILE", help="A JSON schema that the text follows."),
+]
 ShowStats = Annotated[bool, typer.Option("--stats", help="Print statistics to stderr.")]
 FORMAT = typer.Option("--format", metavar="text|json", help="text, or json: one object at the end.")
 Format = Annotated[str, FORMAT]

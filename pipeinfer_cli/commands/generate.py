@@ -23,6 +23,8 @@ from pipeinfer_cli.launch import environment, signals
 from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
+from pipeinfer_cli.runtime.grammar.matcher import GrammarState
 from pipeinfer_cli.runtime.head import Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan, Work
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
@@ -39,7 +41,8 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         prompt = message_prompt(config, vocab, text)
     else:
         prompt = PlainPrompts(vocab).tokens(text)
-    Ends.of(config, vocab)  # says what is wrong with its tokens
+    ends = Ends.of(config, vocab)  # says what is wrong with its tokens
+    constraint = constraint_of(config, vocab, ends)
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:
         console.note(
@@ -48,7 +51,14 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
         )
     TrainingNote(config, plan)(len(prompt) + min(config.n_predict, room))
     request = make_request(config, plan, vocab, prompt, min(config.n_predict, room))
+    request = replace(request, constraint=constraint)
     return partial(generate, config, plan, request, vocab)
+
+
+def constraint_of(config: GenerateConfig, vocab: Vocab, ends: Ends) -> GrammarState | None:
+    """What the text must follow, if there is a grammar. UserError if that is wrong."""
+    source = config.grammar.read().source
+    return GrammarCompiler(vocab).start(source, ends.stop_tokens) if source is not None else None
 
 
 def make_request(
@@ -122,6 +132,8 @@ def write_text(
                 }
                 writer.finish(active.answer, stats, marks)
     tracer.write_files(config.pictures, stats)
+    if error := active.grammar_error:
+        raise RunError(error)
     return active.answer, stats
 
 

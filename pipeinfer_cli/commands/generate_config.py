@@ -14,6 +14,7 @@ from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.console import Terminal, find_terminal
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.config import JobConfig
+from pipeinfer_cli.runtime.grammar.source import NO_GRAMMAR, GrammarOptions
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DRAFTERS,
@@ -79,6 +80,7 @@ class GenerateConfig(JobConfig):
     chat: bool = False  # the prompt is a user's message
     system: str | None = None  # with chat
     template: TemplateOptions = NO_OPTIONS  # with chat
+    grammar: GrammarOptions = NO_GRAMMAR
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)  # super() does not know a class with slots
@@ -94,6 +96,7 @@ class GenerateConfig(JobConfig):
                 raise UserError("--stop-token '': must not be empty")
         if self.template.given and not self.takes_messages:
             raise UserError(f"{self.template.given} requires --chat: add it, or use pipeinfer chat")
+        self._check_grammar()
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: give one of {', '.join(STRATEGIES)}")
         self._check_drafter()
@@ -115,6 +118,13 @@ class GenerateConfig(JobConfig):
         check_auto_drafter(self.drafter, self.strategy, self.strategy)
         if self.drafter == "none" and self.strategy not in ("iterative", "auto"):
             raise UserError(f"--strategy {self.strategy} needs a drafter: give one with --drafter")
+
+    def _check_grammar(self) -> None:
+        option = self.grammar.given
+        if option and self.ignore_eos:
+            raise UserError(f"--ignore-eos cannot be combined with {option}, which ends the text")
+        if option and self.synth_acceptance is not None:
+            raise UserError(f"--synth-acceptance cannot be combined with {option}: leave one out")
 
     def _check_synthetic(self) -> None:
         if self.synth_acceptance is None:
@@ -158,9 +168,11 @@ class GenerateConfig(JobConfig):
 
         prompt = self.prompt if self.plan_only else Prompt(text=read_prompt(self.prompt))
         draft_model = file_of(self.draft_model)
-        template = self.template.read()
+        template, grammar = self.template.read(), self.grammar.read()
         return JobConfig.resolved(
-            replace(self, prompt=prompt, draft_model=draft_model, template=template)
+            replace(
+                self, prompt=prompt, draft_model=draft_model, template=template, grammar=grammar
+            )
         )
 
     @property

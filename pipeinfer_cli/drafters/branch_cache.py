@@ -19,7 +19,7 @@ from pipeinfer_cli.scheduler.kv_sequences import (
     Sequences,
 )
 from pipeinfer_cli.scheduler.policy import N_BATCH
-from pipeinfer_cli.scheduler.runs import Run, RunToken
+from pipeinfer_cli.scheduler.runs import Mask, Run, RunToken
 from pipeinfer_cli.scheduler.token_tree import Node, TokenTree
 
 Row = Sequence[Candidate]  # what may follow a token, the best first
@@ -53,7 +53,7 @@ class _Work:
     """A batch at work."""
 
     is_wanted: Callable[[], bool]
-    asked: dict[Branch, None]
+    asked: dict[Branch, Mask | None]  # with what may follow
     found: dict[Branch, Row] = field(default_factory=dict)
     part: _Part = field(default_factory=_Part)
 
@@ -86,7 +86,9 @@ class BranchCache:
         If it says no, what has been computed until then stays of use.
         """
         n_max = self._n_ctx - 1 - batch.n_text  # tokens of a branch
-        asked = dict.fromkeys(branch for branch in batch.branches if len(branch) <= n_max)
+        masks = batch.masks or (None,) * len(batch.branches)
+        each = zip(batch.branches, masks, strict=True)
+        asked = {branch: mask for branch, mask in each if len(branch) <= n_max}
         work = _Work(is_wanted, asked)
         if asked:
             try:
@@ -203,7 +205,11 @@ class BranchCache:
         ids_of = [*part.nodes.items(), *((node, [each]) for node, each in part.again.items())]
         tokens = tuple(
             RunToken(
-                id=node.token, position=node.position, seq_ids=tuple(ids), want=node in part.asked
+                id=node.token,
+                position=node.position,
+                seq_ids=tuple(ids),
+                want=node in part.asked,
+                mask=work.asked[part.asked[node]] if node in part.asked else None,
             )
             for node, ids in ids_of
         )

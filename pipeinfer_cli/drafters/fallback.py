@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pipeinfer_cli.scheduler.interfaces import Candidate, DraftBatch, Drafter
 
@@ -23,8 +22,7 @@ class FallbackDrafter:
             todo = [index for index, candidates in enumerate(found) if not candidates]
             if not todo:
                 break
-            branches = tuple(batch.branches[index] for index in todo)
-            answers = drafter.expand(replace(batch, branches=branches), is_wanted)
+            answers = drafter.expand(batch.part(todo), is_wanted)
             if answers is None:
                 return None
             for index, candidates in zip(todo, answers, strict=True):

@@ -55,6 +55,7 @@ class Token(ctypes.Structure):
         ("n_seq", c_int32),
         ("want", c_int32),
         ("sample", c_int32),
+        ("mask", c_int32),
     ]
 
 
@@ -77,10 +78,13 @@ class Run(ctypes.Structure):
         ("n_tokens", c_int32),
         ("n_seq_ids", c_int32),
         ("n_samples", c_int32),
+        ("n_masks", c_int32),
+        ("n_mask_words", c_int32),
         ("kv_ops", POINTER(KvOp)),
         ("tokens", POINTER(Token)),
         ("seq_ids", POINTER(c_int32)),
         ("samples", POINTER(SampleParams)),
+        ("masks", POINTER(c_uint32)),
     ]
 
 

@@ -149,13 +149,20 @@ class Vocab:
 
         Empty for control tokens, unless special ones are to be spelled, too.
         """
-        room = PIECE_BYTES
+        return self._piece(token, abi.byte_buffer(PIECE_BYTES), is_special)
+
+    def pieces(self, *, is_special: bool = False) -> list[bytes]:
+        """The bytes of all tokens, by id: see `piece`."""
+        data = abi.byte_buffer(PIECE_BYTES)
+        return [self._piece(token, data, is_special) for token in range(self.n_tokens)]
+
+    def _piece(self, token: int, data: ctypes.Array[ctypes.c_char], is_special: bool) -> bytes:
         while True:
-            data = abi.byte_buffer(room)
+            room = len(data)
             count = self._llama.llama_token_to_piece(self._vocab, token, data, room, 0, is_special)
             if count >= 0:
                 return data.raw[:count]
-            room = -count
+            data = abi.byte_buffer(-count)
 
     def text(self, token: int) -> bytes:
         """The token as the vocabulary spells it, control tokens, too."""

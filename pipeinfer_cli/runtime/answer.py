@@ -57,6 +57,7 @@ class Ends:
     ignore_eos: bool = False
     stop: Sequence[str] = ()
     stop_tokens: Collection[int] = ()
+    spelled: Collection[int] = ()  # control tokens that the text has as they are spelled
 
     @classmethod
     def of(cls, options: EndOptions, vocab: Vocab) -> Ends:
@@ -102,7 +103,10 @@ class AnswerBuilder:
             answer.finish_reason = "stop"
         elif len(answer.tokens) == self._n_max:
             answer.finish_reason = "length"
-        piece = b"" if is_end else self._vocab.piece(token)
+        if token in self._ends.spelled and not is_end:
+            piece = self._vocab.piece(token, is_special=True)
+        else:
+            piece = b"" if is_end else self._vocab.piece(token)
         spelling = "" if piece or not self._stops else self._spelling(token)
         text = self._stops.feed(self._decoder.decode(piece, final=self.is_over), spelling)
         if self._stops.is_found:

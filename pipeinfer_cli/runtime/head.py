@@ -24,6 +24,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime import pairs
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.drafters import kind_of, model_alone, name_of_model, uses_model
+from pipeinfer_cli.runtime.grammar.matcher import GrammarState
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.runtime.token_streams import TokenStreams
@@ -59,6 +60,7 @@ class Request:
     drafter: Drafter | None = None  # None: iterative, whatever the strategy
     prior: PriorCosts | None = None  # what runs are expected to cost
     sample: SampleParams | None = None  # how tokens are drawn; None: as the job says
+    constraint: GrammarState | None = None  # what the text must follow
     reuse: bool = False  # what the request before has left in the KV cache is not computed again
     synthetic: SyntheticText | None = None  # in place of what target and drafter say
 
@@ -83,6 +85,14 @@ class ActiveRequest:
     def counters(self) -> Counters:
         """What has happened so far."""
         return self.scheduler.counters
+
+    @property
+    def grammar_error(self) -> str:
+        """Why the answer ends where its grammar does not, once it is over; empty: all is well."""
+        if self.request.constraint is None:
+            return ""
+        why = self.request.constraint.error_after(self.answer.tokens)
+        return f"the text cannot go on as its grammar wants: {why}" if why else ""
 
     def builder(self, vocab: Vocab, ends: Ends) -> AnswerBuilder:
         """To be fed the tokens. In a synthetic text, drawn ends of generation end nothing."""
@@ -282,6 +292,7 @@ class Head:
             run_ids=run_ids,
             pool=self._pool,
             sample=request.sample,
+            constraint=request.constraint,
             knowledge=knowledge,
         )
 

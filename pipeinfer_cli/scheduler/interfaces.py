@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeinfer_cli.scheduler.runs import Result, Run
+from pipeinfer_cli.scheduler.runs import Mask, Result, Run
 
 Candidate = tuple[int, float]  # a token, and the probability that the drafter gives it
 
 Branch = tuple[int, ...]  # drafted tokens, from the end of a text on; () is the end of the text
+
+
+class Constraint(Protocol):
+    """What may follow a text, as a grammar has it: a value, which the text's tokens alone decide.
+
+    So whoever knows a text or a branch knows its mask: what it forbids is neither drafted nor
+    drawn, and the text is that of plain decoding under the same grammar.
+    """
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the text has ended: what follows is not in it."""
+
+    @property
+    def mask(self) -> Mask | None:
+        """The tokens that may follow; None: the text has ended."""
+
+    def after(self, token: int) -> Constraint:
+        """What may follow the text with one more token, which the mask allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,12 @@ class DraftBatch:
     branches: tuple[Branch, ...]
     n_candidates: int  # at most, for each branch
     drafter: str = ""  # the name of the one that is asked, where there are several
+    masks: tuple[Mask | None, ...] = ()  # by branch: what may follow it; (): anything follows any
+
+    def part(self, indices: Sequence[int]) -> DraftBatch:
+        """Some of its branches."""
+        masks = tuple(self.masks[index] for index in indices) if self.masks else ()
+        return replace(self, branches=tuple(self.branches[i] for i in indices), masks=masks)
 
 
 @dataclass(frozen=True, slots=True)

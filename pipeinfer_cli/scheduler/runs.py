@@ -10,6 +10,7 @@ from pipeinfer_cli.errors import UserError
 
 DEFAULT_SEED = 0  # fixed: the same command gives the same text
 MAX_SEED = 2**64 - 1
+MASK_WORD_BYTES = 4
 
 
 class KvKind(enum.IntEnum):
@@ -39,6 +40,26 @@ class KvOp:
     pos_last: int = -1  # -1: to the end
 
 
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Tokens that may be drawn, at least one of them."""
+
+    bits: bytes  # in words of MASK_WORD_BYTES: a bit per token, the lowest of the first byte for 0
+
+    def __post_init__(self) -> None:
+        assert len(self.bits) % MASK_WORD_BYTES == 0 and any(self.bits)
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may be drawn."""
+        return bool(self.bits[token >> 3] >> (token & 7) & 1)
+
+    @property
+    def only(self) -> int | None:
+        """The token, if there is a single one."""
+        bits = int.from_bytes(self.bits, "little")
+        return None if bits & (bits - 1) else bits.bit_length() - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunToken:
     """One token of a run."""
@@ -48,6 +69,7 @@ class RunToken:
     seq_ids: tuple[int, ...] = (0,)  # it sees the cells of the first one
     want: bool = False  # the result shall have a row (the sampled next token) for it
     sample: SampleParams | None = None  # how that row is drawn; None: as the engine was told
+    mask: Mask | None = None  # the tokens among which it is drawn; None: any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +84,11 @@ class Run:
     def samples(self) -> tuple[SampleParams, ...]:
         """The different ways in which its rows are drawn."""
         return tuple(dict.fromkeys(each.sample for each in self.tokens if each.sample))
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The different masks of its rows."""
+        return tuple(dict.fromkeys(each.mask for each in self.tokens if each.mask))
 
     @property
     def n_rows(self) -> int:

@@ -20,7 +20,7 @@ from pipeinfer_cli.scheduler.costs.measured import MeasuredCosts, PriorCosts
 from pipeinfer_cli.scheduler.costs.pacer import StagePacer
 from pipeinfer_cli.scheduler.costs.prefill import prefill_run_size
 from pipeinfer_cli.scheduler.in_flight import InFlightRuns
-from pipeinfer_cli.scheduler.interfaces import DraftBatch, DraftedBatch
+from pipeinfer_cli.scheduler.interfaces import Constraint, DraftBatch, DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import CachedPrefix, SequencePool, Sequences
 from pipeinfer_cli.scheduler.metrics import Counters
 from pipeinfer_cli.scheduler.policy import MODEL_DRAFTERS, Policy
@@ -66,11 +66,12 @@ class Scheduler:
         run_ids: Iterator[int],
         pool: SequencePool | None = None,
         sample: SampleParams | None = None,
+        constraint: Constraint | None = None,
         knowledge: Knowledge | None = None,
     ) -> None:
         """Pool and knowledge are the pipeline's, for all its requests.
 
-        `sample` None: as the engine says.
+        `sample` None: as the engine says. `constraint` is what may follow the prompt.
         """
         assert prompt and n_max > 0
         self.counters = Counters()
@@ -85,7 +86,7 @@ class Scheduler:
         self._prefill_size = policy.n_batch  # tokens of the prompt in a run
         # A token is worth feeding if the one after it is still wanted.
         self._n_feed_max = len(prompt) + n_max - 1
-        self._tree = TokenTree(prompt)
+        self._tree = TokenTree(prompt, constraint)
         self.knowledge = knowledge or Knowledge.of(policy.prior, n_stages=policy.n_stages)
         self._drafter = ""
         self._speculation = self._make_speculation()
@@ -307,6 +308,7 @@ class Scheduler:
                         seq_ids=tuple(ids),
                         want=True,
                         sample=self._sample,
+                        mask=node.mask,
                     )
                     for node, ids in nodes.items()
                 ),

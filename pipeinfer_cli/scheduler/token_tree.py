@@ -8,7 +8,8 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeinfer_cli.scheduler.interfaces import Branch, Candidate, DraftBatch
+from pipeinfer_cli.scheduler.interfaces import Branch, Candidate, Constraint, DraftBatch
+from pipeinfer_cli.scheduler.runs import Mask
 
 SMALLEST_PROBABILITY = 1e-9  # of a drafted token: its logarithm is finite
 FEW = 8  # a part of the nodes that is this many times smaller is removed one by one
@@ -49,6 +50,23 @@ class Node:
     number: int = 0  # of the drafted nodes, in the order in which they were added
     candidates: Sequence[Candidate] = ()  # what the drafter says follows, as it says it
     branch: Branch = ()  # the end of its path, if the drafter was asked what follows it
+    constraint: Constraint | None = None  # what may follow; None: anything
+
+    @property
+    def mask(self) -> Mask | None:
+        """The tokens that may follow; None: any, or none that is in the text."""
+        return self.constraint.mask if self.constraint is not None else None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it ends the text."""
+        return self.constraint is not None and self.constraint.is_over
+
+    def allowed(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Those of the drafter's candidates that may follow."""
+        if (mask := self.mask) is None:
+            return () if self.is_end else candidates
+        return [each for each in candidates if mask.allows(each[0])]
 
 
 class _Ranking:
@@ -83,9 +101,11 @@ class TokenTree:
     that path dies.
     """
 
-    def __init__(self, prompt: Sequence[int]) -> None:
+    def __init__(self, prompt: Sequence[int], constraint: Constraint | None = None) -> None:
+        """`constraint` says what may follow the prompt."""
         self.text = list(prompt)  # decided tokens, by position
         self.root = _decided(prompt[-1], len(prompt) - 1, parent=None)
+        self.root.constraint = constraint
         self.n_drafted = 0  # nodes below the root
         self.version = 0  # grows with each change
         # of the drafted nodes
@@ -105,14 +125,24 @@ class TokenTree:
         node = Node(token, parent.position + 1, parent, parent.log_probability)
         node.number = self._n_added + 1
         node.log_probability += math.log(probability)
+        node.constraint = _constraint_after(parent, token)
         parent.children[token] = node
         self.n_drafted += 1
         self.version += 1
         self._n_added += 1
+        node.is_open = not node.is_end
         entry = _entry(node)
-        self._open.add(entry)
+        if node.is_open:
+            self._open.add(entry)
         self._unfed.add(entry)
         return node
+
+    def add_forced(self, node: Node) -> Node | None:
+        """The token that alone may follow an open node; None if that is not so."""
+        if node.mask is None or (token := node.mask.only) is None or token in node.children:
+            return None
+        self.mark_asked(node)
+        return self.add(node, token, 1.0)
 
     def best_open(self) -> Node | None:
         """The most probable node whose children the drafter has not been asked for."""
@@ -171,6 +201,8 @@ class TokenTree:
         else:
             verdict = Verdict.MISSED if dead else Verdict.BONUS
             child = _decided(token, old.position + 1, old)
+            child.constraint = _constraint_after(old, token)
+            child.is_open = not child.is_end
         child.state = State.DECIDED
         old.children = {token: child}
         old.parent = None  # the text before is not needed: let it go
@@ -227,7 +259,9 @@ class TokenTree:
     def batch(self, nodes: Sequence[Node], epoch: int, n_candidates: int) -> DraftBatch:
         """The drafter shall say what follows these nodes, drafted ones or the root."""
         branches = tuple(self._branch(node) for node in nodes)
-        return DraftBatch(epoch, self.text, len(self.text), branches, n_candidates)
+        is_free = self.root.constraint is None
+        masks = () if is_free else tuple(node.mask for node in nodes)
+        return DraftBatch(epoch, self.text, len(self.text), branches, n_candidates, masks=masks)
 
     def _branch(self, node: Node) -> Branch:
         """The tokens from the root's child to the node; () of the root.
@@ -263,6 +297,10 @@ def _entry(node: Node) -> _Entry:
 
 def _decided(token: int, position: int, parent: Node | None) -> Node:
     return Node(token, position, parent, log_probability=0.0, state=State.DECIDED)
+
+
+def _constraint_after(parent: Node, token: int) -> Constraint | None:
+    return None if parent.constraint is None else parent.constraint.after(token)
 
 
 def _subtree(node: Node) -> Iterator[Node]:

@@ -14,7 +14,17 @@ class Game:
     """The head's loop with every choice of time, draft and probability drawn from data."""
 
     def __init__(
-        self, random, pipeline, prompt, n_max, policy, *, pool=None, kept=None, knowledge=None
+        self,
+        random,
+        pipeline,
+        prompt,
+        n_max,
+        policy,
+        *,
+        pool=None,
+        kept=None,
+        knowledge=None,
+        constraint=None,
     ):
         self.random, self.pipeline = random, pipeline
         run_ids = count(pipeline.last_run_id + 1)
@@ -24,7 +34,13 @@ class Game:
         )
         self.ways = [None, *known.confidences]
         self.scheduler = Scheduler(
-            prompt, n_max=n_max, policy=policy, run_ids=run_ids, pool=self.pool, knowledge=known
+            prompt,
+            n_max=n_max,
+            policy=policy,
+            run_ids=run_ids,
+            pool=self.pool,
+            knowledge=known,
+            constraint=constraint,
         )
         if kept is not None:
             self.scheduler.reuse(kept)
@@ -161,6 +177,7 @@ class Player:
             run_ids=count(1),
             pool=self.pool,
             knowledge=self.knowledge,
+            constraint=self.pipeline.constrain and self.pipeline.constrain(prompt),
         )
         self.requests[key] = self.batcher.admit(key, scheduler)
         self.exchange.on_begin(self.requests[key])

@@ -5,10 +5,11 @@ with the noise of plain_sampling. Knows nothing of pipeinfer.
     LLAMA_CPP_LIB_PATH=build/reference/bin python tests/helpers/oracle.py REQUEST
 
 REQUEST is JSON: {"model", "prompts": [[ids]] , "n_predict", "n_ctx", maybe "sample", "n_batch",
-"n_threads", "cache_types" ([keys', values'] of enum ggml_type), "adapters" ([[path, scale]] of LoRA
-adapters), "rope" (fields of llama_context_params), "first_position" (of a prompt's first token:
-0)}; prints as JSON, per prompt, {"tokens": [ids], "logits": [sha256 of each position's logits, from
-the first prompt token on]}. With "n_batch", the prompt is decoded in batches of that size.
+"n_threads", "cache_types" ([keys', values'] of enum ggml_type), "grammar" (llguidance's, which the
+text follows to its first end), "adapters" ([[path, scale]] of LoRA adapters), "rope" (fields of
+llama_context_params), "first_position" (of a prompt's first token: 0)}; prints as JSON, per prompt,
+{"tokens": [ids], "logits": [sha256 of each position's logits, from the first prompt token on]}.
+With "n_batch", the prompt is decoded in batches of that size.
 Generation goes on at end-of-generation tokens.
 """
 
@@ -56,6 +57,7 @@ def decode(model, adapters, prompt, request):
     if adapters:
         use_adapters(context, adapters)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    matcher = matcher_of(model, request.get("grammar"))
     tokens, hashes, fed = [], [], list(prompt)
     while len(tokens) < request["n_predict"]:
         part = fed[len(hashes) : len(hashes) + request.get("n_batch", 1)]
@@ -65,10 +67,36 @@ def decode(model, adapters, prompt, request):
             hashes.append(hashlib.sha256(logits.tobytes()).hexdigest())
         if len(hashes) == len(fed):
             params = request.get("sample", GREEDY)
+            if matcher is not None:
+                logits = np.where(allowed(matcher, n_vocab), logits, np.float32("-inf"))
             tokens.append(plain_sampling.sample(logits, len(fed), params))
+            if matcher is not None:
+                assert matcher.consume_token(tokens[-1])
+                matcher = None if is_end(model, tokens[-1]) else matcher
             fed.append(tokens[-1])
     llama.llama_free(context)
     return {"tokens": tokens, "logits": hashes}
+
+
+def is_end(model, token):
+    return llama.llama_vocab_is_eog(llama.llama_model_get_vocab(model), token)
+
+
+def matcher_of(model, grammar):
+    """llguidance's own way to a vocabulary of llama.cpp."""
+    if grammar is None:
+        return None
+    import llguidance
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    vocab = llama.llama_model_get_vocab(model)
+    ends = [i for i in range(llama.llama_vocab_n_tokens(vocab)) if is_end(model, i)]
+    return llguidance.LLMatcher(lltokenizer_from_vocab(vocab, eos_token=ends), grammar)
+
+
+def allowed(matcher, n_vocab):
+    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    return np.unpackbits(bits, bitorder="little")[:n_vocab].astype(bool)
 
 
 def use_adapters(context, adapters):

@@ -21,7 +21,7 @@ HELPERS = Path(__file__).parent
 FOLDER = HELPERS.parents[1] / "build" / "oracles"
 CHUNK_BYTES = 1 << 20
 PROGRAMS = ("oracle.py", "plain_sampling.py")
-PACKAGES = ("llama_cpp_python", "numpy")
+PACKAGES = ("llama_cpp_python", "llguidance", "numpy")
 
 
 def answer(request: dict[str, Any], lib_dir: Path, ask: Callable[[], Any]) -> Any:

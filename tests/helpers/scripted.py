@@ -4,7 +4,7 @@ from collections import deque
 
 from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.kv_sequences import N_SEQUENCES
-from pipeinfer_cli.scheduler.runs import KvKind, Result, RunStatus, StageTime
+from pipeinfer_cli.scheduler.runs import KvKind, Mask, Result, RunStatus, StageTime
 
 N_VOCAB = 11
 
@@ -14,11 +14,37 @@ def next_token(text):
     return (7 * sum(text) + 3 * len(text) + text[-1] ** 2) % N_VOCAB
 
 
-def plain(prompt, n_tokens):
+def drawn(text, mask=None):
+    """What the scripted model says among the tokens that a mask allows."""
+    token = next_token(text)
+    while mask is not None and not mask.allows(token):
+        token = (token + 1) % N_VOCAB
+    return token
+
+
+def plain(prompt, n_tokens, constraint=None):
     text = list(prompt)
     for _ in range(n_tokens):
-        text.append(next_token(text))
+        text.append(drawn(text, constraint and constraint.mask))
+        constraint = constraint and constraint.after(text[-1])
     return text[len(prompt) :]
+
+
+class ScriptedConstraint:
+    """A grammar that allows a function of the whole text before: often a single token."""
+
+    is_over = False
+
+    def __init__(self, text):
+        self.text = tuple(text)
+        bits = (1 << N_VOCAB) - 1 & (2654435761 * (next_token(self.text) + 3) >> len(text) % 7)
+        if sum(text) % 3 == 0 or not bits:
+            bits = 1 << (sum(text) + 2 * len(text)) % N_VOCAB
+        self.mask = Mask(bits.to_bytes(4, "little"))
+
+    def after(self, token):
+        assert self.mask.allows(token), "a forbidden token is drafted or drawn"
+        return ScriptedConstraint((*self.text, token))
 
 
 def take_runs(requests, now_s=0.0):
@@ -193,6 +219,7 @@ class ScriptedPipeline:
         self.last_run_id = 0
         self.most_cells = 0
         self.n_without_row = 0  # tokens submitted that want none: of prompts
+        self.constrain = None  # a text's constraint
 
     def submit(self, run):
         assert run.run_id > self.last_run_id
@@ -206,6 +233,11 @@ class ScriptedPipeline:
         assert all(any(run.run_id == i for run in self.queue) for i in range(first, last + 1))
         self.cancels.append((first, last))
 
+    def row(self, text, token):
+        constraint = self.constrain and self.constrain(text)
+        assert token.mask == (constraint and constraint.mask), "a mask is its text's"
+        return drawn(text, token.mask)
+
     def answer(self):
         run = self.queue.popleft()
         rows, status = (), RunStatus.COMPLETED
@@ -217,7 +249,7 @@ class ScriptedPipeline:
                 status = RunStatus.CANCELLED
             if status is RunStatus.COMPLETED:
                 texts = zip(stage.decode(run.tokens), run.tokens, strict=True)
-                rows = tuple(next_token(text) for text, token in texts if token.want)
+                rows = tuple(self.row(text, token) for text, token in texts if token.want)
                 self.most_cells = max(self.most_cells, len(stage.cells))
         rows, times = (
             (rows, self.times(len(run.tokens))) if status is RunStatus.COMPLETED else ((), ())

@@ -1,6 +1,7 @@
 """Token ids of several prompts, one after the other, through one pipeline, in several ways.
 
-Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, n_vocab (SmolLM2's),
+Request: model, n_ctx, layer_split, prompts ([[ids]]), n_predict, maybe sample, schema (of JSON, for
+the texts), n_vocab (SmolLM2's),
 first_position (where texts begin: 0), has_states (of recurrent layers), and cases: each with maybe
 strategy and drafter (of guessers.py), width (else what to draft is chosen by expected gain),
 in_turn (a single stage takes turns with the drafter), draft_model, and truths ([[ids]]: the texts,
@@ -9,12 +10,16 @@ positions that are left.
 """
 
 from itertools import islice
+from pathlib import Path
 
 from guessers import make_guesser
 from placed import PlacedEngine
 from ranks import N_BATCH, STATES, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.thread import DraftThread
+from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
+from pipeinfer_cli.runtime.grammar.source import GrammarSource
 from pipeinfer_cli.runtime.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
@@ -29,6 +34,10 @@ class Decoder:
         self.n_stages = n_stages
         self.states = STATES if request.get("has_states") else None
         self.pool = SequencePool(has_states=self.states is not None)
+        self.start = None
+        if "schema" in request:
+            compiler = GrammarCompiler(Vocab(Path(request["model"])))
+            self.start = compiler.start(GrammarSource.of_schema(request["schema"]))
 
     def decode(self, case, prompt, truth, knowledge):
         """Tokens, and the scheduler's counters."""
@@ -58,6 +67,7 @@ class Decoder:
             run_ids=self.run_ids,
             pool=self.pool,
             knowledge=knowledge,
+            constraint=self.start,
         )
         auto = AutoSpeculation() if strategy == "auto" else None
         stream = TokenStream(self.engine, scheduler, timeout_s=WAIT_S, drafts=drafts, auto=auto)
@@ -66,6 +76,7 @@ class Decoder:
             drafts.close()
         stream.finish()
         self.pool.drop(scheduler.close())
+        assert self.start is None or not self.start.error_after(tokens)
         return tokens, scheduler.counters
 
     def decode_all(self, case):

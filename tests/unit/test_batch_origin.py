@@ -20,6 +20,7 @@ from pipeinfer_cli.engine.config import CacheTypes
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models import shards
 from pipeinfer_cli.models.shards import ModelFiles, Split, model_digest
+from pipeinfer_cli.runtime.grammar.source import GrammarSource
 from pipeinfer_cli.scheduler.policy import DraftConfig
 from pipeinfer_cli.scheduler.runs import SampleParams
 from raw_gguf import UINT32, RawGguf, RawTensor
@@ -138,6 +139,7 @@ def test_every_field_of_an_item_is_recorded_or_changes_no_text() -> None:
         "ignore_eos": False,
         "stop_tokens": (2,),
         "variables": {"enable_thinking": False},
+        "grammar": GrammarSource.of_grammar("x"),
     }
     assert set(changes) == {each.name for each in fields(Item)} - {"id", "index", "model"}
     origins = Origins(CONFIG, "1")

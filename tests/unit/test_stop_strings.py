@@ -101,6 +101,13 @@ def test_an_answer_of_single_bytes_is_cut_in_whole_characters(text, strings):
     assert answer.finish_reason == "stop"
 
 
+def test_control_tokens_have_a_text_where_that_is_asked_for():
+    answer = Answer()
+    builder = AnswerBuilder(answer, Bytes(), 9, Ends(spelled=[0, 1]))
+    assert [builder.feed(token) for token in (97, 1, 0)] == ["a", "<user>", ""]
+    assert (answer.text, answer.finish_reason) == ("a<user>", "stop")
+
+
 def test_the_tokens_end_with_the_one_that_completes_the_stop_string():
     answer, pieces = answer_to(b"one\nUser: two", ["\nUser:"])
     assert pieces == ["o", "n", "e"]

@@ -65,7 +65,6 @@ SAMPLERS = "the samplers are --top-k, --top-p, --min-p and --temp, in llama.cpp'
 ROPE = "of the target; drafts rotate as their own GGUF says"
 CONTROL = "control vectors are not supported: leave it out"
 GROUPS = "positions are not grouped (self-extend): leave it out, or see --rope-scaling"
-CONSTRAINED = "constrained output is not supported: leave it out"
 INTERACTIVE = "use pipeinfer chat"
 BINDING = "bind ranks by the launcher, and give each its number of threads with -t"
 LOG = "use --log-file FILE for a log per rank, and -v for llama.cpp's messages"
@@ -101,6 +100,7 @@ OPTIONS = (
     _ours("--chat-template-kwargs --reasoning --reasoning-effort", "as there"),
     _ours("--draft-max --draft-min --draft-p-min --draft-p-split", "never change the text"),
     _ours("-v --verbose", "prints llama.cpp's messages, too"),
+    _ours("--grammar --json-schema", "also a file; grammars are llguidance's Lark, or GBNF"),
     # other spellings
     _renamed("--predict", "-n", "N"),
     _renamed("--temperature", "--temp", "T"),
@@ -108,6 +108,8 @@ OPTIONS = (
     _renamed("--lora-scaled", "--lora", "FILE:SCALE"),
     _renamed("-sys --system-prompt", "--system", "TEXT"),
     _renamed("--chat-template-file", "--chat-template", "FILE"),
+    _renamed("--grammar-file", "--grammar", "FILE"),
+    _renamed("-j -jf --json-schema-file", "--json-schema", "TEXT|FILE"),
     _renamed("-rea", "--reasoning", "on|off|auto"),
     _renamed("-st --single-turn", "--chat"),
     _renamed("-np", "--parallel", "N"),
@@ -181,7 +183,6 @@ OPTIONS = (
     _refused("--top-nsigma --top-n-sigma", "X", SAMPLERS, "-1"),
     _refused("--xtc-probability --dynatemp-range", "X", SAMPLERS, "0"),
     _refused("--xtc-threshold --dynatemp-exp", "X", SAMPLERS),
-    _refused("--grammar --grammar-file -j --json-schema -jf --json-schema-file", "X", CONSTRAINED),
     _refused("-gan --grp-attn-n -gaw --grp-attn-w", "N", GROUPS, "1"),
     _refused("--context-shift", "", "a text ends where the context (-c) is full: give a larger -c"),
     _refused("--keep", "N", "a text ends where the context (-c) is full: give a larger -c", "0 -1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeinfer_cli.cluster.emulation import EmulationSettings
@@ -19,6 +19,8 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.runtime.answer import Answer, Ends
 from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
+from pipeinfer_cli.runtime.grammar.matcher import GrammarState
 from pipeinfer_cli.runtime.head import ActiveRequest, Head, Request, check_room
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts
@@ -71,6 +73,7 @@ class Tasks:
         self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
         self._prompts = PlainPrompts(vocab)
+        self._compiler: GrammarCompiler | None = None
 
     def task(self, item: Item | BadItem) -> Task | ItemResult:
         """The item's request, or a line that says why there is none."""
@@ -78,13 +81,16 @@ class Tasks:
             return self._failed(item, item.error)
         try:
             ends = Ends.of(item, self._vocab)
-            return Task(item=item, request=self._request(item), ends=ends)
+            request = replace(self._request(item), constraint=self._constraint(item, ends))
+            return Task(item=item, request=request, ends=ends)
         except UserError as error:
             return self._failed(item, str(error))
 
     def answered(self, item: Item, active: ActiveRequest) -> ItemResult:
         """The result of an item whose answer is over, or was interrupted."""
         answer = active.answer
+        if error := active.grammar_error:
+            return self._failed(item, error)
         return ItemResult(
             index=item.index,
             line=self._line(item, answer, active.measure()),
@@ -127,6 +133,13 @@ class Tasks:
             reuse=True,
             synthetic=emulation.text(self._vocab.n_tokens),
         )
+
+    def _constraint(self, item: Item, ends: Ends) -> GrammarState | None:
+        if item.grammar is None:
+            return None
+        if self._compiler is None:  # which takes a second
+            self._compiler = GrammarCompiler(self._vocab)
+        return self._compiler.start(item.grammar, ends.stop_tokens)
 
     def _drafter(self, item: Item) -> Drafter | None:
         config = self._config

@@ -130,9 +130,9 @@ class BatchConfig(GenerateConfig):
         from pipeinfer_cli.models.resolve import file_of
 
         files, draft_model = self.files.resolved(), file_of(self.draft_model)
-        template = self.template.read()
+        template, grammar = self.template.read(), self.grammar.read()
         return JobConfig.resolved(
-            replace(self, files=files, draft_model=draft_model, template=template)
+            replace(self, files=files, draft_model=draft_model, template=template, grammar=grammar)
         )
 
     @property

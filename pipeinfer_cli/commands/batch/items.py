@@ -15,6 +15,7 @@ from pipeinfer_cli.commands.chat.template_options import RESERVED
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.shards import digest_of
+from pipeinfer_cli.runtime.grammar.source import GrammarSource, of_response_format
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float
@@ -27,9 +28,10 @@ SAMPLING = {  # key of an item -> field of SampleParams, and the types it may ha
     "min_p": ("min_p", (int, float)),
     "seed": ("seed", (int,)),
 }
+CONSTRAINTS = ("grammar", "json_schema", "response_format")  # one of them, at most
 KEYS = (
     *("id", "prompt", "messages", "n_predict", "stop", "stop_tokens", "ignore_eos"),
-    *("chat_template_kwargs", *SAMPLING),
+    *("chat_template_kwargs", *SAMPLING, *CONSTRAINTS),
 )
 
 
@@ -47,6 +49,7 @@ class Item:
     ignore_eos: bool
     stop_tokens: tuple[str | int, ...] = ()  # as in GenerateConfig
     variables: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
+    grammar: GrammarSource | None = None  # that the text follows
     model: str | None = None  # as a line in OpenAI's form names it; the answer repeats it
 
 
@@ -132,6 +135,7 @@ def _item(index: int, name: ItemId, fields: Mapping[str, Any], config: GenerateC
         ignore_eos=_ignore_eos(fields.get("ignore_eos", config.ignore_eos)),
         stop_tokens=_stop_tokens(fields.get("stop_tokens", config.stop_tokens)),
         variables=_variables(fields.get("chat_template_kwargs", {})),
+        grammar=_grammar(fields, config),
     )
 
 
@@ -216,6 +220,30 @@ def _variables(value: Any) -> dict[str, Any]:
         if name in value:
             raise _ItemError(f"chat_template_kwargs: {name} is not for items")
     return value
+
+
+def _grammar(fields: Mapping[str, Any], config: GenerateConfig) -> GrammarSource | None:
+    """What the item's text must follow: as it says itself, else as the command line says."""
+    given = [key for key in CONSTRAINTS if key in fields]
+    if len(given) > 1:
+        raise _ItemError(f"{given[0]} and {given[1]}: give one of them")
+    source = config.grammar.source
+    try:
+        for key in given:
+            value = fields[key]
+            if key == "grammar":
+                source = GrammarSource.of_grammar(_text(key, value))
+            elif key == "json_schema":
+                source = GrammarSource.of_schema(value)
+            else:
+                source = of_response_format(value)
+    except UserError as error:
+        raise _ItemError(str(error)) from None
+    if source is not None and config.synth_acceptance is not None:
+        raise _ItemError(f"{source.name} cannot be combined with --synth-acceptance")
+    if source is not None and _ignore_eos(fields.get("ignore_eos", config.ignore_eos)):
+        raise _ItemError(f"ignore_eos cannot be combined with {source.name}, which ends the text")
+    return source
 
 
 def _ignore_eos(value: Any) -> bool:

@@ -17,7 +17,7 @@ LINE_KEYS = ("custom_id", "method", "url", "body")
 
 SAME = (
     *("prompt", "messages", "top_k", "top_p", "min_p", "seed", "stop", "ignore_eos"),
-    "chat_template_kwargs",
+    *("chat_template_kwargs", "response_format", "grammar", "json_schema"),
 )
 RENAMED = {
     "max_tokens": "n_predict",
@@ -38,7 +38,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),

@@ -18,6 +18,7 @@ DIGESTS = (
     "prompt",
     "system",
     "chat_template",
+    "grammar",
     "line",
 )  # what has a digest in place of its value
 NOT_GIVEN = "none"  # shown in place of a value
@@ -60,6 +61,7 @@ class Origins:
             "stop": list(item.stop),
             "stop_tokens": list(item.stop_tokens),
             "ignore_eos": item.ignore_eos,
+            "grammar": _grammar(item),
             "synth_acceptance": config.synth_acceptance,
             **{name: kind for name, kind in caches.items() if kind != F16_CACHE.k},
         }
@@ -75,6 +77,12 @@ class Origins:
         if variables := {**made.get("chat_template_kwargs", {}), **item.variables}:
             made["chat_template_kwargs"] = variables
         return made
+
+
+def _grammar(item: Item) -> str:
+    if item.grammar is None:
+        return ""
+    return digest_of(json.dumps([item.grammar.form, item.grammar.text]))
 
 
 def _sampling(item: Item) -> Origin:

@@ -24,10 +24,12 @@ from pipeinfer_cli.commands.batch.results import FileSink, ResumePoint, Sink, St
 from pipeinfer_cli.commands.batch.turns import in_order
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
+from pipeinfer_cli.commands.generate import constraint_of
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.errors import RESUME, RunError
 from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.shards import digest_of, model_digest
+from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.drafters import Drafters
 from pipeinfer_cli.runtime.head import Head
 from pipeinfer_cli.runtime.pipeline import Plan
@@ -44,7 +46,7 @@ class BatchWork:
     """
 
     def __init__(self, config: BatchConfig, plan: Plan) -> None:
-        config = replace(config, template=config.template.read())
+        config = replace(config, template=config.template.read(), grammar=config.grammar.read())
         self._config, self._batch, self._plan = config, config.files, plan
         origins = Origins(config, model_digest(plan.files), plan.changes)
         self._form = form_of(config, origins, plan.files.head_path.stem, exact=not plan.inexact)
@@ -57,6 +59,7 @@ class BatchWork:
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
+        constraint_of(config, self._vocab, Ends.of(config, self._vocab))  # says what is wrong
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         if config.strategy != "iterative":  # what is wrong with a draft model is said now
             self._drafters.make(config.drafter, config.draft_model)

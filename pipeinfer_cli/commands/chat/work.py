@@ -13,7 +13,7 @@ from pipeinfer_cli.commands.chat.interrupts import Interrupts
 from pipeinfer_cli.commands.chat.lines import note, open_lines
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.transcript import Transcript
-from pipeinfer_cli.commands.generate import make_request, write_text
+from pipeinfer_cli.commands.generate import constraint_of, make_request, write_text
 from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.errors import UserError
@@ -43,11 +43,13 @@ class ChatWork:
             vocab, config.model, system=config.system, options=config.template
         )
         template.say_note()
-        Ends.of(config, vocab)  # says what is wrong with its tokens
+        ends = Ends.of(config, vocab)  # says what is wrong with its tokens
+        constraint = constraint_of(config, vocab, ends)
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)
-        self._request = make_request(config, plan, vocab, (), config.n_predict)
+        request = make_request(config, plan, vocab, (), config.n_predict)
+        self._request = replace(request, constraint=constraint)
         self._plan = plan
         self._note_training = TrainingNote(config, plan)
         self._interrupts = Interrupts()

@@ -75,6 +75,7 @@ class AdaptiveSpeculation:
         self._rounds = Pace(ROUND_DECAY)  # as they were planned
         self._round_s = 0.0  # drafting, in the round under way
         self._n_batches = 0  # in it
+        self._draft_forced()
 
     @property
     def _table(self) -> CostTable:
@@ -271,11 +272,11 @@ class AdaptiveSpeculation:
         draft_s = self._table.draft_s
         self._round_s += draft_s[min(len(self._batch), len(draft_s) - 1)]
         at_root = self._tree.root.log_probability
-        for node, candidates in zip(self._batch, drafted.candidates, strict=True):
+        for node, proposed in zip(self._batch, drafted.candidates, strict=True):
             if node is not self._tree.root and node.state is not State.DRAFTED:
                 self._counters.n_late += 1
                 continue
-            node.candidates = candidates
+            node.candidates = candidates = node.allowed(proposed)
             reached = math.exp(node.log_probability - at_root)
             found = self._confidence.probabilities(candidates, least=LEAST / reached)
             if node is self._tree.root or reached > 0.1:
@@ -284,6 +285,7 @@ class AdaptiveSpeculation:
                 if token not in node.children:
                     self._tree.add(node, token, probability)
         self._batch = []
+        self._draft_forced()
 
     def _stop(self) -> None:
         self.epoch += 1
@@ -304,3 +306,13 @@ class AdaptiveSpeculation:
         if self._batch and all(node.state is State.DEAD for node in self._batch):
             self._counters.n_late += len(self._batch)
             self._stop()
+        self._draft_forced()
+
+    def _draft_forced(self) -> None:
+        """Where a grammar leaves a single token nobody need be asked."""
+        while self._is_on and self._tree.n_unfed < N_WAITING:
+            node = self._tree.best_open()
+            if node is None or node.position >= self._n_feed_max - 1:
+                return
+            if self._tree.add_forced(node) is None:
+                return

@@ -54,6 +54,7 @@ class FixedSpeculation:
         self.epoch = 0
         self._parent: Node | None = None  # what the drafter is at; None: it has nothing to do
         self._has_read = False  # the drafter knows the text: until then nothing waits for it
+        self._draft_forced()
 
     @property
     def is_waiting(self) -> bool:
@@ -160,6 +161,7 @@ class FixedSpeculation:
         is_overtaken = parent.state is State.DECIDED and parent is not self._tree.root
         if is_overtaken:
             return
+        candidates = parent.allowed(candidates)
         is_kept = bool(candidates) and candidates[0][1] >= self._cutoff
         self._sizer.on_kept(is_kept, is_first=is_first)
         if is_kept:
@@ -168,6 +170,7 @@ class FixedSpeculation:
             self._held.append(_Held(parent, *candidates[0]))
         if not is_kept:
             self._end_early()
+        self._draft_forced()
 
     def _keep(self, parent: Node, candidates: Sequence[tuple[int, float]]) -> None:
         (token, probability), *others = candidates
@@ -175,6 +178,13 @@ class FixedSpeculation:
         for token, probability in others:
             if probability >= self._draft.p_split and token not in parent.children:
                 self._add(parent, token, probability)
+
+    def _draft_forced(self) -> None:
+        """Where a grammar leaves a single token nobody need be asked."""
+        while (parent := self._next_parent()) is not None:
+            if self._tree.add_forced(parent) is None:
+                return
+            self._n_round += 1
 
     def _add(self, parent: Node, token: int, probability: float) -> None:
         self._n_round += 1
@@ -208,6 +218,7 @@ class FixedSpeculation:
                     self._cutoff = min(1.0, self._cutoff + self._draft.p_recovery)
         if self._parent is not None and self._parent.state is State.DEAD:
             self._stop()
+        self._draft_forced()
 
     def _end_round(self, verdicts: Sequence[Verdict]) -> None:
         """The cutoff of drafts whose length is chosen falls while they are right to the end.
