@@ -214,6 +214,10 @@ docs-types: EXTRAS := [test]
 docs-types: build ## write the tables of types of weights and KV caches, from their tests
 	$(BIN)/python tests/helpers/exactness_table.py
 
+docs-variants: EXTRAS := [test]
+docs-variants: build ## write the table of CPU variants, by those that this processor can run: minutes
+	$(BIN)/python tests/helpers/variants_table.py
+
 include $(BENCHMARKS)
 
 clean: ## remove everything that was built

@@ -22,7 +22,6 @@ from typing import Any
 
 from pipeinfer_cli.engine import abi
 
-KERNELS = "libggml-cpu.so"
 STRATEGIES = "iterative,speculative,pipeinfer"
 OPTIONS = ["--draft-max", "4,8", "-n", "48", "-r", "1", "-t", "1", "-c", "1024", "-o", "json"]
 
@@ -46,7 +45,9 @@ def main() -> None:
     # beside ours: libpipeinfer finds MPI relative to where it lies
     with tempfile.TemporaryDirectory(prefix=".lib-", dir=abi.lib_dir().parent) as folder:
         before = Path(shutil.copytree(abi.lib_dir(), folder, dirs_exist_ok=True))
-        shutil.copy(upstream / KERNELS, before / KERNELS)
+        for path in before.glob("libggml-cpu*.so"):
+            path.unlink()
+        shutil.copy(upstream / "libggml-cpu.so", before / "libggml-cpu-unpatched.so")
         libs = {"ours": abi.lib_dir(), "upstream": before}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in libs}
         for index in range(n_rounds):

@@ -13,14 +13,14 @@ pipeinfer_json_string(compiler "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VE
 pipeinfer_json_string(build_type "${CMAKE_BUILD_TYPE}")
 
 # The options that decide speed or rounding, and the backends; all of them would be over a hundred.
-set(names NATIVE OPENMP LLAMAFILE CPU_REPACK)
+set(names NATIVE OPENMP LLAMAFILE CPU CPU_REPACK)
 foreach(backend IN LISTS GGML_AVAILABLE_BACKENDS)
-    string(REGEX REPLACE "^ggml-" "" backend "${backend}")
+    string(REGEX REPLACE "^ggml-(cpu.*)?" "" backend "${backend}")
     string(TOUPPER "${backend}" backend)
     list(APPEND names "${backend}")
 endforeach()
 foreach(extension SSE42 AVX AVX2 AVX512 FMA F16C)
-    if(GGML_${extension})
+    if(GGML_${extension} AND NOT PIPEINFER_VARIANTS)
         list(APPEND names ${extension}) # asked for one by one, where native flags are off
     endif()
 endforeach()

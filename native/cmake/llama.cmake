@@ -1,7 +1,17 @@
 # libllama and ggml as shared libraries, and for benchmarks some programs of llama.cpp. GGML_* options of the user reach it
 # as they are; only defaults are set here.
 set(BUILD_SHARED_LIBS ON)
-set(GGML_NATIVE ON CACHE BOOL "ggml: optimize the build for the current system")
+include(variants)
+if(NOT PIPEINFER_VARIANTS OR PIPEINFER_TOOLS)
+    set(GGML_NATIVE ON CACHE BOOL "ggml: optimize the build for the current system")
+elseif(PIPEINFER_REFERENCE)
+    pipeinfer_use_flags_of("${PIPEINFER_BEST_VARIANT}") # one backend, whose bits are those of ours
+else()
+    set(GGML_NATIVE OFF)
+    set(GGML_BACKEND_DL ON)
+    set(GGML_CPU_ALL_VARIANTS ON)
+    set(GGML_CPU_VARIANTS ${PIPEINFER_VARIANTS})
+endif()
 if(PIPEINFER_TOOLS)
     include(tools)
 elseif(NOT PIPEINFER_REFERENCE)
@@ -11,7 +21,7 @@ elseif(NOT PIPEINFER_REFERENCE)
 endif()
 # AMX computes several tokens with other instructions than one, upstream aborts on models whose attention is not
 # contiguous there (DeepSeek 2), and GCC 12 compiles its set-up into an illegal instruction: kept out, in the
-# reference and the programs for benchmarks, too.
+# reference and the programs for benchmarks, too. No variant of ours has it.
 include(CheckCCompilerFlag)
 foreach(part tile int8 bf16)
     check_c_compiler_flag(-mno-amx-${part} PIPEINFER_KNOWS_AMX_${part})
@@ -42,6 +52,7 @@ endif()
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 
+unset(GGML_AVAILABLE_BACKENDS CACHE) # ggml only adds to it: another list of variants has left its own
 # EXCLUDE_FROM_ALL also leaves out its install rules (headers, CMake files, .pc files).
 add_subdirectory("${PIPEINFER_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
 
@@ -55,9 +66,11 @@ endforeach()
 # An assertion of its C files becomes an exception: see native/src/assertions.cpp.
 target_compile_options(ggml-base PRIVATE $<$<COMPILE_LANGUAGE:C>:-fexceptions>)
 if(PIPEINFER_REFERENCE)
+    # linked, and also loaded in the place of ours: benchmarks/kernels_whole.py
+    target_compile_definitions(ggml-cpu PRIVATE GGML_BACKEND_DL)
     add_custom_target(reference ALL DEPENDS ${PIPEINFER_LLAMA_TARGETS})
 elseif(PIPEINFER_TOOLS)
     add_custom_target(tools ALL DEPENDS ${PIPEINFER_UPSTREAM_TOOLS})
 elseif(PIPEINFER_KERNELS)
-    add_custom_target(kernels ALL DEPENDS ggml-cpu)
+    add_custom_target(kernels ALL DEPENDS ${GGML_AVAILABLE_BACKENDS})
 endif()

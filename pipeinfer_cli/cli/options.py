@@ -15,6 +15,7 @@ import typer
 from pipeinfer_cli.cli.parsing.command import notes_of
 from pipeinfer_cli.cli.parsing.values import count_or_rest, integer, integers, number
 from pipeinfer_cli.engine.config import CACHE_TYPES
+from pipeinfer_cli.engine.cpu import variants
 from pipeinfer_cli.runtime import config
 from pipeinfer_cli.scheduler.runs import SampleParams
 
@@ -90,6 +91,14 @@ Bind = Annotated[
         hidden=True,
     ),
 ]
+CPU_VARIANT = typer.Option(
+    variants.OPTION,
+    parser=variants.parse,
+    metavar="NAME|NAME,NAME,...",
+    help="Instructions to compute with (avx2, sse42: see doctor), or a list of them by rank; "
+    "default: each processor's best.",
+)
+CpuVariant = Annotated[Any, CPU_VARIANT]
 TYPES = "|".join(CACHE_TYPES)
 CACHE_TYPE_K = typer.Option(
     "-ctk", "--cache-type-k", metavar="TYPE", help=f"Type of the KV cache's keys: {TYPES}."

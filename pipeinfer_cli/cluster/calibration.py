@@ -58,6 +58,7 @@ class Identity:
             "model_digest": self.model,
             "hosts": [resources.host for resources in self.all_resources],
             "threads": [resources.n_threads for resources in self.all_resources],
+            "cpu_variants": [each.cpu.variant if each.cpu else "" for each in self.all_resources],
             "mpi": self.mpi,
             "llama_cpp": self.llama_cpp,
         }

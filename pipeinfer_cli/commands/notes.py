@@ -10,7 +10,7 @@ from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.batch.config import BatchConfig
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.commands.serve.config import ServeConfig
-from pipeinfer_cli.engine.exactness import MEANING
+from pipeinfer_cli.engine.cpu.exactness import MEANING
 from pipeinfer_cli.runtime.config import (
     CUTOFF,
     DRAFT_CHOICES,

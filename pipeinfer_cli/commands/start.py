@@ -70,6 +70,8 @@ def with_ranks(config: JobConfig) -> JobConfig:
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
     if isinstance(config.threads, Sequence):
         ranks = ranks or len(config.threads)
+    if len(config.cpu_variants) > 1:
+        ranks = ranks or len(config.cpu_variants)
     ranks = ranks or shards.n_stages(config.model) or 0
     if config.ranks is None and (unused := environment.unused_tasks(os.environ)):
         print(f"pipeinfer: warning: {unused}", file=sys.stderr)

@@ -316,6 +316,15 @@ def _declare(lib: Any) -> None:
     # const char * ggml_type_name(enum ggml_type type); of libggml, which comes with ours
     lib.ggml_type_name.argtypes = [c_int]
     lib.ggml_type_name.restype = c_char_p
+    # ggml_backend_reg_t ggml_backend_load(const char * path); of libggml
+    lib.ggml_backend_load.argtypes = [c_char_p]
+    lib.ggml_backend_load.restype = c_void_p
+    # ggml_backend_reg_t ggml_backend_reg_by_name(const char * name);
+    lib.ggml_backend_reg_by_name.argtypes = [c_char_p]
+    lib.ggml_backend_reg_by_name.restype = c_void_p
+    # const char * llama_print_system_info(void); of libllama
+    lib.llama_print_system_info.argtypes = []
+    lib.llama_print_system_info.restype = c_char_p
     # int pi_quantize(const char * source, const char * target,
     #                 const struct pi_quantize_params *, char * err, size_t err_size);
     lib.pi_quantize.argtypes = [c_char_p, c_char_p, POINTER(QuantizeParams), c_char_p, c_size_t]

@@ -12,6 +12,7 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
+from pipeinfer_cli.engine.cpu.variants import CpuCode
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
 from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
@@ -230,7 +231,8 @@ class RankResources:
 
     host: str
     n_threads: int
-    # Resources are alike if host and threads are.
+    cpu: CpuCode | None = None  # that it computes with
+    # Resources are alike if host, threads and code are.
     cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
     cpu_quota: float | None = field(default=None, compare=False)  # in cores, of the sharers

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeinfer_cli import console
 from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
-from pipeinfer_cli.engine.exactness import MEANING, inexact
+from pipeinfer_cli.engine.cpu.exactness import MEANING, inexact
 from pipeinfer_cli.engine.formats import StateKind, state_kind, type_name
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import UserError

@@ -56,6 +56,7 @@ class JobConfig:
     plan_only: bool = False  # print where everything would be, and end
     report_binding: bool = False
     bind: str = "auto"  # compute threads to cores of their rank: see BINDINGS
+    cpu_variants: tuple[str, ...] = ()  # one for all ranks, or one per rank; none: each its best
     cache_types: CacheTypes = F16_CACHE  # of the target's KV caches
     draft_cache_types: CacheTypes = F16_CACHE  # of draft models: they do not change the text
     sample: SampleParams = DEFAULT_SAMPLE
@@ -112,6 +113,12 @@ class JobConfig:
         if not isinstance(self.threads, Sequence):
             return self.threads
         return self.threads[rank] if rank < len(self.threads) else None
+
+    def cpu_variant_of(self, rank: int) -> str | None:
+        """What was asked for; None: the best one. A list that does not fit: see `threads_of`."""
+        if len(self.cpu_variants) < 2:
+            return self.cpu_variants[0] if self.cpu_variants else None
+        return self.cpu_variants[rank] if rank < len(self.cpu_variants) else None
 
     @property
     def may_bind(self) -> bool:

@@ -141,7 +141,7 @@ class Head:
         stop_requested: Callable[[], bool] = lambda: False,  # to end: see TokenStream
     ) -> None:
         self._plan = plan
-        self.is_exact = not plan.inexact  # texts are those of plain decoding
+        self.is_exact = plan.is_exact  # texts are those of plain decoding
         self.changes = plan.changes
         self._engine = engine
         self.overruns = Overruns()  # of an emulated cluster, over all requests

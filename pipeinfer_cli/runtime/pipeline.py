@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeinfer_cli import console, log
@@ -24,8 +24,8 @@ from pipeinfer_cli.engine.config import (
     EngineConfig,
     MpiCalls,
 )
+from pipeinfer_cli.engine.cpu.exactness import inexact
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.exactness import inexact
 from pipeinfer_cli.engine.formats import StateKind, state_kind
 from pipeinfer_cli.engine.llama_cpp import capture_log, log_to_file
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
@@ -43,7 +43,7 @@ from pipeinfer_cli.models.gguf.info import ModelInfo, read_model_info
 from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
-from pipeinfer_cli.runtime import placement
+from pipeinfer_cli.runtime import cpu_code, placement
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Layout, Placement
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
@@ -78,6 +78,7 @@ class Plan:
     states: StateConfig | None = None  # of recurrent layers; None: there are none
     cache_types: CacheTypes = F16_CACHE
     inexact: str = ""  # why texts may differ from plain decoding; empty: they do not
+    mixture: str = ""  # of code, over the ranks: see cpu_code.mixture; empty: there is none
     draft_cores: DraftCores = ONE_THREAD  # of a draft model in the head
     uses_draft_model: bool = False
     profile: Profile | None = None  # of the emulated cluster
@@ -111,7 +112,13 @@ class Plan:
             state_bytes=self._state_bytes,
             cache_types=self.cache_types,
             inexact=self.inexact,
+            mixture=self.mixture,
         )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether texts are those of plain decoding, as far as tests show."""
+        return not (self.inexact or self.mixture)
 
     @property
     def _state_bytes(self) -> tuple[int, ...]:
@@ -174,8 +181,9 @@ def _run(
     config: JobConfig, comm: Comm | None, prepare: Callable[[Plan], Work], watchdog: Watchdog
 ) -> int:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
+    code = cpu_code.load(config, comm)
     index, on_host = _resources_on_this_host(config, comm)
-    resources, host = on_host[index], Cores.read()
+    resources, host = replace(on_host[index], cpu=code), Cores.read()
     if config.may_bind:
         resources = resources.with_own_cores(index, on_host, must=config.bind == "on", host=host)
     resources = resources.with_memory(config.numa, host, numa.memory_policy())
@@ -183,7 +191,7 @@ def _run(
     work: Work | None = None
     plan = None
     if all_resources is not None:  # on the head
-        placement.check(config.threads, all_resources)
+        placement.check(config, all_resources)
         plan = make_plan(config, all_resources)
         placement.report(plan.layout, all_resources, config)
         if plan.states is not None and (config.plan_only or config.report_binding):
@@ -245,6 +253,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
             config.cache_types,
             info.arch,
         ),
+        mixture=cpu_code.mixture(result.layers, all_resources),
         profile=profile,
         all_resources=tuple(all_resources),
         reads_weights=config.no_mmap,

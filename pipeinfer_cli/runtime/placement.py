@@ -12,16 +12,17 @@ from typing import Any
 
 from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
+from pipeinfer_cli.engine.cpu import variants
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
 from pipeinfer_cli.launch.host import numa
 from pipeinfer_cli.models.gguf.info import ModelInfo
 from pipeinfer_cli.models.layer_split import LayerRange, stage_bytes
-from pipeinfer_cli.runtime.config import JobConfig, Threads
+from pipeinfer_cli.runtime.config import JobConfig
 
 MUCH_FAR = 0.25  # of a rank's mapped weights: some are mapped by several ranks
 
-HEADER = ("rank", "host", "cores", "threads", "layers", "bytes", "KV", "memory")
+HEADER = ("rank", "host", "cores", "threads", "CPU variant", "layers", "bytes", "KV", "memory")
 
 Row = tuple[str, ...]
 
@@ -35,7 +36,8 @@ class Layout:
     kv_bytes: Sequence[int]  # by rank, of the KV cache; 0: none, or unknown
     state_bytes: Sequence[int] = ()  # by rank, of recurrent layers' states; none: there are none
     cache_types: CacheTypes = F16_CACHE
-    inexact: str = ""  # see engine.exactness
+    inexact: str = ""  # see engine.cpu.exactness
+    mixture: str = ""  # see cpu_code.mixture
 
     def states_of(self, rank: int) -> int:
         """Bytes of its recurrent layers' states."""
@@ -55,11 +57,17 @@ class Layout:
         return len(self.layers[rank]) > 0 and not self.kv_bytes[rank]
 
 
-def check(threads: Threads, all_resources: Sequence[RankResources]) -> None:
-    """UserError unless a list of threads fits; a warning where threads have too few cores."""
-    if isinstance(threads, Sequence) and len(threads) != len(all_resources):
+def check(config: JobConfig, all_resources: Sequence[RankResources]) -> None:
+    """UserError unless lists by rank fit; a warning where threads have too few cores."""
+    n_ranks, threads, names = len(all_resources), config.threads, config.cpu_variants
+    if isinstance(threads, Sequence) and len(threads) != n_ranks:
         raise UserError(
-            f"-t/--threads has {len(threads)} numbers for {len(all_resources)} ranks: "
+            f"-t/--threads has {len(threads)} numbers for {n_ranks} ranks: "
+            "give one per rank, or one for all"
+        )
+    if len(names) > 1 and len(names) != n_ranks:
+        raise UserError(
+            f"{variants.OPTION} has {len(names)} names for {n_ranks} ranks: "
             "give one per rank, or one for all"
         )
     for warning in warnings(all_resources):
@@ -89,7 +97,8 @@ def _too_many_threads(ranks: Sequence[int], resources: RankResources) -> str:
 
 def report(layout: Layout, all_resources: Sequence[RankResources], config: JobConfig) -> None:
     """The table on stdout for --plan, on stderr for --report-binding; and in the log."""
-    for warning in memory_warnings(layout, all_resources):
+    found = memory_warnings(layout, all_resources)
+    for warning in [*found, layout.mixture] if layout.mixture else found:
         print(f"pipeinfer: warning: {warning}", file=sys.stderr)
     table = rows(layout, all_resources)
     if config.plan_only and config.is_json:
@@ -129,6 +138,7 @@ def rows(layout: Layout, all_resources: Sequence[RankResources]) -> list[Row]:
             resources.host,
             format_cpulist(resources.cpus),
             str(resources.n_threads),
+            resources.cpu.variant if resources.cpu else "?",
             str(held) if len(held) else "none",
             console.size(layout.bytes_of(rank)),
             "?" if layout.has_unknown_cells(rank) else console.size(layout.kv_bytes[rank]),
@@ -146,6 +156,7 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
             "host": resources.host,
             "cores": sorted(resources.cpus),
             "threads": resources.n_threads,
+            "cpu_variant": resources.cpu.variant if resources.cpu else None,
             "layers": [held.first, held.last] if len(held) else None,
             "bytes": layout.bytes_of(rank),
             "state_bytes": layout.states_of(rank),
@@ -159,7 +170,7 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
         "n_layer": layout.model.n_layer,
         "type_k": layout.cache_types.k,
         "type_v": layout.cache_types.v,
-        "exact": not layout.inexact,
+        "exact": not (layout.inexact or layout.mixture),
         "ranks": ranks,
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import mul_mats
 from cache_cases import ALL, CUTS, SPLIT, TREES
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
-from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, WEIGHT_TYPES
+from pipeinfer_cli.engine.cpu.exactness import EXACT_CACHE_TYPES, WEIGHT_TYPES
 from pipeinfer_cli.engine.formats import MAX_TENSOR_TYPES, tensor_type, type_name
 from pipeinfer_cli.models.gguf.info import NOT_MULTIPLIED
 

@@ -1,7 +1,8 @@
 """Random matrices times columns, alone and together, by ggml's CPU backend.
 
-    python tests/helpers/mul_mats.py LIB_DIR REQUEST
+    python tests/helpers/mul_mats.py CPU_BACKEND REQUEST
 
+CPU_BACKEND is its library, beside which libggml-base.so lies.
 REQUEST is JSON: [[type, repacked, kind, n_blocks, m, n_threads], ...]: weights of m rows of
 n_blocks blocks (of the type). Kinds: "plain", one matrix; "experts", N_EXPERTS of them, and each
 column goes to N_USED; "heads", N_HEADS of them, each with columns of its own, as latent attention
@@ -68,11 +69,11 @@ class InitParams(ctypes.Structure):
 
 
 class Ggml:
-    """The functions needed, of the libraries in a folder."""
+    """The functions needed, of a CPU backend and libggml-base beside it."""
 
-    def __init__(self, lib_dir: Path) -> None:
-        base = ctypes.CDLL(str(lib_dir / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
-        cpu = ctypes.CDLL(str(lib_dir / "libggml-cpu.so"))
+    def __init__(self, cpu_backend: Path) -> None:
+        base = ctypes.CDLL(str(cpu_backend.with_name("libggml-base.so")), mode=ctypes.RTLD_GLOBAL)
+        cpu = ctypes.CDLL(str(cpu_backend))
         self.libc = ctypes.CDLL(None)
         self.libc.posix_memalign.argtypes = (ctypes.POINTER(c_void_p), c_size_t, c_size_t)
         self.libc.free.argtypes = (c_void_p,)
@@ -138,7 +139,8 @@ class Products:
         self._columns = random.standard_normal((N_MAX, n_inputs, k)).astype(np.float32)
         self._columns[1] = 0
         self._columns[2] *= 1000
-        self._columns[3] = -(self._columns[3] ** 5)
+        cubed = self._columns[3] * self._columns[3] * self._columns[3]  # `**` rounds by processor
+        self._columns[3] = -(cubed * self._columns[3] * self._columns[3])
         n_matrices = {"plain": 1, "experts": N_EXPERTS, "heads": N_HEADS}[kind]
         values = random.standard_normal((n_matrices * m, k)).astype(np.float32)
         values[m // 2] *= 100

@@ -18,6 +18,7 @@ from pipeinfer_cli.cluster.emulation import rank_emulation
 from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_draft
 from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import Adapter, CacheTypes, EngineConfig, RankEmulation
+from pipeinfer_cli.engine.cpu import variants
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.launch import mpi
@@ -59,10 +60,13 @@ def start() -> Any:
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
     """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample, emulate,
-    cache_types (two names), adapters ([[path, scale]]) and rope (fields of RopeConfig).
+    cache_types (two names), adapters ([[path, scale]]), rope (fields of RopeConfig) and
+    cpu_variants, a name for each rank, which the process keeps.
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
+    if names := request.get("cpu_variants"):
+        variants.load(names[comm.rank])
     layers = [LayerRange(*each) for each in request["layers"]] if "layers" in request else None
     config = rank_config(
         comm,

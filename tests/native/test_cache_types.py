@@ -21,9 +21,9 @@ from pipeinfer_cli.engine.config import (
     CacheTypes,
     EngineConfig,
 )
+from pipeinfer_cli.engine.cpu.exactness import EXACT_CACHE_TYPES
 from pipeinfer_cli.engine.draft import DraftModel
 from pipeinfer_cli.engine.engine import Engine
-from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.scheduler.runs import DEFAULT_SAMPLE, KvKind, KvOp, Run, RunToken

@@ -242,11 +242,11 @@ def test_bindings_without_libraries_get_links_to_ours(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "llama_cpp" / "lib"
     ours.mkdir()
     theirs.parent.mkdir()
-    for name in ("libllama.so", "libggml.so", "libggml-cpu.so", "libpipeinfer.so"):
+    for name in ("libllama.so", "libggml.so", "libggml-cpu-sse42.so", "libpipeinfer.so"):
         (ours / name).write_text(name)
     for _ in range(2):  # an older link is replaced
         linked = link_bindings.link(ours, theirs)
-        assert linked == ["libggml-cpu.so", "libggml.so", "libllama.so"]
+        assert linked == ["libggml-cpu-sse42.so", "libggml.so", "libllama.so"]
         assert [(theirs / name).read_text() for name in linked] == linked
     (theirs / "libllama.so").unlink()
     (theirs / "libllama.so").write_text("their own")

@@ -8,9 +8,10 @@ import pytest
 
 from architectures import TINY_MODELS, WHOLE_MODELS
 from mul_mats import TYPES
-from pipeinfer_cli.engine import build_info, exactness
+from pipeinfer_cli.engine import build_info
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
-from pipeinfer_cli.engine.exactness import WEIGHT_TYPES, WHOLE_ARCHS, inexact
+from pipeinfer_cli.engine.cpu import exactness
+from pipeinfer_cli.engine.cpu.exactness import WEIGHT_TYPES, WHOLE_ARCHS, inexact
 from pipeinfer_cli.engine.formats import MAX_TENSOR_TYPES, stage_archs, tensor_type, type_name
 from pipeinfer_cli.models.gguf.info import NOT_MULTIPLIED
 

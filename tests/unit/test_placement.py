@@ -10,6 +10,7 @@ import pytest
 
 from pipeinfer_cli.cli.parsing.values import integers
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
+from pipeinfer_cli.engine.cpu.variants import CpuCode
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources
 from pipeinfer_cli.models.layer_split import LayerRange
@@ -18,10 +19,13 @@ from pipeinfer_cli.runtime.placement import Layout
 from plans import model_info
 
 MODEL = model_info((1000, 2000, 4000), bytes_input=10, bytes_output=500)
+HASWELL = CpuCode(variant="haswell", usable=("haswell", "sse42"))
 RESOURCES = (
     RankResources(host="a", n_threads=2, cpus=frozenset({0, 1, 8})),
-    RankResources(host="b", n_threads=4, cpus=frozenset(range(4)), memory_bytes=8000),
-    RankResources(host="b", n_threads=4, cpus=frozenset(range(4, 8)), memory_bytes=8000),
+    RankResources(host="b", n_threads=4, cpu=HASWELL, cpus=frozenset(range(4)), memory_bytes=8000),
+    RankResources(
+        host="b", n_threads=4, cpu=HASWELL, cpus=frozenset(range(4, 8)), memory_bytes=8000
+    ),
 )
 LAYERS = (LayerRange(0, 0), LayerRange(0, 2), LayerRange(2, 3))
 LAYOUT = Layout(model=MODEL, layers=LAYERS, kv_bytes=(0, 200, 100))
@@ -37,10 +41,10 @@ def test_plan_is_a_table_on_stdout(capsys: Capture) -> None:
     said = capsys.readouterr()
     assert (said.out.splitlines(), said.err) == (
         [
-            "rank\thost\tcores\tthreads\tlayers\tbytes\tKV\tmemory",
-            "0\ta\t0-1,8\t2\tnone\t0 B\t0 B\t?",
-            "1\tb\t0-3\t4\t[0, 2)\t3.0 kB\t200 B\t8.0 kB",
-            "2\tb\t4-7\t4\t[2, 3)\t4.5 kB\t100 B\t8.0 kB",
+            "rank\thost\tcores\tthreads\tCPU variant\tlayers\tbytes\tKV\tmemory",
+            "0\ta\t0-1,8\t2\t?\tnone\t0 B\t0 B\t?",
+            "1\tb\t0-3\t4\thaswell\t[0, 2)\t3.0 kB\t200 B\t8.0 kB",
+            "2\tb\t4-7\t4\thaswell\t[2, 3)\t4.5 kB\t100 B\t8.0 kB",
         ],
         "",
     )
@@ -59,6 +63,7 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
         "host": "a",
         "cores": [0, 1, 8],
         "threads": 2,
+        "cpu_variant": None,
         "layers": None,
         "bytes": 0,
         "kv_bytes": 0,
@@ -71,7 +76,7 @@ def test_a_plan_for_programs_is_json_on_stdout(capsys: Capture) -> None:
 
 def test_a_cache_of_unknown_size() -> None:
     layout = replace(LAYOUT, kv_bytes=(0, 0, 0))
-    assert [row[6] for row in placement.rows(layout, RESOURCES)] == ["0 B", "?", "?"]
+    assert [row[7] for row in placement.rows(layout, RESOURCES)] == ["0 B", "?", "?"]
     ranks = placement.as_dict(layout, RESOURCES)["ranks"]
     assert [rank["kv_bytes"] for rank in ranks] == [0, None, None]
 
@@ -81,7 +86,7 @@ def test_report_binding_is_the_same_table_on_stderr(capsys: Capture) -> None:
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()[2]) == (
         "",
-        "pipeinfer: 1     b     0-3    4        [0, 2)  3.0 kB  200 B  8.0 kB",
+        "pipeinfer: 1     b     0-3    4        haswell      [0, 2)  3.0 kB  200 B  8.0 kB",
     )
     placement.report(LAYOUT, RESOURCES, config())
     assert capsys.readouterr() == ("", "")
@@ -102,10 +107,10 @@ def test_more_threads_than_cores_are_warned_of_once_for_all_like_ranks() -> None
 )
 def test_a_list_of_threads_has_one_for_each_rank(threads: object, fits: bool) -> None:
     if fits:
-        placement.check(threads, RESOURCES)
+        placement.check(config(threads=threads), RESOURCES)
     else:
         with pytest.raises(UserError, match="2 numbers for 3 ranks"):
-            placement.check(threads, RESOURCES)
+            placement.check(config(threads=threads), RESOURCES)
 
 
 def test_threads_of_a_rank() -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from pipeinfer_cli import console
 from pipeinfer_cli.cli.doctor import cluster as doctor_cluster
-from pipeinfer_cli.engine import build_info, loaded
-from pipeinfer_cli.engine.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
+from pipeinfer_cli.engine import abi, build_info, loaded
+from pipeinfer_cli.engine.cpu import variants
+from pipeinfer_cli.engine.cpu.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
 from pipeinfer_cli.launch.host import cgroup, mpi_choice, mpi_info, numa, shared_memory
@@ -74,6 +75,7 @@ def checks() -> Iterator[Check]:
         yield Check(name="upstream", ok=True, text=_upstream(info))
         for name, check in (
             ("library", _library),
+            ("CPU variant", _variant),
             ("exact texts", lambda: _exactness(info)),
             ("llama-cpp-python", lambda: _bindings(info)),
         ):
@@ -140,6 +142,22 @@ def _library() -> Check:
         todo = loaded.remedy(os.environ, "pip install pipeinfer again, on this machine")
         return Check(name="library", ok=False, text=f"{path} does not load: {failed}", todo=todo)
     return Check(name="library", ok=True, text=f"{path} loads")
+
+
+def _variant() -> Check:
+    """Which instructions ranks on this host compute with."""
+    name, processor = "CPU variant", variants.processor()
+    built, usable = variants.built(abi.lib_dir()), variants.usable()
+    if not usable:
+        text = f"{processor} has none of the instructions of {', '.join(built)}"
+        todo = "build pipeinfer on this machine: make build CMAKE_ARGS=-DGGML_NATIVE=ON"
+        return Check(name=name, ok=False, text=text, todo=todo)
+    text = f"{usable[0]} on {processor}"
+    if usable[1:]:
+        text += f"; {variants.OPTION} can also be {', '.join(usable[1:])}"
+    if others := [each for each in built if each not in usable]:
+        text += f"; built for other processors: {', '.join(others)}"
+    return Check(name=name, ok=True, text=text)
 
 
 def _exactness(info: build_info.BuildInfo) -> Check:

@@ -45,7 +45,7 @@ def form_of(
 ) -> LineForm:
     """The form that --format asks for; `model` is what an answer calls the model.
 
-    `exact` says that texts are those of plain decoding; see engine.exactness.
+    `exact` says that texts are those of plain decoding; see engine.cpu.exactness.
     """
     if config.format == "openai":
         return OpenAiForm(config, origins, model, exact=exact)

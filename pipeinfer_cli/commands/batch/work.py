@@ -49,7 +49,7 @@ class BatchWork:
         config = replace(config, template=config.template.read(), grammar=config.grammar.read())
         self._config, self._batch, self._plan = config, config.files, plan
         origins = Origins(config, model_digest(plan.files), plan.changes)
-        self._form = form_of(config, origins, plan.files.head_path.stem, exact=not plan.inexact)
+        self._form = form_of(config, origins, plan.files.head_path.stem, exact=plan.is_exact)
         self._items: list[Item | BadItem] = []  # none of a stream
         if config.files.is_stream:
             config.files.check_stdin()

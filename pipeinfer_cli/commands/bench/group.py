@@ -153,7 +153,7 @@ def _pipeline_info(plan: Plan, vocab: Vocab, engine: Engine) -> PipelineInfo:
         n_stages=plan.n_stages,
         n_batch=N_BATCH,
         n_threads=engine.config.n_threads,
-        exact=not plan.inexact,
+        exact=plan.is_exact,
         model_filename=str(plan.files.head_path),
         model_type=model.type,
         model_size=model.size_bytes,

@@ -24,7 +24,7 @@ class PipelineInfo:
     n_stages: int
     n_batch: int  # most tokens in a run
     n_threads: int  # of the head's stage, or of the first one
-    exact: bool  # texts are those of plain decoding; see engine.exactness
+    exact: bool  # texts are those of plain decoding; see engine.cpu.exactness
     model_filename: str
     model_type: str
     model_size: int  # bytes of tensors

@@ -1,0 +1,1 @@
+"""What the processor computes with, and whether its sums are exact."""
