@@ -34,7 +34,7 @@ from ranks import (  # type: ignore[import-not-found]  # noqa: E402
 from pipeinfer_cli.drafters.ngram import NgramDrafter  # noqa: E402
 from pipeinfer_cli.drafters.thread import DraftThread  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
-from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
+from pipeinfer_cli.runtime.text.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy, Strategy  # noqa: E402
 from pipeinfer_cli.scheduler.runs import Result, Run  # noqa: E402

@@ -28,7 +28,7 @@ from pipeinfer_cli.engine import llama_cpp  # noqa: E402
 from pipeinfer_cli.engine.engine import Engine  # noqa: E402
 from pipeinfer_cli.engine.vocab import Vocab  # noqa: E402
 from pipeinfer_cli.launch import mpi  # noqa: E402
-from pipeinfer_cli.runtime.token_stream import TokenStream  # noqa: E402
+from pipeinfer_cli.runtime.text.token_stream import TokenStream  # noqa: E402
 from pipeinfer_cli.scheduler.auto import AutoSpeculation  # noqa: E402
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool  # noqa: E402
 from pipeinfer_cli.scheduler.metrics import RequestInfo, measure  # noqa: E402

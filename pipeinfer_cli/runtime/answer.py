@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import Interrupted, UserError
-from pipeinfer_cli.runtime.stop_strings import StopStrings
+from pipeinfer_cli.runtime.text.stop_strings import StopStrings
 
 MAX_ID_DIGITS = 10  # of a token's id
 

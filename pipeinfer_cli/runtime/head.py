@@ -26,8 +26,8 @@ from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
 from pipeinfer_cli.runtime.drafters import kind_of, model_alone, name_of_model, uses_model
 from pipeinfer_cli.runtime.grammar.matcher import GrammarState
 from pipeinfer_cli.runtime.pipeline import Plan
-from pipeinfer_cli.runtime.token_stream import TokenStream
-from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.text.token_stream import TokenStream
+from pipeinfer_cli.runtime.text.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
 from pipeinfer_cli.scheduler.interfaces import Drafter, Observer, Pipeline

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from pipeinfer_cli.runtime import decode_loop
-from pipeinfer_cli.runtime.token_stream import TokenStream
+from pipeinfer_cli.runtime.text.token_stream import TokenStream
 from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.policy import DraftConfig, Policy
 from pipeinfer_cli.scheduler.runs import Result, RunStatus, StageTime

@@ -10,7 +10,7 @@ from itertools import count
 from ranks import N_BATCH, WAIT_S, main, on_head
 
 from pipeinfer_cli.drafters.ngram import NgramDrafter
-from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.text.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.batcher import Batcher
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool

@@ -20,7 +20,7 @@ from pipeinfer_cli.drafters.thread import DraftThread
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
 from pipeinfer_cli.runtime.grammar.source import GrammarSource
-from pipeinfer_cli.runtime.token_stream import TokenStream
+from pipeinfer_cli.runtime.text.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.kv_sequences import SequencePool
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, DraftConfig, Policy

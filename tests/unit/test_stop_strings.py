@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt
 from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, texts
-from pipeinfer_cli.runtime.stop_strings import StopStrings
+from pipeinfer_cli.runtime.text.stop_strings import StopStrings
 
 # few letters, so that strings overlap and repeat; one of them has several bytes
 TEXTS = st.text("abé", max_size=20)

@@ -13,7 +13,7 @@ from pipeinfer_cli.errors import RunError, UserError
 from pipeinfer_cli.runtime import decode_loop
 from pipeinfer_cli.runtime.answer import Answer, AnswerBuilder, Ends, ids_of, texts
 from pipeinfer_cli.runtime.head import Request, StreamedRequest
-from pipeinfer_cli.runtime.token_stream import TokenStream
+from pipeinfer_cli.runtime.text.token_stream import TokenStream
 from pipeinfer_cli.scheduler.auto import AutoSpeculation
 from pipeinfer_cli.scheduler.interfaces import DraftedBatch
 from pipeinfer_cli.scheduler.metrics import Counters, RequestInfo, measure

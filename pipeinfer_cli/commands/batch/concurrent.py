@@ -13,7 +13,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.runtime.answer import AnswerBuilder
 from pipeinfer_cli.runtime.drafters import Drafters
 from pipeinfer_cli.runtime.head import ActiveRequest, Head
-from pipeinfer_cli.runtime.token_streams import TokenStreams
+from pipeinfer_cli.runtime.text.token_streams import TokenStreams
 from pipeinfer_cli.scheduler.interfaces import Drafter
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from pipeinfer_cli.runtime.answer import Answer
-from pipeinfer_cli.runtime.token_streams import StreamsState
+from pipeinfer_cli.runtime.text.token_streams import StreamsState
 from pipeinfer_cli.scheduler.metrics import Stats
 
 PREFIX = "pipeinfer"
