@@ -64,7 +64,9 @@ def run(command: str, folder: Path, timeout_s: float) -> str:
     kernel = kernels()[-1]
     initrd = _initrd(command, kernel.name.partition("-")[2], folder)
     socket = folder / "files"
-    files = [VIRTIOFSD, f"--socket-path={socket}", "-o", "source=/", "-o", "cache=always"]
+    # always: what is cached stays so when a file is opened again
+    options = "source=/,cache=always,sandbox=chroot"
+    files = [VIRTIOFSD, f"--socket-path={socket}", "-o", options]
     machine = [
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35"),
         *("-m", "4G", "-smp", "4", "-nographic", "-no-reboot"),
@@ -75,7 +77,8 @@ def run(command: str, folder: Path, timeout_s: float) -> str:
     for node, cpus in enumerate(("0-1", "2-3")):
         memory = f"memory-backend-memfd,id=m{node},size=2G,share=on"
         machine += ["-object", memory, "-numa", f"node,memdev=m{node},cpus={cpus},nodeid={node}"]
-    with subprocess.Popen(files, stderr=subprocess.DEVNULL) as server:
+    log = folder / "files.log"
+    with log.open("w") as said, subprocess.Popen(files, stderr=said) as server:
         try:
             deadline_s = time.monotonic() + BOOT_S
             while not socket.exists():
@@ -86,7 +89,7 @@ def run(command: str, folder: Path, timeout_s: float) -> str:
             )
         finally:
             server.terminate()
-    assert END in done.stdout, done.stdout[-3000:] + done.stderr
+    assert END in done.stdout, done.stdout[-3000:] + done.stderr + log.read_text()
     return done.stdout
 
 
