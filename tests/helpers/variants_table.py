@@ -64,7 +64,7 @@ def computed(variant: str, type_name: str) -> Cells:
     cases = [case for each in rows.values() for case in each]
     backend = abi.lib_dir() / f"{variants.PREFIX}{variant}.so"
     program = [sys.executable, mul_mats.__file__, str(backend), json.dumps(cases)]
-    done = subprocess.run(program, check=True, stdout=subprocess.PIPE, timeout=600)
+    done = subprocess.run(program, check=True, capture_output=True, timeout=600)
     answers = iter(json.loads(done.stdout))
     return {
         (name, variant): cell([next(answers) for _ in row_cases])

@@ -93,7 +93,7 @@ class Info:
                 "pipeline": {
                     "strategy": config.strategy,
                     "drafter": config.drafter,
-                    "exact": not plan.inexact,
+                    "exact": plan.is_exact,
                     "ranks": [
                         {"layer_first": each.first, "layer_last": each.last} for each in plan.layers
                     ],
