@@ -92,6 +92,11 @@ test-numa: EXTRAS := [test]
 test-numa: build ## where memory is on a virtual machine of two NUMA nodes: as root, with qemu and a kernel; minutes
 	TEST_NUMA=1 $(BIN)/pytest tests/numa
 
+test-arm: EXTRAS := [test]
+test-arm: build ## kernels on 64-bit ARM under qemu: ARM_TESTS='-k "i8mm and F16"'
+	$(BIN)/python tests/arm/prepare.py build/arm
+	TEST_ARM=build/arm $(BIN)/pytest tests/arm --numprocesses 2 --durations 12 $(ARM_TESTS)
+
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined

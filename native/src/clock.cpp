@@ -1,6 +1,8 @@
 #include "clock.h"
 
+#ifdef __linux__
 #include <sys/prctl.h>
+#endif
 
 #include <chrono>
 

@@ -8,6 +8,14 @@
 #include <stdexcept>
 #include <string>
 
+// address space that counts as memory only where it is touched, which other systems than Linux do unasked
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+#ifndef MAP_STACK
+#define MAP_STACK 0
+#endif
+
 namespace {
 
 // Address space with a page before it that nobody may touch.

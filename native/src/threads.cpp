@@ -40,6 +40,8 @@ cpu_list make_cpu_list(const int32_t * cpus, int32_t n_cpus) {
     return list;
 }
 
+#ifdef __linux__
+
 struct cpu_binding::mask {
     cpu_set_t cpus;
 };
@@ -66,6 +68,15 @@ cpu_binding::~cpu_binding() {
         pthread_setaffinity_np(pthread_self(), sizeof(before_->cpus), &before_->cpus);
     }
 }
+
+#else
+
+// threads go where the kernel puts them
+struct cpu_binding::mask {};
+cpu_binding::cpu_binding(const cpu_list &) {}
+cpu_binding::~cpu_binding() = default;
+
+#endif
 
 // The cores of this process, which one pool at a time may use.
 class core_queue {
@@ -158,5 +169,9 @@ compute_threads::turn::~turn() {
 }
 
 void name_thread(const char * name) {
+#ifdef __APPLE__
+    pthread_setname_np(name);
+#else
     pthread_setname_np(pthread_self(), name);
+#endif
 }

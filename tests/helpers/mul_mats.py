@@ -1,6 +1,6 @@
 """Random matrices times columns, alone and together, by ggml's CPU backend.
 
-    python tests/helpers/mul_mats.py CPU_BACKEND REQUEST
+    python tests/helpers/mul_mats.py CPU_BACKEND REQUEST [SIZES]
 
 CPU_BACKEND is its library, beside which libggml-base.so lies.
 REQUEST is JSON: [[type, repacked, kind, n_blocks, m, n_threads], ...]: weights of m rows of
@@ -8,6 +8,7 @@ n_blocks blocks (of the type). Kinds: "plain", one matrix; "experts", N_EXPERTS 
 column goes to N_USED; "heads", N_HEADS of them, each with columns of its own, as latent attention
 has. Prints as JSON, per case, {"alone", "together"}: for each n of SIZES the SHA-256 of n columns'
 products, computed one by one and in one batch; null if the library does not repack the type.
+SIZES is JSON, too: other numbers of columns.
 Weights and columns lie in allocations of just their size, for the address sanitizer to see who goes
 beyond. Knows nothing of pipeinfer.
 """
@@ -28,10 +29,11 @@ import numpy as np
 
 # of batches: all small ones, and about where kernels take another number at a time
 SIZES = [*range(1, 18), 24, 31, 32, 33, 40, 63, 64, 65, 100]
-N_MAX = max(SIZES)
 KINDS = ("plain", "experts", "heads")
 N_EXPERTS, N_USED = 4, 2  # of each column
 N_HEADS = 3
+# in the place of a result: not a number, and none that sums of halves overflow to (ARM, F16)
+UNSET = np.array(0x7FC0DEAD, np.uint32).view(np.float32)[()]
 TYPES = {  # ggml_type: those of weights that ggml can multiply
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
     "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18,
@@ -39,9 +41,11 @@ TYPES = {  # ggml_type: those of weights that ggml can multiply
     "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "Q1_0": 41, "Q2_0": 42,
 }  # fmt: skip
 F32, I32 = TYPES["F32"], 26
-# those that x86 libraries repack, and what these must be built for
+# those that libraries repack, and one of what these must be built for
 REPACKED = {
-    "Q4_0": "avx2", "Q4_K": "avx2", "IQ4_NL": "avx2", "MXFP4": "avx2", "Q2_K": "avx512",
+    "Q4_0": ("avx2", "dotprod"), "Q4_K": ("avx2", "dotprod"), "IQ4_NL": ("avx2", "dotprod"),
+    "MXFP4": ("avx2", "dotprod"), "Q2_K": ("avx512",), "Q5_K": ("dotprod",),
+    "Q6_K": ("dotprod",), "Q8_0": ("dotprod",), "Q1_0": ("dotprod",),
 }  # fmt: skip
 # in blocks, and rows: one of each; more and less than kernels take at a time, and no multiple of it
 SHAPES = [(1, 1), (3, 3), (2, 8), (17, 37)]
@@ -106,6 +110,7 @@ class Ggml:
             (cpu, "ggml_backend_cpu_init", c_void_p),
             (cpu, "ggml_cpu_has_avx2", c_int),
             (cpu, "ggml_cpu_has_avx512", c_int),
+            (cpu, "ggml_cpu_has_dotprod", c_int),
             (cpu, "ggml_backend_cpu_set_n_threads", None, c_void_p, c_int),
         ):  # fmt: skip
             function = getattr(lib, name)
@@ -128,7 +133,14 @@ class Products:
     """Computes one case's weights times some columns."""
 
     def __init__(
-        self, ggml: Ggml, type_name: str, repacked: bool, kind: str, n_blocks: int, m: int
+        self,
+        ggml: Ggml,
+        n_max: int,
+        type_name: str,
+        repacked: bool,
+        kind: str,
+        n_blocks: int,
+        m: int,
     ) -> None:
         self._ggml, self._type, self._m = ggml, TYPES[type_name], m
         self._k = k = n_blocks * ggml.ggml_blck_size(self._type)
@@ -136,7 +148,7 @@ class Products:
         self._repacked = repacked
         random = np.random.default_rng([self._type, k, m])
         n_inputs = N_HEADS if kind == "heads" else 1  # of a token
-        self._columns = random.standard_normal((N_MAX, n_inputs, k)).astype(np.float32)
+        self._columns = random.standard_normal((n_max, n_inputs, k)).astype(np.float32)
         self._columns[1] = 0
         self._columns[2] *= 1000
         cubed = self._columns[3] * self._columns[3] * self._columns[3]  # `**` rounds by processor
@@ -146,7 +158,7 @@ class Products:
         values[m // 2] *= 100
         values[0, : k // 2] = 0
         self._weights = self._quantize(values)
-        chosen = [random.permutation(n_matrices)[:N_USED] for _ in range(N_MAX)]
+        chosen = [random.permutation(n_matrices)[:N_USED] for _ in range(n_max)]
         self._chosen = np.array(chosen, np.int32)
 
     def _quantize(self, values: np.ndarray) -> np.ndarray:
@@ -175,19 +187,19 @@ class Products:
                 chosen = ggml.ggml_new_tensor_2d(context, I32, N_USED, n)
                 product = ggml.ggml_mul_mat_id(context, weights, inputs, chosen)
                 self._fill(stack, chosen, self._chosen[first:end])
-                result = np.full((n, N_USED, m), np.nan, np.float32)
+                result = np.full((n, N_USED, m), UNSET, np.float32)
             elif self._kind == "heads":
                 weights = ggml.ggml_new_tensor_3d(context, self._type, k, m, N_HEADS)
                 inputs = ggml.ggml_new_tensor_3d(context, F32, k, N_HEADS, n)
                 self._fill(stack, inputs, self._columns[first:end])
                 by_head = ggml.ggml_permute(context, inputs, 0, 2, 1, 3)  # as the graphs have it
                 product = ggml.ggml_mul_mat(context, weights, by_head)
-                result = np.full((N_HEADS, n, m), np.nan, np.float32)
+                result = np.full((N_HEADS, n, m), UNSET, np.float32)
             else:
                 weights = ggml.ggml_new_tensor_2d(context, self._type, k, m)
                 inputs = ggml.ggml_new_tensor_2d(context, F32, k, n)
                 product = ggml.ggml_mul_mat(context, weights, inputs)
-                result = np.full((n, 1, m), np.nan, np.float32)
+                result = np.full((n, 1, m), UNSET, np.float32)
             self._fill(stack, weights, self._weights, repacked=self._repacked)
             if self._kind != "heads":
                 self._fill(stack, inputs, self._columns[first:end])
@@ -199,7 +211,8 @@ class Products:
             ggml.ggml_backend_cpu_set_n_threads(backend, n_threads)
             assert ggml.ggml_backend_graph_compute(backend, graph) == 0
             ctypes.memmove(result.ctypes.data, address, result.nbytes)
-        assert not np.isnan(result).any(), "a product was not computed"
+        is_unset = result.view(np.uint32) == UNSET.view(np.uint32)
+        assert not is_unset.any(), "a product was not computed"
         return result.transpose(1, 0, 2) if self._kind == "heads" else result
 
     def _fill(self, stack, tensor: int, values: np.ndarray, repacked: bool = False) -> int:
@@ -225,22 +238,24 @@ def sha256(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def run(ggml: Ggml, *case: Any) -> dict[str, list[str]] | None:
+def run(ggml: Ggml, sizes: list[int], *case: Any) -> dict[str, list[str]] | None:
     type_name, repacked, *_ = case
-    if repacked and not getattr(ggml, f"ggml_cpu_has_{REPACKED[type_name]}")():
+    if repacked and not any(getattr(ggml, f"ggml_cpu_has_{x}")() for x in REPACKED[type_name]):
         return None
     *shape, n_threads = case
-    products = Products(ggml, *shape)
-    alone = np.concatenate([products.compute(i, i + 1, n_threads) for i in range(N_MAX)])
+    n_max = max(sizes)
+    products = Products(ggml, n_max, *shape)
+    alone = np.concatenate([products.compute(i, i + 1, n_threads) for i in range(n_max)])
     return {
-        "alone": [sha256(alone[:n]) for n in SIZES],
-        "together": [sha256(products.compute(0, n, n_threads)) for n in SIZES],
+        "alone": [sha256(alone[:n]) for n in sizes],
+        "together": [sha256(products.compute(0, n, n_threads)) for n in sizes],
     }
 
 
 def main() -> None:
     ggml = Ggml(Path(sys.argv[1]))
-    print(json.dumps([run(ggml, *case) for case in json.loads(sys.argv[2])]))
+    sizes = json.loads(sys.argv[3]) if len(sys.argv) > 3 else SIZES
+    print(json.dumps([run(ggml, sizes, *case) for case in json.loads(sys.argv[2])]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python tests/helpers/variants_table.py    # writes it; `make docs-variants`
 
-A cell has the beginning of the SHA-256 of the products of 1 to N_MAX columns, each computed alone:
+A cell has the beginning of the SHA-256 of the products of 1 to 100 columns, each computed alone:
 variants with the same one have the same bits. It is only there if several columns at a time have
 these bits, too. Cells of variants that this processor cannot run stay as another one has left them.
 """
