@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
@@ -240,6 +242,25 @@ def test_limits(server):
             said = b"".join(iter(lambda: opened.recv(4096), b""))
         head, _, body = said.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400") and json.loads(body)["error"]
+
+
+def test_the_page_and_its_events(server):
+    with urllib.request.urlopen(server.url + "/", timeout=ANSWER_S) as answer:
+        page = answer.read().decode()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    fates: set[str] = set()
+    with urllib.request.urlopen(server.url + "/live", timeout=ANSWER_S) as events:
+        assert events.readline().startswith(b"data: ")
+        server.text(prompt=COMMON, max_tokens=30, ignore_eos=True)
+        n_tokens = 0
+        while not {"prompt", "decided"} <= fates:
+            if not (line := events.readline()).startswith(b"data: "):
+                continue
+            for each in json.loads(line[6:])["events"]:
+                fates |= {each["fate"]} if "fate" in each else set()
+                n_tokens += len(each.get("spans", ()))
+        assert n_tokens > 2, "each stage has its part of a run"
 
 
 PATHS = (
