@@ -186,7 +186,7 @@ def serve(
         drain_s=drain_s,
         api_key=serve_config.read_api_key(api_key_file, os.environ),
         origins=tuple(cors or ()),
-        alias=alias,
+        alias=alias or Path(model).name.removesuffix(".gguf"),
         write_url=write_url,
     )
     sample = options.sampling(temp, top_k, top_p, min_p, seed)

@@ -97,6 +97,10 @@ class Batcher(Generic[Key]):
         """Sequence ids of the pipeline that are in use."""
         return self._pool.n_used
 
+    def is_drafted(self, run_id: int) -> bool:
+        """Whether a run in flight has only drafted tokens."""
+        return run_id in self._drafted
+
     @property
     def drafting(self) -> list[ScheduledRequest[Key]]:
         """The requests that may draft now."""

@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
@@ -101,7 +103,7 @@ def joined(server, body) -> dict:
 
 
 def test_answers_are_those_of_generate_whatever_runs_beside_them(server, folder, options):
-    bodies = asked(20)
+    bodies = asked(16)
     expected = generated(folder, options, bodies)
 
     def answer(index: int) -> dict:
@@ -242,6 +244,25 @@ def test_limits(server):
         assert head.startswith(b"HTTP/1.1 400") and json.loads(body)["error"]
 
 
+def test_the_page_and_its_events(server):
+    with urllib.request.urlopen(server.url + "/", timeout=ANSWER_S) as answer:
+        page = answer.read().decode()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    fates: set[str] = set()
+    with urllib.request.urlopen(server.url + "/live", timeout=ANSWER_S) as events:
+        assert events.readline().startswith(b"data: ")
+        server.text(prompt=COMMON, max_tokens=30, ignore_eos=True)
+        n_tokens = 0
+        while not {"prompt", "decided"} <= fates:
+            if not (line := events.readline()).startswith(b"data: "):
+                continue
+            for each in json.loads(line[6:])["events"]:
+                fates |= {each["fate"]} if "fate" in each else set()
+                n_tokens += len(each.get("spans", ()))
+        assert n_tokens > 2, "each stage has its part of a run"
+
+
 PATHS = (
     "/v1/completions",
     "/v1/chat/completions",
@@ -279,7 +300,7 @@ bodies = st.one_of(
 
 
 @settings(
-    max_examples=5 * settings.default.max_examples,
+    max_examples=(5 if LONG_S else 1) * settings.default.max_examples,  # 1000 by make test-serve
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
 )
@@ -322,7 +343,7 @@ def test_a_storm_leaves_nothing_behind(server, folder, options):
         for body, choice in zip(made, generated(folder, options, made), strict=True)
     }
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: storm(server, seed, truths, 6), range(8)))
+        list(pool.map(lambda seed: storm(server, seed, truths, 4), range(8)))
     server.await_metric("requests_active", 0)
     server.await_metric("requests_waiting", 0)
     assert server.metric("kv_sequences") == server.metric("cached_texts") > 0
@@ -380,7 +401,7 @@ def test_a_key_a_full_queue_and_the_end_of_a_job(folder, options, tmp_path):
         for headers in ({}, {"authorization": "Bearer wrong"}, {"x_api_key": "é"}):
             assert server.ask("/v1/models", **headers)[0] == 401
         assert server.ask("/v1/models", x_api_key="secret")[1]["data"][0]["id"] == "a model"
-        bodies = [{"prompt": word, "max_tokens": 300, "ignore_eos": True} for word in "abc"]
+        bodies = [{"prompt": word, "max_tokens": 150, "ignore_eos": True} for word in "abc"]
         answers: list[tuple[int, dict]] = []
 
         def ask(body) -> None:
@@ -403,7 +424,7 @@ def test_a_key_a_full_queue_and_the_end_of_a_job(folder, options, tmp_path):
         for each in (first, second):
             each.join(ANSWER_S)
         assert [status for status, _ in answers] == [200, 200]
-        assert all(body["usage"]["completion_tokens"] == 300 for _, body in answers)
+        assert all(body["usage"]["completion_tokens"] == 150 for _, body in answers)
         assert server.process.wait(ANSWER_S) == 0
         assert not place.exists()
 

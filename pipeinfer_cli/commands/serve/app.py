@@ -20,6 +20,7 @@ from pipeinfer_cli.commands.serve.http.errors import (
     on_http_error,
 )
 from pipeinfer_cli.commands.serve.http.guard import Guard
+from pipeinfer_cli.commands.serve.page.endpoints import Page
 
 GET, POST = ["GET"], ["POST"]
 
@@ -29,6 +30,7 @@ def make_app(service: Service) -> Starlette:
     options = service.config.server
     info, completions = Info(service), Completions(service)
     messages, responses = Messages(service), Responses(service)
+    page = Page(service)
     middleware = [Middleware(Guard, options=options)]
     if options.origins:
         cors = Middleware(
@@ -40,6 +42,8 @@ def make_app(service: Service) -> Starlette:
         middleware.append(cors)
     return Starlette(
         routes=[
+            Route("/", page.page, methods=GET),
+            Route("/live", page.live, methods=GET),
             Route("/health", info.health, methods=GET),
             Route("/v1/health", info.health, methods=GET),
             Route("/metrics", info.metrics, methods=GET),

@@ -53,11 +53,19 @@ class Metrics:
         self._cached_tokens = gauge("cached_tokens", "Their tokens")
         self._sequences = gauge("kv_sequences", "KV sequences in use")
         self._state: tuple[StreamsState, int] | None = None
+        self._drafts = 0, 0  # that were submitted, and the ones in answers
+        self._totals: dict[str, float | None] = {"generated": 0, "cancelled": 0, "acceptance": None}
 
     @property
-    def n_active(self) -> int:
-        """Requests in the pipeline."""
-        return self._state[0].n_requests if self._state else 0
+    def summary(self) -> dict[str, float | None]:
+        """A few numbers for the page at `/`."""
+        state, n_waiting = self._state or (None, 0)
+        return {
+            "active": state.n_requests if state else 0,
+            "waiting": n_waiting,
+            "cached": state.n_cached if state else 0,
+            **self._totals,
+        }
 
     def on_state(self, state: StreamsState, *, n_waiting: int) -> None:
         """What the requests hold of the pipeline now."""
@@ -85,6 +93,13 @@ class Metrics:
         self._requests.labels(end).inc()
 
     def _on_work(self, stats: Stats, answer: Answer) -> None:
+        n_drafted, n_accepted = self._drafts
+        self._drafts = n_drafted + stats.n_drafted, n_accepted + stats.n_accepted
+        self._totals = {
+            "generated": (self._totals["generated"] or 0) + len(answer.tokens),
+            "cancelled": (self._totals["cancelled"] or 0) + stats.n_cancelled,
+            "acceptance": self._drafts[1] / self._drafts[0] if self._drafts[0] else None,
+        }
         self._n_prompt.inc(stats.n_prompt)
         self._n_reused.inc(stats.n_reused)
         self._n_generated.inc(len(answer.tokens))

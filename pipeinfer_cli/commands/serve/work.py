@@ -17,6 +17,7 @@ from pipeinfer_cli.commands.serve.generation import RequestQueue
 from pipeinfer_cli.commands.serve.http.server import HttpServer
 from pipeinfer_cli.commands.serve.loop import ServeLoop
 from pipeinfer_cli.commands.serve.metrics import Metrics
+from pipeinfer_cli.commands.serve.page.live import LiveFeed
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
@@ -44,12 +45,14 @@ class ServeWork:
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         self._like = make_request(config, plan, self._vocab, (), 1, self._drafters)
         self._queue, self._metrics = RequestQueue(config.server.queue), Metrics()
+        self._live = LiveFeed()
         self._service = Service(
             config=config,
             plan=plan,
             vocab=self._vocab,
             queue=self._queue,
             metrics=self._metrics,
+            live=self._live,
             template=template,
             no_template=why,
         )
@@ -84,9 +87,12 @@ class ServeWork:
             n_cached = config.n_ctx
             fields = address(config.server, self._http.port, os.environ)
             with (
-                head.streams(config.strategy, like=self._like, n_cached=n_cached) as streams,
+                head.streams(
+                    config.strategy, like=self._like, n_cached=n_cached, observer=self._live
+                ) as streams,
                 written(config.server.write_url, fields),
             ):
+                self._live.listen(streams.is_drafted)
                 self._queue.listen(engine.nudge)
                 self._service.is_loaded = True
                 _say(f"{self._http.url}: ready")
@@ -96,6 +102,7 @@ class ServeWork:
                     loop.run(streams, stop_request)
                 finally:
                     self._queue.deafen()
+                    self._service.is_over = True
         _say("ended")
 
 

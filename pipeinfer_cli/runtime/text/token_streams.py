@@ -95,6 +95,10 @@ class TokenStreams(Generic[Key]):
             n_sequences=self._batcher.n_sequences,
         )
 
+    def is_drafted(self, run_id: int) -> bool:
+        """Whether a run in flight has only drafted tokens, of one request."""
+        return self._batcher.is_drafted(run_id)
+
     def close(self) -> None:
         """Ends all requests, and waits for what is in flight."""
         for key in list(self._served):

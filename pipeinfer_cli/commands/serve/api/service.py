@@ -26,6 +26,7 @@ from pipeinfer_cli.commands.serve.generation import (
 )
 from pipeinfer_cli.commands.serve.http.errors import ApiError
 from pipeinfer_cli.commands.serve.metrics import Metrics
+from pipeinfer_cli.commands.serve.page.live import LiveFeed
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.shards import model_digest
@@ -64,9 +65,11 @@ class Service:
     vocab: Vocab
     queue: RequestQueue
     metrics: Metrics
+    live: LiveFeed
     template: ChatTemplate | None  # None: the model has none, or a damaged one
     no_template: str = ""  # why
     is_loaded: bool = False
+    is_over: bool = False  # nothing more happens: streams without an end have one now
     begin_s: float = field(default_factory=time.time)
     _tokenizing: anyio.CapacityLimiter | None = None
     _prompts: PlainPrompts | None = None
