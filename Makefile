@@ -45,7 +45,7 @@ test: reference build ## run all tests
 	$(BIN)/pytest --ignore tests/unit --ignore tests/native $(addprefix --ignore ,$(BITS_OVER_RANKS))
 
 # Those with ranks have time limits, or need all cores: one after the other, but for some that only compare bits.
-BITS_OVER_RANKS := $(addprefix tests/mpi/test_,$(addsuffix .py,architectures cache_types lora losslessness rope speculation trees windows))
+BITS_OVER_RANKS := $(addprefix tests/mpi/test_,$(addsuffix .py,architectures cache_types constrained lora losslessness rope speculation trees variants windows))
 UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
 test-matrix: EXTRAS := [test]
