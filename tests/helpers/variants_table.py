@@ -103,8 +103,8 @@ def main() -> int:
     jobs = [(variant, name) for variant in variants.usable() for name in mul_mats.TYPES]
     with ThreadPoolExecutor(2) as pool:
         for found in pool.map(lambda job: computed(*job), jobs):
-            cells |= found
-    PAGE.write_text(f"{before}{begin}\n{table(cells)}\n{end}{after}", encoding="utf-8")
+            cells |= found  # what has been computed outlives an interrupt
+            PAGE.write_text(f"{before}{begin}\n{table(cells)}\n{end}{after}", encoding="utf-8")
     return 0
 
 
