@@ -6,20 +6,6 @@ from spack_repo.builtin.build_systems.python import PythonPackage
 
 from spack.package import *
 
-# llama.cpp's options by the features of a target, as Spack calls them.
-GGML_FEATURES = {
-    "GGML_SSE42": "sse4_2",
-    "GGML_AVX": "avx",
-    "GGML_F16C": "f16c",
-    "GGML_AVX2": "avx2",
-    "GGML_BMI2": "bmi2",
-    "GGML_FMA": "fma",
-    "GGML_AVX512": "avx512bw",
-    "GGML_AVX512_VBMI": "avx512vbmi",
-    "GGML_AVX512_VNNI": "avx512_vnni",
-    "GGML_AVX512_BF16": "avx512_bf16",
-}
-
 
 class Pipeinfer(PythonPackage):
     """Language models split by layers over MPI ranks, on the command line, with speculation."""
@@ -61,21 +47,12 @@ class Pipeinfer(PythonPackage):
     def patch(self):
         # The MPI is Spack's, not the wheel of mpich.
         filter_file(r'^ *"mpich>=.*\n', "", "pyproject.toml")
-        filter_file(r'"mpich>=[^"]*", ', "", "pyproject.toml")
 
     def setup_build_environment(self, env: EnvironmentModifications) -> None:
-        env.set("PIPEINFER_MPI", "system")
         folder = join_path(self.stage.source_path, "llama-cpp-python")
         env.set("PIPEINFER_UPSTREAM_SDIST", join_path(folder, "llama_cpp_python-0.3.36.tar.gz"))
-        # The compiler wrappers say for which CPU; of that, llama.cpp must know what there is.
-        args = ["-DGGML_NATIVE=OFF", f"-DMPI_HOME={self.spec['mpi'].prefix}"]
-        if self.spec.satisfies("target=x86_64:"):
-            target = self.spec.target
-            args += [
-                f"-D{option}={'ON' if feature in target else 'OFF'}"
-                for option, feature in GGML_FEATURES.items()
-            ]
-        env.set("CMAKE_ARGS", " ".join(args))
+        # One installation may serve nodes of several generations.
+        env.set("CMAKE_ARGS", "-DPIPEINFER_CPU_VARIANTS=all")
 
     @run_after("install")
     @on_package_attributes(run_tests=True)
