@@ -13,7 +13,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-DEBIAN = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "zlib1g", "ca-certificates")
+DEBIAN = (
+    "python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "zlib1g", "ca-certificates",
+)  # fmt: skip
 NEEDED = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
