@@ -33,6 +33,17 @@ N_PARALLEL = 3
 N_CTX = 4096  # endless texts are long
 HELLO = [{"role": "user", "content": "hello"}]
 ENDLESS = {"prompt": "hello", "ignore_eos": True, "stream": True}
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "kind": {"enum": ["ab", 7]}},
+    "required": ["name", "kind"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}
+PICK = {"type": "object", "properties": {"kind": {"enum": ["ab", "cd"]}}, "required": ["kind"]}
+PICK["additionalProperties"] = False
+TOOL = {"type": "function", "function": {"name": "pick", "parameters": PICK}}
+OTHER = {"type": "function", "function": {"name": "other", "parameters": PICK}}
 COMMON = "all prompts begin like this, or nearly so: "
 
 
@@ -190,6 +201,97 @@ def test_anthropics_client(server):
             client.messages.create(**{**asked, "max_tokens": 0})
 
 
+def test_a_text_follows_a_schema_as_that_of_generate(client, server, folder, options):
+    file = folder / "schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    command = ["generate", "-m", str(folder / "tiny.gguf"), *options, "--ranks", "1", "--chat"]
+    text = check_output(pipeinfer(*command, "--json-schema", str(file), "hello"))
+    asked = {"model": "tiny", "messages": HELLO}
+    whole = client.chat.completions.create(**asked, response_format=FORMAT)
+    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (
+        text.removesuffix("\n"),
+        "stop",
+    )
+    assert json.loads(text)["kind"] in ("ab", 7)
+    flat = {**FORMAT["json_schema"], "type": "json_schema"}
+    response = client.responses.create(model="tiny", input="hello", text={"format": flat})
+    assert response.output_text == whole.choices[0].message.content
+    for more in ({"json_schema": SCHEMA}, {"response_format": FORMAT}):
+        chunks = client.chat.completions.create(**asked, stream=True, extra_body=more)
+        deltas = [each.choices[0].delta.content or "" for each in chunks]
+        assert "".join(deltas) == whole.choices[0].message.content
+    grammar = 'root ::= "yes " [a-c]{3} | "no"'
+    answer = server.text(prompt="hello", grammar=grammar)
+    assert answer == "no" or answer.startswith("yes ")
+
+
+def test_tools_of_openais_client(client):
+    # the model is random, and would go on with calls
+    asked = {"model": "tiny", "messages": HELLO, "tools": [OTHER, TOOL], "max_tokens": 500}
+    asked["parallel_tool_calls"] = False
+    named = {"type": "function", "function": {"name": "pick"}}
+    whole = client.chat.completions.create(**asked, tool_choice=named).choices[0]
+    assert (whole.finish_reason, whole.message.content) == ("tool_calls", None)
+    (call,) = whole.message.tool_calls
+    assert call.function.name == "pick"
+    assert json.loads(call.function.arguments)["kind"] in ("ab", "cd")
+    *chunks, last = client.chat.completions.create(**asked, tool_choice=named, stream=True)
+    (delta,) = [each for chunk in chunks for each in chunk.choices[0].delta.tool_calls or ()]
+    assert (delta.index, delta.function.name) == (0, "pick")
+    assert delta.function.arguments == call.function.arguments
+    assert last.choices[0].finish_reason == "tool_calls"
+    history = [*HELLO, whole.message, {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    short = {**asked, "messages": history, "max_tokens": 9}
+    answer = client.chat.completions.create(**short, tool_choice="none").choices[0]
+    assert (answer.finish_reason, answer.message.tool_calls) == ("length", None)
+    plain = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=9)
+    unused = {"messages": HELLO, "max_tokens": 9, "tool_choice": "none"}
+    same = client.chat.completions.create(**{**asked, **unused})
+    assert same.choices[0].message.content == plain.choices[0].message.content
+    free = {**asked, "messages": HELLO, "max_tokens": 9}
+    text = client.chat.completions.create(**free).choices[0].message.content
+    chunks = list(client.chat.completions.create(**free, stream=True))
+    assert "".join(each.choices[0].delta.content or "" for each in chunks) == text
+
+
+def test_tools_of_the_other_dialects(client, server):
+    flat = {"type": "function", "name": "pick", "parameters": PICK, "strict": True}
+    asked = {"model": "tiny", "tools": [flat], "tool_choice": "required"}
+    asked |= {"parallel_tool_calls": False, "max_output_tokens": 500}
+    (item,) = client.responses.create(**asked, input="hello").output
+    assert (item.type, item.name, json.loads(item.arguments)["kind"] in ("ab", "cd")) == (
+        *("function_call", "pick"),
+        True,
+    )
+    with client.responses.stream(**asked, input="hello") as stream:
+        (streamed,) = stream.get_final_response().output
+    assert (streamed.name, streamed.arguments) == (item.name, item.arguments)
+    output = {"type": "function_call_output", "call_id": item.call_id, "output": "done"}
+    history = [{"role": "user", "content": "hello"}, item.model_dump(exclude_none=True), output]
+    after = {**asked, "tool_choice": "none", "max_output_tokens": 9, "input": history}
+    text = client.responses.create(**after).output_text
+
+    with anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0) as other:
+        tool = {"name": "pick", "input_schema": PICK}
+        choice = {"type": "any", "disable_parallel_tool_use": True}
+        asked = {"model": "tiny", "max_tokens": 500, "tools": [tool], "tool_choice": choice}
+        whole = other.messages.create(**asked, messages=HELLO)
+        (block,) = whole.content
+        assert (whole.stop_reason, block.type, block.name) == ("tool_use", "tool_use", "pick")
+        assert block.input == json.loads(item.arguments)
+        with other.messages.stream(**asked, messages=HELLO) as stream:
+            (streamed,) = stream.get_final_message().content
+        assert (streamed.name, streamed.input) == (block.name, block.input)
+        result = {"type": "tool_result", "tool_use_id": block.id, "content": "done"}
+        history = [
+            *HELLO,
+            {"role": "assistant", "content": [block.model_dump(exclude_none=True)]},
+            {"role": "user", "content": [result]},
+        ]
+        last = {**asked, "max_tokens": 9, "tool_choice": {"type": "none"}, "messages": history}
+        assert other.messages.create(**last).content[0].text == text
+
+
 def test_tokens_there_and_back(server):
     _, there = server.ask("/tokenize", {"content": "abé", "add_special": True})
     assert there["tokens"][0] == 1
@@ -219,6 +321,48 @@ def test_clients_that_leave_free_the_stages(server, is_stream):
     assert n_cancelled in (N_PARALLEL, N_PARALLEL + 1)
     assert server.metric("kv_sequences") == server.metric("cached_texts")
     assert server.text(prompt="hello", max_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {**FORMAT, "json_schema": {"schema": 7}}}, "response_format"),
+        ({"json_schema": {"type": 7}}, "json_schema"),
+        ({"json_schema": {"const": 1e308, "multipleOf": 1e-300}}, "json_schema"),
+        ({"json_schema": False}, "json_schema"),
+        ({"json_schema": {"enum": ["x" * 70_000]}}, "json_schema"),
+        ({"json_schema": {}, "response_format": FORMAT}, "json_schema"),
+        ({"json_schema": {}, "ignore_eos": True}, "json_schema"),
+        ({"grammar": "root ::= ("}, "grammar"),
+        ({"grammar": "start: /(/"}, "grammar"),
+        ({"grammar": 7}, "grammar"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"tools": 7}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [TOOL], "response_format": FORMAT}, "response_format"),
+        ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"function": {"name": "x"}}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {
+                "tools": [
+                    {"type": "function", "function": {"name": "x", "parameters": {"$ref": "y"}}}
+                ],
+                "tool_choice": "required",
+            },
+            "tools",
+        ),
+        ({"messages": [*HELLO, {"role": "assistant", "tool_calls": 7}, *HELLO]}, "messages"),
+        ({"messages": [*HELLO, {"role": "assistant", "tool_calls": [{}]}]}, "messages"),
+    ],
+)
+def test_malformed_shapes_are_refused(server, more, param):
+    body = {"messages": HELLO, "max_tokens": 1, **more}
+    status, answer = server.ask("/v1/chat/completions", body)
+    assert (status, answer["error"]["param"]) == (400, param), answer
+    assert "\n" not in answer["error"]["message"]
 
 
 def test_limits(server):
@@ -275,6 +419,7 @@ PATHS = (
 KEYS = (
     *("prompt", "messages", "input", "content", "tokens", "model", "max_tokens", "temperature"),
     *("stop", "stream", "seed", "top_p", "n", "logprobs", "system", "tools", "stream_options"),
+    *("tool_choice", "tool_calls", "response_format", "json_schema", "grammar", "function", "name"),
     *("chat_template_kwargs", "stop_token_ids", "role", "type", "text", "add_special", "é"),
 )
 values = st.recursive(

@@ -13,6 +13,7 @@ from pipeinfer_cli.commands.serve.api.info import Info
 from pipeinfer_cli.commands.serve.api.messages import Messages
 from pipeinfer_cli.commands.serve.api.responses import Responses
 from pipeinfer_cli.commands.serve.api.service import Service
+from pipeinfer_cli.commands.serve.api.shapes import Shapes
 from pipeinfer_cli.commands.serve.http.errors import (
     ApiError,
     on_api_error,
@@ -25,11 +26,11 @@ from pipeinfer_cli.commands.serve.page.endpoints import Page
 GET, POST = ["GET"], ["POST"]
 
 
-def make_app(service: Service) -> Starlette:
+def make_app(service: Service, shapes: Shapes) -> Starlette:
     """The ASGI application."""
     options = service.config.server
-    info, completions = Info(service), Completions(service)
-    messages, responses = Messages(service), Responses(service)
+    info, completions = Info(service), Completions(service, shapes)
+    messages, responses = Messages(service, shapes), Responses(service, shapes)
     page = Page(service)
     middleware = [Middleware(Guard, options=options)]
     if options.origins:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeinfer_cli.runtime.answer import Ends
+from pipeinfer_cli.runtime.grammar.matcher import GrammarState
 from pipeinfer_cli.scheduler.metrics import Stats
 from pipeinfer_cli.scheduler.runs import SampleParams
 
@@ -33,6 +34,7 @@ class GenerationRequest:
     n_max: int  # at most this number of tokens
     sample: SampleParams
     ends: Ends
+    constraint: GrammarState | None = None  # what the text must follow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,10 @@ class GenerationError(Exception):
 
 class TimeLimitError(GenerationError):
     """The answer has taken longer than a request may."""
+
+
+class GrammarError(GenerationError):
+    """The text cannot go on as its grammar wants."""
 
 
 class QueueFullError(Exception):

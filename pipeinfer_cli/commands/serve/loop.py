@@ -12,6 +12,7 @@ from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.commands.serve.generation import (
     Generation,
     GenerationError,
+    GrammarError,
     Outcome,
     RequestQueue,
 )
@@ -88,6 +89,7 @@ class ServeLoop:
             drafter=self._like.drafter,
             prior=self._like.prior,
             sample=asked.sample,
+            constraint=asked.constraint,
         )
         active = self._head.begin_shared(request, has_drafter=request.speculates)
         builder = active.builder(self._vocab, asked.ends)
@@ -121,6 +123,9 @@ class ServeLoop:
         stats = begun.active.measure()
         answer = begun.active.answer
         self._metrics.on_end(stats, answer)
+        if error := begun.active.grammar_error:
+            begun.generation.end(GrammarError(error))
+            return
         begun.generation.end(
             Outcome(
                 finish_reason="length" if answer.finish_reason == "length" else "stop",

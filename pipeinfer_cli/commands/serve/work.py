@@ -11,6 +11,7 @@ from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.generate import make_request
 from pipeinfer_cli.commands.serve.address import address, written
 from pipeinfer_cli.commands.serve.api.service import Service
+from pipeinfer_cli.commands.serve.api.shapes import Shapes
 from pipeinfer_cli.commands.serve.app import make_app
 from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.commands.serve.generation import RequestQueue
@@ -56,9 +57,10 @@ class ServeWork:
             template=template,
             no_template=why,
         )
+        source = config.template.read().source or self._vocab.chat_template
         self._http = HttpServer(config.server)
         sys.setswitchinterval(SWITCH_S)
-        self._http.start(make_app(self._service))
+        self._http.start(make_app(self._service, Shapes(self._vocab, source)))
         if not config.server.is_local and config.server.api_key is None:
             console.note(
                 f"--host {config.server.host}: whoever reaches this port can use the model: "

@@ -14,6 +14,7 @@ from pipeinfer_cli.runtime.grammar.source import GrammarSource
 from pipeinfer_cli.runtime.grammar.tokenizer import llguidance, make_tokenizer
 
 N_KEPT = 32  # grammars of earlier requests
+N_TOKENIZERS_KEPT = 4  # for earlier requests' ends
 N_SUBSCHEMAS_MAX = 500  # of a schema that is wrong, looked at for the place
 # As llama.cpp has it: a model that likes line ends could repeat them for ever.
 JSON_OPTIONS = {"whitespace_pattern": r"( |\n{1,2}[ \t]{0,20})?"}
@@ -57,6 +58,8 @@ class GrammarCompiler:
 
     def _tokenizer(self, ends: frozenset[int]) -> Any:
         if ends not in self._tokenizers:
+            while len(self._tokenizers) >= N_TOKENIZERS_KEPT:
+                del self._tokenizers[next(iter(self._tokenizers))]
             self._tokenizers[ends] = make_tokenizer(self._vocab, ends)
         return self._tokenizers[ends]
 

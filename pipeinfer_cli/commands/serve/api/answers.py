@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall, ToolParser
 from pipeinfer_cli.commands.serve.api.service import Service
 from pipeinfer_cli.commands.serve.generation import (
     Generation,
     GenerationError,
+    GrammarError,
     Outcome,
     TimeLimitError,
 )
@@ -38,8 +40,11 @@ class StreamForm(Protocol):
     def text(self, piece: str) -> Iterable[Event]:
         """More of the text."""
 
+    def call(self, call: ToolCall) -> Iterable[Event]:
+        """A call of a tool, whole."""
+
     def end(self, outcome: Outcome) -> Iterable[Event]:
-        """The text is complete."""
+        """The answer is complete."""
 
     def error(self, error: ApiError) -> Iterable[Event]:
         """There is no more of it."""
@@ -51,21 +56,24 @@ def event(fields: Fields, name: str | None = None) -> Event:
     return {"data": data} if name is None else {"event": name, "data": data}
 
 
-async def whole_text(service: Service, generation: Generation, request: Request) -> str:
-    """The answer's text once it is complete. ApiError if that does not happen."""
+async def whole_answer(
+    service: Service, generation: Generation, request: Request, parser: ToolParser | None = None
+) -> list[Part]:
+    """Texts and calls once the answer is complete. ApiError if that does not happen."""
     reading = asyncio.ensure_future(_joined(generation))
     leaving = asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
             raise ApiError(CLIENT_LEFT, "the client has left")
-        return reading.result()
+        text = reading.result()
     except GenerationError as error:
         raise _api_error(error) from None
     finally:
         reading.cancel()
         leaving.cancel()
         service.cancel(generation)
+    return [text] if parser is None else [*parser.feed(text), *parser.finish()]
 
 
 async def _joined(generation: Generation) -> str:
@@ -81,14 +89,22 @@ async def _left(request: Request) -> None:
 def _api_error(error: GenerationError) -> ApiError:
     if isinstance(error, TimeLimitError):
         return ApiError(504, "the answer takes longer than --time-limit", code="time_limit")
+    if isinstance(error, GrammarError):
+        return ApiError(400, f"{error}", code="grammar_dead_end")
     return ApiError(503, f"{error}", code="draining")
 
 
 class StreamedAnswer(EventSourceResponse):
     """An answer as server-sent events."""
 
-    def __init__(self, service: Service, generation: Generation, form: StreamForm) -> None:
-        super().__init__(_events(generation, form), sep="\n", ping=PING_S)
+    def __init__(
+        self,
+        service: Service,
+        generation: Generation,
+        form: StreamForm,
+        parser: ToolParser | None = None,
+    ) -> None:
+        super().__init__(_events(generation, form, parser), sep="\n", ping=PING_S)
         self._service, self._generation = service, generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,16 +115,35 @@ class StreamedAnswer(EventSourceResponse):
             self._service.cancel(self._generation)
 
 
-async def _events(generation: Generation, form: StreamForm) -> AsyncIterator[Event]:
+async def _events(
+    generation: Generation, form: StreamForm, parser: ToolParser | None
+) -> AsyncIterator[Event]:
     for each in form.begin():
         yield each
     try:
         async for piece in generation.texts():
-            for each in form.text(piece):
+            for each in _part_events(form, [piece] if parser is None else parser.feed(piece)):
                 yield each
     except GenerationError as error:
         for each in form.error(_api_error(error)):
             yield each
         return
+    for each in _part_events(form, parser.finish() if parser is not None else ()):
+        yield each
     for each in form.end(generation.outcome):
         yield each
+
+
+def _part_events(form: StreamForm, parts: Iterable[Part]) -> Iterable[Event]:
+    for part in parts:
+        yield from form.call(part) if isinstance(part, ToolCall) else form.text(part)
+
+
+def text_of(parts: Sequence[Part]) -> str:
+    """The answer without its calls."""
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def calls_of(parts: Sequence[Part]) -> list[ToolCall]:
+    """The calls of an answer."""
+    return [part for part in parts if isinstance(part, ToolCall)]

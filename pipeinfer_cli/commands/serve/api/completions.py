@@ -11,12 +11,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
     StreamedAnswer,
+    calls_of,
     event,
-    whole_text,
+    text_of,
+    whole_answer,
 )
 from pipeinfer_cli.commands.serve.api.schema import (
     SERVER_NEUTRAL,
@@ -27,6 +30,7 @@ from pipeinfer_cli.commands.serve.api.schema import (
     check_supported,
 )
 from pipeinfer_cli.commands.serve.api.service import Options, Service, count_of, effort_variables
+from pipeinfer_cli.commands.serve.api.shapes import Shape, Shapes, call_id, source_of, tool_use
 from pipeinfer_cli.commands.serve.generation import GenerationRequest, Outcome
 from pipeinfer_cli.commands.serve.http.body import read_as
 from pipeinfer_cli.commands.serve.http.errors import ApiError
@@ -47,15 +51,21 @@ class Form:
     has_usage: bool  # in a stream
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+    _calls: list[ToolCall] = field(default_factory=list)  # of a stream, so far
 
-    def whole(self, text: str, outcome: Outcome) -> Fields:
+    def whole(self, parts: Sequence[Part], outcome: Outcome) -> Fields:
         """The answer in one object."""
         choice: Fields = {"index": 0}
-        if self.is_chat:
-            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-        else:
+        text, calls = text_of(parts), calls_of(parts)
+        if not self.is_chat:
             choice["text"] = text
-        choice.update(logprobs=None, finish_reason=outcome.finish_reason)
+        elif calls:
+            called = [_call(each) for each in calls]
+            message = {"role": "assistant", "content": text or None, "refusal": None}
+            choice["message"] = {**message, "tool_calls": called}
+        else:
+            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+        choice.update(logprobs=None, finish_reason=_finish_reason(calls, outcome))
         kind = "chat.completion" if self.is_chat else "text_completion"
         return {**self._fields(kind, [choice]), "usage": usage(outcome)}
 
@@ -68,9 +78,14 @@ class Form:
         """See StreamForm."""
         yield self._chunk({"content": piece} if self.is_chat else piece)
 
+    def call(self, call: ToolCall) -> Iterable[Event]:
+        """See StreamForm."""
+        yield self._chunk({"tool_calls": [{"index": len(self._calls), **_call(call)}]})
+        self._calls.append(call)
+
     def end(self, outcome: Outcome) -> Iterable[Event]:
         """See StreamForm."""
-        yield self._chunk({} if self.is_chat else "", outcome.finish_reason)
+        yield self._chunk({} if self.is_chat else "", _finish_reason(self._calls, outcome))
         if self.has_usage:
             yield event({**self._fields(self._chunk_kind, []), "usage": usage(outcome)})
         yield DONE
@@ -109,6 +124,15 @@ class Form:
         return fields
 
 
+def _call(call: ToolCall) -> Fields:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call_id(), "type": "function", "function": function}
+
+
+def _finish_reason(calls: Sequence[ToolCall], outcome: Outcome) -> str:
+    return "tool_calls" if calls and outcome.finish_reason == "stop" else outcome.finish_reason
+
+
 def usage(outcome: Outcome) -> Fields:
     """Tokens of prompt and text."""
     stats = outcome.stats
@@ -142,17 +166,18 @@ def options_of(body: Common, n_max: int | None) -> Options:
 class Completions:
     """The endpoints."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, shapes: Shapes) -> None:
+        self._service, self._shapes = service, shapes
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await read_as(request, CompletionBody)
         check_supported(body, SERVER_NEUTRAL)
         self._service.check_ready()
+        shape = self._shapes.of(source_of(body))
         prompt = await self._prompt(body.prompt)
         options = options_of(body, body.max_tokens)
-        return await self._answer(request, body, prompt, options, is_chat=False)
+        return await self._answer(request, body, prompt, options, shape, is_chat=False)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -161,8 +186,12 @@ class Completions:
         self._service.check_ready()
         n_max = count_of(body.max_completion_tokens, body.max_tokens)
         variables = effort_variables(body.chat_template_kwargs, body.reasoning_effort)
-        prompt = await self._service.chat_prompt(template_messages(body.messages), variables)
-        return await self._answer(request, body, prompt, options_of(body, n_max), is_chat=True)
+        use = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
+        shape = self._shapes.of(source_of(body), use)
+        messages = template_messages(body.messages)
+        prompt = await self._service.chat_prompt(messages, variables, use)
+        options = options_of(body, n_max)
+        return await self._answer(request, body, prompt, options, shape, is_chat=True)
 
     async def _prompt(self, prompt: str | list[int] | list[str] | list[list[int]]) -> list[int]:
         """Its token ids. One prompt may be in a list."""
@@ -177,10 +206,17 @@ class Completions:
         return ids
 
     async def _answer(
-        self, request: Request, body: Common, prompt: list[int], options: Options, *, is_chat: bool
+        self,
+        request: Request,
+        body: Common,
+        prompt: list[int],
+        options: Options,
+        shape: Shape,
+        *,
+        is_chat: bool,
     ) -> Response:
         service = self._service
-        asked = service.request(prompt, options)
+        asked = await self._shapes.constrained(service.request(prompt, options), shape)
         form = Form(
             service=service,
             request=asked,
@@ -190,9 +226,9 @@ class Completions:
         )
         generation = service.submit(asked)
         if body.stream:
-            return StreamedAnswer(service, generation, form)
-        text = await whole_text(service, generation, request)
-        return JSONResponse(form.whole(text, generation.outcome))
+            return StreamedAnswer(service, generation, form, shape.parser())
+        parts = await whole_answer(service, generation, request, shape.parser())
+        return JSONResponse(form.whole(parts, generation.outcome))
 
 
 def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

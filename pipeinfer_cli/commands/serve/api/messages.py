@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -11,12 +13,14 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pipeinfer_cli.commands.chat.tools.definitions import ToolUse
+from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
     StreamedAnswer,
     event,
-    whole_text,
+    whole_answer,
 )
 from pipeinfer_cli.commands.serve.api.schema import (
     MAX_STOPS,
@@ -26,14 +30,13 @@ from pipeinfer_cli.commands.serve.api.schema import (
     check_supported,
 )
 from pipeinfer_cli.commands.serve.api.service import Options, Service
+from pipeinfer_cli.commands.serve.api.shapes import Shapes, call_id, tool_use
 from pipeinfer_cli.commands.serve.generation import GenerationRequest, Outcome
 from pipeinfer_cli.commands.serve.http.body import read_as
 from pipeinfer_cli.commands.serve.http.errors import ANTHROPIC_PATHS, ApiError
 
 # Keys that ask for nothing if they have one of these values.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
     "thinking": ({"type": "disabled"},),
     "mcp_servers": ([],),
     "container": (),
@@ -49,11 +52,55 @@ class TextBlock(Strict):
     citations: Any = None
 
 
+class ToolUseBlock(Strict):
+    """A call of a tool in an answer."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    cache_control: Any = None
+    caller: Any = None
+
+
+class ToolResultBlock(Strict):
+    """What a call has returned."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str | list[TextBlock] | None = None
+    is_error: bool | None = None
+    cache_control: Any = None
+
+
+Block = Annotated[TextBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
+
+
 class Message(Strict):
     """A message of a conversation."""
 
     role: Literal["user", "assistant"]
-    content: str | list[TextBlock]
+    content: str | list[Block]
+
+
+class ToolDefinition(Strict):
+    """A function; tools that the server would run itself are not supported."""
+
+    type: Literal["custom"] | None = None
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any]
+    cache_control: Any = None
+    strict: Any = None
+    input_examples: Any = None
+
+
+class ToolChoice(Strict):
+    """Whether tools may, must or must not be called."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class CountBody(Strict):
@@ -62,8 +109,8 @@ class CountBody(Strict):
     model: str
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[TextBlock] | None = None
-    tools: Any = None
-    tool_choice: Any = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: ToolChoice | None = None
     thinking: Any = None
     mcp_servers: Any = None
     container: Any = None
@@ -95,12 +142,14 @@ class Form:
     request: GenerationRequest
     model: str
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
+    _kinds: list[str] = field(default_factory=list)  # of a stream's blocks, so far
 
-    def whole(self, text: str, outcome: Outcome) -> Fields:
+    def whole(self, parts: Sequence[Part], outcome: Outcome) -> Fields:
         """The answer in one object."""
+        blocks = [_block(part) for part in parts] or [_block("")]
         return {
-            **self._message([{"type": "text", "text": text}]),
-            **_stop(outcome),
+            **self._message(blocks),
+            **_stop([each["type"] for each in blocks], outcome),
             "usage": _usage(outcome),
         }
 
@@ -113,23 +162,41 @@ class Form:
             "output_tokens": 0,
         }
         yield _event("message_start", message={**self._message([]), "usage": usage})
-        block = {"type": "text", "text": ""}
-        yield _event("content_block_start", index=0, content_block=block)
 
     def text(self, piece: str) -> Iterable[Event]:
         """See StreamForm."""
-        delta = {"type": "text_delta", "text": piece}
-        yield _event("content_block_delta", index=0, delta=delta)
+        if self._kinds[-1:] != ["text"]:
+            yield from self._begin_block(_block(""))
+        yield self._delta(type="text_delta", text=piece)
+
+    def call(self, call: ToolCall) -> Iterable[Event]:
+        """See StreamForm."""
+        yield from self._begin_block({**_block(call), "input": {}})
+        yield self._delta(type="input_json_delta", partial_json=call.arguments)
 
     def end(self, outcome: Outcome) -> Iterable[Event]:
         """See StreamForm."""
-        yield _event("content_block_stop", index=0)
-        yield _event("message_delta", delta=_stop(outcome), usage=_usage(outcome))
+        if not self._kinds:
+            yield from self._begin_block(_block(""))
+        yield from self._end_block()
+        yield _event("message_delta", delta=_stop(self._kinds, outcome), usage=_usage(outcome))
         yield _event("message_stop")
 
     def error(self, error: ApiError) -> Iterable[Event]:
         """See StreamForm."""
         yield event(error.body(ANTHROPIC_PATHS), "error")
+
+    def _begin_block(self, block: Fields) -> Iterable[Event]:
+        if self._kinds:
+            yield from self._end_block()
+        yield _event("content_block_start", index=len(self._kinds), content_block=block)
+        self._kinds.append(block["type"])
+
+    def _delta(self, **delta: str) -> Event:
+        return _event("content_block_delta", index=len(self._kinds) - 1, delta=delta)
+
+    def _end_block(self) -> Iterable[Event]:
+        yield _event("content_block_stop", index=len(self._kinds) - 1)
 
     def _message(self, content: Sequence[Fields]) -> Fields:
         return {
@@ -147,10 +214,18 @@ def _event(kind: str, **fields: Any) -> Event:
     return event({"type": kind, **fields}, kind)
 
 
-def _stop(outcome: Outcome) -> Fields:
+def _block(part: Part) -> Fields:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    arguments = json.loads(part.arguments)
+    return {"type": "tool_use", "id": call_id(), "name": part.name, "input": arguments}
+
+
+def _stop(kinds: Sequence[str], outcome: Outcome) -> Fields:
     if outcome.stop:
         return {"stop_reason": "stop_sequence", "stop_sequence": outcome.stop}
-    reason = "max_tokens" if outcome.finish_reason == "length" else "end_turn"
+    reason = "tool_use" if "tool_use" in kinds else "end_turn"
+    reason = "max_tokens" if outcome.finish_reason == "length" else reason
     return {"stop_reason": reason, "stop_sequence": None}
 
 
@@ -167,14 +242,16 @@ def _usage(outcome: Outcome) -> Fields:
 class Messages:
     """The endpoints."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, shapes: Shapes) -> None:
+        self._service, self._shapes = service, shapes
 
     async def messages(self, request: Request) -> Response:
         """POST /v1/messages."""
         body = await read_as(request, MessagesBody)
         service = self._service
-        prompt = await self._prompt(body)
+        use = _tool_use(body)
+        shape = self._shapes.of(None, use)
+        prompt = await self._prompt(body, use)
         options = Options(
             n_max=body.max_tokens,
             temperature=body.temperature,
@@ -182,26 +259,85 @@ class Messages:
             top_p=body.top_p,
             stop=body.stop_sequences,
         )
-        asked = service.request(prompt, options)
+        asked = await self._shapes.constrained(service.request(prompt, options), shape)
         form = Form(request=asked, model=body.model)
         generation = service.submit(asked)
         if body.stream:
-            return StreamedAnswer(service, generation, form)
-        text = await whole_text(service, generation, request)
-        return JSONResponse(form.whole(text, generation.outcome))
+            return StreamedAnswer(service, generation, form, shape.parser())
+        parts = await whole_answer(service, generation, request, shape.parser())
+        return JSONResponse(form.whole(parts, generation.outcome))
 
     async def count(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens."""
-        prompt = await self._prompt(await read_as(request, CountBody))
+        body = await read_as(request, CountBody)
+        use = _tool_use(body)
+        self._shapes.of(None, use)  # says what is wrong
+        prompt = await self._prompt(body, use)
         return JSONResponse({"input_tokens": len(prompt)})
 
-    async def _prompt(self, body: CountBody) -> list[int]:
+    async def _prompt(self, body: CountBody, use: ToolUse) -> list[int]:
         check_supported(body, NEUTRAL)
         self._service.check_ready()
-        messages = [{"role": each.role, "content": _text(each.content)} for each in body.messages]
+        messages = [made for each in body.messages for made in _messages(each)]
         if body.system:
             messages.insert(0, {"role": "system", "content": _text(body.system)})
-        return await self._service.chat_prompt(messages, {})
+        return await self._service.chat_prompt(messages, {}, use)
+
+
+def _tool_use(body: CountBody) -> ToolUse:
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": each.name,
+                "description": each.description,
+                "parameters": each.input_schema,
+            },
+        }
+        for each in body.tools or ()
+    ]
+    asked = body.tool_choice
+    if asked is None:
+        return tool_use(tools, None)
+    choice = {
+        "any": "required",
+        "tool": {"type": "function", "function": {"name": asked.name}},
+    }.get(asked.type, asked.type)
+    return tool_use(tools, choice, parallel=not asked.disable_parallel_tool_use)
+
+
+def _messages(message: Message) -> Iterator[Fields]:
+    """A message as chat templates know it; results of calls are messages of their own."""
+    if isinstance(message.content, str):
+        yield {"role": message.role, "content": message.content}
+        return
+    for is_result, group in itertools.groupby(
+        message.content, lambda block: isinstance(block, ToolResultBlock)
+    ):
+        blocks = list(group)
+        if is_result:
+            yield from (_result(each) for each in blocks if isinstance(each, ToolResultBlock))
+            continue
+        text = _text([each for each in blocks if isinstance(each, TextBlock)])
+        calls = [
+            {
+                "id": each.id,
+                "type": "function",
+                "function": {"name": each.name, "arguments": each.input},
+            }
+            for each in blocks
+            if isinstance(each, ToolUseBlock)
+        ]
+        made: Fields = {"role": message.role, "content": text}
+        yield {**made, "tool_calls": calls} if calls else made
+
+
+def _result(block: ToolResultBlock) -> Fields:
+    return {
+        "role": "tool",
+        "tool_call_id": block.tool_use_id,
+        "content": _text(block.content or ""),
+    }
 
 
 def _text(content: str | Sequence[TextBlock]) -> str:

@@ -13,24 +13,31 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from pipeinfer_cli.commands.chat.tools.definitions import ToolUse
+from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
     StreamedAnswer,
     event,
-    whole_text,
+    whole_answer,
 )
 from pipeinfer_cli.commands.serve.api.completions import ROLES
 from pipeinfer_cli.commands.serve.api.schema import Count, Strict, TextPart, check_supported
 from pipeinfer_cli.commands.serve.api.service import Options, Service, effort_variables
+from pipeinfer_cli.commands.serve.api.shapes import (
+    Shapes,
+    call_id,
+    response_format_source,
+    tool_use,
+)
 from pipeinfer_cli.commands.serve.generation import GenerationRequest, Outcome
 from pipeinfer_cli.commands.serve.http.body import read_as
 from pipeinfer_cli.commands.serve.http.errors import ApiError
+from pipeinfer_cli.runtime.grammar.source import GrammarSource
 
 # Keys that ask for nothing if they have one of these values.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "previous_response_id": (),
     "conversation": (),
     "background": (False,),
@@ -52,6 +59,44 @@ class InputMessage(Strict):
     phase: Any = None
 
 
+class FunctionCall(Strict):
+    """A call that an earlier answer has made."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: Any = None
+    status: Any = None
+
+
+class FunctionCallOutput(Strict):
+    """What a call has returned."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[TextPart]
+    id: Any = None
+    status: Any = None
+
+
+class FunctionTool(Strict):
+    """A function; tools that the server would run itself are not supported."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Any = None
+
+
+class NamedTool(Strict):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
 class Reasoning(Strict):
     """How much the model shall think."""
 
@@ -70,7 +115,9 @@ class TextOptions(Strict):
 class ResponsesBody(Strict):
     """POST /v1/responses."""
 
-    input: str | Annotated[list[InputMessage], Field(min_length=1)]
+    input: (
+        str | Annotated[list[InputMessage | FunctionCall | FunctionCallOutput], Field(min_length=1)]
+    )
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: Count | None = None
@@ -79,9 +126,10 @@ class ResponsesBody(Strict):
     stream: bool | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     # Supported with some values only: see NEUTRAL.
-    tools: Any = None
-    tool_choice: Any = None
     previous_response_id: Any = None
     conversation: Any = None
     background: Any = None
@@ -92,7 +140,6 @@ class ResponsesBody(Strict):
     stream_options: Any = None
     include: Any = None
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: Any = None
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     safety_identifier: Any = None
@@ -113,15 +160,25 @@ class Form:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _pieces: list[str] = field(default_factory=list)
+    _pieces: list[str] = field(default_factory=list)  # of the text that is being streamed
+    _items: list[Fields] = field(default_factory=list)  # of a stream, that are complete
 
-    def whole(self, text: str, outcome: Outcome) -> Fields:
+    def whole(self, parts: Sequence[Part], outcome: Outcome) -> Fields:
         """The answer in one object."""
+        status = _status(outcome)
+        items = [
+            self._message(index, status, [_part(part)])
+            if isinstance(part, str)
+            else _call_item(part)
+            for index, part in enumerate(parts or [""])
+        ]
+        return self._complete(items, outcome)
+
+    def _complete(self, items: Sequence[Fields], outcome: Outcome) -> Fields:
         is_cut = outcome.finish_reason == "length"
-        status = "incomplete" if is_cut else "completed"
         stats = outcome.stats
         return {
-            **self._response(status, [self._item(status, [_part(text)])]),
+            **self._response(_status(outcome), items),
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "usage": {
                 "input_tokens": stats.n_prompt,
@@ -136,39 +193,73 @@ class Form:
         """See StreamForm."""
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=self._response("in_progress", []))
-        item = self._item("in_progress", [])
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._text_event("response.content_part.added", part=_part(""))
 
     def text(self, piece: str) -> Iterable[Event]:
         """See StreamForm."""
+        if not self._pieces:
+            yield self._item_event("added", self._message(self._index, "in_progress", []))
+            yield self._text_event("response.content_part.added", part=_part(""))
         self._pieces.append(piece)
         yield self._text_event("response.output_text.delta", delta=piece, logprobs=[])
 
+    def call(self, call: ToolCall) -> Iterable[Event]:
+        """See StreamForm."""
+        if self._pieces:
+            yield from self._end_text("completed")
+        item = _call_item(call)
+        where = {"item_id": item["id"], "output_index": self._index}
+        begun = {**item, "status": "in_progress", "arguments": ""}
+        yield self._item_event("added", begun)
+        kind = "response.function_call_arguments"
+        yield self._event(f"{kind}.delta", **where, delta=call.arguments)
+        yield self._event(f"{kind}.done", **where, name=call.name, arguments=call.arguments)
+        yield self._item_event("done", item)
+        self._items.append(item)
+
     def end(self, outcome: Outcome) -> Iterable[Event]:
         """See StreamForm."""
-        text = "".join(self._pieces)
-        whole = self.whole(text, outcome)
-        yield self._text_event("response.output_text.done", text=text, logprobs=[])
-        yield self._text_event("response.content_part.done", part=_part(text))
-        item = whole["output"][0]
-        yield self._event("response.output_item.done", output_index=0, item=item)
+        if not self._pieces and not self._items:
+            yield from self.text("")
+        if self._pieces:
+            yield from self._end_text(_status(outcome))
+        whole = self._complete(self._items, outcome)
         yield self._event(f"response.{whole['status']}", response=whole)
 
     def error(self, error: ApiError) -> Iterable[Event]:
         """See StreamForm."""
         yield self._event("error", code=error.code, message=error.message, param=error.param)
 
+    def _end_text(self, status: str) -> Iterable[Event]:
+        part = _part("".join(self._pieces))
+        yield self._text_event("response.output_text.done", text=part["text"], logprobs=[])
+        yield self._text_event("response.content_part.done", part=part)
+        item = self._message(self._index, status, [part])
+        yield self._item_event("done", item)
+        self._items.append(item)
+        self._pieces.clear()
+
+    @property
+    def _index(self) -> int:
+        """Of the item that is being streamed."""
+        return len(self._items)
+
+    def _item_event(self, what: str, item: Fields) -> Event:
+        return self._event(f"response.output_item.{what}", output_index=self._index, item=item)
+
     def _event(self, kind: str, **fields: Any) -> Event:
         return event({"type": kind, "sequence_number": next(self._numbers), **fields}, kind)
 
     def _text_event(self, kind: str, **fields: Any) -> Event:
-        where = {"item_id": f"msg_{self.id}", "output_index": 0, "content_index": 0}
+        index = self._index
+        where = {"item_id": self._message_id(index), "output_index": index, "content_index": 0}
         return self._event(kind, **where, **fields)
 
-    def _item(self, status: str, content: Sequence[Fields]) -> Fields:
+    def _message_id(self, index: int) -> str:
+        return f"msg_{self.id}{index or ''}"
+
+    def _message(self, index: int, status: str, content: Sequence[Fields]) -> Fields:
         return {
-            "id": f"msg_{self.id}",
+            "id": self._message_id(index),
             "type": "message",
             "status": status,
             "role": "assistant",
@@ -189,14 +280,14 @@ class Form:
             "metadata": body.metadata or {},
             "model": self.model,
             "output": output,
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": None,
             "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None},
             "store": False,
             "temperature": sample.temperature,
-            "text": {"format": TEXT_FORMAT},
-            "tool_choice": "auto",
-            "tools": [],
+            "text": {"format": (body.text and body.text.format) or TEXT_FORMAT},
+            "tool_choice": _dumped(body.tool_choice) or "auto",
+            "tools": [_dumped(each) for each in body.tools or ()],
             "top_p": sample.top_p,
             "truncation": "disabled",
             "usage": None,
@@ -208,43 +299,95 @@ def _part(text: str) -> Fields:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
+def _call_item(call: ToolCall) -> Fields:
+    made = call_id()
+    return {
+        "id": f"fc_{made}",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": made,
+        "name": call.name,
+        "arguments": call.arguments,
+    }
+
+
+def _status(outcome: Outcome) -> str:
+    return "incomplete" if outcome.finish_reason == "length" else "completed"
+
+
+def _dumped(value: FunctionTool | NamedTool | str | None) -> Any:
+    return value.model_dump() if isinstance(value, Strict) else value
+
+
 class Responses:
     """The endpoint."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, shapes: Shapes) -> None:
+        self._service, self._shapes = service, shapes
 
     async def responses(self, request: Request) -> Response:
         """POST /v1/responses."""
         body = await read_as(request, ResponsesBody)
         check_supported(body, NEUTRAL)
-        if body.text and body.text.format not in (None, TEXT_FORMAT):
-            raise ApiError(400, "text.format: only text is supported", param="text.format")
-        service = self._service
+        service, use = self._service, _tool_use(body)
         service.check_ready()
+        shape = self._shapes.of(_source(body), use)
         variables = effort_variables({}, body.reasoning.effort if body.reasoning else None)
-        prompt = await service.chat_prompt(_messages(body), variables)
+        prompt = await service.chat_prompt(_messages(body), variables, use)
         options = Options(
             n_max=body.max_output_tokens, temperature=body.temperature, top_p=body.top_p
         )
-        asked = service.request(prompt, options)
+        asked = await self._shapes.constrained(service.request(prompt, options), shape)
         form = Form(request=asked, body=body, model=body.model or service.model_name)
         generation = service.submit(asked)
         if body.stream:
-            return StreamedAnswer(service, generation, form)
-        text = await whole_text(service, generation, request)
-        return JSONResponse(form.whole(text, generation.outcome))
+            return StreamedAnswer(service, generation, form, shape.parser())
+        parts = await whole_answer(service, generation, request, shape.parser())
+        return JSONResponse(form.whole(parts, generation.outcome))
 
 
-def _messages(body: ResponsesBody) -> list[dict[str, str]]:
-    """The conversation as chat templates know it."""
-    made = []
+def _source(body: ResponsesBody) -> GrammarSource | None:
+    """The grammar of the text's format, whose fields have no object of their own here."""
+    form = body.text.format if body.text else None
+    if form is None:
+        return None
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        form = {"type": "json_schema", "json_schema": form}
+    return response_format_source(form, "text.format")
+
+
+def _tool_use(body: ResponsesBody) -> ToolUse:
+    tools = [
+        {"type": "function", "function": each.model_dump(exclude={"type"})}
+        for each in body.tools or ()
+    ]
+    choice: Any = body.tool_choice
+    if isinstance(choice, NamedTool):
+        choice = {"type": "function", "function": {"name": choice.name}}
+    return tool_use(tools, choice, parallel=body.parallel_tool_calls)
+
+
+def _messages(body: ResponsesBody) -> list[Fields]:
+    """The conversation as chat templates know it. Calls in a row are those of one answer."""
+    made: list[Fields] = []
     if body.instructions:
         made.append({"role": "system", "content": body.instructions})
     if isinstance(body.input, str):
         return [*made, {"role": "user", "content": body.input}]
     for each in body.input:
-        content = each.content
-        text = content if isinstance(content, str) else "\n".join(part.text for part in content)
-        made.append({"role": ROLES.get(each.role, each.role), "content": text})
+        if isinstance(each, FunctionCall):
+            if not made or made[-1]["role"] != "assistant":
+                made.append({"role": "assistant", "content": ""})
+            function = {"name": each.name, "arguments": each.arguments}
+            call = {"id": each.call_id, "type": "function", "function": function}
+            made[-1].setdefault("tool_calls", []).append(call)
+        elif isinstance(each, FunctionCallOutput):
+            text = _text(each.output)
+            made.append({"role": "tool", "tool_call_id": each.call_id, "content": text})
+        else:
+            made.append({"role": ROLES.get(each.role, each.role), "content": _text(each.content)})
     return made
+
+
+def _text(content: str | Sequence[TextPart]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)

@@ -21,7 +21,11 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 StopString = Annotated[str, Field(min_length=1)]
 # Beside those of batches: asking for nothing if they have one of these values.
 SERVER_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    **{key: values for key, values in NEUTRAL.items() if key != "stream"},
+    **{
+        key: values
+        for key, values in NEUTRAL.items()
+        if key not in ("stream", "tools", "tool_choice")
+    },
     "repeat_penalty": (1,),
     "typical_p": (1,),
     "mirostat": (0,),
@@ -29,8 +33,6 @@ SERVER_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prediction": ({},),
     "audio": ({},),
     "web_search_options": ({},),
-    "grammar": ("",),
-    "json_schema": ({},),
     "guided_json": ({},),
 }
 
@@ -63,6 +65,10 @@ class Common(Strict):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    # What the text must follow: see shapes.py.
+    response_format: Any = None
+    grammar: str | None = None
+    json_schema: Any = None
     # Supported with some values only: see SERVER_NEUTRAL.
     n: Any = None
     best_of: Any = None
@@ -76,9 +82,6 @@ class Common(Strict):
     typical_p: Any = None
     mirostat: Any = None
     min_tokens: Any = None
-    response_format: Any = None
-    grammar: Any = None
-    json_schema: Any = None
     guided_json: Any = None
     # Without effect on the text.
     user: Any = None
@@ -130,9 +133,9 @@ class ChatBody(Common):
     max_completion_tokens: Count | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    tools: Any = None
+    tools: Any = None  # see shapes.py
     tool_choice: Any = None
-    parallel_tool_calls: Any = None
+    parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
     modalities: Any = None

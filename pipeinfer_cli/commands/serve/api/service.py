@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.template_options import EFFORT, RESERVED
+from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, ToolUse, for_template
 from pipeinfer_cli.commands.chat.transcript import whole_prompt
 from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.commands.serve.generation import (
@@ -111,7 +112,10 @@ class Service:
             raise ApiError(400, f"{param}: {wrong[0]}: token ids are from 0 to {most}", param=param)
 
     async def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any],
+        use: ToolUse = NO_TOOLS,
     ) -> list[int]:
         """A conversation's token ids, as `generate --chat` makes them. ApiError if it cannot."""
         template = self.template
@@ -121,8 +125,15 @@ class Service:
             if name in variables:
                 raise ApiError(400, f"chat_template_kwargs: {name} is not for requests")
 
+        if messages[-1].get("tool_calls"):
+            raise ApiError(
+                400, "messages: the last one calls tools: give their results", param="messages"
+            )
+        if tools := use.for_template():
+            variables = {**variables, "tools": tools}
+
         def rendered() -> list[int]:
-            return whole_prompt(self.vocab, template.text(messages, **variables))
+            return whole_prompt(self.vocab, template.text(for_template(messages), **variables))
 
         return await self._tokenized(rendered, "messages")
 
