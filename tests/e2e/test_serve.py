@@ -396,7 +396,7 @@ def test_the_page_and_its_events(server):
     fates: set[str] = set()
     with urllib.request.urlopen(server.url + "/live", timeout=ANSWER_S) as events:
         assert events.readline().startswith(b"data: ")
-        server.text(prompt=COMMON, max_tokens=30, ignore_eos=True)
+        server.text(prompt=f"not cached yet: {COMMON}", max_tokens=30, ignore_eos=True)
         n_tokens = 0
         while not {"prompt", "decided"} <= fates:
             if not (line := events.readline()).startswith(b"data: "):
