@@ -38,7 +38,7 @@ def play(random, jobs, *, times=lambda n_tokens: (), **sizes):
     return texts, player
 
 
-@settings(max_examples=3 * settings.default.max_examples)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=1, max_size=7),
     policy=policies,
@@ -60,7 +60,6 @@ def test_each_text_is_the_models_whatever_the_others_do(
     assert texts == [plain(prompt, n_max) for prompt, n_max, _ in jobs]
 
 
-@settings(max_examples=3 * settings.default.max_examples)
 @given(
     jobs=st.lists(st.tuples(heads, tails, st.integers(1, 12)), min_size=2, max_size=9),
     policy=policies,

@@ -33,7 +33,7 @@ def mask_of(*tokens):
     return Mask(sum(1 << token for token in tokens).to_bytes(4, "little"))
 
 
-@settings(max_examples=4 * settings.default.max_examples)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(prompts, st.integers(1, 30), policies, st.randoms(use_true_random=True))
 def test_one_request(prompt, n_max, policy, random):
     pipeline = ScriptedPipeline(hear=random.randint)

@@ -116,7 +116,7 @@ def test_texts(compiler, source, good, bad):
             raise AssertionError(text)
 
 
-@settings(max_examples=10 * settings.default.max_examples)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     st.recursive(
         st.sampled_from([{"type": "integer"}, {"type": "boolean"}, {"enum": ["ab", "the", 7]}]),
