@@ -65,7 +65,7 @@ def expected(text, *branches, n_ctx=N_CTX):
     return [candidates_after(each) if len(each) < n_ctx else () for each in texts]
 
 
-@settings(max_examples=8 * settings.default.max_examples)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(
     n_batch=st.integers(1, 8),
     n_branch_cells=st.sampled_from([1, 4, 12, 256]),

@@ -51,7 +51,7 @@ def pipeline_of(states, random):
     return pipeline
 
 
-@settings(max_examples=8 * settings.default.max_examples)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(
     prompt=texts,
     n_max=st.integers(1, 30),
