@@ -238,7 +238,9 @@ def sha256(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def run(ggml: Ggml, sizes: list[int], *case: Any) -> dict[str, list[str]] | None:
+def run(
+    ggml: Ggml, sizes: list[int], *case: Any, also_together: bool = True
+) -> dict[str, list[str]] | None:
     type_name, repacked, *_ = case
     if repacked and not any(getattr(ggml, f"ggml_cpu_has_{x}")() for x in REPACKED[type_name]):
         return None
@@ -248,14 +250,18 @@ def run(ggml: Ggml, sizes: list[int], *case: Any) -> dict[str, list[str]] | None
     alone = np.concatenate([products.compute(i, i + 1, n_threads) for i in range(n_max)])
     return {
         "alone": [sha256(alone[:n]) for n in sizes],
-        "together": [sha256(products.compute(0, n, n_threads)) for n in sizes],
+        "together": [sha256(products.compute(0, n, n_threads)) for n in sizes if also_together],
     }
 
 
 def main() -> None:
     ggml = Ggml(Path(sys.argv[1]))
     sizes = json.loads(sys.argv[3]) if len(sys.argv) > 3 else SIZES
-    print(json.dumps([run(ggml, sizes, *case) for case in json.loads(sys.argv[2])]))
+    also_together = sys.argv[4:] != ["alone"]
+    answers = [
+        run(ggml, sizes, *case, also_together=also_together) for case in json.loads(sys.argv[2])
+    ]
+    print(json.dumps(answers))
 
 
 if __name__ == "__main__":

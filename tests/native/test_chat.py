@@ -50,6 +50,7 @@ class Script:
             prior=lambda _draft: None,
             draft_cores=ONE_THREAD,
             inexact="",
+            is_exact=True,
             changes={},
             states=None,
         )

@@ -34,7 +34,7 @@ def backend(folder, variant=None):
     return file if file.exists() else folder / "libggml-cpu.so"
 
 
-def run(cpu_backend, request):
+def run(cpu_backend, request, *more):
     env = dict(os.environ)
     if OTHER_LIB:
         asan = subprocess.check_output(["cc", "-print-file-name=libasan.so"], text=True).strip()
@@ -45,6 +45,7 @@ def run(cpu_backend, request):
             str(TESTS / "helpers" / "mul_mats.py"),
             str(cpu_backend),
             json.dumps(request),
+            *more,
         ],
         capture_output=True,
         text=True,
@@ -83,7 +84,7 @@ def test_one_column_has_the_bits_of_the_unpatched_llama_cpp(type_name):
     """Which is built for the same instructions as the best variant."""
     request = cases(type_name)
     answers = ours(type_name, BEST)
-    plain = run(backend(REFERENCE_LIB), request)
+    plain = run(backend(REFERENCE_LIB), request, json.dumps(SIZES), "alone")
     for case, answer, expected in zip(request, answers, plain, strict=True):
         assert (answer is None) == (expected is None), case
         assert answer is None or answer["alone"] == expected["alone"], case
