@@ -79,8 +79,10 @@ template <typename Handle> class mpi_of final : public mpi_calls {
         }
     }
 
+    // Of a library that wraps MPI's functions (LD_PRELOAD: profilers, our tests), if there is one, as a linker would have it.
     template <typename Function> static void find(void * library, Function *& function, const char * name) {
-        function = reinterpret_cast<Function *>(dlsym(library, name));
+        void * symbol = dlsym(RTLD_DEFAULT, name);
+        function      = reinterpret_cast<Function *>(symbol ? symbol : dlsym(library, name));
         if (!function) {
             throw std::runtime_error(std::string("the MPI of this process has no ") + name);
         }
