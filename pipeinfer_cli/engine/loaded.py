@@ -30,7 +30,7 @@ def open_mpi(path: str) -> tuple[str, str]:
     """The ABI of a libmpi, in mpi4py's words, and what it says of its version. Starts no MPI.
 
     `path` is its file, or that of a library which is linked with it. OSError if it does not load,
-    or is no MPI.
+    or is not an MPI library.
     """
     library = ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_LOCAL)
     text, length = ctypes.create_string_buffer(VERSION_BYTES), ctypes.c_int()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import typer
 
 from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.cli import options
+from pipeinfer_cli.cli.chat import chat
 from pipeinfer_cli.cli.generate import generate
 from pipeinfer_cli.cli.main import main
 from pipeinfer_cli.cli.parsing.command import CheckedCommand
 from pipeinfer_cli.cli.parsing.llama_cpp import BY_NAME, OPTIONS, Use, table
+from pipeinfer_cli.cli.serve import serve
 from pipeinfer_cli.commands.escapes import unescape
 from pipeinfer_cli.commands.generate_config import GenerateConfig, Prompt, read_prompt
 from pipeinfer_cli.errors import UserError
@@ -23,15 +26,24 @@ Capture = pytest.CaptureFixture[str]
 NAMES = (Path(__file__).parents[1] / "helpers" / "llama_cpp_options.txt").read_text().split()
 
 
-def own_names() -> set[str]:
+# What is said of one text, on the command line; a server's requests say it themselves.
+OF_ONE_TEXT = {"--format", "--grammar", "--json-schema", "--stats", "--system"}
+
+
+def own_names(function: Callable[..., Any] = generate) -> set[str]:
     app = typer.Typer()
-    app.command(cls=CheckedCommand)(generate)
+    app.command(cls=CheckedCommand)(function)
     command: Any = typer.main.get_command(app)
     return {name for param in command.params for name in param.opts if name.startswith("-")}
 
 
 def run(*args: str) -> int:
     return main(["generate", "-m", "m.gguf", *args])
+
+
+def test_a_server_takes_what_a_text_and_a_conversation_take() -> None:
+    missing = (own_names(generate) & own_names(chat)) - own_names(serve)
+    assert {name for name in missing if name.startswith("--")} <= OF_ONE_TEXT
 
 
 def test_the_table_names_each_option_once() -> None:

@@ -112,7 +112,7 @@ class Shapes:
             _ = state.mask  # the first one, which may take longest
         except UserError:
             raise
-        except BaseException as error:  # noqa: BLE001 (a panic of llguidance is no Exception)
+        except BaseException as error:  # noqa: BLE001 (a panic of llguidance is not an Exception)
             why = " ".join(str(error).split())
             raise UserError(f"{source.name}: {why or type(error).__name__}") from None
         return state
