@@ -15,11 +15,10 @@ from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
 from pipeinfer_cli.engine.cpu.variants import CpuCode
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
-from pipeinfer_cli.launch.host.cores import Core, Cores, cpus_for, divide, parse_cpulist
-from pipeinfer_cli.launch.host.mpi_info import MpiInfo
+from pipeinfer_cli.launch.host.cores import SYSTEM_DIR, Core, Cores, cpus_for, divide
+from pipeinfer_cli.launch.host.mpi_info import VARIABLE, MpiInfo
 from pipeinfer_cli.launch.host.numa import DEFAULT_POLICY, isolated
 
-NODE_DIR = Path("/sys/devices/system/node")
 MAX_HOST_NAME = 63  # bytes; Linux has 64, for which MPICH has no room
 # How many ranks the launcher has started on a host.
 RANKS_ON_HOST = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
@@ -151,16 +150,14 @@ def within_quota(n_cores: int, quota: float | None) -> int:
     return n_cores if quota is None else max(1, min(n_cores, int(quota)))
 
 
-def default_ranks(node_dir: Path = NODE_DIR, cpus: frozenset[int] | None = None) -> int:
+def default_ranks(system_dir: Path = SYSTEM_DIR, cpus: frozenset[int] | None = None) -> int:
     """One rank per NUMA node that has CPUs of ours, at least one, and as many as may be busy.
 
     Without speculation several local ranks do not make one request faster, so that more are
     the user's choice.
     """
     mask = affinity() if cpus is None else cpus
-    lists = sorted(node_dir.glob("node[0-9]*/cpulist"))
-    n_nodes = sum(bool(mask & parse_cpulist(path.read_text())) for path in lists)
-    return within_quota(max(1, n_nodes), cgroup.limits().cpus)
+    return within_quota(len(Cores.read(system_dir).nodes_of(mask)), cgroup.limits().cpus)
 
 
 def format_cpulist(cpus: Iterable[int]) -> str:
@@ -388,7 +385,7 @@ class Launcher:
 
     def environment(self) -> dict[str, str]:
         """Variables: the ranks' MPI is the launcher's, and no rank is bound to cores."""
-        return {"I_MPI_PIN": "off", **({"PIPEINFER_MPI": self.mpi} if self.mpi else {})}
+        return {"I_MPI_PIN": "off", **({VARIABLE: self.mpi} if self.mpi else {})}
 
 
 def check_host_name(mpi: MpiInfo) -> None:

@@ -111,6 +111,14 @@ def test_foreign_libraries_are_not_loaded(
     assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
 
 
+def test_foreign_libraries_are_not_loaded_under_a_launcher(
+    model: Path, text: str, foreign: Path
+) -> None:
+    """There the MPI is looked for in the launcher's folder, and may be a wheel's."""
+    done = run(mpiexec(2, *generate(model, 2)[1:]), LD_LIBRARY_PATH=str(foreign))
+    assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_foreign_library_that_is_loaded_is_named(ranks: int, model: Path, foreign: Path) -> None:
     library = foreign / "libggml-base.so"

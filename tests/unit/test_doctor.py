@@ -49,6 +49,7 @@ def mpi(mpiexec: str | None, family: str = "mpich", version: str = "5.0.2") -> M
         (OPEN_MPI, "openmpi", "4.1.4", "ok"),
         (OPEN_MPI, "mpich", "5.0.2", "not ok"),
         (HYDRA, "openmpi", "5.0.2", "not ok"),
+        ("A launcher of nobody knows whom, Version 2021.16", "intel", "2021.19.0", "note"),
     ],
 )
 def test_launcher(tmp_path: Path, says: str, family: str, version: str, verdict: str) -> None:

@@ -20,6 +20,7 @@ from pipeinfer_cli.launch import environment, local_rank, mpi, report
 from pipeinfer_cli.launch.environment import ALONE, LaunchEnvironment, Launcher, RankResources
 from pipeinfer_cli.launch.host import cgroup, mpi_choice
 from pipeinfer_cli.launch.host.cgroup import Limits
+from pipeinfer_cli.launch.host.cores import parse_cpulist
 from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
 
@@ -85,12 +86,12 @@ def test_detect(env: dict[str, str], expected: LaunchEnvironment) -> None:
     ("text", "cpus"), [("", set()), ("0", {0}), ("0-2,8\n", {0, 1, 2, 8}), ("3,1-1", {1, 3})]
 )
 def test_cpulist(text: str, cpus: set[int]) -> None:
-    assert environment.parse_cpulist(text) == cpus
+    assert parse_cpulist(text) == cpus
 
 
 @pytest.mark.parametrize("text", ["", "0", "0-2,8", "1,3,5-6,63-64"])
 def test_cpulists_come_back(text: str) -> None:
-    assert environment.format_cpulist(environment.parse_cpulist(text)) == text
+    assert environment.format_cpulist(parse_cpulist(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,8 @@ def test_a_cpu_quota_counts(
     assert environment.default_threads(2, {}) == max(1, threads // 2)
     assert RankResources.take(8, [frozenset(range(8))]).has_own_cores == (threads == 8)
     for number, cpus in enumerate(["0-3", "4-7"]):
-        (tmp_path / f"node{number}").mkdir()
-        (tmp_path / f"node{number}" / "cpulist").write_text(cpus)
+        (tmp_path / "node" / f"node{number}").mkdir(parents=True)
+        (tmp_path / "node" / f"node{number}" / "cpulist").write_text(cpus)
     assert environment.default_ranks(tmp_path, frozenset(range(8))) == ranks
 
 
@@ -213,8 +214,8 @@ def test_the_number_of_ranks_on_this_host(env: dict[str, str], ranks: int) -> No
 )
 def test_default_ranks(tmp_path: Path, nodes: list[str], mask: set[int], ranks: int) -> None:
     for number, cpus in enumerate(nodes):
-        (tmp_path / f"node{number}").mkdir()
-        (tmp_path / f"node{number}" / "cpulist").write_text(cpus + "\n")
+        (tmp_path / "node" / f"node{number}").mkdir(parents=True)
+        (tmp_path / "node" / f"node{number}" / "cpulist").write_text(cpus + "\n")
     assert environment.default_ranks(tmp_path, frozenset(mask)) == ranks
 
 

@@ -245,7 +245,7 @@ def _launcher(mpi: MpiInfo) -> Check:
         text = f"{found}, but the library is {mpi.family} {mpi.version}"
         todo = f"name another MPI ({mpi_choice.VARIABLE}), or install both from one package"
         # Open MPI 5 starts ranks with PRTE, which counts its own versions.
-        needed = family != mpi.family
+        needed = family not in (None, mpi.family)
         return Check(name="MPI launcher", ok=False, text=text, todo=todo, needed=needed)
     return Check(name="MPI launcher", ok=True, text=found)
 

@@ -11,7 +11,7 @@ from pipeinfer_cli.launch import environment, nested
 from pipeinfer_cli.launch.host import mpi_info
 from pipeinfer_cli.launch.host.mpi_info import MpiInfo
 
-VARIABLE = "PIPEINFER_MPI"
+VARIABLE = mpi_info.VARIABLE
 SYSTEM = "system"
 FIRST = ("mpich", "openmpi")  # ABIs
 

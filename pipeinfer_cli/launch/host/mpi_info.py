@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
 from pipeinfer_cli.engine import loaded
 from pipeinfer_cli.errors import UserError
+
+VARIABLE = "PIPEINFER_MPI"  # names the MPI to use
 
 # By ABI, in mpi4py's words: the names of its libmpi. Debian has another one than MPICH itself.
 LIBRARIES = {
@@ -84,11 +86,13 @@ def of_wheel(wheel: str) -> MpiInfo | None:
         found = distribution(wheel)
     except PackageNotFoundError:
         return None
-    libmpi = _wheel_file(found, f"lib/{LIBRARIES[abi][0]}")
+    files = found.files or []  # each access reads them
+    libmpi = _wheel_file(files, f"lib/{LIBRARIES[abi][0]}")
     if libmpi is None:
         return None
     # Wheels of two MPIs lay files of the same names: only those of the right size are its own.
-    launchers = (_wheel_file(found, f"bin/{name}") for name in LAUNCHERS[abi])
+    # The name that they share comes first, since it is what users find in PATH.
+    launchers = (_wheel_file(files, f"bin/{name}") for name in reversed(LAUNCHERS[abi]))
     return MpiInfo(
         kind="wheel",
         family=family,
@@ -105,9 +109,9 @@ def wheels() -> Iterator[MpiInfo]:
     return filter(None, map(of_wheel, WHEELS))
 
 
-def _wheel_file(wheel: Distribution, name: str) -> Path | None:
-    """A file of the wheel, if it is there; wheels lay it relative to the prefix, wherever it is."""
-    for file in wheel.files or []:
+def _wheel_file(files: Sequence[PackagePath], name: str) -> Path | None:
+    """A wheel's file, if it is there; wheels lay it relative to the prefix, wherever it is."""
+    for file in files:
         if file.name != name.rpartition("/")[2]:
             continue
         path = Path(str(file.locate())).resolve()
@@ -117,16 +121,18 @@ def _wheel_file(wheel: Distribution, name: str) -> Path | None:
 
 
 def of_library(path: str) -> MpiInfo:
-    """The MPI of a libmpi: its file, or a name for the loader. It is loaded, and not started.
+    """The MPI of a libmpi: its file, or a name for the loader. It is not started.
 
     OSError if it cannot be; UserError if mpi4py cannot use it.
     """
+    # A wheel's is not loaded here: what it needs has to be loaded first, see loaded.preload_mpi.
+    if "/" in path and (wheel := _wheel_at(path)):
+        return wheel
     abi, said = loaded.open_mpi(path)
     if "/" not in path:
         path = _loaded_libmpi(path)
-    for info in wheels():
-        if Path(path).resolve() == Path(info.path).resolve():
-            return info
+        if wheel := _wheel_at(path):
+            return wheel
     abis = mpi4py_abis()
     if abi not in abis:
         raise UserError(
@@ -142,6 +148,12 @@ def of_library(path: str) -> MpiInfo:
         path=path,
         mpiexec=_mpiexec(path, abi),
     )
+
+
+def _wheel_at(path: str) -> MpiInfo | None:
+    """The wheel whose libmpi this is, if it is one's."""
+    libmpi = Path(path).resolve()
+    return next((info for info in wheels() if libmpi == Path(info.path).resolve()), None)
 
 
 def family_of(said: str) -> tuple[str, str]:
