@@ -10,6 +10,7 @@ set(PIPEINFER_CPU_VARIANTS auto CACHE STRING "auto, all, or a list of variants o
 
 # What a variant may use, in ggml/src/CMakeLists.txt's words. Those with AMX are left out: see llama.cmake. So are those
 # for which our sources and ggml's have no code of their own (VBMI: icelake is cascadelake, cooperlake zen4).
+set(x86_flags SSE42 AVX AVX2 AVX_VNNI AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 BMI2 FMA F16C)
 set(x86_avx2 SSE42 AVX F16C FMA AVX2 BMI2)
 set(PIPEINFER_FEATURES_zen4 ${x86_avx2} AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16)
 set(PIPEINFER_FEATURES_cascadelake ${x86_avx2} AVX512 AVX512_VNNI)
@@ -36,8 +37,7 @@ elseif(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(
 endif()
 
 # Flags that the user has given, now or when this build folder was made.
-foreach(flag NATIVE CPU_ARM_ARCH CPU_ALL_VARIANTS SSE42 AVX AVX2 AVX_VNNI AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 BMI2
-             FMA F16C)
+foreach(flag NATIVE CPU_ARM_ARCH CPU_ALL_VARIANTS ${x86_flags})
     get_property(help CACHE GGML_${flag} PROPERTY HELPSTRING)
     if(help MATCHES "command line")
         set(PIPEINFER_OWN_CPU_FLAGS ON CACHE INTERNAL "")
@@ -83,7 +83,7 @@ endfunction()
 # One backend, with the flags of a variant.
 macro(pipeinfer_use_flags_of variant)
     set(GGML_NATIVE OFF)
-    foreach(feature SSE42 AVX AVX2 AVX_VNNI AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 BMI2 FMA F16C)
+    foreach(feature IN LISTS x86_flags)
         set(GGML_${feature} OFF)
     endforeach()
     foreach(feature IN LISTS PIPEINFER_FEATURES_${variant})

@@ -31,7 +31,6 @@ from pipeinfer_cli.commands.bench.summary import comparable, median_stats, summa
 from pipeinfer_cli.commands.bench.turns import first_turns, n_turns, turns
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, mpi
-from pipeinfer_cli.launch.host import machine
 from pipeinfer_cli.scheduler.policy import (
     DEFAULT_DRAFT,
     DraftConfig,
@@ -555,9 +554,3 @@ def test_under_a_launcher_an_error_of_rank_0_ends_all_ranks(
     assert main.main(["bench", "-m", "m", *options]) == 2
     assert said in capsys.readouterr().err
     assert bool(started) == is_started
-
-
-def test_the_processor_has_a_name(tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A: Processor 1\nflags: x\n")
-    assert machine.cpu_name(tmp_path / "cpuinfo") == "A: Processor 1"
-    assert machine.cpu_name(tmp_path / "none")

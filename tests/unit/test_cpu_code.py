@@ -113,6 +113,14 @@ def test_functions_are_others_without_fma(
     assert variants.math_library().endswith(" without FMA") != has_fma
 
 
+def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A: Processor 1\nflags: x\n")
+    monkeypatch.setattr(variants, "CPUINFO", tmp_path / "cpuinfo")
+    assert variants.processor() == "A: Processor 1"
+    monkeypatch.setattr(variants, "CPUINFO", tmp_path / "none")
+    assert variants.processor()
+
+
 def test_variants_of_a_folder(tmp_path: Path) -> None:
     for name in ("libggml-cpu-zen4.so", "libggml-cpu-sse42.so", "libggml-cpu.so", "libggml.so"):
         (tmp_path / name).touch()

@@ -20,7 +20,7 @@ from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.log import LOG
 
 PREFIX = "libggml-cpu-"
-NOT_A_BACKEND = ("libggml-base.so", "libggml.so")
+NOT_A_BACKEND = ("libggml-base", "libggml-cpu")  # beginnings of names
 SPELLINGS = {"avx2": "haswell"}
 CPUINFO = Path("/proc/cpuinfo")
 OPTION = "--cpu-variant"
@@ -123,7 +123,7 @@ def _load_once(name: str) -> None:
             raise UserError(f"{OPTION} {name}: this process computes with {_Loaded.name} already")
         return
     for path in sorted(folder.glob("libggml-*.so")):
-        is_other = path.name not in NOT_A_BACKEND and not path.name.startswith("libggml-cpu")
+        is_other = not path.name.startswith(NOT_A_BACKEND)
         if is_other and not lib.ggml_backend_load(os.fsencode(path)):
             LOG.warning("%s does not load: no driver, or no device of its kind", path)
     if not lib.ggml_backend_load(os.fsencode(_file(folder, name))):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from pipeinfer_cli.engine import build_info
+from pipeinfer_cli.engine.cpu import variants
 from pipeinfer_cli.launch.host import mpi_choice
-
-CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe() -> dict[str, str | int]:
@@ -25,7 +22,7 @@ def describe() -> dict[str, str | int]:
     return {
         "build_commit": build.commit,
         "build_number": build.number,
-        "cpu_info": cpu_name(),
+        "cpu_info": variants.processor(),
         "gpu_info": "",
         "backends": ",".join(backends) or "CPU",
         "pipeinfer_version": _version(),
@@ -33,18 +30,6 @@ def describe() -> dict[str, str | int]:
         "mpi": mpi_choice.in_words(),
         "host": socket.gethostname(),
     }
-
-
-def cpu_name(cpuinfo: Path = CPUINFO) -> str:
-    """The processor's name as the kernel has it."""
-    try:
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass  # no Linux
-    return platform.processor() or platform.machine()
 
 
 def _version() -> str:
