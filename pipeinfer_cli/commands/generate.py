@@ -42,7 +42,7 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     else:
         prompt = PlainPrompts(vocab).tokens(text)
     ends = Ends.of(config, vocab)  # says what is wrong with its tokens
-    constraint = constraint_of(config, vocab, ends)
+    constraint = constraint_of(config, GrammarCompiler(vocab), ends)
     room = check_room(prompt, config.n_ctx, config.n_predict)
     if room < config.n_predict < MAX_COUNT:
         console.note(
@@ -55,10 +55,12 @@ def prepare_generate(config: GenerateConfig, plan: Plan) -> Work:
     return partial(generate, config, plan, request, vocab)
 
 
-def constraint_of(config: GenerateConfig, vocab: Vocab, ends: Ends) -> GrammarState | None:
+def constraint_of(
+    config: GenerateConfig, compiler: GrammarCompiler, ends: Ends
+) -> GrammarState | None:
     """What the text must follow, if there is a grammar. UserError if that is wrong."""
     source = config.grammar.read().source
-    return GrammarCompiler(vocab).start(source, ends.stop_tokens) if source is not None else None
+    return compiler.start(source, ends.stop_tokens) if source is not None else None
 
 
 def make_request(

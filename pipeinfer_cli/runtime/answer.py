@@ -103,10 +103,8 @@ class AnswerBuilder:
             answer.finish_reason = "stop"
         elif len(answer.tokens) == self._n_max:
             answer.finish_reason = "length"
-        if token in self._ends.spelled and not is_end:
-            piece = self._vocab.piece(token, is_special=True)
-        else:
-            piece = b"" if is_end else self._vocab.piece(token)
+        is_spelled = token in self._ends.spelled
+        piece = b"" if is_end else self._vocab.piece(token, is_special=is_spelled)
         spelling = "" if piece or not self._stops else self._spelling(token)
         text = self._stops.feed(self._decoder.decode(piece, final=self.is_over), spelling)
         if self._stops.is_found:

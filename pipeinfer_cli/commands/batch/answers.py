@@ -67,13 +67,14 @@ class Tasks:
         form: LineForm,
         drafters: Drafters | None,  # None: others see to them
         chat_prompt: Callable[[Item], list[int]],
+        compiler: GrammarCompiler,
     ) -> None:
         self._config, self._plan, self._vocab = config, plan, vocab
         self._form = form
         self._note_training = TrainingNote(config, plan)
         self._drafters, self._chat_prompt = drafters, chat_prompt
         self._prompts = PlainPrompts(vocab)
-        self._compiler: GrammarCompiler | None = None
+        self._compiler = compiler
 
     def task(self, item: Item | BadItem) -> Task | ItemResult:
         """The item's request, or a line that says why there is none."""
@@ -137,8 +138,6 @@ class Tasks:
     def _constraint(self, item: Item, ends: Ends) -> GrammarState | None:
         if item.grammar is None:
             return None
-        if self._compiler is None:  # which takes a second
-            self._compiler = GrammarCompiler(self._vocab)
         return self._compiler.start(item.grammar, ends.stop_tokens)
 
     def _drafter(self, item: Item) -> Drafter | None:

@@ -15,7 +15,7 @@ from pipeinfer_cli.commands.chat.template_options import RESERVED
 from pipeinfer_cli.commands.generate_config import GenerateConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.models.shards import digest_of
-from pipeinfer_cli.runtime.grammar.source import GrammarSource, of_response_format
+from pipeinfer_cli.runtime.grammar.source import GrammarSource, of_field
 from pipeinfer_cli.scheduler.runs import SampleParams
 
 ItemId = str | int | float
@@ -231,12 +231,7 @@ def _grammar(fields: Mapping[str, Any], config: GenerateConfig) -> GrammarSource
     try:
         for key in given:
             value = fields[key]
-            if key == "grammar":
-                source = GrammarSource.of_grammar(_text(key, value))
-            elif key == "json_schema":
-                source = GrammarSource.of_schema(value)
-            else:
-                source = of_response_format(value)
+            source = of_field(key, _text(key, value) if key == "grammar" else value)
     except UserError as error:
         raise _ItemError(str(error)) from None
     if source is not None and config.synth_acceptance is not None:

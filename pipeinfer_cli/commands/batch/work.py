@@ -31,6 +31,7 @@ from pipeinfer_cli.launch import signals
 from pipeinfer_cli.models.shards import digest_of, model_digest
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.drafters import Drafters
+from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
 from pipeinfer_cli.runtime.head import Head
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import load_vocab
@@ -59,7 +60,9 @@ class BatchWork:
         self._sink, self._resume_point = self._begun()
         self._template: ChatTemplate | None = None  # made when it is needed
         self._vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
-        constraint_of(config, self._vocab, Ends.of(config, self._vocab))  # says what is wrong
+        self._compiler = GrammarCompiler(self._vocab)
+        ends = Ends.of(config, self._vocab)
+        constraint_of(config, self._compiler, ends)  # says what is wrong
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         if config.strategy != "iterative":  # what is wrong with a draft model is said now
             self._drafters.make(config.drafter, config.draft_model)
@@ -78,7 +81,15 @@ class BatchWork:
             ).notes():
                 console.note(note)
             drafters = self._drafters if self._batch.parallel == 1 else None
-            tasks = Tasks(config, self._plan, self._vocab, self._form, drafters, self._chat_prompt)
+            tasks = Tasks(
+                config,
+                self._plan,
+                self._vocab,
+                self._form,
+                drafters,
+                self._chat_prompt,
+                self._compiler,
+            )
             feed = self._feed()
             progress = Progress(
                 n_items=feed.n_items,

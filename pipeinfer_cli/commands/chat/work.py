@@ -18,6 +18,7 @@ from pipeinfer_cli.commands.notes import TrainingNote
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.answer import Ends
+from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
 from pipeinfer_cli.runtime.head import LEAST_ROOM, Head, room_for
 from pipeinfer_cli.runtime.pipeline import Plan
 from pipeinfer_cli.runtime.vocabulary import load_vocab
@@ -44,7 +45,7 @@ class ChatWork:
         )
         template.say_note()
         ends = Ends.of(config, vocab)  # says what is wrong with its tokens
-        constraint = constraint_of(config, vocab, ends)
+        constraint = constraint_of(config, GrammarCompiler(vocab), ends)
         self._config = config
         self._vocab = vocab
         self._transcript = Transcript(vocab, template)

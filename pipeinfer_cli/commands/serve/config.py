@@ -71,12 +71,17 @@ class ServerOptions:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
-        if self.host == LOOPBACK_NAME:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is that of the machine itself."""
+    if name == LOOPBACK_NAME:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_seconds(option: str, value: float, *, least: float | None = None) -> None:

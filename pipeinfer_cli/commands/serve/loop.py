@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeinfer_cli.commands.serve.config import ServeConfig
 from pipeinfer_cli.commands.serve.generation import (
@@ -81,13 +81,10 @@ class ServeLoop:
 
     def _begin(self, streams: TokenStreams[int], generation: Generation) -> None:
         asked = generation.request
-        request = Request(
+        request = replace(
+            self._like,
             prompt=asked.prompt,
             n_max=asked.n_max,
-            strategy=self._like.strategy,
-            draft=self._like.draft,
-            drafter=self._like.drafter,
-            prior=self._like.prior,
             sample=asked.sample,
             constraint=asked.constraint,
         )

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import closing
 
-from pipeinfer_cli import console
+from pipeinfer_cli import console, log
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.generate import make_request
 from pipeinfer_cli.commands.serve.address import address, written
@@ -23,7 +23,6 @@ from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch import environment, signals
-from pipeinfer_cli.log import LOG
 from pipeinfer_cli.runtime.answer import Ends
 from pipeinfer_cli.runtime.drafters import Drafters
 from pipeinfer_cli.runtime.head import Head
@@ -66,7 +65,7 @@ class ServeWork:
                 f"--host {config.server.host}: whoever reaches this port can use the model: "
                 "give a key with --api-key-file"
             )
-        _say(f"{self._http.url}: loading the model")
+        log.note(f"{self._http.url}: loading the model", verbose=True)
 
     def __call__(self, engine: Engine) -> None:
         """Answers requests until a signal comes; those in flight may end."""
@@ -97,15 +96,15 @@ class ServeWork:
                 self._live.listen(streams.is_drafted)
                 self._queue.listen(engine.nudge)
                 self._service.is_loaded = True
-                _say(f"{self._http.url}: ready")
+                log.note(f"{self._http.url}: ready", verbose=True)
                 if environment.job_mark(os.environ):
-                    _say(f"from a laptop: {fields['tunnel']}")
+                    log.note(f"from a laptop: {fields['tunnel']}", verbose=True)
                 try:
                     loop.run(streams, stop_request)
                 finally:
                     self._queue.deafen()
                     self._service.is_over = True
-        _say("ended")
+        log.note("ended", verbose=True)
 
 
 def _template(config: ServeConfig, vocab: Vocab) -> tuple[ChatTemplate | None, str]:
@@ -118,8 +117,3 @@ def _template(config: ServeConfig, vocab: Vocab) -> tuple[ChatTemplate | None, s
         return None, str(error)
     template.say_note()
     return template, ""
-
-
-def _say(text: str) -> None:
-    LOG.info("%s", text)
-    print(f"pipeinfer: {text}", file=sys.stderr, flush=True)

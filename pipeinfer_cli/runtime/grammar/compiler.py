@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import Any
 
 from pipeinfer_cli.engine.vocab import Vocab
@@ -28,9 +29,6 @@ class GrammarCompiler:
 
     def __init__(self, vocab: Vocab) -> None:
         self._vocab = vocab
-        self._model_ends = frozenset(
-            token for token in range(vocab.n_tokens) if vocab.ends_generation(token)
-        )
         self._tokenizers: dict[frozenset[int], Any] = {}  # by the tokens that end a text
         self._matchers: dict[tuple[GrammarSource, frozenset[int]], Any] = {}
 
@@ -55,6 +53,11 @@ class GrammarCompiler:
             self._matchers[key] = matcher
         own = self._matchers[key].deep_copy()
         return Grammar(own, ends=ends, n_vocab=self._vocab.n_tokens).start
+
+    @cached_property
+    def _model_ends(self) -> frozenset[int]:
+        tokens = range(self._vocab.n_tokens)
+        return frozenset(token for token in tokens if self._vocab.ends_generation(token))
 
     def _tokenizer(self, ends: frozenset[int]) -> Any:
         if ends not in self._tokenizers:

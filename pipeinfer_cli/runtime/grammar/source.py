@@ -14,7 +14,7 @@ from pipeinfer_cli.errors import UserError
 
 Form = Literal["lark", "gbnf", "json_schema"]
 
-ANY_OBJECT = '{"type": "object"}'
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 GBNF_RULE = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 NO_FILE = "there is no such file, and it is not {}: give a file, or the text itself"
 
@@ -55,13 +55,20 @@ def of_response_format(value: object) -> GrammarSource | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return GrammarSource.of_schema(value.get("schema") or json.loads(ANY_OBJECT), name)
+        return GrammarSource.of_schema(value.get("schema") or ANY_OBJECT, name)
     if kind != "json_schema":
         raise UserError(f"{name} {short(kind)}: give text, json_object or json_schema")
     named = value.get("json_schema")
     if not isinstance(named, Mapping) or "schema" not in named:
         raise UserError(f"{name}: json_schema needs an object with a schema")
     return GrammarSource.of_schema(named["schema"], f"{name}.json_schema.schema")
+
+
+def of_field(key: str, value: Any) -> GrammarSource | None:
+    """What a request's grammar, json_schema or response_format asks for. UserError if invalid."""
+    if key == "grammar":
+        return GrammarSource.of_grammar(value)
+    return GrammarSource.of_schema(value) if key == "json_schema" else of_response_format(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -310,6 +310,8 @@ class AdaptiveSpeculation:
 
     def _draft_forced(self) -> None:
         """Where a grammar leaves a single token nobody need be asked."""
+        if self._tree.root.constraint is None:
+            return
         while self._is_on and self._tree.n_unfed < N_WAITING:
             node = self._tree.best_open()
             if node is None or node.position >= self._n_feed_max - 1:

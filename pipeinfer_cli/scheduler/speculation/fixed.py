@@ -181,6 +181,8 @@ class FixedSpeculation:
 
     def _draft_forced(self) -> None:
         """Where a grammar leaves a single token nobody need be asked."""
+        if self._tree.root.constraint is None:
+            return
         while (parent := self._next_parent()) is not None:
             if self._tree.add_forced(parent) is None:
                 return

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pipeinfer_cli.commands.chat.template_options import variables_of
 from pipeinfer_cli.commands.chat.tools.definitions import Tool, ToolUse
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
+from pipeinfer_cli.runtime.grammar.compiler import DEFINITIONS, JSON_OPTIONS
 from pipeinfer_cli.runtime.grammar.source import GrammarSource
 
 HERMES_BEGIN, HERMES_END = "<tool_call>", "</tool_call>"
 LLAMA_TAG = "<|python_tag|>"
 MISTRAL_BEGIN, MISTRAL_ARGS, MISTRAL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
-# As for grammars of response formats: a model that likes line ends could repeat them for ever.
-SPACING = {"whitespace_pattern": r"( |\n{1,2}[ \t]{0,20})?"}
-DEFINITIONS = ("$defs", "definitions")
 
 Spell = Callable[[str], str]  # a mark of the form, or another text, as Lark has it
 
@@ -59,7 +58,7 @@ class ToolFormat:
         parameters = dict(tool.parameters)
         shared = {key: parameters.pop(key) for key in DEFINITIONS if key in parameters}
         return {
-            "x-guidance": SPACING,
+            "x-guidance": JSON_OPTIONS,
             **shared,
             "type": "object",
             "properties": {"name": {"const": tool.name}, self.arguments: parameters},
@@ -97,6 +96,7 @@ MISTRAL = ToolFormat(
 FORMATS = (HERMES, MISTRAL, LLAMA)
 
 
+@cache
 def format_of(template: str) -> ToolFormat:
     """The form that a chat template (its source) teaches. UserError if it is none that is known."""
     try:

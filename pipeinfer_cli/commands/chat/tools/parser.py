@@ -48,9 +48,7 @@ class ToolParser:
 
     def __init__(self, form: ToolFormat, names: Collection[str]) -> None:
         self._names = frozenset(names)
-        self._begin = {HERMES.name: HERMES_BEGIN, LLAMA.name: LLAMA_TAG}.get(
-            form.name, MISTRAL_BEGIN
-        )
+        self._begin = form.marks[0]
         self._form = form
         self._held = ""  # may be, or become, a call
         self._ends: dict[int, _Scan] = {}  # of JSON in it, by where it begins

@@ -1,6 +1,6 @@
 """Answers on their way to clients, whole or as server-sent events; who leaves cancels the request.
 
-A dialect says by a `StreamForm` which events a text becomes.
+A dialect says by an `AnswerForm` what a text becomes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall, ToolParser
 from pipeinfer_cli.commands.serve.api.service import Service
+from pipeinfer_cli.commands.serve.api.shapes import Shape
 from pipeinfer_cli.commands.serve.generation import (
     Generation,
     GenerationError,
+    GenerationRequest,
     GrammarError,
     Outcome,
     TimeLimitError,
@@ -31,8 +34,8 @@ PING_S = 15  # a comment after this time without a token keeps proxies from givi
 CLIENT_LEFT = 499  # as nginx calls it; nobody sees it
 
 
-class StreamForm(Protocol):
-    """The events of one dialect for one answer."""
+class AnswerForm(Protocol):
+    """One answer in a dialect: whole, or as events."""
 
     def begin(self) -> Iterable[Event]:
         """Before the first token."""
@@ -42,6 +45,9 @@ class StreamForm(Protocol):
 
     def call(self, call: ToolCall) -> Iterable[Event]:
         """A call of a tool, whole."""
+
+    def whole(self, parts: Sequence[Part], outcome: Outcome) -> Fields:
+        """The answer in one object."""
 
     def end(self, outcome: Outcome) -> Iterable[Event]:
         """The answer is complete."""
@@ -56,8 +62,25 @@ def event(fields: Fields, name: str | None = None) -> Event:
     return {"data": data} if name is None else {"event": name, "data": data}
 
 
-async def whole_answer(
-    service: Service, generation: Generation, request: Request, parser: ToolParser | None = None
+async def respond(
+    service: Service,
+    request: Request,
+    asked: GenerationRequest,
+    form: AnswerForm,
+    shape: Shape,
+    *,
+    is_stream: bool,
+) -> Response:
+    """The answer, as the client wants it. ApiError if there is no room for the request."""
+    generation = service.submit(asked)
+    if is_stream:
+        return StreamedAnswer(service, generation, form, shape.parser())
+    parts = await _whole_answer(service, generation, request, shape.parser())
+    return JSONResponse(form.whole(parts, generation.outcome))
+
+
+async def _whole_answer(
+    service: Service, generation: Generation, request: Request, parser: ToolParser | None
 ) -> list[Part]:
     """Texts and calls once the answer is complete. ApiError if that does not happen."""
     reading = asyncio.ensure_future(_joined(generation))
@@ -101,8 +124,8 @@ class StreamedAnswer(EventSourceResponse):
         self,
         service: Service,
         generation: Generation,
-        form: StreamForm,
-        parser: ToolParser | None = None,
+        form: AnswerForm,
+        parser: ToolParser | None,
     ) -> None:
         super().__init__(_events(generation, form, parser), sep="\n", ping=PING_S)
         self._service, self._generation = service, generation
@@ -116,7 +139,7 @@ class StreamedAnswer(EventSourceResponse):
 
 
 async def _events(
-    generation: Generation, form: StreamForm, parser: ToolParser | None
+    generation: Generation, form: AnswerForm, parser: ToolParser | None
 ) -> AsyncIterator[Event]:
     for each in form.begin():
         yield each
@@ -134,7 +157,7 @@ async def _events(
         yield each
 
 
-def _part_events(form: StreamForm, parts: Iterable[Part]) -> Iterable[Event]:
+def _part_events(form: AnswerForm, parts: Iterable[Part]) -> Iterable[Event]:
     for part in parts:
         yield from form.call(part) if isinstance(part, ToolCall) else form.text(part)
 

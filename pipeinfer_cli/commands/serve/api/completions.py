@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
-    StreamedAnswer,
     calls_of,
     event,
+    respond,
     text_of,
-    whole_answer,
 )
 from pipeinfer_cli.commands.serve.api.schema import (
     SERVER_NEUTRAL,
@@ -28,8 +27,9 @@ from pipeinfer_cli.commands.serve.api.schema import (
     CompletionBody,
     Message,
     check_supported,
+    joined,
 )
-from pipeinfer_cli.commands.serve.api.service import Options, Service, count_of, effort_variables
+from pipeinfer_cli.commands.serve.api.service import Options, Service, effort_variables
 from pipeinfer_cli.commands.serve.api.shapes import Shape, Shapes, call_id, source_of, tool_use
 from pipeinfer_cli.commands.serve.generation import GenerationRequest, Outcome
 from pipeinfer_cli.commands.serve.http.body import read_as
@@ -42,7 +42,7 @@ ROLES: Mapping[str, str] = {"developer": "system"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The objects of one answer; it is also its StreamForm."""
+    """The objects of one answer; its AnswerForm."""
 
     service: Service
     request: GenerationRequest
@@ -70,28 +70,28 @@ class Form:
         return {**self._fields(kind, [choice]), "usage": usage(outcome)}
 
     def begin(self) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if self.is_chat:
             yield self._chunk({"role": "assistant", "content": ""})
 
     def text(self, piece: str) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield self._chunk({"content": piece} if self.is_chat else piece)
 
     def call(self, call: ToolCall) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield self._chunk({"tool_calls": [{"index": len(self._calls), **_call(call)}]})
         self._calls.append(call)
 
     def end(self, outcome: Outcome) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield self._chunk({} if self.is_chat else "", _finish_reason(self._calls, outcome))
         if self.has_usage:
             yield event({**self._fields(self._chunk_kind, []), "usage": usage(outcome)})
         yield DONE
 
     def error(self, error: ApiError) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield event(error.body(""))
 
     @property
@@ -184,7 +184,7 @@ class Completions:
         body = await read_as(request, ChatBody)
         check_supported(body, SERVER_NEUTRAL)
         self._service.check_ready()
-        n_max = count_of(body.max_completion_tokens, body.max_tokens)
+        n_max = body.max_completion_tokens or body.max_tokens
         variables = effort_variables(body.chat_template_kwargs, body.reasoning_effort)
         use = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
         shape = self._shapes.of(source_of(body), use)
@@ -224,20 +224,16 @@ class Completions:
             is_chat=is_chat,
             has_usage=bool(body.stream_options and body.stream_options.include_usage),
         )
-        generation = service.submit(asked)
-        if body.stream:
-            return StreamedAnswer(service, generation, form, shape.parser())
-        parts = await whole_answer(service, generation, request, shape.parser())
-        return JSONResponse(form.whole(parts, generation.outcome))
+        return await respond(service, request, asked, form, shape, is_stream=bool(body.stream))
 
 
 def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates know them: parts of a text are joined by line ends."""
-    made = []
-    for each in messages:
-        fields = each.model_dump(exclude_unset=True)
-        content = each.content
-        if isinstance(content, list):
-            content = "\n".join(part.text for part in content)
-        made.append({**fields, "role": ROLES.get(each.role, each.role), "content": content or ""})
-    return made
+    """Messages as chat templates know them."""
+    return [
+        {
+            **each.model_dump(exclude_unset=True),
+            "role": ROLES.get(each.role, each.role),
+            "content": joined(each.content),
+        }
+        for each in messages
+    ]

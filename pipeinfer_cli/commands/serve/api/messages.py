@@ -18,9 +18,8 @@ from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
-    StreamedAnswer,
     event,
-    whole_answer,
+    respond,
 )
 from pipeinfer_cli.commands.serve.api.schema import (
     MAX_STOPS,
@@ -28,6 +27,7 @@ from pipeinfer_cli.commands.serve.api.schema import (
     StopString,
     Strict,
     check_supported,
+    joined,
 )
 from pipeinfer_cli.commands.serve.api.service import Options, Service
 from pipeinfer_cli.commands.serve.api.shapes import Shapes, call_id, tool_use
@@ -137,7 +137,7 @@ class MessagesBody(CountBody):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The objects of one answer; it is also its StreamForm."""
+    """The objects of one answer; its AnswerForm."""
 
     request: GenerationRequest
     model: str
@@ -154,7 +154,7 @@ class Form:
         }
 
     def begin(self) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         usage = {
             "input_tokens": len(self.request.prompt),
             "cache_creation_input_tokens": 0,
@@ -164,18 +164,18 @@ class Form:
         yield _event("message_start", message={**self._message([]), "usage": usage})
 
     def text(self, piece: str) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if self._kinds[-1:] != ["text"]:
             yield from self._begin_block(_block(""))
         yield self._delta(type="text_delta", text=piece)
 
     def call(self, call: ToolCall) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield from self._begin_block({**_block(call), "input": {}})
         yield self._delta(type="input_json_delta", partial_json=call.arguments)
 
     def end(self, outcome: Outcome) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if not self._kinds:
             yield from self._begin_block(_block(""))
         yield from self._end_block()
@@ -183,7 +183,7 @@ class Form:
         yield _event("message_stop")
 
     def error(self, error: ApiError) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield event(error.body(ANTHROPIC_PATHS), "error")
 
     def _begin_block(self, block: Fields) -> Iterable[Event]:
@@ -261,11 +261,7 @@ class Messages:
         )
         asked = await self._shapes.constrained(service.request(prompt, options), shape)
         form = Form(request=asked, model=body.model)
-        generation = service.submit(asked)
-        if body.stream:
-            return StreamedAnswer(service, generation, form, shape.parser())
-        parts = await whole_answer(service, generation, request, shape.parser())
-        return JSONResponse(form.whole(parts, generation.outcome))
+        return await respond(service, request, asked, form, shape, is_stream=bool(body.stream))
 
     async def count(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens."""
@@ -280,7 +276,7 @@ class Messages:
         self._service.check_ready()
         messages = [made for each in body.messages for made in _messages(each)]
         if body.system:
-            messages.insert(0, {"role": "system", "content": _text(body.system)})
+            messages.insert(0, {"role": "system", "content": joined(body.system)})
         return await self._service.chat_prompt(messages, {}, use)
 
 
@@ -318,7 +314,7 @@ def _messages(message: Message) -> Iterator[Fields]:
         if is_result:
             yield from (_result(each) for each in blocks if isinstance(each, ToolResultBlock))
             continue
-        text = _text([each for each in blocks if isinstance(each, TextBlock)])
+        text = joined([each for each in blocks if isinstance(each, TextBlock)])
         calls = [
             {
                 "id": each.id,
@@ -336,9 +332,5 @@ def _result(block: ToolResultBlock) -> Fields:
     return {
         "role": "tool",
         "tool_call_id": block.tool_use_id,
-        "content": _text(block.content or ""),
+        "content": joined(block.content),
     }
-
-
-def _text(content: str | Sequence[TextBlock]) -> str:
-    return content if isinstance(content, str) else "\n".join(part.text for part in content)

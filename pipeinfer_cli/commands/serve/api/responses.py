@@ -11,19 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pipeinfer_cli.commands.chat.tools.definitions import ToolUse
 from pipeinfer_cli.commands.chat.tools.parser import Part, ToolCall
 from pipeinfer_cli.commands.serve.api.answers import (
     Event,
     Fields,
-    StreamedAnswer,
     event,
-    whole_answer,
+    respond,
 )
 from pipeinfer_cli.commands.serve.api.completions import ROLES
-from pipeinfer_cli.commands.serve.api.schema import Count, Strict, TextPart, check_supported
+from pipeinfer_cli.commands.serve.api.schema import Count, Strict, TextPart, check_supported, joined
 from pipeinfer_cli.commands.serve.api.service import Options, Service, effort_variables
 from pipeinfer_cli.commands.serve.api.shapes import (
     Shapes,
@@ -152,7 +151,7 @@ class ResponsesBody(Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The objects of one answer; it is also its StreamForm."""
+    """The objects of one answer; its AnswerForm."""
 
     request: GenerationRequest
     body: ResponsesBody
@@ -190,12 +189,12 @@ class Form:
         }
 
     def begin(self) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         for kind in ("created", "in_progress"):
             yield self._event(f"response.{kind}", response=self._response("in_progress", []))
 
     def text(self, piece: str) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if not self._pieces:
             yield self._item_event("added", self._message(self._index, "in_progress", []))
             yield self._text_event("response.content_part.added", part=_part(""))
@@ -203,7 +202,7 @@ class Form:
         yield self._text_event("response.output_text.delta", delta=piece, logprobs=[])
 
     def call(self, call: ToolCall) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if self._pieces:
             yield from self._end_text("completed")
         item = _call_item(call)
@@ -217,7 +216,7 @@ class Form:
         self._items.append(item)
 
     def end(self, outcome: Outcome) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         if not self._pieces and not self._items:
             yield from self.text("")
         if self._pieces:
@@ -226,7 +225,7 @@ class Form:
         yield self._event(f"response.{whole['status']}", response=whole)
 
     def error(self, error: ApiError) -> Iterable[Event]:
-        """See StreamForm."""
+        """See AnswerForm."""
         yield self._event("error", code=error.code, message=error.message, param=error.param)
 
     def _end_text(self, status: str) -> Iterable[Event]:
@@ -339,11 +338,7 @@ class Responses:
         )
         asked = await self._shapes.constrained(service.request(prompt, options), shape)
         form = Form(request=asked, body=body, model=body.model or service.model_name)
-        generation = service.submit(asked)
-        if body.stream:
-            return StreamedAnswer(service, generation, form, shape.parser())
-        parts = await whole_answer(service, generation, request, shape.parser())
-        return JSONResponse(form.whole(parts, generation.outcome))
+        return await respond(service, request, asked, form, shape, is_stream=bool(body.stream))
 
 
 def _source(body: ResponsesBody) -> GrammarSource | None:
@@ -382,12 +377,8 @@ def _messages(body: ResponsesBody) -> list[Fields]:
             call = {"id": each.call_id, "type": "function", "function": function}
             made[-1].setdefault("tool_calls", []).append(call)
         elif isinstance(each, FunctionCallOutput):
-            text = _text(each.output)
+            text = joined(each.output)
             made.append({"role": "tool", "tool_call_id": each.call_id, "content": text})
         else:
-            made.append({"role": ROLES.get(each.role, each.role), "content": _text(each.content)})
+            made.append({"role": ROLES.get(each.role, each.role), "content": joined(each.content)})
     return made
-
-
-def _text(content: str | Sequence[TextPart]) -> str:
-    return content if isinstance(content, str) else "\n".join(part.text for part in content)

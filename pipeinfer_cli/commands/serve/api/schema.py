@@ -6,8 +6,8 @@ no text is ignored, and what would change it, but is not supported, is refused b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,21 @@ SERVER_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": ({},),
     "guided_json": ({},),
 }
+
+
+class WithText(Protocol):
+    """A part of a content that has a text."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+
+
+def joined(content: str | Sequence[WithText] | None) -> str:
+    """A content's text: its parts are joined by line ends."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(part.text for part in content)
 
 
 class Strict(BaseModel):

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import anyio
 from anyio.to_thread import run_sync
 
-from pipeinfer_cli.checks import MAX_COUNT
 from pipeinfer_cli.commands.chat.template import ChatTemplate
 from pipeinfer_cli.commands.chat.template_options import EFFORT, RESERVED
 from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, ToolUse, for_template
@@ -39,7 +38,6 @@ from pipeinfer_cli.runtime.vocabulary import PlainPrompts
 SEED_BITS = 32  # of a seed that is drawn
 N_TOKENIZERS = 2  # prompts that are tokenized at a time
 Phase = Literal["loading", "ready", "draining"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +216,3 @@ def effort_variables(variables: Mapping[str, Any] | None, effort: str | None) ->
     """Variables of the chat template, with the effort that a request asks for."""
     given = dict(variables or {})
     return given if effort is None else {EFFORT: effort, **given}
-
-
-def count_of(*values: int | None) -> int | None:
-    """The first of several names of a number of tokens that was given, within bounds."""
-    found = next((each for each in values if each is not None), None)
-    return None if found is None else min(found, MAX_COUNT)

@@ -25,7 +25,7 @@ from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
 from pipeinfer_cli.runtime.grammar.matcher import GrammarState
-from pipeinfer_cli.runtime.grammar.source import GrammarSource, of_response_format
+from pipeinfer_cli.runtime.grammar.source import GrammarSource, of_field, of_response_format
 
 MAX_GRAMMAR_CHARS = 1 << 16  # compiling time grows faster than the text: about 1 s for this
 ID_BYTES = 5  # templates of Mistral's know ids of 9 letters and digits only
@@ -52,7 +52,7 @@ class Shapes:
     def __init__(self, vocab: Vocab, template: str | None) -> None:
         """`template` is the source of the chat template."""
         self._vocab, self._template = vocab, template
-        self._compiler: GrammarCompiler | None = None
+        self._compiler = GrammarCompiler(vocab)
         self._compiling: anyio.CapacityLimiter | None = None
 
     def of(self, source: GrammarSource | None, use: ToolUse = NO_TOOLS) -> Shape:
@@ -105,8 +105,6 @@ class Shapes:
         return replace(request, constraint=state)
 
     def _compiled(self, source: GrammarSource, stop_tokens: Collection[int]) -> GrammarState:
-        if self._compiler is None:
-            self._compiler = GrammarCompiler(self._vocab)
         try:
             state = self._compiler.start(source, stop_tokens)
             _ = state.mask  # the first one, which may take longest
@@ -130,11 +128,7 @@ def source_of(body: Common) -> GrammarSource | None:
         raise ApiError(400, f"{first} and {second}: give one of them", param=second)
     try:
         for key, value in given.items():
-            if key == "response_format":
-                return of_response_format(value)
-            if key == "json_schema":
-                return GrammarSource.of_schema(value)
-            return GrammarSource.of_grammar(value)
+            return of_field(key, value)
     except UserError as error:
         raise ApiError(400, str(error), param=next(iter(given))) from None
     return None

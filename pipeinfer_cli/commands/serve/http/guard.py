@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeinfer_cli.commands.serve.config import LOOPBACK_NAME, ServerOptions
+from pipeinfer_cli.commands.serve.config import ServerOptions, is_loopback
 from pipeinfer_cli.commands.serve.http.errors import ApiError
 
 OPEN_PATHS = ("/", "/health", "/v1/health")  # need no key
@@ -71,12 +70,7 @@ def is_this_machine(host: str) -> bool:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
         return False
-    if name is None or name == LOOPBACK_NAME:
-        return name is not None
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return name is not None and is_loopback(name)
 
 
 def urlsplit_netloc(origin: str) -> str:

@@ -64,6 +64,11 @@ class LiveFeed:
         """See interfaces.Observer."""
         now_s = time.monotonic()
         kind, n_tokens = self._in_flight.get(result.run_id, ("decided", 0))
+        with self._lock:
+            self._in_flight.pop(result.run_id, None)
+            self._decided_s.extend([now_s] * len(decided))
+        if not self._n_viewers:
+            return
         is_lost = result.status is not RunStatus.COMPLETED
         spans = []
         end_s = now_s
@@ -71,9 +76,6 @@ class LiveFeed:
             begin_s = end_s - part.compute_us / 1e6
             spans.append([part.stage, begin_s, end_s])
             end_s = begin_s - part.wait_us / 1e6
-        with self._lock:
-            self._in_flight.pop(result.run_id, None)
-            self._decided_s.extend([now_s] * len(decided))
         fate: Fate = "cancelled" if is_lost else kind
         if kind == "drafted" and not is_lost and not decided:
             fate = "wrong"
