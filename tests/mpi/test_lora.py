@@ -39,15 +39,7 @@ def adapters_of(base, specs, folder):
     ]
 
 
-# Not understood: on AVX2, position 3 has other logits in a run with position 2 than alone, with or
-# without our kernels. Until it is, `exact` is false for this architecture.
-UNEXPLAINED = pytest.mark.xfail(strict=False, reason="one position differs on AVX2")
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=UNEXPLAINED if case == "gpt-oss" else ()) for case in CASES],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_any_split_has_the_logits_of_the_unpatched_library(case, tmp_path):
     name, specs = CASES[case]
     tiny = TINY[name]

@@ -111,6 +111,8 @@ def _weights(name: str, shape: Shape) -> npt.NDArray[np.float32]:
         return random.uniform(1, 4, shape).astype(np.float32)
     if ("norm" in name and not name.endswith(".bias")) or "scale" in name:
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith("attn_sinks.weight"):  # some above all scores of a text, some below
+        return random.uniform(-2, 4, shape).astype(np.float32)
     return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
 
