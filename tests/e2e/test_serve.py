@@ -354,6 +354,7 @@ def test_clients_that_leave_free_the_stages(server, is_stream):
             },
             "tools",
         ),
+        ({"chat_template_kwargs": {"self": 1}}, "messages"),
         ({"messages": [*HELLO, {"role": "assistant", "tool_calls": 7}, *HELLO]}, "messages"),
         ({"messages": [*HELLO, {"role": "assistant", "tool_calls": [{}]}]}, "messages"),
     ],
@@ -363,6 +364,11 @@ def test_malformed_shapes_are_refused(server, more, param):
     status, answer = server.ask("/v1/chat/completions", body)
     assert (status, answer["error"]["param"]) == (400, param), answer
     assert "\n" not in answer["error"]["message"]
+
+
+def test_a_message_may_have_no_parts(server):
+    body = {"model": "x", "max_tokens": 1, "messages": [{"role": "user", "content": []}]}
+    assert server.ask("/v1/messages", body)[0] == 200
 
 
 def test_limits(server):

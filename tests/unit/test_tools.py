@@ -151,6 +151,11 @@ def test_the_pieces_make_no_difference_and_no_text_is_lost(form, text, cuts):
         (HERMES, '<tool_call>{"name": "add", "arguments": {}}', None),
         (HERMES, "<tool_call> none </tool_call> x", None),
         (HERMES, 'see "<tool" and x < y', None),
+        (  # half of a surrogate pair, which UTF-8 does not have
+            HERMES,
+            '<tool_call>{"name": "add", "arguments": {"a": "\\ud83d"}}</tool_call>',
+            [("add", {"a": "?"})],
+        ),
         (LLAMA, '<|python_tag|>{"name": "add", "parameters": {"a": 1}}', [("add", {"a": 1})]),
         (LLAMA, '{"name": "add", "parameters": {}}; {"name": "add"}', [("add", {}), ("add", {})]),
         (LLAMA, '{"name": "Ann", "age": 3}', None),

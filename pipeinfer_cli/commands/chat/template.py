@@ -86,7 +86,7 @@ class ChatTemplate:
                 f"--chat-template-kwargs: the chat template does not use {', '.join(self.unused)}"
             )
 
-    def text(self, messages: Sequence[Message], **variables: Any) -> str:
+    def text(self, messages: Sequence[Message], /, **variables: Any) -> str:
         """The conversation up to where the next answer begins. The first message is a user's.
 
         An answer that is the last message is continued: the text ends where it ends.

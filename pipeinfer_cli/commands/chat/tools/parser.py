@@ -277,4 +277,5 @@ def _as_call(value: Any) -> ToolCall | None:
         arguments = _parsed(arguments)
     if not isinstance(arguments, dict):
         return None
-    return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+    text = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(value["name"], text.encode(errors="replace").decode())  # half of a pair: ?

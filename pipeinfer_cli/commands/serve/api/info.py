@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -113,7 +114,10 @@ class Info:
         ids = await self._service.tokenize(body.content, is_whole=bool(body.add_special))
         if not body.with_pieces:
             return JSONResponse({"tokens": ids})
-        return JSONResponse({"tokens": [{"id": each, "piece": self._piece(each)} for each in ids]})
+        # Elsewhere: there may be millions, and other requests are answered meanwhile.
+        pieces = await run_sync(lambda: [self._piece(each) for each in ids])
+        made = [{"id": each, "piece": piece} for each, piece in zip(ids, pieces, strict=True)]
+        return JSONResponse({"tokens": made})
 
     def _piece(self, token: int) -> str | list[int]:
         """A token's text; its bytes, if they are none."""
@@ -127,8 +131,8 @@ class Info:
         """POST /detokenize."""
         body = await read_as(request, DetokenizeBody)
         self._service.check_ids(body.tokens, "tokens")
-        pieces = map(self._bytes, body.tokens)
-        return JSONResponse({"content": b"".join(pieces).decode(errors="replace")})
+        text = await run_sync(lambda: b"".join(map(self._bytes, body.tokens)))
+        return JSONResponse({"content": text.decode(errors="replace")})
 
     def _bytes(self, token: int) -> bytes:
         """A token's bytes in a text; control tokens as they are spelled."""

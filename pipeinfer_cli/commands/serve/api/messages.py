@@ -304,8 +304,8 @@ def _tool_use(body: CountBody) -> ToolUse:
 
 def _messages(message: Message) -> Iterator[Fields]:
     """A message as chat templates know it; results of calls are messages of their own."""
-    if isinstance(message.content, str):
-        yield {"role": message.role, "content": message.content}
+    if isinstance(message.content, str) or not message.content:
+        yield {"role": message.role, "content": message.content or ""}
         return
     for is_result, group in itertools.groupby(
         message.content, lambda block: isinstance(block, ToolResultBlock)
