@@ -31,7 +31,7 @@ class ScriptedVocab:
     def __init__(self, *pieces):
         self.pieces = pieces
 
-    def piece(self, token):
+    def piece(self, token, *, is_special=False):
         return b"" if token == END else self.pieces[token]
 
     def ends_generation(self, token):
