@@ -1,12 +1,13 @@
 """What a token costs in plain decoding: unpatched library, our library, and our engine, in turn.
 
     python benchmarks/decode.py [--models deep,wide] [--types F16,Q8_0,...] [--threads 1,2]
-        [--tokens 12] [--rounds 15]
+        [--tokens 12] [--rounds 15] [--ways library,engine,engine:ours,engine:upstream]
 
 Models are those of benchmarks/beside. A process for each decodes a burst of tokens, one at a time,
 while the others sleep; rounds rotate the order. `engine` is a stage of pipeinfer that holds all
-layers, its scheduler aside; `library` calls llama_decode with llama.cpp's own threads. Ratios are
-medians of the rounds' ratios, above 1 where ours is faster; quartiles beside.
+layers, its scheduler aside, with the kernels for one column that it chose itself, or with those of
+`engine:ours` or `engine:upstream`; `library` calls llama_decode with llama.cpp's own threads. Ratios
+are medians of the rounds' ratios, above 1 where ours is faster; quartiles beside.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the models' makers are
 N_CTX = 1024
 WAIT_S = 60
-WAYS = ("library", "engine")  # of ours
+WAYS = "library,engine"  # of ours
 
 
 def serve_library(path: str, n_threads: int) -> None:
@@ -84,12 +85,15 @@ def serve_engine(path: str, n_threads: int) -> None:
 
 def compare(args: argparse.Namespace, label: str, model: Path, n_threads: int) -> None:
     """Prints a line of the table for each of ours."""
-    ways = {"unpatched": ("library", args.unpatched)}
-    ways |= {way: (way, args.ours) for way in WAYS}
     servers = {
-        name: Server(__file__, f"--serve-{way}", model, n_threads, lib_dir=lib)
-        for name, (way, lib) in ways.items()
+        "unpatched": Server(__file__, "--serve-library", model, n_threads, lib_dir=args.unpatched)
     }
+    for name in args.ways:
+        way, _, kernels = name.partition(":")
+        env = {"GGML_ONE_COLUMN": kernels} if kernels else {}
+        servers[name] = Server(
+            __file__, f"--serve-{way}", model, n_threads, lib_dir=args.ours, **env
+        )
     names = list(servers)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(args.rounds):
@@ -121,6 +125,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["deep", "wide"])
     parser.add_argument("--types", type=lambda text: text.split(","), default=list(models.TYPES))
     parser.add_argument("--threads", type=lambda text: text.split(","), default=["1", "2"])
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=WAYS.split(","))
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--unpatched", type=Path, default=REFERENCE_LIB)

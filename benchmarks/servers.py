@@ -19,10 +19,10 @@ READY = "ready"
 class Server:
     """A process: `python SCRIPT ARGUMENTS`, with the libllama of a folder."""
 
-    def __init__(self, script: str, *arguments: object, lib_dir: Path) -> None:
+    def __init__(self, script: str, *arguments: object, lib_dir: Path, **env: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, script, *map(str, arguments)],
-            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(lib_dir)},
+            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(lib_dir), **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
