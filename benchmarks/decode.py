@@ -1,13 +1,13 @@
 """What a token costs in plain decoding: unpatched library, our library, and our engine, in turn.
 
     python benchmarks/decode.py [--models deep,wide] [--types F16,Q8_0,...] [--threads 1,2]
-        [--tokens 12] [--rounds 15] [--ways library,engine,engine:ours,engine:upstream]
+        [--tokens 12] [--rounds 15] [--ways library,engine,engine:upstream]
 
 Models are those of benchmarks/beside. A process for each decodes a burst of tokens, one at a time,
 while the others sleep; rounds rotate the order. `engine` is a stage of pipeinfer that holds all
 layers, its scheduler aside, with the kernels for one column that it chose itself, or with those of
-`engine:ours` or `engine:upstream`; `library` calls llama_decode with llama.cpp's own threads. Ratios
-are medians of the rounds' ratios, above 1 where ours is faster; quartiles beside.
+`engine:ours` or `engine:upstream`; `library` calls llama_decode with llama.cpp's own threads.
+Ratios are medians of the rounds' ratios, above 1 where ours is faster; quartiles beside.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which kernel a pool of threads takes for one column: the faster of two, found in its first graphs.
+"""Which kernel a pool of threads takes for one column: the faster, found in its first graphs.
 
-The bits are the same, which test_batch_shape shows: its reference decodes one token at a time, in the
-first graphs of a pool by either kernel in turn.
+The bits are the same, which test_batch_shape shows: its reference decodes one token at a time, in
+the first graphs of a pool by either kernel in turn.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class OneColumn(ctypes.Structure):
 
 
 class Pool:
-    """Begins and ends graphs as a pool of threads does; `hours` of ours and of upstream's kernel."""
+    """Begins and ends graphs as a pool does; hours that ours and upstream's kernel take."""
 
     def __init__(self, ggml: Ggml, lib: ctypes.CDLL, *, ours: int, upstream: int) -> None:
         lib.ggml_one_column_new.restype = OneColumn
