@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
-from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, ToolUse
+from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, Tool, ToolUse
 from pipeinfer_cli.commands.chat.tools.formats import ToolFormat, format_of, spelled_tokens
 from pipeinfer_cli.commands.chat.tools.parser import ToolParser
 from pipeinfer_cli.commands.serve.api.schema import Common
@@ -37,13 +37,13 @@ class Shape:
     """What one answer has to be like."""
 
     source: GrammarSource | None = None
-    names: tuple[str, ...] = ()  # of functions that it may call
+    tools: tuple[Tool, ...] = ()  # functions that it may call
     form: ToolFormat | None = None  # of the calls
     spelled: Mapping[str, int] = field(default_factory=dict)  # control tokens of the form
 
     def parser(self) -> ToolParser | None:
         """What finds calls in the answer; None: there are none."""
-        return ToolParser(self.form, self.names) if self.form is not None else None
+        return ToolParser(self.form, self.tools) if self.form is not None else None
 
 
 class Shapes:
@@ -66,15 +66,11 @@ class Shapes:
             )
         try:
             form = format_of(self._template or "")
+            spelled = spelled_tokens(self._vocab, form.marks)
+            source = form.grammar(use, spelled) if use.is_forced else None
         except UserError as error:
             raise ApiError(400, str(error), param="tools") from None
-        spelled = spelled_tokens(self._vocab, form.marks)
-        return Shape(
-            source=form.grammar(use, spelled) if use.is_forced else None,
-            names=tuple(each.name for each in use.callable),
-            form=form,
-            spelled=spelled,
-        )
+        return Shape(source=source, tools=use.callable, form=form, spelled=spelled)
 
     async def constrained(self, request: GenerationRequest, shape: Shape) -> GenerationRequest:
         """The request with what its text must follow. ApiError if the grammar is wrong."""
