@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,7 +54,21 @@ class Shapes:
         """`template` is the source of the chat template."""
         self._vocab, self._template = vocab, template
         self._compiler = GrammarCompiler(vocab)
+        self._lock = threading.Lock()  # the compiler is for one thread at a time
         self._compiling: anyio.CapacityLimiter | None = None
+
+    def prepare(self, stop_tokens: Collection[int]) -> threading.Thread:
+        """What the first grammar needs is made by this thread, while the model is loaded."""
+        thread = threading.Thread(target=self._prepare, args=(stop_tokens,), daemon=True)
+        thread.start()
+        return thread
+
+    def _prepare(self, stop_tokens: Collection[int]) -> None:
+        try:
+            with self._lock:
+                self._compiler.prepare(stop_tokens)
+        except BaseException:  # noqa: BLE001 (what is wrong is said to whoever wants a grammar)
+            return
 
     def of(self, source: GrammarSource | None, use: ToolUse = NO_TOOLS) -> Shape:
         """ApiError if the model knows no tools, or if both cannot be had."""
@@ -91,7 +106,7 @@ class Shapes:
                 param=param,
             )
         if self._compiling is None:
-            self._compiling = anyio.CapacityLimiter(1)  # the compiler is for one thread at a time
+            self._compiling = anyio.CapacityLimiter(1)
         try:
             state = await run_sync(
                 self._compiled, source, ends.stop_tokens, limiter=self._compiling
@@ -102,8 +117,9 @@ class Shapes:
 
     def _compiled(self, source: GrammarSource, stop_tokens: Collection[int]) -> GrammarState:
         try:
-            state = self._compiler.start(source, stop_tokens)
-            _ = state.mask  # the first one, which may take longest
+            with self._lock:
+                state = self._compiler.start(source, stop_tokens)
+                _ = state.mask  # the first one, which may take longest
         except UserError:
             raise
         except BaseException as error:  # noqa: BLE001 (a panic of llguidance is not an Exception)
