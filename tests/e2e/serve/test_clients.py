@@ -186,7 +186,8 @@ def test_curl(server):
     counted = json.loads(curl(server, "/v1/messages/count_tokens", count))["input_tokens"]
     tokens = json.loads(curl(server, "/tokenize", {"content": "hello"}))["tokens"]
     assert counted > len(tokens) > 0
-    assert json.loads(curl(server, "/detokenize", {"tokens": tokens}))["content"].strip() == "hello"
+    text = json.loads(curl(server, "/detokenize", {"tokens": tokens}))["content"]
+    assert text.endswith("hello")
     assert json.loads(curl(server, "/v1/models"))["data"][0]["id"] == "tiny"
     assert json.loads(curl(server, "/health"))["status"] == "ok"
     assert json.loads(curl(server, "/props"))["pipeline"]["ranks"]
