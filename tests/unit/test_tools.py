@@ -1,5 +1,6 @@
 """Tools: what requests say of them, and calls in texts that come in any pieces."""
 
+import contextlib
 import json
 import random
 
@@ -376,6 +377,20 @@ def test_an_answer_that_has_to_be_calls_is_calls(form, choice):
         assert choice == "required" or {each.name for each in parts} == {"get_weather"}
 
 
+odd_schemas = st.recursive(
+    st.none() | st.integers() | st.booleans() | st.sampled_from(["string", "a", "#/$defs/a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "enum", "const", "anyOf", "$ref", "a", "minLength", "pattern"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
 STRICT = {
     "$defs": {"size": {"enum": ["S", 7, 'é"']}},
     "type": "object",
@@ -412,6 +427,16 @@ def test_arguments_of_a_forced_call_follow_their_schemas(seed):
     assert parts and all(isinstance(each, ToolCall) for each in parts), parts
     for each in parts:
         jsonschema.validate(json.loads(each.arguments), STRICT)
+
+
+@given(st.dictionaries(st.sampled_from(["properties", "required", "$defs"]), odd_schemas))
+def test_any_schema_makes_a_grammar_or_an_error_of_the_request(parameters):
+    function = {"name": "add", "parameters": parameters}
+    tools = ToolUse.of([{"type": "function", "function": function}], "required")
+    call = "<function=add><parameter=a>\n7\n</parameter></function>"
+    assert len(parsed(QWEN_CODER, call, tools=tools.tools)) == 1
+    with contextlib.suppress(UserError):
+        QWEN_CODER.grammar(tools, {})
 
 
 def test_schemas_that_calls_between_marks_cannot_follow():

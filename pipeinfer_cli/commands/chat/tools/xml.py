@@ -177,7 +177,8 @@ def call_rules(rule: str, tool: Tool) -> list[str]:
     Parameters come in the order of their schema. UserError if one cannot be had in this form.
     """
     shared, parts, rules = _shared(tool), [], list[str]()
-    required = tool.parameters.get("required") or ()
+    names = tool.parameters.get("required")
+    required = names if isinstance(names, list) else ()
     for index, (name, schema) in enumerate(_properties(tool).items()):
         part = f"{rule}_{index}"
         values = " | ".join(_value_rules(part, f"{tool.name}.{name}", schema, shared, rules))
