@@ -6,7 +6,7 @@ Each round starts each server in turn. Clients ask for streams, as many at a tim
 with prompts that begin differently; figures are tokens/s of all of them, and the time to the first
 token (TTFT). Then a client with a long prompt leaves before its first token, and another one asks:
 its TTFT, and from our own server's metrics, how long stages still worked for the one that left.
-Times are medians over the rounds, but for maxima.
+Times are medians over the rounds, but for maxima; those so far are on stderr.
 
 With --url instead of --pipeinfer and --llama-server a server that runs already is measured.
 """
@@ -35,7 +35,7 @@ TIMEOUT_S = 600.0
 START_S = 60.0
 N_CTX = 2048  # of each client
 LEAVE_S = 0.3  # after the question; then another client asks
-N_LEAVE = 5
+N_LEAVE = 3  # in a round
 N_LONG = 1000  # words of the prompt whose client leaves
 WORDS = (
     *("the", "of", "river", "mountain", "under", "old", "by", "stone", "bright", "seven", "walks"),
@@ -258,6 +258,7 @@ def main() -> None:
             for case in [*measured[turn:], *measured[:turn]]:
                 with running(case) as url:
                     measure(case, url, numbers, asked)
+                print(*case.rows(), case.leave_row(), sep="\n", file=sys.stderr, flush=True)
     print("| server | clients | tokens/s | TTFT p50 ms | TTFT max ms |\n|---|---|---|---|---|")
     for case in measured:
         print(*case.rows(), sep="\n")
