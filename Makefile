@@ -74,7 +74,7 @@ SERVE_S ?= 300
 
 test-serve: EXTRAS := [test]
 test-serve: build ## a server with 32 clients that come and go, for five minutes: SERVE_S=300
-	HYPOTHESIS_PROFILE=ci TEST_SERVE=$(SERVE_S) $(BIN)/pytest tests/e2e/test_serve.py -s
+	HYPOTHESIS_PROFILE=ci TEST_SERVE=$(SERVE_S) $(BIN)/pytest tests/e2e/serve -s
 
 test-wheel: EXTRAS := [test]
 test-wheel: wheel build ## the wheel in empty environments of all Pythons here, with each MPI that there is: minutes

@@ -133,6 +133,11 @@ bench-startup: upstream-tools build ## from a command's start to its first token
 	$(BIN)/python benchmarks/startup.py --model 30=$(SMOLLM2) --pipeinfer ours=$(BIN)/pipeinfer \
 	    --llama-completion build/tools/bin/llama-completion $(STARTUP)
 
+bench-serve: EXTRAS := [test]
+bench-serve: upstream-tools build ## servers with 1, 4, 8 clients, beside llama-server: SERVE="--rounds 1 --only pipeinfer"
+	$(BIN)/python benchmarks/serve.py --model $(SMOLLM2) --pipeinfer $(BIN)/pipeinfer \
+	    --llama-server build/tools/bin/llama-server $(SERVE)
+
 bench-install: wheel ## from nothing to the first token on three ranks, from source and by the wheels: INSTALL="--wheels dist"
 	$(BIN)/python benchmarks/install.py $(or $(INSTALL),--source . --wheels dist)
 

@@ -11,10 +11,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeinfer_cli.commands.serve.page.endpoints import REFRESH_S
 from support import pipeinfer
 
 START_S = 60.0
@@ -135,6 +136,16 @@ class Server:
         while (found := self.metric(name, **labels)) != value:
             assert time.monotonic() < give_up_s, (name, labels, found, value)
             time.sleep(0.01)
+
+    def await_live(self, is_enough: Callable[[dict[str, Any]], bool]) -> None:
+        """Until what the page is shown is as wanted."""
+        with urllib.request.urlopen(self.url + "/live", timeout=ANSWER_S) as events:
+            for _ in range(int(ANSWER_S / REFRESH_S)):
+                while not (line := events.readline()).startswith(b"data: "):
+                    assert line
+                if is_enough(json.loads(line[6:])):
+                    return
+        raise AssertionError("it is never so")
 
     def memory_bytes(self) -> int:
         """Resident, of this process: with one rank it is the whole server."""

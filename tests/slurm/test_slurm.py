@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +31,7 @@ pytestmark = [
 EXAMPLE = TESTS.parent / "examples" / "slurm.sh"
 BATCH = EXAMPLE.with_name("slurm-batch.sh")
 NUMA = EXAMPLE.with_name("slurm-numa.sh")
+SERVE = EXAMPLE.with_name("serve.sh")
 OPTIONS = "-n 24 -c 256 --format json"
 PROMPT = PROMPTS[1]
 N_EMBD = 576  # of SmolLM2-135M
@@ -168,3 +172,45 @@ def test_copies_that_do_not_see_one_another_are_refused(slurm: Slurm, mpi_type: 
     (line,) = [each for each in job.err.splitlines() if not each.startswith("srun: ")]
     assert line.startswith("pipeinfer: error: started as one of 2 tasks by ")
     assert f"use srun --mpi={right}, or " in line
+
+
+@pytest.mark.timeout(300)
+def test_a_server_in_a_job(slurm: Slurm, tmp_path: Path) -> None:
+    """It answers whoever has the key, and ends well with scancel."""
+    place = tmp_path / "url"
+    settings = {"MODEL": str(smollm2()), "VENV": sys.prefix, "OPTIONS": "-c 512"}
+    settings |= {"PIPEINFER_API_KEY": "secret", "URL_FILE": str(place), "PORT": "0"}
+    submit = ("sbatch", "--parsable", f"--chdir={slurm.folder}", *HERE, "--time=10")
+    mpi_type = mpi_choice.choose().srun_type
+    done = slurm.run(*submit, str(SERVE), MPI_TYPE=mpi_type, **settings)
+    job_id = done.stdout.strip()
+    assert job_id.isdecimal(), (done.stdout, done.stderr)
+    log = slurm.folder / f"pipeinfer-{job_id}.log"
+    wait_until(place.exists, log)
+    fields = dict(each.split("=", 1) for each in shlex.split(place.read_text()))
+    print(log.read_text(), fields)
+    assert fields["api_key"] == "secret"
+    body = {"prompt": PROMPT, "max_tokens": 24, "temperature": 0}
+    request = urllib.request.Request(fields["base_url"] + "/completions", json.dumps(body).encode())
+    request.add_header("content-type", "application/json")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=60)
+    request.add_header("authorization", "Bearer secret")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text = json.load(answer)["choices"][0]["text"]
+    alone = pipeinfer("generate", "-m", "smollm2", "-n", "24", "-c", "512", "--ranks", "1", PROMPT)
+    assert text == check_output(alone).removesuffix("\n")
+    assert slurm.run("scancel", job_id).returncode == 0
+    wait_until(lambda: shown(slurm, job_id, "JobState") not in ("RUNNING", "COMPLETING"), log)
+    said = log.read_text()
+    assert f"from a laptop: {fields['tunnel']}" in said
+    assert "pipeinfer: ended" in said
+    assert not place.exists()
+
+
+def wait_until(is_so: Callable[[], bool], log: Path) -> None:
+    """Fails with the log after a while."""
+    deadline_s = time.monotonic() + 100
+    while not is_so():
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(0.2)

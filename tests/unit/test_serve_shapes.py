@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -15,6 +16,7 @@ from pipeinfer_cli.commands.serve.api.shapes import Shapes, source_of, tool_use
 from pipeinfer_cli.commands.serve.generation import GenerationRequest, GrammarError
 from pipeinfer_cli.commands.serve.http.errors import ApiError
 from pipeinfer_cli.runtime.answer import Ends
+from pipeinfer_cli.runtime.grammar import compiler
 from pipeinfer_cli.runtime.grammar.compiler import GrammarCompiler
 from pipeinfer_cli.scheduler.runs import SampleParams
 
@@ -45,7 +47,7 @@ def test_what_asks_for_nothing_is_no_constraint():
 
 def test_tools_that_may_be_called_leave_the_text_free():
     shape, request = shaped(tools=[TOOL])
-    assert (shape.names, request.constraint) == (("pick",), None)
+    assert ([each.name for each in shape.tools], request.constraint) == (["pick"], None)
     assert len(request.ends.spelled) == 1, "the text needs the mark, which is a control token"
     shape, request = shaped(tools=[TOOL], tool_choice="none", response_format={"type": "text"})
     assert (shape.parser(), request.ends.spelled) == (None, frozenset())
@@ -63,6 +65,23 @@ def test_without_llguidance_one_line_says_so(monkeypatch):
     with pytest.raises(ApiError, match=r"pip install 'pipeinfer\[grammar\]'$") as caught:
         shaped(json_schema={"type": "object"})
     assert (caught.value.status, caught.value.param) == (400, "json_schema")
+
+
+def test_the_first_grammar_does_not_wait_for_a_tokenizer(monkeypatch):
+    vocab = ByteVocab(control=[b"<|end|>", b"<|stop|>"])
+    shapes = Shapes(vocab, HERMES)
+    stop = vocab.tokenize("<|stop|>", is_whole=False)
+    shapes.prepare(stop).join(60)
+    monkeypatch.setattr(compiler, "make_tokenizer", None)
+    request = replace(REQUEST, ends=Ends(stop_tokens=stop))
+    shape = shapes.of(source_of(ChatBody(messages=MESSAGES, grammar='start: "a"')))
+    assert anyio.run(shapes.constrained, request, shape).constraint is not None
+
+
+def test_what_is_wrong_with_grammars_is_not_said_before_one_is_wanted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    shapes = Shapes(ByteVocab(), HERMES)
+    shapes.prepare(()).join(60)  # an exception of the thread would be a warning, and so an error
 
 
 @pytest.mark.parametrize("kind", [ValueError, BaseException])

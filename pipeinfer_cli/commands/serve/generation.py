@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Generation:
         self._has_news = asyncio.Event()
         self._pieces: deque[str] = deque()
         self._outcome: Outcome | GenerationError | None = None
+        self.left_s: float | None = None  # when its client left, after the pipeline had taken it
 
     # the head's thread
 
@@ -168,6 +170,7 @@ class RequestQueue:
             if generation in self._waiting:
                 self._waiting.remove(generation)
             else:
+                generation.left_s = time.monotonic()
                 self._cancelled.append(generation)
                 self._wake()
 

@@ -54,6 +54,7 @@ class ServeLoop:
         self._queue, self._metrics = queue, metrics
         self._keys = itertools.count(1)
         self._begun: dict[int, _Begun] = {}
+        self._over: list[_Begun] = []  # nobody waits for them, but runs of theirs are in flight
 
     def run(self, streams: TokenStreams[int], stop_requested: Callable[[], bool]) -> None:
         """Returns once a signal has come and no request is left, or their time is over."""
@@ -69,6 +70,7 @@ class ServeLoop:
                     return
                 # Also with nothing begun: it waits for a while, in which a request may come.
                 self._step(streams)
+                self._count_over()
                 self._metrics.on_state(streams.state, n_waiting=len(self._queue))
         finally:
             self._give_up()
@@ -119,7 +121,8 @@ class ServeLoop:
         begun.generation.put(begun.builder.finish())
         stats = begun.active.measure()
         answer = begun.active.answer
-        self._metrics.on_end(stats, answer)
+        self._metrics.on_end(answer)
+        self._over.append(begun)
         if error := begun.active.grammar_error:
             begun.generation.end(GrammarError(error))
             return
@@ -138,7 +141,16 @@ class ServeLoop:
                 if begun.generation is generation:
                     del self._begun[key]
                     streams.end(key)
-                    self._metrics.on_cancel(begun.active.measure(), begun.active.answer)
+                    self._metrics.on_cancel()
+                    self._over.append(begun)
+
+    def _count_over(self) -> None:
+        """Counts the work for those of which nothing is in flight any more."""
+        for begun in [each for each in self._over if each.active.scheduler.is_idle]:
+            self._over.remove(begun)
+            self._metrics.on_work(begun.active.measure(), begun.active.answer)
+            if (left_s := begun.generation.left_s) is not None:
+                self._metrics.on_free(time.monotonic() - left_s)
 
     def _give_up(self) -> None:
         """Those that have not ended never will."""

@@ -13,6 +13,7 @@ from pipeinfer_cli.scheduler.metrics import Stats
 PREFIX = "pipeinfer"
 TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 ITL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+CANCEL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
@@ -47,6 +48,12 @@ class Metrics:
         self._itl = Histogram(
             f"{PREFIX}_itl_seconds", "From token to token", buckets=ITL_S, registry=registry
         )
+        self._free = Histogram(
+            f"{PREFIX}_cancel_seconds",
+            "From a client's leaving until no stage works for it any more",
+            buckets=CANCEL_S,
+            registry=registry,
+        )
         self._active = gauge("requests_active", "Requests in the pipeline")
         self._waiting = gauge("requests_waiting", "Requests in the queue")
         self._cached = gauge("cached_texts", "Texts that are over whose KV cells are kept")
@@ -78,21 +85,24 @@ class Metrics:
         self._cached_tokens.set(state.n_cached_tokens)
         self._sequences.set(state.n_sequences)
 
-    def on_end(self, stats: Stats, answer: Answer) -> None:
+    def on_end(self, answer: Answer) -> None:
         """A request has its whole answer."""
         self._requests.labels(answer.finish_reason).inc()
-        self._on_work(stats, answer)
 
-    def on_cancel(self, stats: Stats, answer: Answer) -> None:
+    def on_cancel(self) -> None:
         """A request was given up by its client."""
         self._requests.labels("cancelled").inc()
-        self._on_work(stats, answer)
+
+    def on_free(self, seconds: float) -> None:
+        """Nothing is in flight any more for a client that left this long ago."""
+        self._free.observe(seconds)
 
     def on_refusal(self, end: str) -> None:
         """A request was not taken in."""
         self._requests.labels(end).inc()
 
-    def _on_work(self, stats: Stats, answer: Answer) -> None:
+    def on_work(self, stats: Stats, answer: Answer) -> None:
+        """All that was done for a request, once nothing is in flight for it any more."""
         n_drafted, n_accepted = self._drafts
         self._drafts = n_drafted + stats.n_drafted, n_accepted + stats.n_accepted
         self._totals = {

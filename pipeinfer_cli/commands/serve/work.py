@@ -40,7 +40,7 @@ class ServeWork:
     def __init__(self, config: ServeConfig, plan: Plan) -> None:
         self._config, self._plan = config, plan
         self._vocab = load_vocab(plan.files.head_path, verbose=config.verbose)
-        Ends.of(config, self._vocab)  # says what is wrong with its tokens
+        ends = Ends.of(config, self._vocab)  # says what is wrong with its tokens
         template, why = _template(config, self._vocab)
         self._drafters = Drafters(config, self._vocab, plan.draft_cores)
         self._like = make_request(config, plan, self._vocab, (), 1, self._drafters)
@@ -59,7 +59,9 @@ class ServeWork:
         source = config.template.read().source or self._vocab.chat_template
         self._http = HttpServer(config.server)
         sys.setswitchinterval(SWITCH_S)
-        self._http.start(make_app(self._service, Shapes(self._vocab, source)))
+        shapes = Shapes(self._vocab, source)
+        shapes.prepare(ends.stop_tokens)
+        self._http.start(make_app(self._service, shapes))
         if not config.server.is_local and config.server.api_key is None:
             console.note(
                 f"--host {config.server.host}: whoever reaches this port can use the model: "

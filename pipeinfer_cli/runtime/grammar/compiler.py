@@ -38,8 +38,7 @@ class GrammarCompiler:
         When the grammar is through, the model's end-of-generation tokens may follow, or control
         tokens among `stop_tokens`: other ones have a text, and the grammar decides.
         """
-        control = {each for each in stop_tokens if not self._vocab.piece(each)}
-        ends = self._model_ends | control
+        ends = self._ends(stop_tokens)
         if not ends:
             raise UserError(
                 f"{source.name}: the model lacks an end-of-generation token: give one with "
@@ -53,6 +52,14 @@ class GrammarCompiler:
             self._matchers[key] = matcher
         own = self._matchers[key].deep_copy()
         return Grammar(own, ends=ends, n_vocab=self._vocab.n_tokens).start
+
+    def prepare(self, stop_tokens: Collection[int] = ()) -> None:
+        """Does what the first of such grammars would wait for. UserError without llguidance."""
+        if ends := self._ends(stop_tokens):
+            self._tokenizer(ends)
+
+    def _ends(self, stop_tokens: Collection[int]) -> frozenset[int]:
+        return self._model_ends | {each for each in stop_tokens if not self._vocab.piece(each)}
 
     @cached_property
     def _model_ends(self) -> frozenset[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 from pipeinfer_cli.commands.chat.template_options import variables_of
+from pipeinfer_cli.commands.chat.tools import xml
 from pipeinfer_cli.commands.chat.tools.definitions import Tool, ToolUse
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.runtime.grammar.compiler import DEFINITIONS, JSON_OPTIONS
 from pipeinfer_cli.runtime.grammar.source import GrammarSource
 
-HERMES_BEGIN, HERMES_END = "<tool_call>", "</tool_call>"
+HERMES_BEGIN, HERMES_END = xml.CALL_BEGIN, xml.CALL_END
 LLAMA_TAG = "<|python_tag|>"
 MISTRAL_BEGIN, MISTRAL_ARGS, MISTRAL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 
@@ -32,8 +32,9 @@ class ToolFormat:
 
     name: str
     marks: tuple[str, ...]
-    arguments: str  # the key of a call's arguments
-    # In Lark, of calls: the rule `start`. `{call}` is one of them.
+    begins: tuple[str, ...]  # a call begins with one of them
+    call: Callable[[str, Tool], Sequence[str]]  # in Lark: the rule of this name is a call of it
+    # In Lark, of calls: the rule `start`. `call` is one of them.
     one: Callable[[Spell], str]
     several: Callable[[Spell], str]
 
@@ -50,50 +51,67 @@ class ToolFormat:
         start = (self.several if use.is_parallel else self.one)(spell)
         rules = [f"start: {start}", f"call: {' | '.join(f'call{i}' for i in range(len(tools)))}"]
         for index, tool in enumerate(tools):
-            rules.append(f"call{index}: %json {json.dumps(self._schema(tool))}")
+            rules += self.call(f"call{index}", tool)
         return GrammarSource(form="lark", text="\n".join(rules), name="tools")
 
-    def _schema(self, tool: Tool) -> dict[str, Any]:
-        """Of a call of this function. What its schema defines must be at the root."""
-        parameters = dict(tool.parameters)
-        shared = {key: parameters.pop(key) for key in DEFINITIONS if key in parameters}
-        return {
-            "x-guidance": JSON_OPTIONS,
-            **shared,
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, self.arguments: parameters},
-            "required": ["name", self.arguments],
-            "additionalProperties": False,
-        }
+
+def _json_call(arguments: str, rule: str, tool: Tool) -> list[str]:
+    """A call as an object. What its schema defines must be at the root."""
+    parameters = dict(tool.parameters)
+    shared = {key: parameters.pop(key) for key in DEFINITIONS if key in parameters}
+    schema = {
+        "x-guidance": JSON_OPTIONS,
+        **shared,
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, arguments: parameters},
+        "required": ["name", arguments],
+        "additionalProperties": False,
+    }
+    return [f"{rule}: %json {json.dumps(schema)}"]
 
 
-def _hermes(spell: Spell) -> str:
+def _between_marks(spell: Spell) -> str:
     newline = json.dumps("\n")
     return f"{spell(HERMES_BEGIN)} {newline} call {newline} {spell(HERMES_END)}"
+
+
+def _several_between_marks(spell: Spell) -> str:
+    return f'{_between_marks(spell)} ("\\n" {_between_marks(spell)})*'
 
 
 HERMES = ToolFormat(
     name="hermes",
     marks=(HERMES_BEGIN, HERMES_END),
-    arguments="arguments",
-    one=_hermes,
-    several=lambda spell: f'{_hermes(spell)} ("\\n" {_hermes(spell)})*',
+    begins=(HERMES_BEGIN,),
+    call=partial(_json_call, "arguments"),
+    one=_between_marks,
+    several=_several_between_marks,
+)
+QWEN_CODER = ToolFormat(
+    name="qwen3-coder",
+    marks=(xml.CALL_BEGIN, xml.CALL_END),
+    begins=(xml.CALL_BEGIN, xml.FUNCTION_BEGIN),
+    call=xml.call_rules,
+    one=_between_marks,
+    several=_several_between_marks,
 )
 LLAMA = ToolFormat(
     name="llama",
     marks=(LLAMA_TAG,),
-    arguments="parameters",
+    begins=(LLAMA_TAG,),
+    call=partial(_json_call, "parameters"),
     one=lambda _: "call",
     several=lambda _: "call",  # its template knows answers with a single call only
 )
 MISTRAL = ToolFormat(
     name="mistral",
     marks=(MISTRAL_BEGIN, MISTRAL_ARGS, MISTRAL_ID),
-    arguments="arguments",
+    begins=(MISTRAL_BEGIN,),
+    call=partial(_json_call, "arguments"),
     one=lambda spell: f'{spell(MISTRAL_BEGIN)} "[" call "]"',
     several=lambda spell: f'{spell(MISTRAL_BEGIN)} "[" call (", " call)* "]"',
 )
-FORMATS = (HERMES, MISTRAL, LLAMA)
+FORMATS = (HERMES, QWEN_CODER, MISTRAL, LLAMA)
 
 
 @cache
@@ -105,7 +123,10 @@ def format_of(template: str) -> ToolFormat:
         knows_tools = False
     if not knows_tools:
         raise UserError("tools: the model's chat template does not know tools: leave them out")
-    if "<function=" not in template:  # another form between the marks of HERMES
+    if xml.FUNCTION_BEGIN in template:
+        if xml.PARAMETER_BEGIN in template:
+            return QWEN_CODER
+    else:
         if MISTRAL_BEGIN in template:
             return MISTRAL
         if HERMES_BEGIN in template:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeinfer_cli.commands.chat.tools import xml
+from pipeinfer_cli.commands.chat.tools.definitions import Tool
 from pipeinfer_cli.commands.chat.tools.formats import (
     HERMES,
     HERMES_BEGIN,
@@ -21,6 +23,7 @@ from pipeinfer_cli.commands.chat.tools.formats import (
     MISTRAL_ARGS,
     MISTRAL_BEGIN,
     MISTRAL_ID,
+    QWEN_CODER,
     ToolFormat,
 )
 
@@ -43,12 +46,11 @@ Part = str | ToolCall
 class ToolParser:
     """Feed it the text as it comes; it returns texts and calls in their order.
 
-    Only functions with these names are called. Space around calls belongs to neither.
+    Only these functions are called. Space around calls belongs to neither.
     """
 
-    def __init__(self, form: ToolFormat, names: Collection[str]) -> None:
-        self._names = frozenset(names)
-        self._begin = form.marks[0]
+    def __init__(self, form: ToolFormat, tools: Sequence[Tool]) -> None:
+        self._tools = {each.name: each for each in tools}
         self._form = form
         self._held = ""  # may be, or become, a call
         self._ends: dict[int, _Scan] = {}  # of JSON in it, by where it begins
@@ -63,7 +65,11 @@ class ToolParser:
 
     def finish(self) -> list[Part]:
         """The rest: no more text comes."""
-        return list(self._joined(self._parts(is_end=True)))
+        return list(self._joined(self._rest()))
+
+    def _rest(self) -> Iterator[Part]:
+        yield from self._parts(is_end=True)
+        yield self._space
 
     def _joined(self, parts: Iterator[Part]) -> Iterator[Part]:
         """Neighbouring texts as one."""
@@ -115,13 +121,13 @@ class ToolParser:
             n_space = len(held) - len(held.lstrip(SPACE))
             if held[n_space : n_space + 1] == "{":
                 return n_space
-        at = held.find(self._begin)
-        if at >= 0:
-            return at
+        begins = self._form.begins
+        if places := [at for begin in begins if (at := held.find(begin)) >= 0]:
+            return min(places)
         if is_end:
             return len(held)
-        for size in range(min(len(self._begin) - 1, len(held)), 0, -1):
-            if self._begin.startswith(held[-size:]):
+        for size in range(min(max(map(len, begins)) - 1, len(held)), 0, -1):
+            if any(begin.startswith(held[-size:]) for begin in begins):
                 return len(held) - size
         return len(held)
 
@@ -134,10 +140,12 @@ class ToolParser:
         """
         held, ends = self._held, self._ends
         is_bare = self._form is LLAMA and held.startswith("{")
-        if not is_bare and not held.startswith(self._begin):
+        if not is_bare and not held.startswith(self._form.begins):
             return 0  # a part of a mark
         if self._form is HERMES:
             found = _hermes_call(held, ends)
+        elif self._form is QWEN_CODER:
+            found = _xml_call(held, self._tools, is_end=is_end)
         elif self._form is LLAMA:
             found = _llama_call(held, ends, is_end=is_end)
         else:
@@ -147,7 +155,7 @@ class ToolParser:
             return len(self._held) if is_end else 0
         n_used, values = found
         calls = [_as_call(value) for value in values]
-        is_whole = all(each is not None and each.name in self._names for each in calls)
+        is_whole = all(each is not None and each.name in self._tools for each in calls)
         self._calls = [each for each in calls if each is not None] if is_whole else ()
         return n_used
 
@@ -195,6 +203,11 @@ def _hermes_call(held: str, ends: dict[int, _Scan]) -> _Found | None:
     if rest.startswith(HERMES_END):
         return held.index(HERMES_END, end) + len(HERMES_END), [_parsed(held[at:end])]
     return None if HERMES_END.startswith(rest) else (end, [None])
+
+
+def _xml_call(held: str, tools: Mapping[str, Tool], *, is_end: bool) -> _Found | None:
+    found = xml.find_call(held, tools, is_end=is_end)
+    return found and (found[0], [found[1]])
 
 
 def _llama_call(held: str, ends: dict[int, _Scan], *, is_end: bool) -> _Found | None:
@@ -277,5 +290,8 @@ def _as_call(value: Any) -> ToolCall | None:
         arguments = _parsed(arguments)
     if not isinstance(arguments, dict):
         return None
-    text = json.dumps(arguments, ensure_ascii=False)
+    try:
+        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return None
     return ToolCall(value["name"], text.encode(errors="replace").decode())  # half of a pair: ?

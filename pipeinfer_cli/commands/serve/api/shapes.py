@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
-from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, ToolUse
+from pipeinfer_cli.commands.chat.tools.definitions import NO_TOOLS, Tool, ToolUse
 from pipeinfer_cli.commands.chat.tools.formats import ToolFormat, format_of, spelled_tokens
 from pipeinfer_cli.commands.chat.tools.parser import ToolParser
 from pipeinfer_cli.commands.serve.api.schema import Common
@@ -37,13 +38,13 @@ class Shape:
     """What one answer has to be like."""
 
     source: GrammarSource | None = None
-    names: tuple[str, ...] = ()  # of functions that it may call
+    tools: tuple[Tool, ...] = ()  # functions that it may call
     form: ToolFormat | None = None  # of the calls
     spelled: Mapping[str, int] = field(default_factory=dict)  # control tokens of the form
 
     def parser(self) -> ToolParser | None:
         """What finds calls in the answer; None: there are none."""
-        return ToolParser(self.form, self.names) if self.form is not None else None
+        return ToolParser(self.form, self.tools) if self.form is not None else None
 
 
 class Shapes:
@@ -53,7 +54,21 @@ class Shapes:
         """`template` is the source of the chat template."""
         self._vocab, self._template = vocab, template
         self._compiler = GrammarCompiler(vocab)
+        self._lock = threading.Lock()  # the compiler is for one thread at a time
         self._compiling: anyio.CapacityLimiter | None = None
+
+    def prepare(self, stop_tokens: Collection[int]) -> threading.Thread:
+        """What the first grammar needs is made by this thread, while the model is loaded."""
+        thread = threading.Thread(target=self._prepare, args=(stop_tokens,), daemon=True)
+        thread.start()
+        return thread
+
+    def _prepare(self, stop_tokens: Collection[int]) -> None:
+        try:
+            with self._lock:
+                self._compiler.prepare(stop_tokens)
+        except BaseException:  # noqa: BLE001 (what is wrong is said to whoever wants a grammar)
+            return
 
     def of(self, source: GrammarSource | None, use: ToolUse = NO_TOOLS) -> Shape:
         """ApiError if the model knows no tools, or if both cannot be had."""
@@ -66,15 +81,11 @@ class Shapes:
             )
         try:
             form = format_of(self._template or "")
+            spelled = spelled_tokens(self._vocab, form.marks)
+            source = form.grammar(use, spelled) if use.is_forced else None
         except UserError as error:
             raise ApiError(400, str(error), param="tools") from None
-        spelled = spelled_tokens(self._vocab, form.marks)
-        return Shape(
-            source=form.grammar(use, spelled) if use.is_forced else None,
-            names=tuple(each.name for each in use.callable),
-            form=form,
-            spelled=spelled,
-        )
+        return Shape(source=source, tools=use.callable, form=form, spelled=spelled)
 
     async def constrained(self, request: GenerationRequest, shape: Shape) -> GenerationRequest:
         """The request with what its text must follow. ApiError if the grammar is wrong."""
@@ -95,7 +106,7 @@ class Shapes:
                 param=param,
             )
         if self._compiling is None:
-            self._compiling = anyio.CapacityLimiter(1)  # the compiler is for one thread at a time
+            self._compiling = anyio.CapacityLimiter(1)
         try:
             state = await run_sync(
                 self._compiled, source, ends.stop_tokens, limiter=self._compiling
@@ -106,8 +117,9 @@ class Shapes:
 
     def _compiled(self, source: GrammarSource, stop_tokens: Collection[int]) -> GrammarState:
         try:
-            state = self._compiler.start(source, stop_tokens)
-            _ = state.mask  # the first one, which may take longest
+            with self._lock:
+                state = self._compiler.start(source, stop_tokens)
+                _ = state.mask  # the first one, which may take longest
         except UserError:
             raise
         except BaseException as error:  # noqa: BLE001 (a panic of llguidance is not an Exception)
