@@ -1,12 +1,14 @@
 """What a token costs in plain decoding: unpatched library, our library, and our engine, in turn.
 
     python benchmarks/decode.py [--models deep,wide] [--types F16,Q8_0,...] [--threads 1,2]
-        [--tokens 12] [--rounds 15] [--ways library,engine,engine:upstream]
+        [--tokens 12] [--rounds 15] [--ways library,engine,engine:upstream,read:huge]
 
 Models are those of benchmarks/beside. A process for each decodes a burst of tokens, one at a time,
 while the others sleep; rounds rotate the order. `engine` is a stage of pipeinfer that holds all
 layers, its scheduler aside, with the kernels for one column that it chose itself, or with those of
-`engine:ours` or `engine:upstream`; `library` calls llama_decode with llama.cpp's own threads.
+`engine:ours` or `engine:upstream`; `read` is the same as with --no-mmap; `:huge` has malloc ask for
+huge pages; `engine@FOLDER` has the libraries of another build. `library` calls llama_decode with
+llama.cpp's own threads.
 Ratios are medians of the rounds' ratios, above 1 where ours is faster; quartiles beside.
 """
 
@@ -26,6 +28,12 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # where the models' makers 
 N_CTX = 1024
 WAIT_S = 60
 WAYS = "library,engine"  # of ours
+HOW = {  # variables of the environment
+    "": {},
+    "ours": {"GGML_ONE_COLUMN": "ours"},
+    "upstream": {"GGML_ONE_COLUMN": "upstream"},
+    "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+}
 
 
 def serve_library(path: str, n_threads: int) -> None:
@@ -48,7 +56,7 @@ def serve_library(path: str, n_threads: int) -> None:
     serve(measure)
 
 
-def serve_engine(path: str, n_threads: int) -> None:
+def serve_engine(path: str, n_threads: int, *, reads_weights: bool) -> None:
     """Runs of one token through a pipeinfer stage."""
     from pipeinfer_cli.engine.config import EngineConfig
     from pipeinfer_cli.engine.engine import Engine
@@ -64,6 +72,7 @@ def serve_engine(path: str, n_threads: int) -> None:
         n_batch=32,
         n_threads=n_threads,
         has_own_cores=True,
+        reads_weights=reads_weights,
     )
     run_id = 1
     with Engine(config) as engine:
@@ -89,11 +98,11 @@ def compare(args: argparse.Namespace, label: str, model: Path, n_threads: int) -
         "unpatched": Server(__file__, "--serve-library", model, n_threads, lib_dir=args.unpatched)
     }
     for name in args.ways:
-        way, _, kernels = name.partition(":")
-        env = {"GGML_ONE_COLUMN": kernels} if kernels else {}
-        servers[name] = Server(
-            __file__, f"--serve-{way}", model, n_threads, lib_dir=args.ours, **env
-        )
+        text, _, folder = name.partition("@")
+        way, _, how = text.partition(":")
+        lib_dir = Path(folder).resolve() if folder else args.ours
+        env = {**HOW[how], "PIPEINFER_LIB_DIR": str(lib_dir)}
+        servers[name] = Server(__file__, f"--serve-{way}", model, n_threads, lib_dir=lib_dir, **env)
     names = list(servers)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(args.rounds):
@@ -115,8 +124,8 @@ def compare(args: argparse.Namespace, label: str, model: Path, n_threads: int) -
 def main() -> None:
     if sys.argv[1:2] == ["--serve-library"]:
         return serve_library(sys.argv[2], int(sys.argv[3]))
-    if sys.argv[1:2] == ["--serve-engine"]:
-        return serve_engine(sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1:2] in (["--serve-engine"], ["--serve-read"]):
+        return serve_engine(sys.argv[2], int(sys.argv[3]), reads_weights="read" in sys.argv[1])
     from beside import models
     from pipeinfer_cli.engine import abi
     from support import REFERENCE_LIB

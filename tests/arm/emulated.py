@@ -11,8 +11,18 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
+CPUS = {  # a processor of qemu's for each kind: vectors of SVE have 16, 32 or 64 bytes
+    "neon": ("neon", "cortex-a53"),
+    "dotprod": ("dotprod", "max,sve=off"),
+    "i8mm": ("i8mm", "max,sve=off"),
+    "sve128": ("sve", "max,sve-default-vector-length=16"),
+    "sve256": ("sve", "max,sve-default-vector-length=32"),
+    "sve512": ("sve", "max,sve-default-vector-length=64"),
+}
+FOLDER = Path(os.environ.get("TEST_ARM", "")).resolve()  # what `make test-arm` has made
 DEBIAN = (
     "python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "zlib1g", "ca-certificates",
 )  # fmt: skip
@@ -42,6 +52,11 @@ class Emulated:
     def python(self) -> Path:
         """A script that is called as python is."""
         return self.venv / "bin" / "python"
+
+    @property
+    def site(self) -> Path:
+        """Its folder of packages."""
+        return next(self.venv.glob("lib/python3.*/site-packages"))
 
     def make_root(self) -> None:
         """Fetches and unpacks the packages."""
@@ -78,11 +93,28 @@ class Emulated:
         options = ["--only-binary", ":all:", "--ignore-installed", "--no-warn-script-location"]
         check([str(self.python), *pip_command, *options, *requirements], env=env)
 
+    def install_alike(self, *names: str) -> None:
+        """What packages of this Python depend on, without extras and each other."""
+        needed = [each for name in names for each in metadata.requires(name) or ()]
+        found = [each for each in needed if "extra ==" not in each and not each.startswith(names)]
+        self.install(*dict.fromkeys(found))
+
+    def copy(self, name: str, modules: str) -> None:
+        """A package of this Python's, whose libraries, if it has any, are left out."""
+        for path in metadata.files(name) or ():
+            if path.suffix != ".so" and path.parts[0].startswith(modules):
+                target = self.site / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path.locate(), target)
+
     def _write_script(self, script: Path, program: Path) -> None:
         """The processor is what QEMU_CPU says, which qemu reads itself."""
         words = f'exec qemu-aarch64 -L "{self.root}" -0 "$0" "{program}" "$@"'
         script.write_text(f"#!/bin/sh\n{words}\n", encoding="utf-8")
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+EMULATED = Emulated(FOLDER)
 
 
 def check(command: Sequence[str], **more: object) -> str:

@@ -32,7 +32,20 @@ def main() -> int:
                     folder, kind, is_patched=is_patched
                 ),
             )
+    _step("what the package needs there", folder / "needs.done", lambda: _install_needs(machine))
+    _step("the package", None, lambda: builds.build_package(folder, machine.site))
+    for kind, variant in builds.VARIANTS.items():
+        _step(
+            f"the unpatched library, as {variant}",
+            None,
+            lambda kind=kind: builds.build_reference(folder, kind),
+        )
     return 0
+
+
+def _install_needs(machine: emulated.Emulated) -> None:
+    machine.install_alike("pipeinfer", "llama-cpp-python")
+    machine.copy("llama-cpp-python", "llama_cpp")  # the index has only its source
 
 
 def _step(title: str, made: Path | None, make: Callable[[], None]) -> None:

@@ -2,17 +2,22 @@
 
 import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.cpu import variants
 from pipeinfer_cli.engine.vocab import Vocab
+from pipeinfer_cli.launch.environment import Launcher
+from pipeinfer_cli.launch.host import mpi_choice
 from support import PROMPTS, pipeinfer, plain_decode, run, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
 
 N_LAYER, N_CTX = 30, 256
-BEST, LEAST = variants.usable()[0], variants.usable()[-1]
+BEST, *LESSER = variants.usable()
+LEAST = variants.usable()[-1]
 has_several = pytest.mark.skipif(BEST == LEAST, reason="this build has one variant for this CPU")
 
 
@@ -28,11 +33,11 @@ def logits(names, **more):
     return run_ranks(2, "logits.py", {**request, "layer_splits": splits, **more})
 
 
-@has_several
-def test_one_variant_on_all_ranks_has_the_same_logits_at_every_split_in_runs_of_any_size():
-    first, *others = logits([LEAST, LEAST])
+@pytest.mark.parametrize("name", LESSER)
+def test_one_variant_on_all_ranks_has_the_same_logits_at_every_split_in_runs_of_any_size(name):
+    first, *others = logits([name, name])
     assert others == [first] * 2
-    assert logits([LEAST, LEAST], n_each=8) == [first[7::8]] * 3
+    assert logits([name, name], n_each=8) == [first[7::8]] * 3
 
 
 @has_several
@@ -45,10 +50,13 @@ def test_other_variants_have_other_bits_than_the_unpatched_library_of_the_best()
     assert mixed[0] != mixed[2]
 
 
+def command(*args):
+    words = ["generate", "-m", "smollm2", "-n", "8", "-c", "256", "-t", "1", *args]
+    return pipeinfer(*words, "One day")
+
+
 def generate(*args):
-    return run(
-        pipeinfer("generate", "-m", "smollm2", "-n", "8", "-c", "256", "-t", "1", *args, "One day")
-    )
+    return run(command(*args))
 
 
 @has_several
@@ -61,6 +69,39 @@ def test_a_mixture_is_warned_of_before_the_first_token():
     assert shown in warning
     assert warning.endswith(f": --cpu-variant {BEST} makes them alike")
     assert json.loads(done.stdout)["exact"] is False
+
+
+# What the second of two processors has: most often, the first one has AVX-512 and this one AVX2.
+OTHER = "haswell" if "haswell" in LESSER else LEAST
+
+
+def on_two_processors(folder, *args):
+    """Of two ranks, the second one's library has OTHER and lesser variants only."""
+    worse = variants.usable()[variants.usable().index(OTHER) :]
+    for path in abi.lib_dir().iterdir():
+        name = path.stem.removeprefix(variants.PREFIX)
+        if name == path.stem or name in worse:
+            (folder / path.name).symlink_to(path)
+    start = f'if test "$PMI_RANK" = 1; then export PIPEINFER_LIB_DIR="{folder}"; fi; exec "$@"'
+    program = ["sh", "-c", start, "sh", *command("--format", "json", *args)]
+    return run(Launcher.of(mpi_choice.choose()).command(2, program))
+
+
+@has_several
+@pytest.mark.skipif(mpi_choice.choose().family != "mpich", reason="counts ranks by PMI_RANK")
+def test_two_processors_write_the_lesser_ones_text_with_its_variant_on_all(tmp_path: Path):
+    mixed = on_two_processors(tmp_path)
+    assert mixed.returncode == 0, mixed.stderr
+    assert json.loads(mixed.stdout)["exact"] is False
+    (warning,) = [line for line in mixed.stderr.splitlines() if "different" in line]
+    assert f"(rank 0 with {BEST}, rank 1 with {OTHER})" in warning
+    assert warning.endswith(f": --cpu-variant {OTHER} makes them alike")
+    alike, alone = tmp_path / "alike", generate("--cpu-variant", OTHER, "--format", "json")
+    alike.mkdir()
+    cured = on_two_processors(alike, "--cpu-variant", OTHER)
+    assert (cured.returncode, cured.stderr) == (0, "")
+    answer, expected = json.loads(cured.stdout), json.loads(alone.stdout)
+    assert (answer["exact"], answer["text"]) == (True, expected["text"])
 
 
 @has_several
