@@ -43,6 +43,8 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.adapters      = params.adapters;
     stage_params.n_adapters    = params.n_adapters;
     stage_params.rope          = params.rope;
+    stage_params.devices       = params.devices;
+    stage_params.exact_shape   = params.exact_shape;
     return std::make_unique<stage>(stage_params);
 }
 
@@ -55,6 +57,9 @@ static const pi_engine_params & check(const pi_engine_params & params) {
     }
     if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
         throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));
+    }
+    if (params.exact_shape < 0 || params.exact_shape > PI_MAX_ROWS) {
+        throw std::runtime_error("exact_shape must be from 0 to " + std::to_string(PI_MAX_ROWS));
     }
     if (params.n_ranks > 1 && !params.mpi) {
         throw std::runtime_error("several ranks need an MPI");
