@@ -142,9 +142,10 @@ bool pi_engine::end_compute() {
 //
 
 pi_status pi_engine::submit(const pi_run & run) {
-    const char * fault = !is_head()                 ? "only the head submits" :
-                         run.run_id <= last_run_id_ ? "run ids must grow" :
-                                                      run_find_fault(run, params_.n_batch);
+    const char * fault = !is_head() ? "only the head submits" :
+                         run.run_id <= last_run_id_ ?
+                                      "run ids must grow" :
+                                      run_find_fault(run, params_.n_batch, PI_MAX_SEQ - (params_.exact_shape > 0));
     if (fault) {
         last_error = fault;
         return PI_ERR_INVALID;
