@@ -142,13 +142,12 @@ def consult(
     draft_threads: int,
     verbose: bool,
     adapters: str = "",
-    devices: Sequence[str] = (),
 ) -> PlacementResult:
     """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known.
 
-    `adapters` as adapters_digest, `devices` as Identity.devices.
+    `adapters` as adapters_digest.
     """
-    found = calibrations.find(Identity.of(model_path, all_resources, adapters, devices))
+    found = calibrations.find(Identity.of(model_path, all_resources, adapters))
     ranks = Ranks(all_resources=tuple(all_resources), layer_bytes=model.layer_bytes)
     notes = [f"note: {found.problems[0]}"] if found.problems else []
     may_move = may_move and sum(len(each) > 0 for each in layers) > 1

@@ -91,10 +91,7 @@ class CalibrateWork:
         name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
         chosen = None if job.save_to is None else Path(job.save_to)
         identity = Identity.of(
-            plan.files.head_path,
-            plan.all_resources,
-            adapters_digest(plan.adapters),
-            plan.computed_with,
+            plan.files.head_path, plan.all_resources, adapters_digest(plan.adapters)
         )
         print(save(calibration, identity, name, chosen), flush=True)
 
