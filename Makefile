@@ -50,7 +50,8 @@ UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
-	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py tests/mpi/test_hybrids.py --timeout 3000
+	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py tests/mpi/test_hybrids.py \
+	    tests/native/test_batch_shape.py --timeout 3000
 
 test-resume: EXTRAS := [test]
 test-resume: build ## a batch killed 20 times at random and resumed: the same bytes; about five minutes
