@@ -48,10 +48,12 @@ test: reference build ## run all tests
 BITS_OVER_RANKS := $(addprefix tests/mpi/test_,$(addsuffix .py,architectures cache_types constrained lora losslessness rope speculation trees variants windows))
 UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
+# Those that ask support.IS_WHOLE.
+WHOLE := $(addprefix tests/mpi/test_,$(addsuffix .py,losslessness speculation hybrids constrained)) tests/native/test_batch_shape.py
+
 test-matrix: EXTRAS := [test]
 test-matrix: reference build ## every strategy with every drafter and number of stages: half an hour
-	TEST_MATRIX=1 $(BIN)/pytest tests/mpi/test_losslessness.py tests/mpi/test_speculation.py tests/mpi/test_hybrids.py \
-	    tests/native/test_batch_shape.py --timeout 3000
+	TEST_MATRIX=1 $(BIN)/pytest $(WHOLE) --timeout 3000
 
 test-resume: EXTRAS := [test]
 test-resume: build ## a batch killed 20 times at random and resumed: the same bytes; about five minutes

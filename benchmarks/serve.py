@@ -19,8 +19,6 @@ import json
 import os
 import random
 import re
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
+
+from beside.process import BenchmarkError, background, free_port, wait_until_healthy
 
 TIMEOUT_S = 600.0
 START_S = 60.0
@@ -130,26 +130,10 @@ def ms(times_s: Sequence[float]) -> str:
 @contextmanager
 def running(case: Case) -> Iterator[str]:
     """Its URL once it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [*case.command, "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            give_up_s = time.monotonic() + START_S
-            while True:
-                try:
-                    urllib.request.urlopen(url + "/health", timeout=START_S).close()
-                    break
-                except OSError:  # it does not listen yet, or is loading
-                    if process.poll() is not None or time.monotonic() > give_up_s:
-                        sys.exit(f"{' '.join(command)}: not ready after {START_S} s")
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(START_S)
+    port = free_port()
+    with background([*case.command, "--port", f"{port}"], port):
+        wait_until_healthy(port)
+        yield f"http://127.0.0.1:{port}"
 
 
 def load(url: str, numbers: Iterator[int], n_clients: int, asked: argparse.Namespace) -> Seen:
@@ -256,8 +240,11 @@ def main() -> None:
         for number in range(asked.rounds):
             turn = number % len(measured)
             for case in [*measured[turn:], *measured[:turn]]:
-                with running(case) as url:
-                    measure(case, url, numbers, asked)
+                try:
+                    with running(case) as url:
+                        measure(case, url, numbers, asked)
+                except BenchmarkError as error:
+                    sys.exit(str(error))
                 print(*case.rows(), case.leave_row(), sep="\n", file=sys.stderr, flush=True)
     print("| server | clients | tokens/s | TTFT p50 ms | TTFT max ms |\n|---|---|---|---|---|")
     for case in measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,3 +131,16 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, command: str) -> None
                 return
         time.sleep(POLL_S)
     raise BenchmarkError(f"{command}: does not listen to port {port} after {TIMEOUT_S} s")
+
+
+def wait_until_healthy(port: int) -> None:
+    """A server of a model listens before it is loaded, and says so by status 503."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise BenchmarkError(f"the server of port {port} is not ready after {TIMEOUT_S} s")

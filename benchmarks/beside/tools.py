@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beside.contest import Measurement
-from beside.process import TIMEOUT_S, BenchmarkError, Output, background, free_port, run
+from beside.process import (
+    TIMEOUT_S,
+    BenchmarkError,
+    Output,
+    background,
+    free_port,
+    run,
+    wait_until_healthy,
+)
 
 NAMES = (
     "llama-completion",
@@ -96,7 +104,7 @@ class Tools:
             *("-np", str(n_parallel), "-c", str(n_parallel * self.n_ctx)),
         ]
         with background(command, port):
-            _wait_until_healthy(port)
+            wait_until_healthy(port)
             start_s = time.monotonic()
             with ThreadPoolExecutor(n_parallel) as pool:
                 counts = list(pool.map(lambda text: _complete(port, text, n_predict), prompts))
@@ -139,19 +147,6 @@ def _numbers(pattern: re.Pattern[str], output: Output) -> tuple[float, ...]:
 
 def _unexpected(output: Output, pattern: re.Pattern[str]) -> BenchmarkError:
     return BenchmarkError(f"{output.command}: nothing printed matches {pattern.pattern!r}")
-
-
-def _wait_until_healthy(port: int) -> None:
-    """The server listens before the model is loaded."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:  # 503 while loading
-            time.sleep(0.1)
-    raise BenchmarkError(f"llama-server is not ready after {TIMEOUT_S} s")
 
 
 def _complete(port: int, prompt: str, n_predict: int) -> int:

@@ -45,6 +45,7 @@ class Server:
         self.url = self.await_line(r"(http://\S+): loading").group(1)
         self.host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
+        self.headers: dict[str, str] = {}  # with which metrics are asked for
 
     def __enter__(self) -> Server:
         self.await_line(": ready")
@@ -124,7 +125,8 @@ class Server:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric now; 0 if it was never counted."""
-        with urllib.request.urlopen(self.url + "/metrics", timeout=ANSWER_S) as answer:
+        request = urllib.request.Request(self.url + "/metrics", headers=self.headers)
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             lines = answer.read().decode().splitlines()
         inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
         start = f"pipeinfer_{name}" + (f"{{{inside}}}" if inside else "") + " "

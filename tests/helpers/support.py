@@ -25,8 +25,8 @@ REFERENCE_LIB = Path(
     os.environ.get("PIPEINFER_REFERENCE_LIB", TESTS.parent / "build" / "reference" / "bin")
 )
 
-# Of a job. The whole matrix has longer ones.
-TIMEOUT_S = 1000.0 if os.environ.get("TEST_MATRIX") else 100.0
+IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))  # all combinations: make test-matrix
+TIMEOUT_S = 1000.0 if IS_WHOLE else 100.0  # of a job
 
 
 @cache

@@ -1,7 +1,6 @@
 """Texts under a JSON schema: the unpatched llama.cpp's under the same masks, however drafted."""
 
 import json
-import os
 from dataclasses import asdict
 
 import jsonschema
@@ -14,7 +13,7 @@ from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
 from pipeinfer_cli.scheduler.runs import SampleParams
 from small_models import convert
-from support import plain_decode, run_ranks, smollm2
+from support import IS_WHOLE, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi
 
@@ -51,7 +50,6 @@ CASES = [
 
 
 # All of it with `make test-matrix`; otherwise the cases are divided among the jobs.
-IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 JOBS = [([1], 1), ([0, 1, 1], None)] + [([1, 1], 2)] * IS_WHOLE
 
 

@@ -1,7 +1,5 @@
 """Models with recurrent layers: states are taken back, over ranks, as cells are."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from architectures import N_VOCAB
 from architectures.hybrids import HYBRIDS
 from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
-from support import plain_decode, run_ranks
+from support import IS_WHOLE, plain_decode, run_ranks
 
 pytestmark = pytest.mark.mpi
 
@@ -19,7 +17,6 @@ N_CTX = 256
 N_PROMPT, N_PREDICT = 21, 60
 SPLITS = [[1], [1, 1], [0, 1, 1], [1, 1, 1]]
 STRATEGIES = ("speculative", "pipeinfer", "auto")
-IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 N_ROUNDS = 1500 if IS_WHOLE else 300  # of random cancels
 
 

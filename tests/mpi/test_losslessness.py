@@ -1,6 +1,5 @@
 """Split == whole: token ids and logits equal the unpatched llama.cpp's, bit for bit."""
 
-import os
 from dataclasses import asdict
 from functools import cache
 
@@ -10,12 +9,11 @@ from cache_cases import SPLIT
 from pipeinfer_cli.engine.config import CacheTypes
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import SampleParams
-from support import PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
+from support import IS_WHOLE, PROMPTS, plain_decode, run_ranks, smollm2, smollm2_request
 
 pytestmark = pytest.mark.mpi
 
 # The whole of it takes minutes: `make test-matrix`.
-IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 N_PREDICT = 96 if IS_WHOLE else 40
 N_CTX = 512
 N_LAYER = 30

@@ -1,6 +1,5 @@
 """Speculation does not change the text: strategies x drafters x stages against plain decoding."""
 
-import os
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -12,13 +11,12 @@ from pipeinfer_cli.scheduler.kv_sequences import spare_cells
 from pipeinfer_cli.scheduler.policy import DEFAULT_DRAFT, Policy
 from pipeinfer_cli.scheduler.runs import SampleParams
 from small_models import convert, without_layers
-from support import PROMPTS, plain_decode, run_ranks, smollm2
+from support import IS_WHOLE, PROMPTS, plain_decode, run_ranks, smollm2
 
 pytestmark = pytest.mark.mpi
 
 # The whole matrix takes half an hour, with 12 of SmolLM2's 30 layers: `make test-matrix`. Otherwise
 # each job takes a sample of it, with all layers.
-IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 TEXTS = PROMPTS if IS_WHOLE else PROMPTS[3:5]
 N_PREDICT = 16 if IS_WHOLE else 24
 N_CTX = 256

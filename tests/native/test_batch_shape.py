@@ -6,7 +6,6 @@ those of the unpatched llama.cpp, one token at a time.
 
 import hashlib
 import itertools
-import os
 
 import numpy as np
 import pytest
@@ -19,11 +18,10 @@ from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 from small_models import FILE_TYPES, N_LAYER, N_VOCAB, convert, random_llama
-from support import PROMPTS, plain_decode, smollm2
+from support import IS_WHOLE, PROMPTS, plain_decode, smollm2
 
 pytestmark = pytest.mark.native
 
-IS_WHOLE = bool(os.environ.get("TEST_MATRIX"))
 N_LAYER_SMOLLM2, N_VOCAB_SMOLLM2 = 30, 49152
 N_BATCH = 512
 N_ROWS = 32  # that a run may ask for

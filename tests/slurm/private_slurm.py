@@ -215,10 +215,14 @@ def _daemon(
 
 
 def wait_until(
-    is_true: Callable[[], bool], daemons: Sequence[subprocess.Popen[bytes]], slurm: Slurm
+    is_true: Callable[[], bool],
+    daemons: Sequence[subprocess.Popen[bytes]],
+    slurm: Slurm,
+    *,
+    timeout_s: float = START_S,
 ) -> None:
-    """Fails with the daemons' words if one of them ends, or it takes too long."""
-    deadline_s = time.monotonic() + START_S
+    """Fails with all logs if one of the daemons ends, or it takes too long."""
+    deadline_s = time.monotonic() + timeout_s
     while not is_true():
         for daemon in daemons:
             assert daemon.poll() is None, f"{daemon.args!r} has ended:\n{slurm.logs()}"

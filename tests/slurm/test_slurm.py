@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -186,9 +186,8 @@ def test_a_server_in_a_job(slurm: Slurm, tmp_path: Path) -> None:
     job_id = done.stdout.strip()
     assert job_id.isdecimal(), (done.stdout, done.stderr)
     log = slurm.folder / f"pipeinfer-{job_id}.log"
-    wait_until(place.exists, log)
+    private_slurm.wait_until(place.exists, (), slurm, timeout_s=100)
     fields = dict(each.split("=", 1) for each in shlex.split(place.read_text()))
-    print(log.read_text(), fields)
     assert fields["api_key"] == "secret"
     body = {"prompt": PROMPT, "max_tokens": 24, "temperature": 0}
     request = urllib.request.Request(fields["base_url"] + "/completions", json.dumps(body).encode())
@@ -201,16 +200,13 @@ def test_a_server_in_a_job(slurm: Slurm, tmp_path: Path) -> None:
     alone = pipeinfer("generate", "-m", "smollm2", "-n", "24", "-c", "512", "--ranks", "1", PROMPT)
     assert text == check_output(alone).removesuffix("\n")
     assert slurm.run("scancel", job_id).returncode == 0
-    wait_until(lambda: shown(slurm, job_id, "JobState") not in ("RUNNING", "COMPLETING"), log)
+    private_slurm.wait_until(
+        lambda: shown(slurm, job_id, "JobState") not in ("RUNNING", "COMPLETING"),
+        (),
+        slurm,
+        timeout_s=100,
+    )
     said = log.read_text()
     assert f"from a laptop: {fields['tunnel']}" in said
     assert "pipeinfer: ended" in said
     assert not place.exists()
-
-
-def wait_until(is_so: Callable[[], bool], log: Path) -> None:
-    """Fails with the log after a while."""
-    deadline_s = time.monotonic() + 100
-    while not is_so():
-        assert time.monotonic() < deadline_s, log.read_text()
-        time.sleep(0.2)

@@ -162,7 +162,7 @@ def curl(server, path, body=None, *more):
     return check_output([*command, server.url + path])
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 def test_curl(server):
     short = {"model": "tiny", "max_tokens": 9}
     text = server.text(prompt="hello", max_tokens=9)

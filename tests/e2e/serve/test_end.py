@@ -31,7 +31,7 @@ def test_a_key_a_full_queue_and_the_end_of_a_job(folder, options, tmp_path):
     place = tmp_path / "place"
     more = (*more, "--drain", "30", "--alias", "a model", "--write-url", str(place))
     with Server(folder / "tiny.gguf", *options, *more) as server:
-        known = {"authorization": "Bearer secret"}
+        known = server.headers = {"authorization": "Bearer secret"}
         fields = dict(line.split("=", 1) for line in place.read_text().splitlines())
         assert (fields["url"], fields["api_key"]) == (server.url, "secret")
         assert f"-L {server.port}:127.0.0.1:{server.port} " in fields["tunnel"]
@@ -48,12 +48,9 @@ def test_a_key_a_full_queue_and_the_end_of_a_job(folder, options, tmp_path):
 
         first, second = (threading.Thread(target=ask, args=(body,)) for body in bodies[:2])
         first.start()
-        give_up = 600
-        while server_metric(server, "requests_active", known) < 1:
-            assert (give_up := give_up - 1)
+        server.await_metric("requests_active", 1)
         second.start()
-        while server_metric(server, "requests_waiting", known) < 1:
-            assert (give_up := give_up - 1)
+        server.await_metric("requests_waiting", 1)
         connection = http.client.HTTPConnection(server.host, server.port, timeout=ANSWER_S)
         connection.request("POST", "/v1/completions", json.dumps(bodies[2]), known)
         refused = connection.getresponse()
@@ -66,14 +63,6 @@ def test_a_key_a_full_queue_and_the_end_of_a_job(folder, options, tmp_path):
         assert all(body["usage"]["completion_tokens"] == 150 for _, body in answers)
         assert server.process.wait(ANSWER_S) == 0
         assert not place.exists()
-
-
-def server_metric(server, name, headers) -> float:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=ANSWER_S)
-    connection.request("GET", "/metrics", headers=headers)
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    return sum(float(each.split()[1]) for each in lines if each.startswith(f"pipeinfer_{name} "))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

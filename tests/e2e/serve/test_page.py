@@ -37,7 +37,7 @@ def test_the_page_and_its_events(server):
         assert n_tokens > 2, "each stage has its part of a run"
 
 
-@pytest.mark.skipif(bool(browser.missing()), reason=f"there is no {browser.missing()} here")
+@pytest.mark.skipif(bool(browser.missing()), reason=f"{browser.missing()} is missing")
 def test_the_page_in_a_browser(tmp_path):
     """Idle, while it answers, and stopped in the middle. TEST_PICTURES names a folder for PNGs."""
     pictures = Path(os.environ.get("TEST_PICTURES") or tmp_path)
