@@ -57,6 +57,19 @@ def test_launcher(tmp_path: Path, says: str, family: str, version: str, verdict:
     assert doctor._launcher(info).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("asked", "todo"), [("", "pip install mpich"), ("mipch", "unset PIPEINFER_MPI, or name")]
+)
+def test_no_mpi(asked: str, todo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> MpiInfo:
+        raise UserError("there is no MPI")
+
+    monkeypatch.setattr(doctor.mpi_choice, "choose", none)
+    monkeypatch.setenv("PIPEINFER_MPI", asked)
+    (check,) = doctor._mpi()
+    assert not check.ok and check.todo.startswith(todo)
+
+
 def test_no_launcher_is_no_obstacle() -> None:
     assert doctor._launcher(mpi(None)).verdict == "note"
 

@@ -93,7 +93,10 @@ def _mpi() -> Iterator[Check]:
     try:
         mpi = mpi_choice.choose()
     except PipeinferError as error:
-        todo = "pip install mpich"
+        is_named = bool(os.environ.get(mpi_choice.VARIABLE))
+        todo = (
+            f"unset {mpi_choice.VARIABLE}, or name another MPI" if is_named else "pip install mpich"
+        )
         yield Check(name="MPI library", ok=False, text=str(error), todo=todo)
         return
     for name, check in (
@@ -282,7 +285,7 @@ def _srun(mpi: MpiInfo) -> Check:
     types = doctor_cluster.srun_types()
     if types is None:
         return Check(name="srun", ok=True, text="none: Slurm is not installed here")
-    text = f"its --mpi can be {', '.join(types) or 'nothing'}"
+    text = f"its --mpi can be {', '.join(types)}" if types else "it lists no types for --mpi"
     if not doctor_cluster.fits(mpi, types):
         text += f"; {mpi.family} needs {mpi.srun_type}"
         todo = "start ranks with mpiexec in the job, or install pipeinfer for an MPI that fits"
