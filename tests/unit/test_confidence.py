@@ -98,8 +98,28 @@ def test_ranks_and_bands_are_learned_apart():
     assert second > 0.8
     assert best < 0.1
     assert third < 0.1
-    unknown = Confidence().probability(0, 0.3)
-    assert confidence.probability(0, 0.3) == unknown, "nothing was learned of that"
+
+
+@pytest.mark.parametrize("other", [0.05, 0.3, 0.7, 0.99])
+def test_one_band_speaks_for_the_others_until_they_have_shown_enough(other):
+    unknown = Confidence().probability(0, other)
+    rate = {1.0: Confidence(), 0.0: Confidence()}
+    for right, known in rate.items():
+        for _ in range(60):
+            known.on_decided([(1, 0.6), (2, 0.3)], 1 if right else 3)
+    assert rate[0.0].probability(0, other) < unknown
+    assert rate[1.0].probability(0, other) > unknown or unknown == MOST
+    for _ in range(300):  # what it shows itself counts more
+        rate[1.0].on_decided([(1, other)], 2)
+    assert rate[1.0].probability(0, other) < 0.3 * unknown
+
+
+def test_candidates_of_a_drafter_that_never_misses_do_not_divide_its_best_one():
+    known = Confidence()
+    for _ in range(60):
+        known.on_decided([(1, 0.7), (2, 0.2)], 1)
+    best, *_ = known.probabilities([(1, 0.4), (2, 0.3), (3, 0.2)])
+    assert best > 0.8
 
 
 @given(past=st.lists(st.tuples(candidates, st.integers(0, 20)), max_size=60), now=candidates)

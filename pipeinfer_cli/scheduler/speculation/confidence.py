@@ -1,14 +1,16 @@
 """What a drafter's confidence is worth: its probabilities, corrected by how often it was right.
 
 The correction is a factor for each band of probabilities and each rank among the candidates,
-learned from the positions that the target has decided. It changes what is drafted and fed, never
-the text.
+learned from the positions that the target has decided. Until a band has shown enough, the others
+speak for it: a drafter that misses less often than usual does so in all of them. It changes what is
+drafted and fed, never the text.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pipeinfer_cli.scheduler.interfaces import Candidate
 
@@ -17,11 +19,16 @@ BANDS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # bounds betwee
 # learned, the middle of thirteen drafts of one target (make bench-acceptance). Greedy texts leave
 # nothing to chance that the drafter has to allow for. Other candidates are as good as they say.
 PRIOR = (3.0, 3.0, 3.0, 2.3, 1.9, 1.6, 1.45, 1.28, 1.1, 1.03, 1.0)
+MOST = 0.999  # nothing is certain
 N_RANKS = 3  # the best candidate, the second, all others
 WEIGHT = 2.0  # of that: in expected hits
+# What best candidates of a band say of themselves on the average, as far as it matters here.
+MIDDLES = tuple(sum(each) / 2 for each in pairwise((0.0, *BANDS, 1.0)))
+# And how often they are right.
+USUAL = tuple(min(prior * middle, MOST) for prior, middle in zip(PRIOR, MIDDLES, strict=True))
+MISS_WEIGHT = 1.0  # misses that a drafter is assumed to have as often as others
 DECAY = 0.99  # how much of what was known each further hit or miss of a band leaves
 MOST_COUNTED = 1 / (1 - DECAY) + 1  # more hits are never counted
-MOST = 0.999  # nothing is certain
 
 
 N_CELLS = (len(BANDS) + 1) * N_RANKS
@@ -39,7 +46,8 @@ class Confidence:
         for counts in (self._expected, self._hits):
             if len(counts) != N_CELLS or not all(0 <= each <= MOST_COUNTED for each in counts):
                 raise ValueError(f"not {N_CELLS} counts from 0 to {MOST_COUNTED:g}")
-        self._factors = [self._factor(cell) for cell in range(N_CELLS)]
+        self._factors = [1.0] * N_CELLS
+        self._learn()
 
     @property
     def counts(self) -> tuple[Cells, Cells]:
@@ -50,10 +58,27 @@ class Confidence:
         """How probable a candidate of this rank (0 the best) is right."""
         return min(confidence * self._factors[_cell(rank, confidence)], MOST)
 
-    def _factor(self, cell: int) -> float:
-        band, rank = divmod(cell, N_RANKS)
-        assumed = PRIOR[band] if rank == 0 else 1.0
+    def _factor(self, cell: int, assumed: float) -> float:
         return (self._hits[cell] + WEIGHT * assumed) / (self._expected[cell] + WEIGHT)
+
+    def _learn(self) -> None:
+        """All factors: until a cell has shown enough, they follow from how often any missed."""
+        misses = self._miss_ratio()
+        others = min(misses, 1.0)  # they are right where the best one is not
+        for band, (middle, usual) in enumerate(zip(MIDDLES, USUAL, strict=True)):
+            best = usual / (usual + (1 - usual) * misses) / middle
+            first = band * N_RANKS
+            for rank, assumed in enumerate((best, others, others)):
+                self._factors[first + rank] = self._factor(first + rank, assumed)
+
+    def _miss_ratio(self) -> float:
+        """Misses of best candidates over those that are usual where they are that sure."""
+        seen = expected = MISS_WEIGHT
+        for band, (middle, usual) in enumerate(zip(MIDDLES, USUAL, strict=True)):
+            n_best = self._expected[band * N_RANKS] / middle
+            expected += n_best * (1 - usual)
+            seen += max(n_best - self._hits[band * N_RANKS], 0.0)
+        return seen / expected
 
     def probabilities(self, candidates: Sequence[Candidate], least: float = 0.0) -> list[float]:
         """Of the candidates for a position until one has less than `least`; together at most 1."""
@@ -73,7 +98,7 @@ class Confidence:
             cell = _cell(rank, confidence)
             self._expected[cell] = DECAY * self._expected[cell] + confidence
             self._hits[cell] = DECAY * self._hits[cell] + (candidate == token)
-            self._factors[cell] = self._factor(cell)
+        self._learn()
 
 
 def _cell(rank: int, confidence: float) -> int:
