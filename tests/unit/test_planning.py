@@ -9,6 +9,7 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    further_s,
     usual_size,
     waiting_s,
 )
@@ -191,3 +192,15 @@ def test_a_node_waits_no_longer_than_for_the_next_run(interval_s, token_s):
     found_s = waiting_s(interval_s, token_s)
     assert 0 < found_s <= min(interval_s, token_s)
     assert waiting_s(interval_s, None) == interval_s
+
+
+@given(compute_s=times(), data=st.data())
+def test_one_more_token_costs_the_least_of_all_ways_on(compute_s, data):
+    n = data.draw(st.integers(1, len(compute_s) - 2))
+    mean_s = [(compute_s[m] - compute_s[n]) / (m - n) for m in range(n + 1, len(compute_s))]
+    assert further_s(compute_s, n) == min(mean_s)
+
+
+def test_a_step_that_leads_to_cheap_tokens_is_taken():
+    assert further_s(STEP, 4) == pytest.approx(1 / (N - 4))
+    assert further_s(LINEAR, 4) == 1

@@ -26,6 +26,7 @@ from pipeinfer_cli.scheduler.speculation.planning import (
     RunWorth,
     best_batch,
     best_round_size,
+    further_s,
     usual_size,
     waiting_s,
 )
@@ -249,7 +250,7 @@ class AdaptiveSpeculation:
         """Tokens that expanding these nodes adds to a round, less what else its run could hold."""
         compute_s = self._table.compute_s
         n_fed = min(self._tree.n_unfed, len(compute_s) - 3)
-        least = self._round_rate() * (compute_s[n_fed + 2] - compute_s[n_fed + 1])
+        least = self._round_rate() * further_s(compute_s, n_fed + 1)
         if self._tree.n_unfed >= MAX_DRAFT:  # the least probable one stays behind
             least = max(least, self._probabilities(self._unfed())[-1])
         best_share = self._best_share.rate

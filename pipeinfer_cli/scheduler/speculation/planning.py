@@ -109,6 +109,15 @@ def best_batch(probabilities: Sequence[float], draft_s: Sequence[float]) -> int:
     return n_best
 
 
+def further_s(compute_s: Sequence[float], n_tokens: int) -> float:
+    """The time of one more token in a run of n, in the cheapest of all longer runs.
+
+    T(k) has steps, of kernels and of measuring: one that leads to cheap tokens is worth taking.
+    """
+    more = range(1, len(compute_s) - n_tokens)
+    return min((compute_s[n_tokens + n] - compute_s[n_tokens]) / n for n in more)
+
+
 def best_round_size(
     probabilities: Sequence[float], compute_s: Sequence[float], tokens_per_s: float
 ) -> int:
