@@ -83,6 +83,10 @@ test-wheel: EXTRAS := [test]
 test-wheel: wheel build ## the wheel in empty environments of all Pythons here, with each MPI that there is: minutes
 	TEST_WHEEL=1 $(BIN)/pytest -rP tests/wheel
 
+test-sdist: EXTRAS := [test]
+test-sdist: sdist build ## the sdist, built and installed by pip into an empty environment: minutes
+	TEST_SDIST=1 $(BIN)/pytest -rP tests/wheel/test_sdist.py
+
 test-slurm: EXTRAS := [test]
 test-slurm: build ## run examples/slurm.sh under a Slurm started for it: as root, with Debian's slurm packages
 	TEST_SLURM=1 $(BIN)/pytest tests/slurm
@@ -174,6 +178,7 @@ wheelhouse: wheel ## the wheel and all that it depends on in dist/, for the Pyth
 
 sdist: $(VENV)/.tools ## write dist/*.tar.gz, from which pip builds
 	@$(PROGRESS) "Tools to pack with" -- $(PIP) install --verbose build
+	@rm -f dist/*.tar.gz
 	$(BIN)/python -m build --sdist --no-isolation --outdir dist
 
 # For `make check`: the modules are those of the source folder, and only a change of native/ needs a build.

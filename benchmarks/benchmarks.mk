@@ -138,8 +138,8 @@ bench-serve: upstream-tools build ## servers with 1, 4, 8 clients, beside llama-
 	$(BIN)/python benchmarks/serve.py --model $(SMOLLM2) --pipeinfer $(BIN)/pipeinfer \
 	    --llama-server build/tools/bin/llama-server $(SERVE)
 
-bench-install: wheel ## from nothing to the first token on three ranks, from source and by the wheels: INSTALL="--wheels dist"
-	$(BIN)/python benchmarks/install.py $(or $(INSTALL),--source . --wheels dist)
+bench-install: wheel sdist ## from nothing to the first token on three ranks, from source, sdist and wheels: INSTALL="--wheels dist"
+	$(BIN)/python benchmarks/install.py $(or $(INSTALL),--source . --sdist dist --wheels dist)
 
 bench-parallel: EXTRAS := [test]
 bench-parallel: build build/smollm2-f32.gguf ## prompts in parallel against one after another: PARALLEL="--strategy auto"
