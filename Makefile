@@ -41,10 +41,10 @@ demo: build ## build, fetch a small model, generate text on 3 ranks, emulate a c
 test: EXTRAS := [test]
 test: reference build ## run all tests
 	$(UNIT_TESTS)
-	$(BIN)/pytest tests/native $(BITS_OVER_RANKS) --numprocesses 2 --dist loadfile
-	$(BIN)/pytest --ignore tests/unit --ignore tests/native $(addprefix --ignore ,$(BITS_OVER_RANKS))
+	$(BIN)/pytest tests/native tests/e2e $(BITS_OVER_RANKS) --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests --ignore tests/unit --ignore tests/native --ignore tests/e2e $(addprefix --ignore ,$(BITS_OVER_RANKS))
 
-# Those with ranks have time limits, or need all cores: one after the other, but for some that only compare bits.
+# Tests of ranks whose order in time is looked at run one after the other; those that only compare bits do not.
 BITS_OVER_RANKS := $(addprefix tests/mpi/test_,$(addsuffix .py,architectures cache_types constrained lora losslessness rope speculation trees variants windows))
 UNIT_TESTS = $(BIN)/pytest tests/unit --numprocesses 2
 
