@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
+from pipeinfer_cli.engine.cpu.devices import DEVICE_BACKENDS, TESTED_BACKENDS
 from pipeinfer_cli.engine.formats import stage_archs, type_name
 
 # Whose kernels the tests compare with the unpatched library's, and where they run.
@@ -28,15 +29,25 @@ def inexact(
     weight_types: Iterable[int] = (),
     cache_types: CacheTypes | None = None,
     arch: str | None = None,
+    *,
+    devices: Sequence[str] = (),
+    exact_shape: int = 0,
 ) -> str:
     """Why texts may differ from those of plain decoding, naming what it is; empty: they do not.
 
     `machine` is a processor as platform.machine() has it, `weight_types` are enum ggml_type, `arch`
-    is a model's general.architecture.
+    is a model's general.architecture, `devices` are the backends of those that compute layers. With
+    runs of one shape, plain decoding has that shape, too.
     """
+    if exact_shape:
+        if untested := [each for each in devices if each not in TESTED_BACKENDS]:
+            return f"no test shows that runs of one shape give exact texts with {untested[0]}"
+        return ""
+    if devices:
+        return f"layers are computed with {', '.join(devices)}, whose sums are not exact"
     if machine.lower() not in EXACT_MACHINES:
         return f"no kernels for exact texts on {machine} processors"
-    if backends := ", ".join(build.other_backends):
+    if backends := ", ".join(each for each in build.other_backends if each not in DEVICE_BACKENDS):
         return f"llama.cpp was built with {backends}, whose sums are not exact"
     if others := sorted(set(weight_types) - WEIGHT_TYPES.keys()):
         names = ", ".join(type_name(each) for each in others)
