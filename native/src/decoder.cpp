@@ -182,7 +182,9 @@ static llama_context * make_context(llama_model * model, const decoder::params &
     }
     if (params.exact_shape > 0 && !llama_set_exact_shape(context)) {
         llama_free(context);
-        throw model_error("runs of one shape need a KV cache of another kind than this architecture has");
+        throw model_error(
+            "runs of one shape need a KV cache of another kind than this architecture has: --exact-shape 0 does "
+            "without");
     }
     use_loras(context, params.loras);
     return context;
