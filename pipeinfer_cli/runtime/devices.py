@@ -115,17 +115,16 @@ def exact_shape(config: JobConfig, placed: Sequence[DeviceLayers], *, can_be_exa
     return DEFAULT_EXACT_SHAPE if uses_devices and can_be_exact else 0
 
 
-def backends_of(
+def in_use(
     placed: Sequence[DeviceLayers], all_resources: Sequence[RankResources]
-) -> tuple[str, ...]:
-    """The backends of the devices in use, each once."""
-    used = [
-        device.backend
+) -> tuple[Device, ...]:
+    """The devices that compute layers."""
+    return tuple(
+        device
         for rank, each in enumerate(placed)
         for name in each.names
         if (device := _device(all_resources[rank], name)) is not None
-    ]
-    return tuple(dict.fromkeys(used))
+    )
 
 
 def _device(resources: RankResources, name: str) -> Device | None:

@@ -280,7 +280,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
             info.weight_types,
             config.cache_types,
             info.arch,
-            devices=placing.backends_of(placed, all_resources),
+            devices=placing.in_use(placed, all_resources),
             exact_shape=shape,
         ),
         mixture=cpu_code.mixture(

@@ -155,10 +155,14 @@ def test_what_makes_texts_inexact_on_devices() -> None:
         ggml_options={"GGML_VULKAN": "ON"},
     )
     machine = "x86_64"
+    tested = Device(name="Vulkan0", description="llvmpipe (LLVM 15)", backend="Vulkan")
+    other = replace(tested, description="H200")
     assert inexact(build, machine) == ""
-    assert "Vulkan" in inexact(build, machine, devices=["Vulkan"])
-    assert inexact(build, machine, devices=["Vulkan"], exact_shape=16) == ""
-    assert "CUDA" in inexact(build, machine, devices=["CUDA"], exact_shape=16)
+    assert "Vulkan" in inexact(build, machine, devices=[tested])
+    assert inexact(build, machine, devices=[tested], exact_shape=16) == ""
+    assert "--exact-shape 1" in inexact(build, machine, devices=[tested], exact_shape=1)
+    assert "Vulkan on H200" in inexact(build, machine, devices=[tested, other], exact_shape=16)
+    assert "CUDA on H200" in inexact(build, machine, devices=[gpu(0)], exact_shape=16)
     assert inexact(build, "riscv64", exact_shape=8) == ""
 
 
