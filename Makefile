@@ -103,7 +103,8 @@ test-arm: build ## kernels on 64-bit ARM under qemu: ARM_TESTS='-k "i8mm and F16
 VULKAN := build/vulkan
 
 test-vulkan: ## stages on a Vulkan device, here Mesa's processor: with Debian's mesa-vulkan-drivers and glslc; minutes
-	$(MAKE) build VENV=$(VULKAN)/venv TREE=$(VULKAN)/tree EXTRAS=[test] CMAKE_ARGS="-DGGML_VULKAN=ON"
+	headers=$$($(PYTHON) tests/vulkan/headers.py $(VULKAN)/headers) && $(MAKE) build VENV=$(VULKAN)/venv TREE=$(VULKAN)/tree \
+	    EXTRAS=[test] CMAKE_ARGS="-DGGML_VULKAN=ON $${headers:+-DVulkan_INCLUDE_DIR=$$headers}"
 	TEST_VULKAN=1 $(VULKAN)/venv/bin/pytest tests/vulkan --durations 12 $(VULKAN_TESTS)
 
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON

@@ -2,13 +2,23 @@
 
 import json
 import os
+from itertools import takewhile
 
 import pytest
 
+from pipeinfer_cli.engine.cpu.devices import DEFAULT_EXACT_SHAPE, LEAST_EXACT_SHAPE
 from pipeinfer_cli.engine.llama_cpp import capture_log
 from pipeinfer_cli.engine.vocab import Vocab
 from shapes import check_texts, check_trees, texts
-from small_models import convert, random_llama, random_windowed, talking_llama
+from small_models import (
+    N_LAYER,
+    N_VOCAB,
+    TINY,
+    convert,
+    random_llama,
+    random_windowed,
+    talking_llama,
+)
 from support import PROMPTS, pipeinfer, run, run_json, run_ranks, smollm2
 
 pytestmark = [
@@ -17,11 +27,11 @@ pytestmark = [
 ]
 
 DEVICE = "Vulkan0"
-SHAPE = 16
-N_LAYER = 3
+SHAPE = 8
+TREES = {"n_rounds": 10, "seed": 4}  # with cancels, compactions, and tokens of several branches
 TIMEOUT_S = 1000.0
 STRATEGIES = ("speculative", "pipeinfer")
-DRAFTERS = ("ngram", "random", "wrong")
+DRAFTERS = ("ngram", "random", "wrong", "model")
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +48,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(folder):
-    return random_llama(folder / "random.gguf")
+    return random_llama(folder / "random.gguf", TINY)
 
 
 @pytest.fixture(scope="module")
 def talking(folder):
-    return talking_llama(folder / "talking.gguf")
+    return talking_llama(folder / "talking.gguf", TINY)
 
 
 def on_devices(*names, shape=SHAPE):
@@ -67,70 +77,64 @@ def test_the_device_is_there():
 # with branches, promotions, cancels and compaction
 
 
-@pytest.mark.parametrize("file_type", ["F16", "Q4_0", "Q8_0", "Q4_K_M"])
-def test_random_trees_on_one_stage(file_type, source, folder):
-    check_trees(
-        convert(source, folder, file_type), [[0, N_LAYER]], n_rounds=40, **on_devices(DEVICE)
-    )
-
-
-@pytest.mark.parametrize("shape", [8, 32])
-def test_random_trees_in_other_shapes(shape, source, folder):
-    model = convert(source, folder, "Q4_K_M")
-    check_trees(model, [[0, N_LAYER]], n_rounds=30, **on_devices(DEVICE, shape=shape))
-
-
-@pytest.mark.parametrize("first_position", [200, 1000])
-def test_random_trees_over_more_cells(first_position, source, folder):
-    model = convert(source, folder, "Q4_0")
-    more = {**on_devices(DEVICE), "first_position": first_position}
-    check_trees(model, [[0, N_LAYER]], n_rounds=30, **more)
-
-
-def test_random_trees_with_quantized_cells(source, folder):
-    more = {**on_devices(DEVICE), "cache_types": ["q8_0", "q8_0"]}
-    check_trees(convert(source, folder, "Q8_0"), [[0, N_LAYER]], n_rounds=30, **more)
+@pytest.mark.parametrize(
+    ("file_type", "shape", "n_stages", "more"),
+    [
+        ("F16", 16, 1, {}),
+        ("Q4_K_M", 16, 1, {}),
+        ("Q4_0", 16, 2, {}),
+        ("Q8_0", 8, 3, {}),
+        ("Q4_K_M", 32, 1, {}),
+        ("Q4_K_M", LEAST_EXACT_SHAPE, 1, {}),
+        ("Q4_0", 16, 1, {"first_position": 200}),
+        ("F16", 8, 1, {"first_position": 1000, "n_ctx": 1280}),
+        ("Q8_0", 8, 1, {"cache_types": ["q8_0", "q8_0"]}),
+    ],
+    ids=str,
+)
+def test_random_trees(file_type, shape, n_stages, more, source, folder):
+    model = convert(source, folder, file_type)
+    layers = [*([i, i + 1] for i in range(n_stages - 1)), [n_stages - 1, N_LAYER]]
+    check_trees(model, layers, **TREES, **on_devices(*[DEVICE] * n_stages, shape=shape), **more)
 
 
 def test_random_trees_with_sliding_windows(folder):
-    model = random_windowed(folder / "windowed.gguf")
-    check_trees(model, [[0, N_LAYER]], n_rounds=30, **on_devices(DEVICE))
-
-
-@pytest.mark.parametrize("n_stages", [2, 3])
-def test_random_trees_on_several_stages(n_stages, source, folder):
-    cuts = [0, 1, N_LAYER] if n_stages == 2 else [0, 1, 2, N_LAYER]
-    layers = [list(each) for each in zip(cuts, cuts[1:], strict=False)]
-    model = convert(source, folder, "Q4_0")
-    check_trees(model, layers, n_rounds=30, **on_devices(*[DEVICE] * n_stages))
+    model = random_windowed(folder / "windowed.gguf", TINY)
+    check_trees(model, [[0, N_LAYER]], **TREES, **on_devices(DEVICE))
 
 
 # texts
 
 
-def cases(truths):
+def cases(model, truths):
+    """All strategies with all drafters, and trees of given widths beside those of expected gain."""
+    more = {"truths": truths, "draft_model": str(model)}
     return [
-        {"strategy": strategy, "drafter": drafter, "truths": truths}
-        for strategy in STRATEGIES
-        for drafter in DRAFTERS
+        *(
+            {"strategy": strategy, "drafter": drafter, **more}
+            for strategy in STRATEGIES
+            for drafter in DRAFTERS
+        ),
+        *({"strategy": each, "drafter": "random", "width": 4, **more} for each in STRATEGIES),
     ]
 
 
-def test_texts_of_all_strategies_drafters_and_ranks(folder, talking):
-    more = {"n_predict": 16, "n_vocab": 384}
+def test_texts_of_all_strategies_drafters_and_ranks(talking):
+    more = {"n_predict": 8, "n_vocab": N_VOCAB}
     (plain,) = texts(talking, [1], [{}], **more, **on_devices(DEVICE))
-    for weights in ([1], [1, 1], [0, 1, 1]):
+    compared = [{}, *cases(talking, plain["tokens"])]
+    for weights in ([1], [1, 1], [0, 1, 1], [1, 1, 1]):
         job = {**more, **on_devices(*[DEVICE] * len(weights))}
-        seen = check_texts(talking, weights, [{}, *cases(plain["tokens"])], **job)
-        assert seen == plain["tokens"], weights
+        chosen = compared if len(weights) < 3 else [{}, *compared[-3:]]
+        assert check_texts(talking, weights, chosen, **job) == plain["tokens"], weights
 
 
 @pytest.mark.parametrize("names", [("", DEVICE), (DEVICE, ""), (DEVICE, "", DEVICE)], ids=str)
 def test_texts_of_stages_on_processors_and_devices(names, talking):
-    more = {"n_predict": 12, "n_vocab": 384}
+    more = {"n_predict": 8, "n_vocab": N_VOCAB, **on_devices(*names)}
     weights = [1] * len(names)
-    (plain,) = texts(talking, weights, [{}], **more, **on_devices(*names))
-    check_texts(talking, weights, [{}, *cases(plain["tokens"])], **more, **on_devices(*names))
+    (plain,) = texts(talking, weights, [{}], **more)
+    check_texts(talking, weights, [{}, *cases(talking, plain["tokens"])[4:]], **more)
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
@@ -140,12 +144,12 @@ def test_random_cancels(n_ranks, talking):
     request = {
         "model": str(talking),
         "n_ctx": 256,
-        "n_vocab": 384,
+        "n_vocab": N_VOCAB,
         "layer_split": [1] * n_ranks,
         "truth": prompt + seen["tokens"][0],
         "n_known": len(prompt),
         "seed": n_ranks,
-        "n_rounds": 60,
+        "n_rounds": 30,
         "devices": [DEVICE] * n_ranks,
         "exact_shape": SHAPE,
     }
@@ -162,8 +166,15 @@ def test_a_command_says_what_it_uses_and_verifies(talking):
     args = ("--ranks", "2", "--drafter", "ngram", "--verify", "--format", "json")
     answer, said = run_json(command(talking, *args, "One day, one day"), timeout_s=TIMEOUT_S)
     assert f"rank 0-1: all layers on {DEVICE}" in said
-    assert f"{SHAPE} tokens are computed at a time (--exact-shape)" in said
-    assert (answer["exact"], answer["exact_shape"]) == (True, SHAPE)
+    assert f"{DEFAULT_EXACT_SHAPE} tokens are computed at a time (--exact-shape)" in said
+    assert (answer["exact"], answer["exact_shape"]) == (True, DEFAULT_EXACT_SHAPE)
+    assert "verified: 12 tokens" in said
+
+
+def test_a_draft_model_on_the_device(talking):
+    args = ("-md", str(talking), "--draft-device", DEVICE, "--verify", "--format", "json")
+    answer, said = run_json(command(talking, *args, "One day"), timeout_s=TIMEOUT_S)
+    assert answer["exact"] is True
     assert "verified: 12 tokens" in said
 
 
@@ -232,18 +243,17 @@ def test_a_batch_gives_the_texts_that_come_one_by_one(talking, tmp_path):
             timeout_s=TIMEOUT_S,
         )
         assert done.returncode == 0, done.stderr
-        lines = sorted(
-            map(json.loads, target.read_text().splitlines()), key=lambda each: each["index"]
-        )
-        seen.append([line["tokens"] for line in lines])
+        lines = map(json.loads, target.read_text().splitlines())
+        seen.append({line["id"]: line["tokens"] for line in lines})
         target.unlink()
+    assert len(seen[0]) == len(items)
     assert seen[0] == seen[1]
 
 
 def test_a_chat(talking):
     done = run(
         pipeinfer(
-            *("chat", "-m", str(smollm2()), "-n", "6", "-c", "512", "--ranks", "2"),
+            *("chat", "-m", str(smollm2()), "-n", "3", "-c", "256", "--ranks", "2"),
             *("--drafter", "ngram"),
         ),
         input="Hello.\n/quit\n",
@@ -253,10 +263,16 @@ def test_a_chat(talking):
     assert DEVICE in done.stderr
 
 
-def test_texts_equal_to_the_processors_are_counted(talking, capsys):
+def test_ids_equal_to_the_processors_are_counted(talking, capsys):
     more = {"n_predict": 24, "n_texts": 6}
     (device,) = texts(talking, [1], [{}], **more, **on_devices(DEVICE))
     (processor,) = texts(talking, [1], [{}], **more)
-    n_equal = sum(a == b for a, b in zip(device["tokens"], processor["tokens"], strict=True))
+    pairs = list(zip(device["tokens"], processor["tokens"], strict=True))
+    n_same = sum(
+        len(list(takewhile(lambda ids: ids[0] == ids[1], zip(*pair, strict=False))))
+        for pair in pairs
+    )
+    n_ids = sum(len(text) for text, _ in pairs)
     with capsys.disabled():
-        print(f" [{n_equal} of {len(device['tokens'])} texts are the processor's]", end="")
+        print(f" [the processor's: {sum(a == b for a, b in pairs)} of {len(pairs)} texts,", end="")
+        print(f" {n_same} of {n_ids} ids before they part]", end=" ")
