@@ -104,6 +104,13 @@ test-arm: build ## kernels on 64-bit ARM under qemu: ARM_TESTS='-k "i8mm and F16
 	$(BIN)/python tests/arm/prepare.py build/arm
 	TEST_ARM=build/arm $(BIN)/pytest tests/arm --numprocesses 2 --durations 12 $(ARM_TESTS)
 
+VULKAN := build/vulkan
+
+test-vulkan: ## stages on a Vulkan device, here Mesa's processor: with Debian's mesa-vulkan-drivers and glslc; minutes
+	headers=$$($(PYTHON) tests/vulkan/headers.py $(VULKAN)/headers) && $(MAKE) build VENV=$(VULKAN)/venv TREE=$(VULKAN)/tree \
+	    EXTRAS=[test] CMAKE_ARGS="-DGGML_VULKAN=ON $${headers:+-DVulkan_INCLUDE_DIR=$$headers}"
+	TEST_VULKAN=1 $(VULKAN)/venv/bin/pytest tests/vulkan --durations 12 $(VULKAN_TESTS)
+
 KERNEL_FLAGS_native := -DGGML_NATIVE=ON
 KERNEL_FLAGS_avx2   := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=OFF
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -153,7 +160,8 @@ format: build ## format Python and C++
 # Not isolated: with the build tools in the virtual environment, a second build takes seconds.
 build: $(VENV)/.tools ## build and install into the virtual environment
 	@rm -f $(VENV)/.editable
-	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation '.$(EXTRAS)'
+	@$(PROGRESS) $(BUILDING) -- $(PIP) install --verbose --no-build-isolation \
+	    $(if $(TREE),--config-settings build-dir=$(TREE)) '.$(EXTRAS)'
 	@$(LINK_BINDINGS)
 
 # Ours needs no MPI and no Python's ABI: one for each kind of processor. That of llama.cpp's bindings has no library of its

@@ -1,10 +1,11 @@
 """How fast a cancel takes effect: from the cancel to the cancelled run's result, at the head.
 
-    mpiexec -n S python benchmarks/cancel.py MODEL.gguf [repetitions]
+    mpiexec -n S python benchmarks/cancel.py MODEL.gguf [repetitions [device [shape]]]
 
 A run of 32 tokens is cancelled at a random moment of its compute; the result comes once the stage
 that computes it has given up at the end of a graph node. For comparison: the whole run, and what
-its longest node may take (the output head, or a feed-forward matrix, for 32 tokens).
+its longest node may take (the output head, or a feed-forward matrix, for 32 tokens). On a device
+it is the end of a few layers, and with a shape of N tokens (see --exact-shape), of N of the run's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from pipeinfer_cli.engine import llama_cpp
+from pipeinfer_cli.engine.cpu import variants
+from pipeinfer_cli.engine.cpu.devices import DeviceLayers
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.launch import mpi
 from pipeinfer_cli.scheduler.metrics import percentile
@@ -42,6 +46,13 @@ def main() -> None:
     comm = mpi.start()
     llama_cpp.capture_log()
     config = rank_config(comm, path, n_ctx=256, n_batch=N_TOKENS)
+    if sys.argv[3:]:
+        variants.load()
+        config = replace(
+            config,
+            devices=DeviceLayers(names=(sys.argv[3],)),
+            exact_shape=int(sys.argv[4]) if sys.argv[4:] else 0,
+        )
     drive(comm, config, lambda engine: measure(engine, n_times))
 
 

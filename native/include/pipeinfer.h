@@ -150,6 +150,20 @@ struct pi_adapter {
     float        scale; // 0: the adapter is loaded, and without effect
 };
 
+// Where a model's layers are computed. Their part of the KV cache is there, too; embeddings of tokens are always the CPU's.
+struct pi_devices {
+    const char * const * names; // [n_names] as ggml calls devices of backends that the process has loaded
+    int32_t              n_names; // 0: all layers are the CPU's
+    int32_t              n_layers; // the last ones of a stage, the output being one more; -1: all
+};
+
+// What a rank has in memory of devices: bytes.
+struct pi_device_bytes {
+    uint64_t weights;
+    uint64_t cache; // of KV
+    uint64_t compute; // buffers
+};
+
 // Other rotations of positions than the GGUF's, as llama_context_params has them: a value that stands for the GGUF's own is
 // said with each.
 struct pi_rope {
@@ -206,6 +220,11 @@ struct pi_engine_params {
     const struct pi_adapter * adapters; // [n_adapters], the same for all ranks
     int32_t                   n_adapters;
     struct pi_rope            rope;
+    struct pi_devices         devices;
+    // 0: a run is computed as it is. Else as many runs of this number of tokens as it takes, at most PI_MAX_ROWS, filled with
+    // tokens that nothing depends on: then logits do not depend on what else is in a run, whatever the kernels of a
+    // backend are like. The sequence id PI_MAX_SEQ - 1 is not the runs' then. The same for all ranks.
+    int32_t                   exact_shape;
 };
 
 // How to write a GGUF again. The notes have at most 127 bytes; they become metadata, pipeinfer.derived.*
@@ -233,6 +252,8 @@ struct pi_draft_params {
     int32_t         n_cpus;
     const int32_t * nodes; // [n_nodes] as in pi_engine_params
     int32_t         n_nodes;
+
+    struct pi_devices devices;
 };
 
 struct pi_engine;
@@ -241,8 +262,8 @@ struct pi_vocab;
 struct llama_model;
 
 // sizes[]: pi_kv_op, pi_token, pi_run, pi_stage_time, pi_result, pi_sample_params, pi_emulation, pi_engine_params,
-// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope, pi_states, pi_mpi
-PI_API void pi_abi_sizes(size_t sizes[14]);
+// pi_quantize_params, pi_draft_params, pi_adapter, pi_rope, pi_states, pi_mpi, pi_devices, pi_device_bytes
+PI_API void pi_abi_sizes(size_t sizes[16]);
 
 // Take over llama.cpp's log: its errors become our messages; with verbose, warnings and errors go to stderr as well. Take
 // over its assertions, too: one that a model file fails becomes an error of the call, or of the engine (PI_ERR_FAILED).
@@ -352,6 +373,8 @@ PI_API const char * pi_last_error(struct pi_engine * engine);
 // Positions held in this rank's KV cache, from the first to the last one of each sequence, summed over the sequences;
 // -1 without a stage. Only while no run is in flight.
 PI_API int32_t       pi_kv_positions(struct pi_engine * engine);
+// What this rank has in memory of devices. Only while no run is in flight.
+PI_API void          pi_engine_device_bytes(struct pi_engine * engine, struct pi_device_bytes * bytes);
 // The logits of the last wanted row, [n_vocab] float32; NULL unless this rank holds the last stage. Only while no run
 // is in flight.
 PI_API const float * pi_last_logits(struct pi_engine * engine);

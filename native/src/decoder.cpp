@@ -6,8 +6,12 @@
 #include "llama-pipeline.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
+
+// Of a device, before it is asked whether the run was cancelled.
+static constexpr int CHECK_LAYERS = 4;
 
 void decoder::context_deleter::operator()(llama_context * context) const {
     llama_free(context);
@@ -31,8 +35,9 @@ struct decoder::batch_arrays {
         outputs(n_batch),
         n_sections(n_sections) {}
 
+    // `is_whole`: all tokens have outputs
     llama_batch fill(const std::vector<pi_token> & run, const std::vector<int32_t> & run_seq_ids, float * hidden,
-                     bool is_last) {
+                     bool is_whole) {
         seq_ids.assign(run_seq_ids.begin(), run_seq_ids.end());
         llama_seq_id * seq_ids_at = seq_ids.data();
         for (size_t i = 0; i < run.size(); i++) {
@@ -40,7 +45,7 @@ struct decoder::batch_arrays {
             positions[i]  = run[i].position;
             n_seq[i]      = run[i].n_seq;
             seq_ids_of[i] = seq_ids_at;
-            outputs[i]    = int8_t(is_last ? run[i].want : 1); // a stage that is not the last hands on every row
+            outputs[i]    = int8_t(is_whole ? 1 : run[i].want);
             seq_ids_at += run[i].n_seq;
         }
         fill_sections(run.size());
@@ -121,15 +126,17 @@ static uint32_t check_states(const decoder::params & params) {
     return uint32_t(states.n_places) + 1;
 }
 
-static llama_context * make_context(llama_model * model, const decoder::params & params) {
+static llama_context * make_context(llama_model * model, const decoder::params & params,
+                                    ggml_backend_sched_eval_callback on_node, void * self) {
     llama_context_params context_params = llama_context_default_params();
 
-    context_params.n_ctx    = uint32_t(params.n_cells);
-    context_params.n_batch  = uint32_t(params.n_batch);
-    context_params.n_ubatch = uint32_t(params.n_batch);
+    const int32_t n_batch = params.exact_shape > 0 ? params.exact_shape : params.n_batch;
+
+    context_params.n_ctx           = uint32_t(params.n_cells + params.exact_shape); // what fills a run has cells, too
+    context_params.n_batch         = uint32_t(n_batch);
+    context_params.n_ubatch        = uint32_t(n_batch);
     // a stage that is not the last hands on every row
-    context_params.n_outputs_max =
-        uint32_t(params.is_last ? std::min<int32_t>(params.n_batch, PI_MAX_ROWS) : params.n_batch);
+    context_params.n_outputs_max   = uint32_t(params.is_last ? std::min<int32_t>(n_batch, PI_MAX_ROWS) : n_batch);
     context_params.type_k          = cache_type(params.type_k);
     context_params.type_v          = cache_type(params.type_v);
     context_params.n_seq_max       = has_states(model) ? check_states(params) : PI_MAX_SEQ;
@@ -154,6 +161,10 @@ static llama_context * make_context(llama_model * model, const decoder::params &
     context_params.yarn_beta_slow    = rope.yarn_beta_slow;
     context_params.yarn_orig_ctx     = uint32_t(rope.yarn_orig_ctx);
 
+    if (params.on_devices && params.should_abort) {
+        context_params.cb_eval           = on_node;
+        context_params.cb_eval_user_data = self;
+    }
     context_params.abort_callback      = params.should_abort;
     context_params.abort_callback_data = params.abort_data;
 
@@ -169,14 +180,25 @@ static llama_context * make_context(llama_model * model, const decoder::params &
             throw model_error("its layers have states that llama.cpp keeps in another way than those of other hybrids");
         }
     }
+    if (params.exact_shape > 0 && !llama_set_exact_shape(context)) {
+        llama_free(context);
+        throw model_error(
+            "runs of one shape need a KV cache of another kind than this architecture has: --exact-shape 0 does "
+            "without");
+    }
     use_loras(context, params.loras);
     return context;
 }
 
 decoder::decoder(llama_model * model, const params & params) :
+    exact_shape_(params.exact_shape),
+    should_abort_(params.should_abort),
+    abort_data_(params.abort_data),
+    n_embd_(size_t(llama_model_n_embd(model))),
+    n_vocab_(size_t(llama_vocab_n_tokens(llama_model_get_vocab(model)))),
     is_last_(params.is_last),
     threads_(params.threads),
-    context_(make_context(model, params)),
+    context_(make_context(model, params, on_node, this)),
     batch_(std::make_unique<batch_arrays>(size_t(params.n_batch), position_sections(model))) {
     if (llama_memory_compact(llama_get_memory(context_.get())) < 0) { // nothing to do, but can it be done?
         throw model_error(
@@ -231,7 +253,11 @@ bool decoder::compute(const std::vector<pi_token> & tokens, const std::vector<in
     int32_t status = 0;
     {
         const compute_threads::turn turn(threads_);
-        status = llama_decode(context_.get(), batch_->fill(tokens, seq_ids, hidden, is_last_));
+        if (exact_shape_ == 0) {
+            status = decode(batch_->fill(tokens, seq_ids, hidden, !is_last_));
+        } else {
+            status = compute_in_shape(tokens, seq_ids, hidden);
+        }
     }
     switch (status) {
         case 0:
@@ -246,6 +272,82 @@ bool decoder::compute(const std::vector<pi_token> & tokens, const std::vector<in
         default:
             throw std::runtime_error("llama_decode returned " + std::to_string(status) + ": " + log_first_error());
     }
+}
+
+int32_t decoder::decode(const llama_batch & batch) {
+    is_aborted_          = false;
+    const int32_t status = llama_decode(context_.get(), batch);
+    return status == 0 && is_aborted_ ? 2 : status;
+}
+
+// A device computes what was given to it without a look at cancels. So it is given a few layers at a time.
+bool decoder::on_node(ggml_tensor * node, bool ask, void * self) {
+    auto * const decoder = static_cast<class decoder *>(self);
+    if (ask) {
+        int layer = 0;
+        return decoder->is_aborted_ ||
+               (sscanf(node->name, "l_out-%d", &layer) == 1 && layer % CHECK_LAYERS == CHECK_LAYERS - 1);
+    }
+    decoder->is_aborted_ = decoder->is_aborted_ || decoder->should_abort_(decoder->abort_data_);
+    return !decoder->is_aborted_;
+}
+
+int32_t decoder::compute_in_shape(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids,
+                                  float * hidden) {
+    rows_.clear();
+    row_of_.assign(tokens.size(), 0);
+    const int32_t * seq_id = seq_ids.data();
+    for (size_t first = 0; first < tokens.size(); first += size_t(exact_shape_)) {
+        if (should_abort_ && should_abort_(abort_data_)) {
+            return 2;
+        }
+        const size_t n_tokens = std::min(tokens.size() - first, size_t(exact_shape_));
+        fill_shape(tokens, first, n_tokens, seq_id, hidden);
+        const int32_t status =
+            decode(batch_->fill(padded_, padded_seq_ids_, hidden ? padded_hidden_.data() : nullptr, true));
+        if (status == 0) {
+            keep_rows(tokens, first, n_tokens);
+        }
+        llama_memory_seq_rm(llama_get_memory(context_.get()), LLAMA_PADDING_SEQ, 0, -1);
+        if (status != 0) {
+            return status;
+        }
+    }
+    return 0;
+}
+
+void decoder::fill_shape(const std::vector<pi_token> & tokens, size_t first, size_t n_tokens, const int32_t *& seq_id,
+                         const float * hidden) {
+    padded_.assign(tokens.begin() + ptrdiff_t(first), tokens.begin() + ptrdiff_t(first + n_tokens));
+    padded_seq_ids_.clear();
+    for (const pi_token & token : padded_) {
+        padded_seq_ids_.insert(padded_seq_ids_.end(), seq_id, seq_id + token.n_seq);
+        seq_id += token.n_seq;
+    }
+    for (int32_t position = 0; padded_.size() < size_t(exact_shape_); position++) {
+        padded_.push_back({ 0, position, 1, 0, -1, -1 });
+        padded_seq_ids_.push_back(LLAMA_PADDING_SEQ);
+    }
+    if (hidden) {
+        padded_hidden_.assign(size_t(exact_shape_) * n_embd_, 0.0f);
+        std::copy_n(hidden + first * n_embd_, n_tokens * n_embd_, padded_hidden_.begin());
+    }
+}
+
+void decoder::keep_rows(const std::vector<pi_token> & tokens, size_t first, size_t n_tokens) {
+    if (!is_last_) {
+        const float * hidden = llama_get_embeddings(context_.get());
+        rows_.insert(rows_.end(), hidden, hidden + n_tokens * n_embd_);
+        return;
+    }
+    for (size_t i = 0; i < n_tokens; i++) {
+        if (tokens[first + i].want) {
+            const float * logits = llama_get_logits_ith(context_.get(), int32_t(i));
+            row_of_[first + i]   = rows_.size() / n_vocab_;
+            rows_.insert(rows_.end(), logits, logits + n_vocab_);
+        }
+    }
+    llama_synchronize(context_.get()); // where no row was wanted: an error shows here
 }
 
 // llama.cpp takes an aborted run's positions from the first sequence id of each token only.
@@ -264,11 +366,20 @@ void decoder::clear() {
 }
 
 const float * decoder::logits(size_t i) const {
+    if (exact_shape_ > 0) {
+        return rows_.data() + row_of_[i] * n_vocab_;
+    }
     return llama_get_logits_ith(context_.get(), int32_t(i));
 }
 
 const float * decoder::hidden() const {
-    return llama_get_embeddings(context_.get());
+    return exact_shape_ > 0 ? rows_.data() : llama_get_embeddings(context_.get());
+}
+
+pi_device_bytes decoder::device_bytes() const {
+    size_t weights, cache, compute;
+    llama_device_memory(context_.get(), &weights, &cache, &compute);
+    return { weights, cache, compute };
 }
 
 int32_t decoder::kv_positions() const {

@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+struct ggml_tensor;
+struct llama_batch;
 struct llama_model;
 struct llama_context;
 struct llama_adapter_lora;
@@ -34,7 +36,12 @@ class decoder {
         pi_rope           rope = { -1, 0, 0, -1, -1, -1, -1, 0 }; // the GGUF's own
         pi_states         states{}; // of recurrent layers
 
-        bool (*should_abort)(void * data) = nullptr; // asked once per graph node; null: never
+        int32_t exact_shape = 0; // as in pi_engine_params
+
+        bool on_devices = false; // some layers are
+
+        // asked once per graph node on the CPU, every few layers on devices, and before each batch; null: never
+        bool (*should_abort)(void * data) = nullptr;
         void * abort_data                 = nullptr;
     };
 
@@ -58,6 +65,9 @@ class decoder {
     const float * logits(size_t i) const; // of the i-th token computed, which must have wanted a row
     const float * hidden() const;
 
+    // Of the model and the context, in memory of devices.
+    pi_device_bytes device_bytes() const;
+
     // Positions held, from the first to the last one of each sequence, summed over the sequences.
     int32_t kv_positions() const;
 
@@ -67,7 +77,33 @@ class decoder {
     };
     struct batch_arrays;
 
-    void copy(const pi_kv_op & op);
+    void        copy(const pi_kv_op & op);
+    // As llama_decode, which takes no notice of should_abort on devices.
+    int32_t     decode(const llama_batch & batch);
+    // Called by ggml's scheduler while it computes: whether it is to be stopped after this node, or goes on after it.
+    static bool on_node(ggml_tensor * node, bool ask, void * self);
+    // In batches of one shape. Returns what llama_decode does.
+    int32_t     compute_in_shape(const std::vector<pi_token> & tokens, const std::vector<int32_t> & seq_ids,
+                                 float * hidden);
+    // Makes one of them, from tokens of the run; `seq_id` moves on.
+    void        fill_shape(const std::vector<pi_token> & tokens, size_t first, size_t n_tokens, const int32_t *& seq_id,
+                           const float * hidden);
+    // Keeps what it has computed for them, before the next one takes its place.
+    void        keep_rows(const std::vector<pi_token> & tokens, size_t first, size_t n_tokens);
+
+    bool          is_aborted_ = false; // by on_node
+    const int32_t exact_shape_;
+    bool (*const should_abort_)(void * data);
+    void * const abort_data_;
+    const size_t n_embd_;
+    const size_t n_vocab_;
+
+    // Of a run in a fixed shape: what it is filled up from, and what its batches have computed.
+    std::vector<pi_token> padded_;
+    std::vector<int32_t>  padded_seq_ids_;
+    std::vector<float>    padded_hidden_;
+    std::vector<float>    rows_; // logits of the tokens that want some, or hidden states of all
+    std::vector<size_t>   row_of_; // by token
 
     const bool                                      is_last_;
     compute_threads                                 threads_;

@@ -1,6 +1,7 @@
 #include "draft.h"
 
 #include "assertions.h"
+#include "devices.h"
 #include "log.h"
 #include "mask.h"
 #include "model_error.h"
@@ -24,8 +25,13 @@ pi_draft::pi_draft(const pi_draft_params & params) :
     }) {
     const cpu_binding     near_them(cpus_); // memory is taken where it is first written to
     const assertion_guard guard;
+    llama_model_params    model_params = llama_model_default_params();
+
+    std::vector<ggml_backend_dev_t> devices = devices_find(params.devices);
+    model_params.devices                    = devices.data();
+    model_params.n_gpu_layers               = params.devices.n_names > 0 ? params.devices.n_layers : 0;
     log_reset_errors();
-    model_.reset(llama_model_load_from_file(params.model_path, llama_model_default_params()));
+    model_.reset(llama_model_load_from_file(params.model_path, model_params));
     if (!model_) {
         throw_logged("llama.cpp could not load the model");
     }

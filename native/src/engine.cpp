@@ -43,6 +43,8 @@ static std::unique_ptr<stage> load_stage(const pi_engine_params & params) {
     stage_params.adapters      = params.adapters;
     stage_params.n_adapters    = params.n_adapters;
     stage_params.rope          = params.rope;
+    stage_params.devices       = params.devices;
+    stage_params.exact_shape   = params.exact_shape;
     return std::make_unique<stage>(stage_params);
 }
 
@@ -55,6 +57,9 @@ static const pi_engine_params & check(const pi_engine_params & params) {
     }
     if (params.n_threads < 1 || params.n_threads > PI_MAX_THREADS) {
         throw std::runtime_error("n_threads must be from 1 to " + std::to_string(PI_MAX_THREADS));
+    }
+    if (params.exact_shape < 0 || params.exact_shape > PI_MAX_ROWS) {
+        throw std::runtime_error("exact_shape must be from 0 to " + std::to_string(PI_MAX_ROWS));
     }
     if (params.n_ranks > 1 && !params.mpi) {
         throw std::runtime_error("several ranks need an MPI");
@@ -137,9 +142,10 @@ bool pi_engine::end_compute() {
 //
 
 pi_status pi_engine::submit(const pi_run & run) {
-    const char * fault = !is_head()                 ? "only the head submits" :
-                         run.run_id <= last_run_id_ ? "run ids must grow" :
-                                                      run_find_fault(run, params_.n_batch);
+    const char * fault = !is_head() ? "only the head submits" :
+                         run.run_id <= last_run_id_ ?
+                                      "run ids must grow" :
+                                      run_find_fault(run, params_.n_batch, PI_MAX_SEQ - (params_.exact_shape > 0));
     if (fault) {
         last_error = fault;
         return PI_ERR_INVALID;

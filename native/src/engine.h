@@ -48,8 +48,10 @@ struct pi_engine {
         }
     }
 
-    int32_t       kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
-    const float * last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }
+    int32_t         kv_positions() const { return stage_ ? stage_->kv_positions() : -1; }
+    // Of a rank without layers: zeros.
+    pi_device_bytes device_bytes() const { return stage_ ? stage_->device_bytes() : pi_device_bytes{}; }
+    const float *   last_logits() const { return stage_ ? stage_->last_logits() : nullptr; }
 
     std::string last_error; // what pi_last_error hands out
 

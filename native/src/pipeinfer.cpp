@@ -21,14 +21,14 @@
 #include <memory>
 #include <mutex>
 
-void pi_abi_sizes(size_t sizes[14]) {
+void pi_abi_sizes(size_t sizes[16]) {
     const size_t all[] = {
         sizeof(pi_kv_op),           sizeof(pi_token),         sizeof(pi_run),       sizeof(pi_stage_time),
         sizeof(pi_result),          sizeof(pi_sample_params), sizeof(pi_emulation), sizeof(pi_engine_params),
         sizeof(pi_quantize_params), sizeof(pi_draft_params),  sizeof(pi_adapter),   sizeof(pi_rope),
-        sizeof(pi_states),          sizeof(pi_mpi),
+        sizeof(pi_states),          sizeof(pi_mpi),           sizeof(pi_devices),   sizeof(pi_device_bytes),
     };
-    for (size_t i = 0; i < 14; i++) {
+    for (size_t i = 0; i < 16; i++) {
         sizes[i] = all[i];
     }
 }
@@ -264,6 +264,10 @@ const char * pi_last_error(pi_engine * engine) {
 
 int32_t pi_kv_positions(pi_engine * engine) {
     return engine->kv_positions();
+}
+
+void pi_engine_device_bytes(pi_engine * engine, pi_device_bytes * bytes) {
+    *bytes = engine->device_bytes();
 }
 
 const float * pi_last_logits(pi_engine * engine) {

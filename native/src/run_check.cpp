@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-static const char * find_fault(const pi_kv_op & op) {
-    const auto is_seq = [](int32_t seq) { return 0 <= seq && seq < PI_MAX_SEQ; };
+static const char * find_fault(const pi_kv_op & op, int32_t n_seq) {
+    const auto is_seq = [n_seq](int32_t seq) { return 0 <= seq && seq < n_seq; };
     switch (op.kind) {
         case PI_KV_COPY:
             return is_seq(op.seq_src) && is_seq(op.seq_dst) ? nullptr : "a copy needs two sequence ids";
@@ -34,7 +34,7 @@ static const char * find_gap(const pi_run & run) {
     return nullptr;
 }
 
-const char * run_find_fault(const pi_run & run, int32_t n_batch) {
+const char * run_find_fault(const pi_run & run, int32_t n_batch, int32_t n_seq) {
     if (run.n_tokens < 0 || run.n_tokens > n_batch) {
         return "a run has more tokens than n_batch";
     }
@@ -48,7 +48,7 @@ const char * run_find_fault(const pi_run & run, int32_t n_batch) {
         return "a run has more masks than rows, or masks without words";
     }
     for (int32_t i = 0; i < run.n_kv_ops; i++) {
-        if (const char * fault = find_fault(run.kv_ops[i])) {
+        if (const char * fault = find_fault(run.kv_ops[i], n_seq)) {
             return fault;
         }
     }
@@ -77,7 +77,7 @@ const char * run_find_fault(const pi_run & run, int32_t n_batch) {
         return "n_seq_ids is not the sum of the tokens' n_seq";
     }
     for (int32_t i = 0; i < run.n_seq_ids; i++) {
-        if (run.seq_ids[i] < 0 || run.seq_ids[i] >= PI_MAX_SEQ) {
+        if (run.seq_ids[i] < 0 || run.seq_ids[i] >= n_seq) {
             return "a sequence id is out of [0, PI_MAX_SEQ)";
         }
     }

@@ -2,6 +2,7 @@
 
 #include "assertions.h"
 #include "clock.h"
+#include "devices.h"
 #include "log.h"
 #include "mask.h"
 #include "model_error.h"
@@ -27,6 +28,9 @@ static llama_model * load_layers(const stage_params & params) {
         model_params.load_mode = LLAMA_LOAD_MODE_NONE;
         model_params.lazy_mode = LLAMA_LAZY_MODE_OFF;
     }
+    std::vector<ggml_backend_dev_t> devices = devices_find(params.devices);
+    model_params.devices                    = devices.data();
+    model_params.n_gpu_layers               = params.devices.n_names > 0 ? params.devices.n_layers : 0;
     log_reset_errors();
     llama_model * model = llama_model_load_stage_from_file(params.model_path.c_str(), model_params, params.layer_first,
                                                            params.layer_last);
@@ -68,6 +72,8 @@ stage::stage(const stage_params & params) : params_(params) {
     decoder_params.type_v  = params.type_v;
     decoder_params.is_last = params.is_last;
     decoder_params.states  = params.states;
+    decoder_params.exact_shape  = params.exact_shape;
+    decoder_params.on_devices   = params.devices.n_names > 0;
     decoder_params.should_abort = [](void * data) { return static_cast<cancel_board *>(data)->should_abort(); };
     decoder_params.abort_data   = &cancels;
     {

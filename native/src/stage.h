@@ -38,6 +38,8 @@ struct stage_params {
     const pi_adapter *   adapters; // [n_adapters]
     int32_t              n_adapters;
     pi_rope              rope;
+    pi_devices           devices; // its names are read when the stage is made
+    int32_t              exact_shape;
 };
 
 // A stage: a range of the target's layers and their KV cache. Used by one thread once it is made, but for `cancels`.
@@ -56,7 +58,9 @@ class stage {
     void step(run_state & run);
 
     // Positions held in the KV cache, from the first to the last one of each sequence, summed over the sequences.
-    int32_t       kv_positions() const;
+    int32_t         kv_positions() const;
+    pi_device_bytes device_bytes() const { return decoder_->device_bytes(); }
+
     int32_t       n_embd() const { return n_embd_; }
     int32_t       n_vocab() const { return n_vocab_; }
     const float * last_logits() const { return last_logits_; }

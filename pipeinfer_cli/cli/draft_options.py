@@ -92,6 +92,14 @@ DRAFT_P_SPLIT = typer.Option(
     help="Further candidates below this confidence get no branch.",
 )
 DraftPSplit = Annotated[float, DRAFT_P_SPLIT]
+DraftDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--draft-device",
+        metavar="NAME",
+        help="Device of the head's host that computes the draft model; default: the CPU.",
+    ),
+]
 DraftThreads = Annotated[
     int | None,
     typer.Option(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeinfer_cli import console
 from pipeinfer_cli.cli.parsing.command import notes_of
 from pipeinfer_cli.cli.parsing.values import count_or_rest, integer, integers, number
 from pipeinfer_cli.engine.config import CACHE_TYPES
@@ -99,6 +100,60 @@ CPU_VARIANT = typer.Option(
     "default: each processor's best.",
 )
 CpuVariant = Annotated[Any, CPU_VARIANT]
+GPU_LAYERS = typer.Option(
+    "-ngl",
+    "--gpu-layers",
+    parser=config.parse_layers,
+    metavar="N|N,N,...",
+    help="Layers of each stage that devices compute, or a list by rank (0,99,99); default: all, "
+    "if there are any.",
+)
+GpuLayers = Annotated[Any, GPU_LAYERS]
+DEVICE = typer.Option(
+    "-dev",
+    "--device",
+    parser=config.parse_devices,
+    metavar="NAME|NAME,NAME,...",
+    help="Device to compute with (CUDA0, CUDA0+CUDA1, none: see --list-devices), or a list by "
+    "rank; default: ranks of a host share its devices.",
+)
+Device = Annotated[Any, DEVICE]
+
+
+def print_devices(asked: bool) -> None:
+    """What --list-devices prints, before all else is looked at."""
+    if not asked:
+        return
+    from pipeinfer_cli.engine.cpu import devices as found
+    from pipeinfer_cli.engine.llama_cpp import capture_log
+
+    capture_log()
+    variants.load()
+    devices = found.found()
+    for each in devices:
+        print(each)
+    if not devices:
+        console.note("no device that layers can be given to: see pipeinfer doctor")
+    raise typer.Exit
+
+
+ListDevices = Annotated[
+    bool,
+    typer.Option(
+        "--list-devices",
+        is_eager=True,
+        callback=print_devices,
+        help="Print the devices of this host that layers can be given to, and end.",
+    ),
+]
+EXACT_SHAPE = typer.Option(
+    "--exact-shape",
+    parser=integer,
+    metavar="N",
+    help="Compute N tokens at a time (at most 32), always: the text does not depend on the "
+    "strategy, whatever the kernels are; default: 16 with devices, else 0 (off).",
+)
+ExactShape = Annotated[int | None, EXACT_SHAPE]
 TYPES = "|".join(CACHE_TYPES)
 CACHE_TYPE_K = typer.Option(
     "-ctk", "--cache-type-k", metavar="TYPE", help=f"Type of the KV cache's keys: {TYPES}."

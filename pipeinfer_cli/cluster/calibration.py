@@ -32,10 +32,15 @@ class Identity:
     all_resources: tuple[RankResources, ...]  # by rank
     mpi: str
     llama_cpp: str
+    devices: tuple[str, ...] = ()  # by rank; none: processors compute, runs as they are
 
     @classmethod
     def of(
-        cls, model_path: Path, all_resources: Sequence[RankResources], adapters: str = ""
+        cls,
+        model_path: Path,
+        all_resources: Sequence[RankResources],
+        adapters: str = "",
+        devices: Sequence[str] = (),
     ) -> Identity:
         """Of a job with this package, on these ranks; `adapters` as adapters_digest."""
         build = build_info.load()
@@ -45,6 +50,7 @@ class Identity:
             all_resources=tuple(all_resources),
             mpi=mpi_choice.in_words(),
             llama_cpp=f"{build.upstream_package} {build.upstream_version}",
+            devices=tuple(devices),
         )
 
     @property
@@ -61,6 +67,7 @@ class Identity:
             "cpu_variants": [each.cpu.variant if each.cpu else "" for each in self.all_resources],
             "mpi": self.mpi,
             "llama_cpp": self.llama_cpp,
+            **({"devices": list(self.devices)} if self.devices else {}),
         }
 
 

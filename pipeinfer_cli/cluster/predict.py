@@ -142,12 +142,13 @@ def consult(
     draft_threads: int,
     verbose: bool,
     adapters: str = "",
+    devices: Sequence[str] = (),
 ) -> PlacementResult:
     """`layers` (by rank) as they are, or with `may_move` in equal times, as far as is known.
 
-    `adapters` as adapters_digest.
+    `adapters` as adapters_digest, `devices` as Identity.devices.
     """
-    found = calibrations.find(Identity.of(model_path, all_resources, adapters))
+    found = calibrations.find(Identity.of(model_path, all_resources, adapters, devices))
     ranks = Ranks(all_resources=tuple(all_resources), layer_bytes=model.layer_bytes)
     notes = [f"note: {found.problems[0]}"] if found.problems else []
     may_move = may_move and sum(len(each) > 0 for each in layers) > 1

@@ -114,6 +114,16 @@ RULES = (
         "prompts in JSON have escape sequences of their own",
     ),
     Rule(
+        ("--gpu-layers",),
+        lambda config, plan: any(config.gpu_layers) and not plan.uses_devices,
+        "no rank has a device that layers can be given to",
+    ),
+    Rule(
+        ("--draft-device",),
+        lambda config, _: config.draft_model is None and config.drafter != "none",
+        "only a draft model (-md) computes with it",
+    ),
+    Rule(
         ("--layer-split",),
         lambda _, plan: len(plan.layers) == 1,
         "one rank holds all layers",
@@ -126,6 +136,11 @@ def notes(config: JobConfig, plan: Plan) -> Iterator[str]:
     yield from config.notes
     if plan.inexact:
         yield f"{plan.inexact}: {MEANING}"
+    if plan.exact_shape:
+        yield (
+            f"{plan.exact_shape} tokens are computed at a time (--exact-shape): texts are equal to "
+            "plain decoding in that shape, not to that of one token at a time"
+        )
     trained = plan.model.n_ctx_train
     if CTX_SIZE in config.given and plan.n_ctx > trained > 0:
         yield f"-c {plan.n_ctx}: {_beyond(trained)}"

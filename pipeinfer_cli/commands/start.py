@@ -72,6 +72,9 @@ def with_ranks(config: JobConfig) -> JobConfig:
         ranks = ranks or len(config.threads)
     if len(config.cpu_variants) > 1:
         ranks = ranks or len(config.cpu_variants)
+    for by_rank in (config.devices, config.gpu_layers):
+        if len(by_rank) > 1:
+            ranks = ranks or len(by_rank)
     ranks = ranks or shards.n_stages(config.model) or 0
     if config.ranks is None and (unused := environment.unused_tasks(os.environ)):
         print(f"pipeinfer: warning: {unused}", file=sys.stderr)

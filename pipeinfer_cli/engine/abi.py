@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from ctypes import (
     POINTER,
     c_char,
@@ -149,6 +150,16 @@ class Rope(ctypes.Structure):
     ]
 
 
+class Devices(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [("names", POINTER(c_char_p)), ("n_names", c_int32), ("n_layers", c_int32)]
+
+
+class DeviceBytes(ctypes.Structure):
+    __slots__ = ()
+    _fields_ = [("weights", c_uint64), ("cache", c_uint64), ("compute", c_uint64)]
+
+
 class Mpi(ctypes.Structure):
     __slots__ = ()
     _fields_ = [
@@ -193,6 +204,8 @@ class EngineParams(ctypes.Structure):
         ("adapters", POINTER(Adapter)),
         ("n_adapters", c_int32),
         ("rope", Rope),
+        ("devices", Devices),
+        ("exact_shape", c_int32),
     ]
 
 
@@ -225,6 +238,7 @@ class DraftParams(ctypes.Structure):
         ("n_cpus", c_int32),
         ("nodes", POINTER(c_int32)),
         ("n_nodes", c_int32),
+        ("devices", Devices),
     ]
 
 
@@ -244,6 +258,8 @@ MIRRORS = (
     Rope,
     States,
     Mpi,
+    Devices,
+    DeviceBytes,
 )
 
 
@@ -270,7 +286,7 @@ def load() -> Any:
 
 
 def _declare(lib: Any) -> None:
-    # void pi_abi_sizes(size_t sizes[14]);
+    # void pi_abi_sizes(size_t sizes[16]);
     lib.pi_abi_sizes.argtypes = [POINTER(c_size_t)]
     lib.pi_abi_sizes.restype = None
     # void pi_log_capture(int32_t verbose);
@@ -322,6 +338,30 @@ def _declare(lib: Any) -> None:
     # ggml_backend_reg_t ggml_backend_reg_by_name(const char * name);
     lib.ggml_backend_reg_by_name.argtypes = [c_char_p]
     lib.ggml_backend_reg_by_name.restype = c_void_p
+    # size_t ggml_backend_dev_count(void); of libggml, as are the next ones
+    lib.ggml_backend_dev_count.argtypes = []
+    lib.ggml_backend_dev_count.restype = c_size_t
+    # ggml_backend_dev_t ggml_backend_dev_get(size_t index);
+    lib.ggml_backend_dev_get.argtypes = [c_size_t]
+    lib.ggml_backend_dev_get.restype = c_void_p
+    # enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
+    lib.ggml_backend_dev_type.argtypes = [c_void_p]
+    lib.ggml_backend_dev_type.restype = c_int
+    # const char * ggml_backend_dev_name(ggml_backend_dev_t device);
+    lib.ggml_backend_dev_name.argtypes = [c_void_p]
+    lib.ggml_backend_dev_name.restype = c_char_p
+    # const char * ggml_backend_dev_description(ggml_backend_dev_t device);
+    lib.ggml_backend_dev_description.argtypes = [c_void_p]
+    lib.ggml_backend_dev_description.restype = c_char_p
+    # void ggml_backend_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total);
+    lib.ggml_backend_dev_memory.argtypes = [c_void_p, POINTER(c_size_t), POINTER(c_size_t)]
+    lib.ggml_backend_dev_memory.restype = None
+    # ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t device);
+    lib.ggml_backend_dev_backend_reg.argtypes = [c_void_p]
+    lib.ggml_backend_dev_backend_reg.restype = c_void_p
+    # const char * ggml_backend_reg_name(ggml_backend_reg_t reg);
+    lib.ggml_backend_reg_name.argtypes = [c_void_p]
+    lib.ggml_backend_reg_name.restype = c_char_p
     # const char * llama_print_system_info(void); of libllama
     lib.llama_print_system_info.argtypes = []
     lib.llama_print_system_info.restype = c_char_p
@@ -415,12 +455,21 @@ def _declare(lib: Any) -> None:
     # int32_t pi_kv_positions(struct pi_engine * engine);
     lib.pi_kv_positions.argtypes = [c_engine]
     lib.pi_kv_positions.restype = c_int32
+    # void pi_engine_device_bytes(struct pi_engine * engine, struct pi_device_bytes * bytes);
+    lib.pi_engine_device_bytes.argtypes = [c_engine, POINTER(DeviceBytes)]
+    lib.pi_engine_device_bytes.restype = None
     # const float * pi_last_logits(struct pi_engine * engine);
     lib.pi_last_logits.argtypes = [c_engine]
     lib.pi_last_logits.restype = POINTER(c_float)
     # void pi_engine_close(struct pi_engine * engine, int32_t exit_code);
     lib.pi_engine_close.argtypes = [c_engine, c_int32]
     lib.pi_engine_close.restype = None
+
+
+def devices(names: Sequence[str], n_layers: int) -> Devices:
+    """The structure that names devices."""
+    encoded = [name.encode() for name in names]
+    return Devices((c_char_p * len(encoded))(*encoded), len(encoded), n_layers)
 
 
 def byte_buffer(size: int) -> ctypes.Array[c_char]:

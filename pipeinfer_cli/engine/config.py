@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeinfer_cli.engine.cpu.devices import NO_DEVICES, DeviceLayers
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import ONE_TEXT, StateConfig
@@ -60,6 +61,7 @@ class DraftCores:
     has_own_cores: bool = False  # idle threads may spin
     cpus: tuple[int, ...] = ()  # that they are bound to; none: not bound
     nodes: tuple[int, ...] = ()  # as in EngineConfig
+    device: str = ""  # that computes instead; empty: none
 
 
 ONE_THREAD = DraftCores()
@@ -128,3 +130,5 @@ class EngineConfig:
     emulation: RankEmulation | None = None
     adapters: tuple[Adapter, ...] = ()  # the same on all ranks, as is:
     rope: RopeConfig = OWN_ROPE
+    devices: DeviceLayers = NO_DEVICES
+    exact_shape: int = 0  # tokens of each computation; 0: those of a run. The same on all ranks

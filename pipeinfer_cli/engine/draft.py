@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeinfer_cli.engine import abi
 from pipeinfer_cli.engine.abi import ERR_MODEL, ERROR_BYTES, OK, decoded
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes, DraftCores
+from pipeinfer_cli.engine.cpu.devices import ALL_LAYERS
 from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import MAX_TOP, native_sample
 from pipeinfer_cli.errors import RunError, UserError
@@ -46,6 +47,7 @@ class DraftModel:
             len(cores.cpus),
             (c_int32 * len(cores.nodes))(*cores.nodes),
             len(cores.nodes),
+            abi.devices([cores.device] if cores.device else [], ALL_LAYERS),
         )
         status, err = c_int(), ctypes.create_string_buffer(ERROR_BYTES)
         self._handle = self._lib.pi_draft_open(params, status, err, ERROR_BYTES)

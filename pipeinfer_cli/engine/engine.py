@@ -22,6 +22,7 @@ from pipeinfer_cli.engine.abi import (
     decoded,
 )
 from pipeinfer_cli.engine.config import Adapter, EngineConfig, MpiCalls, RankEmulation
+from pipeinfer_cli.engine.cpu.devices import DeviceBytes
 from pipeinfer_cli.engine.native_run import native_run
 from pipeinfer_cli.engine.sampling import native_sample
 from pipeinfer_cli.errors import RunError, UserError, exit_code_of
@@ -102,6 +103,7 @@ class Engine:
             "adapters": _native_adapters(config.adapters),
             "n_adapters": len(config.adapters),
             "rope": config.rope.native(),
+            "devices": abi.devices(config.devices.names, config.devices.n_layers),
         }
         names = [name for name, *_ in abi.EngineParams._fields_ if name not in changed]
         params = abi.EngineParams(**changed, **{name: getattr(config, name) for name in names})
@@ -205,6 +207,12 @@ class Engine:
     def kv_positions(self) -> int:
         """Positions held in this rank's KV cache, summed over sequences; -1 without layers."""
         return int(self._lib.pi_kv_positions(self._handle))
+
+    def device_bytes(self) -> DeviceBytes:
+        """What this rank has in memory of devices. Only while no run is in flight."""
+        native = abi.DeviceBytes()
+        self._lib.pi_engine_device_bytes(self._handle, native)
+        return DeviceBytes(weights=native.weights, cache=native.cache, compute=native.compute)
 
     def last_logits(self, n_vocab: int) -> npt.NDArray[np.float32] | None:
         """A copy of the last row's logits, float32 `[n_vocab]`; None unless the last stage is here.

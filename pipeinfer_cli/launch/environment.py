@@ -12,6 +12,7 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from pipeinfer_cli.engine.config import MAX_CPUS, MAX_THREADS, DraftCores
+from pipeinfer_cli.engine.cpu.devices import Device
 from pipeinfer_cli.engine.cpu.variants import CpuCode
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.host import cgroup
@@ -233,6 +234,7 @@ class RankResources:
     cpus: frozenset[int] = field(default=frozenset(), compare=False)  # that it may use
     n_sharers: int = field(default=1, compare=False)  # ranks that may use some of them, with this
     cpu_quota: float | None = field(default=None, compare=False)  # in cores, of the sharers
+    devices: tuple[Device, ...] = field(default=(), compare=False)  # that it could compute with
     memory_bytes: int | None = field(default=None, compare=False)  # see Memory.usable_bytes
     # Its CPUs by core, if no other rank may use them and threads are to be bound to them.
     cores: tuple[Core, ...] = field(default=(), compare=False)

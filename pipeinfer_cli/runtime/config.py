@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 from pipeinfer_cli.checks import check_count
 from pipeinfer_cli.cluster.emulation import parse_acceptance
 from pipeinfer_cli.engine.config import F16_CACHE, MAX_THREADS, Adapter, CacheTypes
+from pipeinfer_cli.engine.cpu.devices import ALL_LAYERS
 from pipeinfer_cli.engine.rope import OWN_ROPE, RopeConfig
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.scheduler.policy import (
@@ -36,6 +38,9 @@ DRAFT_CHOICES = (
 )
 DRAFTS = (*DRAFT_CHOICES, "--draft-threads")
 
+AUTO_DEVICE, NO_DEVICE = "auto", "none"
+LAYERS_OPTION, DEVICE_OPTION = "-ngl/--gpu-layers", "--device"
+MAX_EXACT_SHAPE = 32  # tokens that may want a row: enum pi_limits
 # Of every rank, or a list with one number per rank; None: see environment.default_threads.
 Threads = int | Sequence[int] | None
 AnyJob = TypeVar("AnyJob", bound="JobConfig")
@@ -57,6 +62,10 @@ class JobConfig:
     report_binding: bool = False
     bind: str = "auto"  # compute threads to cores of their rank: see BINDINGS
     cpu_variants: tuple[str, ...] = ()  # one for all ranks, or one per rank; none: each its best
+    # Of each rank, or of all; none: its host's devices, if the build has a backend for them.
+    devices: tuple[str, ...] = ()  # names as CUDA0, several as CUDA0+CUDA1; AUTO_DEVICE, NO_DEVICE
+    gpu_layers: tuple[int, ...] = ()  # layers of its stage that they compute; -1: all
+    exact_shape: int | None = None  # see EngineConfig; None: with devices only
     cache_types: CacheTypes = F16_CACHE  # of the target's KV caches
     draft_cache_types: CacheTypes = F16_CACHE  # of draft models: they do not change the text
     sample: SampleParams = DEFAULT_SAMPLE
@@ -64,6 +73,7 @@ class JobConfig:
     verbose: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S  # without progress for this long, the job ends
     log_file: str | None = None  # {rank} in it is the rank's
+    draft_device: str | None = None  # of draft models; None: the CPU
     draft_threads: int | None = None  # None: see environment.RankResources.draft_cores
     emulate: str | None = None  # a profile's name or file; see cluster.profile_toml
     draft_ratio: float | None = None  # instead of the profile's draft time; see with_draft_ratio
@@ -84,6 +94,7 @@ class JobConfig:
         for count in self.threads if isinstance(self.threads, Sequence) else (self.threads,):
             check_count("-t/--threads", count, MAX_THREADS)
         check_count("--draft-threads", self.draft_threads, MAX_THREADS)
+        _check_shape(self.exact_shape)
         if self.bind not in BINDINGS:
             raise UserError(f"--bind {self.bind!r}: give {', '.join(BINDINGS)}")
         if self.numa not in NUMA_MODES:
@@ -176,6 +187,40 @@ def parse_layer_split(text: str) -> tuple[float, ...] | None:
         ) from None
     _check_weights(weights)
     return weights
+
+
+def _check_shape(exact_shape: int | None) -> None:
+    if exact_shape is not None and not 0 <= exact_shape <= MAX_EXACT_SHAPE:
+        raise UserError(
+            f"--exact-shape {exact_shape}: give a number of tokens from 1 to {MAX_EXACT_SHAPE}, "
+            "or 0 for runs as they are"
+        )
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """`CUDA0`, or a name per rank: `none,CUDA0,CUDA1`. UserError unless they can be names."""
+    names = tuple(text.split(","))
+    if not all(re.fullmatch(r"[\w.\[\]:-]+(\+[\w.\[\]:-]+)*", name) for name in names):
+        raise UserError(
+            f"{DEVICE_OPTION} {text!r}: give a name as CUDA0, {NO_DEVICE}, or one per rank: "
+            f"{NO_DEVICE},CUDA0,CUDA1"
+        )
+    return names
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """`99`, or a number per rank: `0,99,99`; `all` and -1 are all. UserError if it is none."""
+    try:
+        counts = tuple(
+            ALL_LAYERS if part.strip() in ("all", "auto") else int(part) for part in text.split(",")
+        )
+    except ValueError:
+        counts = (ALL_LAYERS - 1,)
+    if any(count < ALL_LAYERS for count in counts):
+        raise UserError(
+            f"{LAYERS_OPTION} {text!r}: give a number of layers, all, or one per rank: 0,99,99"
+        )
+    return counts
 
 
 def _check_weights(weights: tuple[float, ...]) -> None:

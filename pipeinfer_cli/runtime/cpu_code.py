@@ -58,8 +58,17 @@ def by_reason(errors: Sequence[tuple[str, str]]) -> str:
     return "; ".join(parts)
 
 
-def mixture(layers: Sequence[LayerRange], all_resources: Sequence[RankResources]) -> str:
-    """What is said of ranks with layers whose sums may have other bits; empty: they have not."""
+def mixture(
+    layers: Sequence[LayerRange],
+    all_resources: Sequence[RankResources],
+    devices: Sequence[str] = (),
+) -> str:
+    """What is said of ranks with layers whose sums may have other bits; empty: they have not.
+
+    `devices` are what each rank computes with beside its processor, in words.
+    """
+    if any(devices):
+        return _mixture_of_devices(layers, devices)
     ranks: dict[CpuCode, list[int]] = {}
     for rank, resources in enumerate(all_resources):
         if resources.cpu is not None and len(layers[rank]):
@@ -77,6 +86,20 @@ def mixture(layers: Sequence[LayerRange], all_resources: Sequence[RankResources]
     return (
         f"ranks compute with different instructions ({', '.join(shown)}), and the text may depend "
         f"on which rank holds which layers{todo}"
+    )
+
+
+def _mixture_of_devices(layers: Sequence[LayerRange], devices: Sequence[str]) -> str:
+    ranks: dict[str, list[int]] = {}
+    for rank, kind in enumerate(devices):
+        if len(layers[rank]):
+            ranks.setdefault(kind or "its processor", []).append(rank)
+    if len(ranks) < 2:
+        return ""
+    shown = [f"rank {format_cpulist(who)} with {kind}" for kind, who in ranks.items()]
+    return (
+        f"ranks compute with different devices ({', '.join(shown)}), and the text may depend on "
+        "which rank holds which layers"
     )
 
 

@@ -24,6 +24,8 @@ from pipeinfer_cli.engine.config import (
     EngineConfig,
     MpiCalls,
 )
+from pipeinfer_cli.engine.cpu import devices
+from pipeinfer_cli.engine.cpu.devices import DeviceBytes, DeviceLayers
 from pipeinfer_cli.engine.cpu.exactness import inexact
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.formats import StateKind, state_kind
@@ -44,6 +46,7 @@ from pipeinfer_cli.models.gguf.kv import check_cache_types
 from pipeinfer_cli.models.layer_split import LayerRange, kv_bytes, split_layers
 from pipeinfer_cli.models.shards import ModelFiles, file_digest, locate
 from pipeinfer_cli.runtime import cpu_code, placement
+from pipeinfer_cli.runtime import devices as placing
 from pipeinfer_cli.runtime.config import JobConfig
 from pipeinfer_cli.runtime.placement import Layout, Placement
 from pipeinfer_cli.scheduler.costs.measured import PriorCosts
@@ -89,6 +92,18 @@ class Plan:
     expected: Expectation | None = None  # what runs will cost, if this was calibrated
     adapters: tuple[CheckedAdapter, ...] = ()
     rope: RopeConfig = OWN_ROPE
+    devices: tuple[DeviceLayers, ...] = ()  # per rank
+    exact_shape: int = 0  # see EngineConfig
+
+    @property
+    def uses_devices(self) -> bool:
+        """Whether any rank has some."""
+        return any(each.names for each in self.devices)
+
+    @property
+    def computed_with(self) -> tuple[str, ...]:
+        """What runs' times depend on beside processors; see calibration.Identity."""
+        return placing.marks(self.devices, self.all_resources, self.exact_shape)
 
     @property
     def stage_rank0(self) -> int:
@@ -113,11 +128,16 @@ class Plan:
             cache_types=self.cache_types,
             inexact=self.inexact,
             mixture=self.mixture,
+            devices=self.devices if self.uses_devices else (),
+            exact_shape=self.exact_shape,
         )
 
     @property
     def is_exact(self) -> bool:
-        """Whether texts are those of plain decoding, as far as tests show."""
+        """Whether texts are those of plain decoding, as far as tests show.
+
+        With runs of one shape: of plain decoding in that shape.
+        """
         return not (self.inexact or self.mixture)
 
     @property
@@ -132,7 +152,11 @@ class Plan:
     @property
     def changes(self) -> dict[str, Any]:
         """What makes the texts others than those of the GGUF: nothing if nothing does."""
-        parts = {"lora": [each.record() for each in self.adapters], "rope": self.rope.record()}
+        parts = {
+            "lora": [each.record() for each in self.adapters],
+            "rope": self.rope.record(),
+            "exact_shape": self.exact_shape,
+        }
         return {name: part for name, part in parts.items() if part}
 
     def places(self) -> list[str]:
@@ -183,7 +207,8 @@ def _run(
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # it would start a debugger on every rank
     code = cpu_code.load(config, comm)
     index, on_host = _resources_on_this_host(config, comm)
-    resources, host = replace(on_host[index], cpu=code), Cores.read()
+    found = devices.found()
+    resources, host = replace(on_host[index], cpu=code, devices=found), Cores.read()
     if config.may_bind:
         resources = resources.with_own_cores(index, on_host, must=config.bind == "on", host=host)
     resources = resources.with_memory(config.numa, host, numa.memory_policy())
@@ -194,6 +219,8 @@ def _run(
         placement.check(config, all_resources)
         plan = make_plan(config, all_resources)
         placement.report(plan.layout, all_resources, config)
+        if plan.uses_devices:
+            console.note(placing.in_words(plan.devices, all_resources))
         if plan.states is not None and (config.plan_only or config.report_binding):
             console.note(plan.layout.states_line)
         work = None if config.plan_only else prepare(plan)
@@ -236,6 +263,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
     result = _place_layers(config, files, info, all_resources, profile, adapters)
     prior = result.expected.prior(None) if result.expected else None
     depth = Policy.depth_of(sum(len(each) > 0 for each in result.layers), prior)
+    placed, shape = _devices(config, info, all_resources, result.layers)
     return Plan(
         files=files,
         model=info,
@@ -252,8 +280,12 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
             info.weight_types,
             config.cache_types,
             info.arch,
+            devices=placing.in_use(placed, all_resources),
+            exact_shape=shape,
         ),
-        mixture=cpu_code.mixture(result.layers, all_resources),
+        mixture=cpu_code.mixture(
+            result.layers, all_resources, placing.kinds(placed, all_resources)
+        ),
         profile=profile,
         all_resources=tuple(all_resources),
         reads_weights=config.no_mmap,
@@ -262,7 +294,26 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
         expected=result.expected,
         adapters=adapters,
         rope=config.rope,
+        devices=placed,
+        exact_shape=shape,
     )
+
+
+def _devices(
+    config: JobConfig,
+    info: ModelInfo,
+    all_resources: Sequence[RankResources],
+    layers: Sequence[LayerRange],
+) -> tuple[tuple[DeviceLayers, ...], int]:
+    """What computes each rank's layers, and how many tokens at a time. Raises UserError."""
+    placed = placing.of_ranks(config, all_resources, layers)
+    has_states = state_kind(info.arch) is not StateKind.NONE
+    if config.exact_shape and has_states:
+        raise UserError(
+            f"--exact-shape {config.exact_shape}: {info.arch} has layers with recurrent states, "
+            "which runs of one shape do not make exact: leave it out"
+        )
+    return placed, placing.exact_shape(config, placed, can_be_exact=not has_states)
 
 
 def _context_size(config: JobConfig, info: ModelInfo) -> int:
@@ -301,6 +352,7 @@ def _place_layers(
     result = PlacementResult(layers=sharded or split_layers(info, n_ranks, weights))
     if profile:  # which tells the times, instead of a calibration
         return result
+    placed, shape = _devices(config, info, all_resources, result.layers)
     return consult(
         files.head_path,
         info,
@@ -310,13 +362,16 @@ def _place_layers(
         draft_threads=_draft_cores(config, all_resources, result.layers).n_threads,
         verbose=config.verbose,
         adapters=adapters_digest(adapters),
+        devices=placing.marks(placed, all_resources, shape),
     )
 
 
 def _draft_cores(
     config: JobConfig, all_resources: Sequence[RankResources], layers: Sequence[LayerRange]
 ) -> DraftCores:
-    return all_resources[0].draft_cores(config.draft_threads, beside_layers=len(layers[0]) > 0)
+    beside_layers = len(layers[0]) > 0
+    cores = all_resources[0].draft_cores(config.draft_threads, beside_layers=beside_layers)
+    return replace(cores, device=placing.of_draft(config, all_resources[0]))
 
 
 def _spare_cells(config: JobConfig, depth: int) -> int:
@@ -421,6 +476,8 @@ def _engine_config(
         emulation=rank_emulation(profile, rank, N_BATCH) if profile else None,
         adapters=tuple(each.here() for each in plan.adapters) if len(plan.layers[rank]) else (),
         rope=plan.rope,
+        devices=plan.devices[rank],
+        exact_shape=plan.exact_shape,
     )
 
 
@@ -432,6 +489,7 @@ def _placement(plan: Plan, engine: Engine | None, rank: int, resident_before: in
         resident_before,
         nodes=plan.all_resources[rank].memory_nodes(),
         path=engine.config.model_path if engine else None,
+        on_devices=engine.device_bytes() if engine else DeviceBytes(),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipeinfer_cli import console, log, tables
 from pipeinfer_cli.engine.config import F16_CACHE, CacheTypes
 from pipeinfer_cli.engine.cpu import variants
+from pipeinfer_cli.engine.cpu.devices import DeviceBytes, DeviceLayers
 from pipeinfer_cli.errors import UserError
 from pipeinfer_cli.launch.environment import RankResources, format_cpulist, resident_bytes
 from pipeinfer_cli.launch.host import numa
@@ -38,6 +39,21 @@ class Layout:
     cache_types: CacheTypes = F16_CACHE
     inexact: str = ""  # see engine.cpu.exactness
     mixture: str = ""  # see cpu_code.mixture
+    devices: Sequence[DeviceLayers] = ()  # by rank; none: no rank has any
+    exact_shape: int = 0  # see EngineConfig
+
+    @property
+    def header(self) -> Row:
+        """Of the table: devices only where there are some."""
+        return (*HEADER, "devices") if self.devices else HEADER
+
+    def devices_of(self, rank: int) -> tuple[str, ...]:
+        """Their names."""
+        return self.devices[rank].names if self.devices else ()
+
+    def is_on_devices(self, rank: int) -> bool:
+        """Whether all of the rank's layers are."""
+        return bool(self.devices_of(rank)) and self.devices[rank].n_layers < 0
 
     def states_of(self, rank: int) -> int:
         """Bytes of its recurrent layers' states."""
@@ -104,16 +120,22 @@ def report(layout: Layout, all_resources: Sequence[RankResources], config: JobCo
     if config.plan_only and config.is_json:
         print(json.dumps(as_dict(layout, all_resources), ensure_ascii=False))
     elif config.plan_only:
-        console.table(HEADER, table)
-    for line in tables.aligned((HEADER, *table)):
+        console.table(layout.header, table)
+    for line in tables.aligned((layout.header, *table)):
         log.note(line, verbose=config.report_binding and not config.plan_only)
 
 
 def memory_warnings(layout: Layout, all_resources: Sequence[RankResources]) -> list[str]:
     """A sentence for each host whose ranks hold more than it, or its control group, has memory."""
-    found = []
+    found = _device_warnings(layout, all_resources)
     for host in dict.fromkeys(resources.host for resources in all_resources):
-        ranks = [rank for rank, each in enumerate(all_resources) if each.host == host]
+        ranks = [
+            rank
+            for rank, each in enumerate(all_resources)
+            if each.host == host and not layout.is_on_devices(rank)
+        ]
+        if not ranks:
+            continue
         tensors = sum(layout.bytes_of(rank) for rank in ranks)
         cells = sum(layout.kv_bytes[rank] + layout.states_of(rank) for rank in ranks)
         usable = all_resources[ranks[0]].memory_bytes
@@ -125,6 +147,26 @@ def memory_warnings(layout: Layout, all_resources: Sequence[RankResources]) -> l
                 "job's limit"
             )
     return found
+
+
+def _device_warnings(layout: Layout, all_resources: Sequence[RankResources]) -> list[str]:
+    """A sentence for each device that has less memory than its ranks' whole stages take."""
+    needed: dict[tuple[str, str], float] = {}
+    has: dict[tuple[str, str], int] = {}
+    for rank, resources in enumerate(all_resources):
+        names = layout.devices_of(rank) if layout.is_on_devices(rank) else ()
+        for device in resources.devices:
+            if device.name in names and device.free_bytes:
+                key = resources.host, device.name
+                part = (layout.bytes_of(rank) + layout.kv_bytes[rank]) / len(names)
+                needed[key] = needed.get(key, 0.0) + part
+                has[key] = device.free_bytes
+    return [
+        f"{name} on {host}: {console.size(int(n_bytes))} of tensors and KV cache, but "
+        f"{console.size(has[host, name])} free: give fewer layers with -ngl, or use more devices"
+        for (host, name), n_bytes in needed.items()
+        if n_bytes > has[host, name]
+    ]
 
 
 def rows(layout: Layout, all_resources: Sequence[RankResources]) -> list[Row]:
@@ -143,6 +185,7 @@ def rows(layout: Layout, all_resources: Sequence[RankResources]) -> list[Row]:
             console.size(layout.bytes_of(rank)),
             "?" if layout.has_unknown_cells(rank) else console.size(layout.kv_bytes[rank]),
             "?" if resources.memory_bytes is None else console.size(resources.memory_bytes),
+            *(["+".join(layout.devices_of(rank)) or "none"] if layout.devices else []),
         )
         for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))
     ]
@@ -162,6 +205,7 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
             "state_bytes": layout.states_of(rank),
             "kv_bytes": None if layout.has_unknown_cells(rank) else layout.kv_bytes[rank],
             "memory_bytes": resources.memory_bytes,
+            **({"devices": list(layout.devices_of(rank))} if layout.devices else {}),
         }
         for rank, (resources, held) in enumerate(zip(all_resources, layout.layers, strict=True))
     ]
@@ -171,6 +215,7 @@ def as_dict(layout: Layout, all_resources: Sequence[RankResources]) -> dict[str,
         "type_k": layout.cache_types.k,
         "type_v": layout.cache_types.v,
         "exact": not (layout.inexact or layout.mixture),
+        **({"exact_shape": layout.exact_shape} if layout.exact_shape else {}),
         "ranks": ranks,
     }
 
@@ -187,6 +232,7 @@ class Placement:
     bytes_on: Mapping[int, int]  # of the process, by NUMA node; empty where there is only one
     n_far: int  # of these, bytes of mapped files on other nodes than the rank's memory shall be
     n_mapped: int
+    on_devices: DeviceBytes = DeviceBytes()  # noqa: RUF009 (frozen)
 
     @classmethod
     def of(
@@ -198,6 +244,7 @@ class Placement:
         *,
         nodes: Sequence[int],
         path: Path | None,
+        on_devices: DeviceBytes,
     ) -> Placement:
         """This process's, which is the rank's.
 
@@ -217,6 +264,18 @@ class Placement:
             bytes_on=everything,
             n_far=sum(n_bytes for node, n_bytes in files.items() if node not in nodes),
             n_mapped=sum(files.values()),
+            on_devices=on_devices,
+        )
+
+    @property
+    def in_devices(self) -> str:
+        """A part of a sentence: what it has in memory of devices."""
+        part = self.on_devices
+        if not part.total:
+            return ""
+        return (
+            f"; on devices {part.total / 1e6:.1f} MB: {part.weights / 1e6:.1f} MB of tensors, "
+            f"{part.cache / 1e6:.1f} MB of KV cache, {part.compute / 1e6:.1f} MB of buffers"
         )
 
     @property
@@ -232,7 +291,8 @@ def note(placements: Iterable[Placement], config: JobConfig) -> None:
         log.note(
             f"rank {each.rank} on {each.host}: layers {each.layers}, "
             f"{each.tensor_bytes / 1e6:.1f} MB of tensors, "
-            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB{each.on_nodes}",
+            f"resident set grown by {each.grown_bytes / 1e6:.1f} MB"
+            f"{each.in_devices}{each.on_nodes}",
             verbose=config.verbose or (config.report_binding and bool(each.bytes_on)),
         )
         if each.n_far > MUCH_FAR * each.n_mapped:

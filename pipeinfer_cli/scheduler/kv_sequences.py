@@ -21,7 +21,7 @@ from pipeinfer_cli.scheduler.policy import MAX_DRAFT, DraftConfig
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp
 from pipeinfer_cli.scheduler.token_tree import Node, State, TokenTree
 
-N_SEQUENCES = 256  # sequence ids of the engine
+N_SEQUENCES = 255  # of the engine, whose last one is that of tokens that fill up a run
 N_BRANCHES_MAX = 160  # of a request at a time
 MAX_PARALLEL = 64  # requests at a time; each finds a sequence id, however many branches there are
 N_HOLES_MAX = 64  # cells

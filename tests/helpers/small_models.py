@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -10,6 +11,8 @@ from pipeinfer_cli.models.derive import DeriveConfig, derive
 from random_gguf import Shape, add_tensors, begin, copy_fields, tensor_shapes, write
 
 SHAPE = Shape(n_layer=3, n_embd=512, n_ff=1024, n_vocab=384, n_head=8, n_head_kv=4)
+# For devices without hardware, which take 0.2 s for a run of the other.
+TINY = replace(SHAPE, n_embd=256, n_ff=256, n_head=4, n_head_kv=2)
 N_LAYER, N_VOCAB = SHAPE.n_layer, SHAPE.n_vocab
 N_WINDOW = 12
 
@@ -28,33 +31,33 @@ FILE_TYPES = (
 )
 
 
-def random_llama(path: Path) -> Path:
+def random_llama(path: Path, shape: Shape = SHAPE) -> Path:
     """Writes a llama of N_LAYER layers with random weights (F32) and no vocabulary: ids only."""
-    writer = begin(path, "llama", SHAPE)
+    writer = begin(path, "llama", shape)
     writer.add_tokenizer_model("no_vocab")
-    writer.add_rope_dimension_count(SHAPE.head_dim)
-    return finish(writer, path, tensor_shapes(SHAPE))
+    writer.add_rope_dimension_count(shape.head_dim)
+    return finish(writer, path, tensor_shapes(shape))
 
 
-def random_windowed(path: Path) -> Path:
+def random_windowed(path: Path, shape: Shape = SHAPE) -> Path:
     """Writes a gemma3 like `random_llama`: its layers see N_WINDOW positions, but one sees all."""
-    writer = begin(path, "gemma3", SHAPE)
+    writer = begin(path, "gemma3", shape)
     writer.add_tokenizer_model("no_vocab")
-    writer.add_key_length(SHAPE.head_dim)
-    writer.add_value_length(SHAPE.head_dim)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
     writer.add_sliding_window(N_WINDOW)
     writer.add_sliding_window_pattern([True, False, True])
-    norms = {"post_attention_norm": SHAPE.n_embd, "post_ffw_norm": SHAPE.n_embd}
-    norms |= {"attn_q_norm": SHAPE.head_dim, "attn_k_norm": SHAPE.head_dim}
+    norms = {"post_attention_norm": shape.n_embd, "post_ffw_norm": shape.n_embd}
+    norms |= {"attn_q_norm": shape.head_dim, "attn_k_norm": shape.head_dim}
     more = {f"blk.{i}.{name}.weight": (n,) for i in range(N_LAYER) for name, n in norms.items()}
-    return finish(writer, path, tensor_shapes(SHAPE) | more)
+    return finish(writer, path, tensor_shapes(shape) | more)
 
 
-def talking_llama(path: Path) -> Path:
+def talking_llama(path: Path, shape: Shape = SHAPE) -> Path:
     """Writes a llama like `random_llama` that has a vocabulary: bytes, and words of nonsense."""
-    writer = begin(path, "llama", SHAPE)
+    writer = begin(path, "llama", shape)
     writer.add_tokenizer_model("llama")
-    writer.add_rope_dimension_count(SHAPE.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
     special = ["<unk>", "<s>", "</s>"]
     data = [f"<0x{byte:02X}>" for byte in range(256)]
     n_words = N_VOCAB - len(special) - len(data)
@@ -71,7 +74,7 @@ def talking_llama(path: Path) -> Path:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    return finish(writer, path, tensor_shapes(SHAPE))
+    return finish(writer, path, tensor_shapes(shape))
 
 
 def finish(writer: gguf.GGUFWriter, path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeinfer_cli.scheduler.runs import KvKind, KvOp, Run, RunToken
 
-N_SEQ = 256
+N_SEQ = 255  # the last one is not a run's where runs have one shape
 N_SEQ_LIVE = 10  # most sequences at a time, of all ids
 N_POSITIONS = 100
 COMPACT = KvOp(kind=KvKind.COMPACT)

@@ -19,6 +19,7 @@ from pipeinfer_cli.cluster.profile import Link, Profile, StageCurve, assumed_dra
 from pipeinfer_cli.engine import llama_cpp
 from pipeinfer_cli.engine.config import Adapter, CacheTypes, EngineConfig, RankEmulation
 from pipeinfer_cli.engine.cpu import variants
+from pipeinfer_cli.engine.cpu.devices import DeviceLayers
 from pipeinfer_cli.engine.engine import Engine
 from pipeinfer_cli.engine.rope import RopeConfig
 from pipeinfer_cli.launch import mpi
@@ -60,13 +61,16 @@ def start() -> Any:
 
 def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
     """This rank's engine. Request: model, n_ctx, and maybe n_cells, layer_split, sample, emulate,
-    cache_types (two names), adapters ([[path, scale]]), rope (fields of RopeConfig) and
-    cpu_variants, a name for each rank, which the process keeps.
+    cache_types (two names), adapters ([[path, scale]]), rope (fields of RopeConfig),
+    cpu_variants, a name for each rank, which the process keeps, exact_shape, and devices: a name
+    for each rank, or "".
 
     For a model without vocabulary: layers, [first, last) for each rank, instead of layer_split.
     """
     if names := request.get("cpu_variants"):
         variants.load(names[comm.rank])
+    if "devices" in request:
+        variants.load()
     layers = [LayerRange(*each) for each in request["layers"]] if "layers" in request else None
     config = rank_config(
         comm,
@@ -88,13 +92,25 @@ def open_engine(comm: Any, request: dict[str, Any]) -> Engine:
                 Adapter(path=Path(path), scale=scale) for path, scale in request.get("adapters", [])
             ),
             rope=RopeConfig(**request.get("rope", {})),
+            **shape_and_devices(request, comm.rank),
         )
     )
 
 
+def shape_and_devices(request: dict[str, Any], rank: int = 0) -> dict[str, Any]:
+    """Fields of this rank's EngineConfig."""
+    names = request.get("devices", [""] * (rank + 1))[rank : rank + 1]
+    return {
+        "devices": DeviceLayers(names=tuple(filter(None, names))),
+        "exact_shape": request.get("exact_shape", 0),
+    }
+
+
 def open_alone(request: dict[str, Any]) -> Engine:
     """An engine of one stage, for this rank alone. Request: model, n_layer, n_ctx,
-    and maybe n_cells and cache_types."""
+    and maybe n_cells, cache_types, exact_shape and devices."""
+    if "devices" in request:
+        variants.load()
     return Engine(
         EngineConfig(
             model_path=Path(request["model"]),
@@ -106,6 +122,7 @@ def open_alone(request: dict[str, Any]) -> Engine:
             n_batch=N_BATCH,
             n_threads=1,
             states=STATES,
+            **shape_and_devices(request),
         )
     )
 

@@ -84,9 +84,12 @@ def test_no_option_of_llama_cpp_is_misread(
 @pytest.mark.parametrize(
     ("args", "notes"),
     [
-        (["-ngl", "99"], ["-ngl 99: layers are computed on CPUs only: ignored"]),
-        (["-ngl", "0"], []),
-        (["--n-gpu-layers=99"], ["--n-gpu-layers 99: layers are computed on CPUs only: ignored"]),
+        (["-mg", "1"], ["-mg 1: layers are placed by --gpu-layers and --device: ignored"]),
+        (["-ngld", "0"], []),
+        (
+            ["--main-gpu=1"],
+            ["--main-gpu 1: layers are placed by --gpu-layers and --device: ignored"],
+        ),
         (["-fa"], ["-fa: flash attention is always on"]),
         (["-fa", "on"], []),
         (["--log-colors"], ["--log-colors: use --log-file FILE"]),

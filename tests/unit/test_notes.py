@@ -119,9 +119,9 @@ def test_options_without_effect_in_a_batch(
 
 
 def test_chat_has_notes_too(configs: list[GenerateConfig]) -> None:
-    assert main(["chat", "-m", "m.gguf", "--seed", "3", "-ngl", "99"]) == 0
+    assert main(["chat", "-m", "m.gguf", "--seed", "3", "-mg", "1"]) == 0
     first, second = notes(configs[0], plan())
-    assert first.startswith("-ngl 99: ")
+    assert first.startswith("-mg 1: ")
     assert second.startswith("no effect of --seed")
 
 
@@ -135,7 +135,7 @@ def test_chat_has_notes_too(configs: list[GenerateConfig]) -> None:
             ["no effect of --model-draft, --draft-max: no --strategy drafts"],
         ),
         ("--strategy iterative,auto --draft-max 2", []),
-        ("-ngl 99 --ranks 1,2", ["-ngl 99: "]),
+        ("-mg 1 --ranks 1,2", ["-mg 1: "]),
     ],
 )
 def test_bench_says_it_for_its_first_group(

@@ -18,6 +18,7 @@ from pipeinfer_cli import console
 from pipeinfer_cli.cli.doctor import cluster as doctor_cluster
 from pipeinfer_cli.engine import abi, build_info, loaded
 from pipeinfer_cli.engine.cpu import variants
+from pipeinfer_cli.engine.cpu.devices import DEVICE_BACKENDS
 from pipeinfer_cli.engine.cpu.exactness import EXACT_CACHE_TYPES, MEANING, WEIGHT_TYPES, inexact
 from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.launch import environment
@@ -76,6 +77,7 @@ def checks() -> Iterator[Check]:
         for name, check in (
             ("library", _library),
             ("CPU variant", _variant),
+            *([("devices", _devices)] if DEVICE_BACKENDS & {*info.other_backends} else []),
             ("exact texts", lambda: _exactness(info)),
             ("llama-cpp-python", lambda: _bindings(info)),
         ):
@@ -161,6 +163,21 @@ def _variant() -> Check:
     if others := [each for each in built if each not in usable]:
         text += f"; built for other processors: {', '.join(others)}"
     return Check(name=name, ok=True, text=text)
+
+
+def _devices() -> Check:
+    """In a process of its own, as the library: a driver may end it."""
+    code = (
+        "from pipeinfer_cli.engine.cpu import devices, variants; "
+        'variants.load(); print(*devices.found(), sep="\\n")'
+    )
+    done = _python_with(code)
+    found = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode != 0 or not found:
+        text = "none that this build can use" if done.returncode == 0 else _failure_of(done)
+        todo = "install the device's driver, or compute on the CPU (--device none)"
+        return Check(name="devices", ok=False, needed=False, text=text, todo=todo)
+    return Check(name="devices", ok=True, text="; ".join(found))
 
 
 def _exactness(info: build_info.BuildInfo) -> Check:
@@ -370,18 +387,26 @@ def _probe(code: str, env: dict[str, str] | None = None, *, alone: bool = False)
     if alone:
         launched = ("PMI", "OMPI_", "SLURM_", "PALS_", "MPI_LOCAL", "HYDI_", "PRTE_")
         base = {key: value for key, value in base.items() if not key.startswith(launched)}
-    program = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**base, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        return _failure_of(_python_with(code, {**base, **(env or {})}))
     except subprocess.TimeoutExpired:
         return f"no answer within {COMMAND_TIMEOUT_S:g} s"
+
+
+def _python_with(code: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the code in a Python of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+def _failure_of(done: subprocess.CompletedProcess[str]) -> str:
+    """In one line, or nothing."""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if done.returncode == 0:
         return ""

@@ -55,7 +55,8 @@ def _answered(
 _ignored = partial(_answered, Use.IGNORED)
 _refused = partial(_answered, Use.REFUSED)
 
-GPU = "layers are computed on CPUs only"
+GPU = "layers are placed by --gpu-layers and --device"
+DRAFT_GPU = "a draft model is on the CPU, or on --draft-device as a whole"
 RUN_SIZE = "the scheduler chooses the size of runs, which does not change the text"
 HISTORY = (
     "the last stage draws each token from its logits alone, without the tokens before it, so that "
@@ -90,6 +91,9 @@ OPTIONS = (
         "-ctkd --cache-type-k-draft -ctvd --cache-type-v-draft",
         "of draft models; never change the text",
     ),
+    _ours("-ngl --gpu-layers", "of each stage; a list (0,99,99) by rank; all by default"),
+    _ours("-dev --device", "of each rank; a list is by rank, CUDA0+CUDA1 are two of one rank"),
+    _ours("--list-devices", "as there; see pipeinfer doctor, too"),
     _ours("--no-mmap --mlock", "of the target; --mlock reads weights as --no-mmap does"),
     _ours("--numa", "as there, for each rank; auto by default; a rank per NUMA node if not told"),
     _ours("--lora", "of the target; FILE:SCALE, too, and may be repeated"),
@@ -102,6 +106,8 @@ OPTIONS = (
     _ours("-v --verbose", "prints llama.cpp's messages, too"),
     _ours("--grammar --json-schema", "also a file; grammars are llguidance's Lark, or GBNF"),
     # other spellings
+    _renamed("--n-gpu-layers", "--gpu-layers", "N"),
+    _renamed("-devd --device-draft --spec-draft-device", "--draft-device", "NAME"),
     _renamed("--predict", "-n", "N"),
     _renamed("--temperature", "--temp", "T"),
     _renamed("-r --reverse-prompt", "--stop", "TEXT"),
@@ -125,12 +131,10 @@ OPTIONS = (
     _renamed("--spec-draft-type-v", "-ctvd", "TYPE"),
     _renamed("--log-verbose", "--verbose"),
     # without effect
-    _ignored("-ngl --gpu-layers --n-gpu-layers", "N", GPU, "0"),
-    _ignored("-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl", "N", GPU, "0"),
+    _ignored("-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl", "N", DRAFT_GPU, "0"),
     _ignored("-sm --split-mode", "MODE", f"{GPU}; ranks split them by layers", "none layer"),
     _ignored("-ts --tensor-split", "LIST", f"{GPU}; --layer-split 2,1,1 divides them among ranks"),
     _ignored("-mg --main-gpu", "N", GPU),
-    _ignored("-dev --device -devd --device-draft --spec-draft-device", "LIST", GPU, "none"),
     _ignored("-ot --override-tensor -otd --override-tensor-draft", "LIST", GPU),
     _ignored("-cmoe --cpu-moe -cmoed --cpu-moe-draft", "", GPU),
     _ignored("-ncmoe --n-cpu-moe -ncmoed --n-cpu-moe-draft -ncffn --n-cpu-ffn", "N", GPU),
@@ -209,7 +213,6 @@ OPTIONS = (
     _refused("-mm --mmproj -mmu --mmproj-url --image --audio --video", "FILE", MEDIA),
     _refused("--spec-type", "TYPE", "give --drafter ngram or model, or --strategy"),
     _refused("-cl --cache-list", "", "use pipeinfer models list"),
-    _refused("--list-devices", "", "use pipeinfer doctor"),
     _refused("--host --port --alias -a", "VALUE", SERVER),
     _refused("--api-key", "KEY", "ps would show it: see pipeinfer serve --api-key-file"),
     _refused("-to", "SECONDS", "see --time-limit of pipeinfer serve"),

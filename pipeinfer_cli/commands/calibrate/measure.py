@@ -91,7 +91,10 @@ class CalibrateWork:
         name = f"{plan.files.head_path.stem}-{plan.n_stages}-stages"
         chosen = None if job.save_to is None else Path(job.save_to)
         identity = Identity.of(
-            plan.files.head_path, plan.all_resources, adapters_digest(plan.adapters)
+            plan.files.head_path,
+            plan.all_resources,
+            adapters_digest(plan.adapters),
+            plan.computed_with,
         )
         print(save(calibration, identity, name, chosen), flush=True)
 

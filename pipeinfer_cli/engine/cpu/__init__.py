@@ -1,1 +1,1 @@
-"""What the processor computes with, and whether its sums are exact."""
+"""What computes: instructions of the processor, devices beside it; and whether sums are exact."""

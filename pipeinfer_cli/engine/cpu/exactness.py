@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeinfer_cli.engine.build_info import BuildInfo
 from pipeinfer_cli.engine.config import CACHE_TYPES, CacheTypes
+from pipeinfer_cli.engine.cpu.devices import DEVICE_BACKENDS, LEAST_EXACT_SHAPE, Device
 from pipeinfer_cli.engine.formats import stage_archs, type_name
 
 # Whose kernels the tests compare with the unpatched library's, and where they run.
@@ -28,15 +29,24 @@ def inexact(
     weight_types: Iterable[int] = (),
     cache_types: CacheTypes | None = None,
     arch: str | None = None,
+    *,
+    devices: Sequence[Device] = (),
+    exact_shape: int = 0,
 ) -> str:
     """Why texts may differ from those of plain decoding, naming what it is; empty: they do not.
 
     `machine` is a processor as platform.machine() has it, `weight_types` are enum ggml_type, `arch`
-    is a model's general.architecture.
+    is a model's general.architecture, `devices` are those that compute layers. With runs of one
+    shape, plain decoding has that shape, too.
     """
+    if exact_shape:
+        return _inexact_shape(devices, exact_shape)
+    if devices:
+        used = dict.fromkeys(device.backend for device in devices)
+        return f"layers are computed with {', '.join(used)}, whose sums are not exact"
     if machine.lower() not in EXACT_MACHINES:
         return f"no kernels for exact texts on {machine} processors"
-    if backends := ", ".join(build.other_backends):
+    if backends := ", ".join(each for each in build.other_backends if each not in DEVICE_BACKENDS):
         return f"llama.cpp was built with {backends}, whose sums are not exact"
     if others := sorted(set(weight_types) - WEIGHT_TYPES.keys()):
         names = ", ".join(type_name(each) for each in others)
@@ -46,4 +56,18 @@ def inexact(
     caches = () if cache_types is None else (cache_types.k, cache_types.v)
     if uncovered := sorted(set(caches) - EXACT_CACHE_TYPES):
         return f"no test shows that KV caches of type {', '.join(uncovered)} give exact texts"
+    return ""
+
+
+def _inexact_shape(devices: Sequence[Device], exact_shape: int) -> str:
+    """The same of runs of one shape; on processors they are exact whatever the kernels."""
+    if devices and exact_shape < LEAST_EXACT_SHAPE:
+        least = LEAST_EXACT_SHAPE
+        return f"--exact-shape {exact_shape}: with devices, texts are exact from {least} tokens on"
+    for device in devices:
+        if not device.is_tested:
+            return (
+                "no test shows that runs of one shape give exact texts with "
+                f"{device.backend} on {device.description}"
+            )
     return ""
