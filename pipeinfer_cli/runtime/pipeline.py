@@ -282,6 +282,7 @@ def make_plan(config: JobConfig, all_resources: Sequence[RankResources]) -> Plan
             info.arch,
             devices=placing.in_use(placed, all_resources),
             exact_shape=shape,
+            has_experts=info.has_experts,
         ),
         mixture=cpu_code.mixture(
             result.layers, all_resources, placing.kinds(placed, all_resources)

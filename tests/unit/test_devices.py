@@ -164,6 +164,9 @@ def test_what_makes_texts_inexact_on_devices() -> None:
     assert "Vulkan on H200" in inexact(build, machine, devices=[tested, other], exact_shape=16)
     assert "CUDA on H200" in inexact(build, machine, devices=[gpu(0)], exact_shape=16)
     assert inexact(build, "riscv64", exact_shape=8) == ""
+    assert "an expert" in inexact(build, "riscv64", exact_shape=8, has_experts=True)
+    assert "an expert" in inexact(build, machine, devices=[tested], exact_shape=8, has_experts=True)
+    assert inexact(build, machine, exact_shape=8, has_experts=True) == ""
 
 
 def test_a_mixture_of_devices_is_said() -> None:

@@ -32,6 +32,7 @@ def inexact(
     *,
     devices: Sequence[Device] = (),
     exact_shape: int = 0,
+    has_experts: bool = False,
 ) -> str:
     """Why texts may differ from those of plain decoding, naming what it is; empty: they do not.
 
@@ -39,8 +40,24 @@ def inexact(
     is a model's general.architecture, `devices` are those that compute layers. With runs of one
     shape, plain decoding has that shape, too.
     """
-    if exact_shape:
-        return _inexact_shape(devices, exact_shape)
+    if arch is not None and arch not in stage_archs() and arch not in WHOLE_ARCHS:
+        return f"no test shows that models of architecture {arch} give exact texts"
+    kernels = _inexact_kernels(build, machine, weight_types, cache_types, devices)
+    if not exact_shape:
+        return kernels
+    if kernels and has_experts:
+        return "how many tokens an expert computes at a time depends on the run, whatever its shape"
+    return _inexact_shape(devices, exact_shape)
+
+
+def _inexact_kernels(
+    build: BuildInfo,
+    machine: str,
+    weight_types: Iterable[int],
+    cache_types: CacheTypes | None,
+    devices: Sequence[Device],
+) -> str:
+    """The same of kernels that compute several tokens at a time, as many as a run has."""
     if devices:
         used = dict.fromkeys(device.backend for device in devices)
         return f"layers are computed with {', '.join(used)}, whose sums are not exact"
@@ -51,8 +68,6 @@ def inexact(
     if others := sorted(set(weight_types) - WEIGHT_TYPES.keys()):
         names = ", ".join(type_name(each) for each in others)
         return f"no test shows that weights of type {names} give exact texts"
-    if arch is not None and arch not in stage_archs() and arch not in WHOLE_ARCHS:
-        return f"no test shows that models of architecture {arch} give exact texts"
     caches = () if cache_types is None else (cache_types.k, cache_types.v)
     if uncovered := sorted(set(caches) - EXACT_CACHE_TYPES):
         return f"no test shows that KV caches of type {', '.join(uncovered)} give exact texts"

@@ -60,6 +60,7 @@ class ModelInfo:
     weight_types: tuple[int, ...] = ()  # enum ggml_type of the tensors that are multiplied, sorted
     kv: tuple[KvShape, ...] = ()  # [n_layer] of the KV cache; none: the file does not say
     state_bytes: tuple[int, ...] = ()  # [n_layer] of one recurrent state; none: there are none
+    has_experts: bool = False  # of which a token takes some
     n_layer_nextn: int = 0  # prediction layers, which come after the others and are never loaded
     bytes_nextn: int = 0  # of those in the file
 
@@ -111,6 +112,7 @@ def _read(path: Path) -> ModelInfo:
         weight_types=tuple(sorted(weights.types)),
         kv=kv_shapes(first, arch, n_layer, n_embd, without=keyless_layers(parts)),
         state_bytes=tuple(states.get(layer, 0) for layer in range(n_layer)) if states else (),
+        has_experts=bool(first.count(f"{arch}.expert_count")),
         n_layer_nextn=n_layer_nextn,
         bytes_nextn=weights.bytes_nextn,
     )
