@@ -12,6 +12,7 @@ from pipeinfer_cli.scheduler.costs.measured import (
     REVIEW_EVERY,
     MeasuredCosts,
     PriorCosts,
+    line_through,
     not_falling,
     times_to,
     to_twice,
@@ -125,6 +126,44 @@ def test_an_outlier_counts_for_twice_what_is_usual():
     for _ in range(REVIEW_EVERY):
         costs.on_run(1, stage_times(0.01, N_STAGES))
     assert costs.interval_s(1) < 0.011
+
+
+def table_after(sizes, *, pause_at):
+    """T(k) = 30 + 8k ms, seen by a stage alone; the run of one size takes half as long again."""
+    costs = MeasuredCosts()
+    for size in sizes:
+        takes_s = 0.030 + 0.008 * size
+        costs.on_run(size, stage_times(1.5 * takes_s if size == pause_at else takes_s, 1))
+    return costs.table.compute_s
+
+
+@pytest.mark.parametrize("pause_at", [1, 3, 9])
+def test_a_pause_of_a_stage_alone_hardly_makes_a_size_dear(pause_at):
+    found = table_after([1, 2, 3, 5, 9], pause_at=pause_at)
+    for size in (1, 2, 3, 5, 9):
+        assert found[size] == pytest.approx(0.030 + 0.008 * size, rel=0.2)
+
+
+def test_a_step_that_was_seen_often_is_believed():
+    costs = MeasuredCosts()
+    for _ in range(40):
+        for size in (1, 2, 4, 5, 8):
+            costs.on_run(size, stage_times(0.01 if size < 5 else 0.02, 1))
+    assert costs.table.compute_s[4] == pytest.approx(0.01, rel=0.1)
+    assert costs.table.compute_s[5] == pytest.approx(0.02, rel=0.1)
+
+
+@given(
+    height=st.floats(0, 10),
+    slope=st.floats(0, 1),
+    sizes=st.sets(st.integers(1, 32), min_size=5, max_size=12),
+    wild_s=st.floats(0, 100),
+)
+def test_a_wild_point_does_not_move_the_line(height, slope, sizes, wild_s):
+    points = [(size, height + slope * size) for size in sorted(sizes)]
+    points[len(points) // 2] = (points[len(points) // 2][0], wild_s)
+    found = line_through(points)
+    assert found == pytest.approx((height, slope), abs=1e-6)
 
 
 @pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.ABORTED])

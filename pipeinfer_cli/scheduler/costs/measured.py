@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
 from typing import NamedTuple, Protocol
 
 from pipeinfer_cli.scheduler.runs import RunStatus, StageTime
@@ -17,6 +19,8 @@ OUTLIER = 2.0  # times what is usual: longer ones say something of the machine, 
 SCALE_EWMA_DECAY = 0.8  # how much of a prior's scale a run leaves
 REVIEW_EVERY = 8  # results, or drafts, after which tables of costs are made again
 N_FIRST = 16  # of them, after each of which they are
+N_LINE = 3  # sizes that say something of the others
+LINE_WEIGHT = 3  # runs of a size that count as much as the line through all sizes
 LARGEST = 32  # tokens of a run, or nodes of a batch, in those tables
 
 Times = tuple[float, float]  # in seconds: the slowest stage, all stages
@@ -81,7 +85,8 @@ class MeasuredCosts:
         """What there is to go by."""
         slowest, all_stages = self._scale
         known = {n: (t[0] * slowest, t[1] * all_stages) for n, t in self._prior.items()}
-        known.update(self._runs.seen)
+        is_alone = self._n_stages == 1 and not known
+        known.update(self._runs.smoothed() if is_alone else self._runs.seen)
         return known
 
     def change_drafter(self, drafter: str, *, has_prior: bool) -> None:
@@ -194,6 +199,26 @@ class _BySize:
         usual = (min(new[0], OUTLIER * old[0]), min(new[1], OUTLIER * old[1]))
         self.seen[size] = (_mixed(old[0], usual[0], memory), _mixed(old[1], usual[1], memory))
 
+    def smoothed(self) -> dict[int, Times]:
+        """The same, nearer to a line through all of them the fewer there were of a size.
+
+        What was seen once may be a pause of the machine: a dear size is then not tried again. For a
+        stage alone, whose rounds rest on few runs; several stages have many runs, and gain more
+        from the steps of T(k) than they lose by pauses.
+        """
+        if len(self.seen) < N_LINE:
+            return self.seen
+        lines = [line_through([(n, t[which]) for n, t in self.seen.items()]) for which in (0, 1)]
+
+        def near(size: int, which: int) -> float:
+            n_seen = self.n_seen[size]
+            on_line = lines[which][0] + lines[which][1] * size
+            return (n_seen * self.seen[size][which] + LINE_WEIGHT * on_line) / (
+                n_seen + LINE_WEIGHT
+            )
+
+        return {size: (near(size, 0), near(size, 1)) for size in self.seen}
+
 
 class _News:
     """Measurements since the tables of costs were made: whether there are enough for new ones."""
@@ -215,6 +240,15 @@ class CostTable(NamedTuple):
     compute_s: list[float]
     draft_s: list[float]
     n_seen: int  # the largest size of runs that is known, not assumed
+
+
+def line_through(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Height and slope, neither below 0: medians over all pairs of points, and over all points.
+
+    Theil and Sen's estimate, which a few wild points do not move.
+    """
+    slope = max(median((y - b) / (x - a) for (a, b), (x, y) in combinations(points, 2)), 0.0)
+    return max(median(y - slope * x for x, y in points), 0.0), slope
 
 
 def time_at(known: Mapping[int, Times], n_tokens: int, which: int) -> float:
