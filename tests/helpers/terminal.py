@@ -120,6 +120,11 @@ class Person:
     def lines(self) -> list[str]:
         return self._screen.lines
 
+    @property
+    def reads_keys(self) -> bool:
+        """Whether the program gets each key as it is typed, not lines at their end."""
+        return not termios.tcgetattr(self._main)[3] & termios.ICANON
+
     def type(self, keys: bytes) -> None:
         os.write(self._main, keys)
 
@@ -138,7 +143,7 @@ class Person:
             while (data := _read(self._main)) is not None:
                 self._screen.feed(data)
                 assert time.monotonic() < give_up_s, self.lines
-            self.is_raw = not termios.tcgetattr(self._main)[3] & termios.ICANON
+            self.is_raw = self.reads_keys
             return self.process.wait(timeout=20)
         finally:
             self.process.kill()

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ class Typist:
         self.wait_for_prompt()
 
     def wait_for_prompt(self) -> None:
-        """An empty one, in the last line."""
-        self.person.wait_until(lambda: self.person.lines[-1:] == [">"])
+        """An empty one, in the last line; not what is left of the last one: keys are read."""
+        self.person.wait_until(lambda: self.person.lines[-1:] == [">"] and self.person.reads_keys)
 
     def wait_for(self, text: str) -> None:
         self.person.wait_until(lambda: any(text in line for line in self.person.lines))
@@ -45,10 +46,15 @@ class Typist:
                 return
         raise AssertionError(self.person.lines)
 
-    def send(self, keys: bytes) -> str:
+    def go_on(self) -> None:
+        """After the message `busy`."""
+        self.person.process.send_signal(signal.SIGUSR1)
+
+    def send(self, keys: bytes, meanwhile: Callable[[], None] = lambda: None) -> str:
         """The message that these keys, of which the last one is Enter, make."""
         n_before = len(self.messages)
         self.person.type(keys)
+        meanwhile()
         self.person.wait_until(lambda: len(self.messages) > n_before)
         self.wait_for_prompt()
         return self.messages[-1]
@@ -83,8 +89,18 @@ def test_a_message_of_several_lines_can_be_typed(kind, tmp_path):
     typist.wait_for("> one")
     assert typist.send(b"two\r") == "one\ntwo"
     if kind == "toolkit":
-        assert typist.send(b"one" + ALT_ENTER + b"two\nthree\r") == "one\ntwo\nthree"
+        lines = (b"one", b"two", b"three\r")
+        assert typist.send(ALT_ENTER.join(lines)) == "one\ntwo\nthree"
     assert typist.send(b"Hellx\x7fo w\xc3\xb6rld\r") == "Hello wörld"
+    typist.end()
+
+
+def test_what_is_typed_ahead_is_the_next_message(kind, tmp_path):
+    """While an answer is written the terminal takes lines, and makes another key of Enter."""
+    typist = Typist(kind, tmp_path)
+    typist.person.type(b"busy\r")
+    typist.person.wait_until(lambda: len(typist.messages) == 1 and not typist.person.reads_keys)
+    assert typist.send(b"typed ahead\r", meanwhile=typist.go_on) == "typed ahead"
     typist.end()
 
 

@@ -165,7 +165,9 @@ def _key_bindings() -> KeyBindings:
 
     keys = KeyBindings()
 
+    # A terminal that was left to itself during an answer has made c-j of Enter.
     @keys.add("enter")
+    @keys.add("c-j")
     def _enter(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.document.is_cursor_at_the_end and buffer.text.endswith(CONTINUES):
@@ -182,7 +184,7 @@ def _key_bindings() -> KeyBindings:
             event.app.exit(exception=KeyboardInterrupt)
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "c-j")
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
