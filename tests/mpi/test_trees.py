@@ -4,13 +4,12 @@ import pytest
 
 from cache_cases import TREES
 from pipeinfer_cli.engine.llama_cpp import capture_log
-from small_models import N_LAYER, N_VOCAB, convert, random_llama, random_windowed
-from support import run_ranks, smollm2
+from shapes import check_trees
+from small_models import N_LAYER, convert, random_llama, random_windowed
+from support import smollm2
 
 pytestmark = pytest.mark.mpi
 
-# Far fewer cells than tokens: those of removed branches must be used again.
-N_CTX = 256
 N_ROUNDS = 120
 
 
@@ -25,23 +24,8 @@ def source(folder):
     return random_llama(folder / "random.gguf")
 
 
-def check(model, layers, *, n_vocab=N_VOCAB, n_rounds=N_ROUNDS, **more):
-    """Random trees on this number of stages: see trees.py, which compares."""
-    request = {
-        "model": str(model),
-        "layers": layers,
-        "n_layer": layers[-1][-1],
-        "n_vocab": n_vocab,
-        "n_ctx": N_CTX,
-        "seed": len(layers),
-        "n_rounds": n_rounds,
-        **more,
-    }
-    seen = run_ranks(len(layers), "trees.py", request)
-    assert seen["positions"] == [0 if first < last else -1 for first, last in layers]
-    assert seen["rows"] > 5 * n_rounds, seen
-    assert seen["logits"] > n_rounds // 4, seen
-    assert min(seen[name] for name in ("cancelled", "compactions", "shared")) > n_rounds // 10, seen
+def check(model, layers, *, n_rounds=N_ROUNDS, **more):
+    check_trees(model, layers, n_rounds=n_rounds, more_than=n_rounds // 10, **more)
 
 
 @pytest.mark.parametrize("layers", [[[0, 3]], [[0, 1], [1, 3]]], ids=["1 stage", "2 stages"])
