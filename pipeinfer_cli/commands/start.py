@@ -70,9 +70,7 @@ def with_ranks(config: JobConfig) -> JobConfig:
     ranks = config.ranks or (count_ranks(profile) if profile else len(config.layer_split or ()))
     if isinstance(config.threads, Sequence):
         ranks = ranks or len(config.threads)
-    if len(config.cpu_variants) > 1:
-        ranks = ranks or len(config.cpu_variants)
-    for by_rank in (config.devices, config.gpu_layers):
+    for by_rank in (config.cpu_variants, config.devices, config.gpu_layers):
         if len(by_rank) > 1:
             ranks = ranks or len(by_rank)
     ranks = ranks or shards.n_stages(config.model) or 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from install import NO_LLAMA_BUILD
 from support import pipeinfer, run
 
 pytestmark = [
@@ -18,8 +19,6 @@ pytestmark = [
 ]
 
 DIST = Path(__file__).parents[2] / "dist"
-# llama-cpp-python would compile a llama.cpp of its own: see docs/build.md.
-NO_LLAMA_BUILD = "-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"
 COMMAND = ("generate", "-m", "smollm2", "-n", "16", "-t", "1", "--ranks", "3", "Once upon a time")
 
 
@@ -28,8 +27,7 @@ def test_same_text_as_the_build(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
     (sdist,) = DIST.glob("pipeinfer-*.tar.gz")
-    env = {name: value for name, value in os.environ.items() if name != "CMAKE_ARGS"}
-    env |= {"CMAKE_ARGS": NO_LLAMA_BUILD, "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
+    env = {**os.environ, **NO_LLAMA_BUILD, "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
     install = [str(venv / "bin" / "pip"), "install", "--quiet", "--no-cache-dir", str(sdist)]
     done = run(install, timeout_s=1800, env=env)
     assert done.returncode == 0, done.stderr
