@@ -46,8 +46,7 @@ class Confidence:
         for counts in (self._expected, self._hits):
             if len(counts) != N_CELLS or not all(0 <= each <= MOST_COUNTED for each in counts):
                 raise ValueError(f"not {N_CELLS} counts from 0 to {MOST_COUNTED:g}")
-        self._factors = [1.0] * N_CELLS
-        self._learn()
+        self._factors: list[float] = []  # by cell; none: to be made from the counts
 
     @property
     def counts(self) -> tuple[Cells, Cells]:
@@ -56,20 +55,21 @@ class Confidence:
 
     def probability(self, rank: int, confidence: float) -> float:
         """How probable a candidate of this rank (0 the best) is right."""
+        if not self._factors:  # once per draft, not for each of its positions that are decided
+            self._factors = self._learn()
         return min(confidence * self._factors[_cell(rank, confidence)], MOST)
 
-    def _factor(self, cell: int, assumed: float) -> float:
-        return (self._hits[cell] + WEIGHT * assumed) / (self._expected[cell] + WEIGHT)
-
-    def _learn(self) -> None:
+    def _learn(self) -> list[float]:
         """All factors: until a cell has shown enough, they follow from how often any missed."""
         misses = self._miss_ratio()
         others = min(misses, 1.0)  # they are right where the best one is not
-        for band, (middle, usual) in enumerate(zip(MIDDLES, USUAL, strict=True)):
-            best = usual / (usual + (1 - usual) * misses) / middle
-            first = band * N_RANKS
-            for rank, assumed in enumerate((best, others, others)):
-                self._factors[first + rank] = self._factor(first + rank, assumed)
+        assumed: list[float] = []
+        for middle, usual in zip(MIDDLES, USUAL, strict=True):
+            assumed += (usual / (usual + (1 - usual) * misses) / middle, others, others)
+        return [
+            (hits + WEIGHT * each) / (expected + WEIGHT)
+            for hits, expected, each in zip(self._hits, self._expected, assumed, strict=True)
+        ]
 
     def _miss_ratio(self) -> float:
         """Misses of best candidates over those that are usual where they are that sure."""
@@ -98,7 +98,7 @@ class Confidence:
             cell = _cell(rank, confidence)
             self._expected[cell] = DECAY * self._expected[cell] + confidence
             self._hits[cell] = DECAY * self._hits[cell] + (candidate == token)
-        self._learn()
+        self._factors = []
 
 
 def _cell(rank: int, confidence: float) -> int:
