@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from pipeinfer_cli.cli import draft_options, options
+from pipeinfer_cli.cli import options
+from pipeinfer_cli.cli.options import draft_options, rank_options
 from pipeinfer_cli.cli.parsing.values import integer, listed, number
 from pipeinfer_cli.commands import generate_config
 from pipeinfer_cli.commands.bench import config as bench_cfg
@@ -109,17 +110,17 @@ def bench(
     threads: ThreadsList = "",
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     layer_split: options.LayerSplit = "auto",
-    bind: options.Bind = "auto",
-    cpu_variant: options.CpuVariant = None,
-    gpu_layers: options.GpuLayers = None,
-    device: options.Device = None,
-    list_devices: options.ListDevices = False,  # noqa: ARG001 (it ends the command)
-    exact_shape: options.ExactShape = None,
+    bind: rank_options.Bind = "auto",
+    cpu_variant: rank_options.CpuVariant = None,
+    gpu_layers: rank_options.GpuLayers = None,
+    device: rank_options.Device = None,
+    list_devices: rank_options.ListDevices = False,  # noqa: ARG001 (it ends the command)
+    exact_shape: rank_options.ExactShape = None,
     cache_type_k: options.CacheTypeK = F16_CACHE.k,
     cache_type_v: options.CacheTypeV = F16_CACHE.v,
-    no_mmap: options.NoMmap = False,
-    mlock: options.Mlock = False,
-    numa: options.Numa = "auto",
+    no_mmap: rank_options.NoMmap = False,
+    mlock: rank_options.Mlock = False,
+    numa: rank_options.Numa = "auto",
     lora: options.Lora = None,
     rope_scaling: options.RopeScaling = None,
     rope_scale: options.RopeScale = None,

@@ -9,7 +9,8 @@ from typing import Annotated, cast
 import typer
 
 from pipeinfer_cli.checks import MAX_COUNT
-from pipeinfer_cli.cli import draft_options, options
+from pipeinfer_cli.cli import options
+from pipeinfer_cli.cli.options import draft_options, rank_options
 from pipeinfer_cli.cli.parsing.values import count_or_rest
 from pipeinfer_cli.commands.chat.config import ChatConfig
 from pipeinfer_cli.commands.chat.lines import greet
@@ -41,12 +42,12 @@ def chat(
     n_ctx: options.CtxSize = cfg.DEFAULT_N_CTX,
     ranks: options.Ranks = None,
     layer_split: options.LayerSplit = "auto",
-    threads: options.Threads = None,
+    threads: rank_options.Threads = None,
     cache_type_k: options.CacheTypeK = F16_CACHE.k,
     cache_type_v: options.CacheTypeV = F16_CACHE.v,
-    no_mmap: options.NoMmap = False,
-    mlock: options.Mlock = False,
-    numa: options.Numa = "auto",
+    no_mmap: rank_options.NoMmap = False,
+    mlock: rank_options.Mlock = False,
+    numa: rank_options.Numa = "auto",
     lora: options.Lora = None,
     rope_scaling: options.RopeScaling = None,
     rope_scale: options.RopeScale = None,
@@ -58,13 +59,13 @@ def chat(
     yarn_beta_slow: options.YarnBetaSlow = None,
     yarn_beta_fast: options.YarnBetaFast = None,
     plan_only: options.PlanOnly = False,
-    report_binding: options.ReportBinding = False,
-    bind: options.Bind = "auto",
-    cpu_variant: options.CpuVariant = None,
-    gpu_layers: options.GpuLayers = None,
-    device: options.Device = None,
-    list_devices: options.ListDevices = False,  # noqa: ARG001 (it ends the command)
-    exact_shape: options.ExactShape = None,
+    report_binding: rank_options.ReportBinding = False,
+    bind: rank_options.Bind = "auto",
+    cpu_variant: rank_options.CpuVariant = None,
+    gpu_layers: rank_options.GpuLayers = None,
+    device: rank_options.Device = None,
+    list_devices: rank_options.ListDevices = False,  # noqa: ARG001 (it ends the command)
+    exact_shape: rank_options.ExactShape = None,
     temp: options.Temp = DEFAULT_SAMPLE.temperature,
     top_k: options.TopK = DEFAULT_SAMPLE.top_k,
     top_p: options.TopP = DEFAULT_SAMPLE.top_p,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeinfer_cli.cli import draft_options
+from pipeinfer_cli.cli.options import draft_options
 from pipeinfer_cli.cli.parsing.values import integer, listed, number, one, several, words
 
 

@@ -131,7 +131,7 @@ class Profile:
         return self.draft_batch_ms(1)
 
     def draft_batch_ms(self, n_nodes: int) -> float:
-        """The time of a pass that expands so many nodes together."""
+        """The time of a pass that expands n nodes together."""
         return self.draft.ms(n_nodes)
 
     def draft_batch_s(self, n_nodes: int) -> float:

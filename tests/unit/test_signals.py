@@ -108,12 +108,13 @@ sys.exit(main(sys.argv[3:]))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("module", ["typer", "generate", "batch_options", "start"])
+@pytest.mark.parametrize(
+    "module", ["typer", "cli.generate", "cli.options.batch_options", "commands.start"]
+)
 def test_a_signal_while_modules_are_imported_loses_nothing_of_a_batch(
     module: str, signum: signal.Signals
 ) -> None:
-    names = {"typer": "typer", "start": "pipeinfer_cli.commands.start"}
-    when = names.get(module, f"pipeinfer_cli.cli.{module}")
+    when = module if module == "typer" else f"pipeinfer_cli.{module}"
     batch = ["generate", "-m", "none.gguf", "--prompts", "in.jsonl", "--output", "out.jsonl"]
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED_IMPORT, when, str(int(signum)), *batch],

@@ -200,7 +200,7 @@ def save(calibration: Calibration, identity: Identity, name: str, chosen: Path |
 
 
 def draft_times(drafter: Drafter, text: Sequence[int], n_branches: int) -> list[float]:
-    """Seconds that the drafter takes for batches of so many branches of one token each.
+    """Seconds that the drafter takes for batches of n branches of one token each.
 
     The first batch, which reads the text, is left out. No branch is asked for twice, not even by
     another call: to the drafter the text is another one each time.

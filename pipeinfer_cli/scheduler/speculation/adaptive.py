@@ -135,7 +135,7 @@ class AdaptiveSpeculation:
         return n_drafted
 
     def _end_round(self) -> int:
-        """The round's run leaves now, with so many drafted tokens."""
+        """The round's run leaves now, with this number of drafted tokens."""
         compute_s = self._table.compute_s
         probabilities = self._probabilities(self._unfed())
         n_drafted = best_round_size(probabilities, compute_s, self._round_rate())
