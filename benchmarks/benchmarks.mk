@@ -94,6 +94,9 @@ bench-acceptance: EXTRAS := [test]
 bench-acceptance: build ## what real drafters' candidates are worth, 20 minutes: ACCEPTANCE="--tokens 20"
 	$(BIN)/python benchmarks/acceptance.py $(SMOLLM2) build/acceptance $(ACCEPTANCE)
 
+bench-confidence: bench-acceptance ## how well corrected probabilities foretell what is accepted: CONFIDENCE="--candidates 8"
+	$(BIN)/python benchmarks/confidence.py build/acceptance/*.json $(CONFIDENCE)
+
 pictures: EXTRAS := [test]
 pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in build/pictures
 	mkdir -p build/pictures

@@ -14,10 +14,10 @@ from pipeinfer_cli.errors import PipeinferError
 from pipeinfer_cli.files import replaced
 from pipeinfer_cli.models.catalogue import cache_dir
 from pipeinfer_cli.models.shards import digest_of, file_digest
-from pipeinfer_cli.scheduler.speculation.confidence import BANDS, N_RANKS, Confidence
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
 
 FOLDER = "pairs"
-FORMAT = {"format": 1, "bands": list(BANDS), "ranks": N_RANKS}
+FORMAT = 2  # 1 had counts by probability and rank
 LEAST_NEWS = 16  # decided tokens: less of them are not worth a file
 
 
@@ -28,9 +28,7 @@ def load(target: Path, draft: Path, changes: str = "") -> Confidence:
     """
     try:
         kept = json.loads(_path(target, draft, changes).read_text(encoding="utf-8"))
-        if any(kept[key] != value for key, value in FORMAT.items()):
-            return Confidence()
-        return Confidence(tuple(kept["expected"]), tuple(kept["hits"]))
+        return Confidence(kept["known"]) if kept["format"] == FORMAT else Confidence()
     except (OSError, PipeinferError, ValueError, KeyError, TypeError, RecursionError):
         return Confidence()
 
@@ -40,8 +38,7 @@ def keep(target: Path, draft: Path, confidence: Confidence, changes: str = "") -
     if confidence.n_decided < LEAST_NEWS:
         return
     confidence.n_decided = 0
-    expected, hits = confidence.counts
-    text = json.dumps({**FORMAT, "expected": expected, "hits": hits})
+    text = json.dumps({"format": FORMAT, "known": confidence.known})
     try:
         with replaced(_path(target, draft, changes)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")

@@ -32,9 +32,9 @@ def kept_files(files):
 def test_the_next_job_knows_what_was_learned(files):
     confidence = learned()
     pairs.keep(*files, confidence)
-    assert pairs.load(*files).counts == confidence.counts
-    assert pairs.load(*reversed(files)).counts == Confidence().counts, "another pair"
-    assert pairs.load(*files, "with an adapter").counts == Confidence().counts
+    assert pairs.load(*files).known == confidence.known
+    assert pairs.load(*reversed(files)).known == Confidence().known, "another pair"
+    assert pairs.load(*files, "with an adapter").known == Confidence().known
     pairs.keep(*files, learned(), "with an adapter")
     assert len(kept_files(files)) == 2
 
@@ -67,26 +67,26 @@ def test_a_file_that_cannot_be_used_is_as_good_as_none(files, text):
     pairs.keep(*files, learned())
     (path,) = kept_files(files)
     path.write_text(text, encoding="latin-1")
-    assert pairs.load(*files).counts == Confidence().counts
+    assert pairs.load(*files).known == Confidence().known
 
 
-@pytest.mark.parametrize("value", [-1, 1e9, None, "1", [1], float("nan"), float("inf")])
-def test_counts_that_cannot_be_are_not_used(files, value):
+@pytest.mark.parametrize("value", [-99, 1e9, None, "1", [1], float("nan"), float("inf")])
+def test_values_that_cannot_be_are_not_used(files, value):
     pairs.keep(*files, learned())
     (path,) = kept_files(files)
     kept = json.loads(path.read_text())
-    kept["hits"][3] = value
+    kept["known"][1][0] = value
     path.write_text(json.dumps(kept))
-    assert pairs.load(*files).counts == Confidence().counts
+    assert pairs.load(*files).known == Confidence().known
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(files):
     (files[0].parent / "cache").write_text("a file, not a folder")
     pairs.keep(*files, learned())
-    assert pairs.load(*files).counts == Confidence().counts
+    assert pairs.load(*files).known == Confidence().known
 
 
 def test_models_that_are_gone_are_no_error(files):
     files[1].unlink()
     pairs.keep(*files, learned())
-    assert pairs.load(*files).counts == Confidence().counts
+    assert pairs.load(*files).known == Confidence().known

@@ -1,105 +1,128 @@
 """What a drafter's confidence is worth: its probabilities, corrected by how often it was right.
 
-The correction is a factor for each band of probabilities and each rank among the candidates,
-learned from the positions that the target has decided. Until a band has shown enough, the others
-speak for it: a drafter that misses less often than usual does so in all of them. It changes what is
-drafted and fed, never the text.
+A drafter that is close to its target picks the same token wherever the second candidate is clearly
+behind, however sure of it either of them is. So it is not the best probability alone that counts:
+candidates get shares of the weights
+
+    w(i) = p(i)^sharpness, times e^lead for the best one
+
+and all other tokens together as much as if they were equals of the last candidate, times e^-behind.
+The power is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017). The
+lead is for texts that are sampled: there the best candidate is the one that the same random number
+draws, however improbable.
+
+The three parameters are learned from the positions that the target has decided, one step each: the
+gradient of the logarithm of what happened, over its information (an extended Kalman filter for each
+parameter alone). They change what is drafted and fed, never the text.
 """
 
 from __future__ import annotations
 
-from bisect import bisect
+import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import takewhile
+from operator import mul
+from typing import NamedTuple
 
 from pipeinfer_cli.scheduler.interfaces import Candidate
 
-BANDS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # bounds between them
-# How much more often a best candidate is right than the drafter says, by band: before anything is
-# learned, the middle of thirteen drafts of one target (make bench-acceptance). Greedy texts leave
-# nothing to chance that the drafter has to allow for. Other candidates are as good as they say.
-PRIOR = (3.0, 3.0, 3.0, 2.3, 1.9, 1.6, 1.45, 1.28, 1.1, 1.03, 1.0)
 MOST = 0.999  # nothing is certain
-N_RANKS = 3  # the best candidate, the second, all others
-WEIGHT = 2.0  # of that: in expected hits
-# What best candidates of a band say of themselves on the average, as far as it matters here.
-MIDDLES = tuple(sum(each) / 2 for each in pairwise((0.0, *BANDS, 1.0)))
-# And how often they are right.
-USUAL = tuple(min(prior * middle, MOST) for prior, middle in zip(PRIOR, MIDDLES, strict=True))
-MISS_WEIGHT = 1.0  # misses that a drafter is assumed to have as often as others
-DECAY = 0.99  # how much of what was known each further hit or miss of a band leaves
-MOST_COUNTED = 1 / (1 - DECAY) + 1  # more hits are never counted
+LEAST = 1e-6  # what a drafter says is impossible
+DECAY = 0.995  # how much of the information a further position leaves
+MAX_STEP = 0.7
 
 
-N_CELLS = (len(BANDS) + 1) * N_RANKS
-Cells = tuple[float, ...]  # by band and rank
+class Prior(NamedTuple):
+    """What a parameter is before anything was learned, and within which bounds it stays."""
+
+    value: float
+    weight: float  # information, as if seen
+    low: float
+    high: float
+
+
+# Fitted to recordings of drafts of one target (make bench-acceptance, make bench-confidence).
+PRIORS = (
+    Prior(math.log(2), 1.0, math.log(0.1), math.log(32)),  # of the logarithm of the sharpness
+    Prior(0.0, 2.0, -8.0, 8.0),  # of the lead
+    Prior(1.0, 4.0, -8.0, 8.0),  # of how far the others are behind
+)
+
+
+class Estimate(NamedTuple):
+    """A parameter as it is known."""
+
+    value: float
+    weight: float  # the information that it rests on, its prior's included
+
+    def learn(self, prior: Prior, gradient: float, information: float) -> Estimate:
+        """One more position was decided."""
+        weight = prior.weight + DECAY * (self.weight - prior.weight) + information
+        step = min(max(gradient / weight, -MAX_STEP), MAX_STEP)
+        return Estimate(min(max(self.value + step, prior.low), prior.high), weight)
+
+
+PRIORS_KNOWN = tuple(Estimate(prior.value, prior.weight) for prior in PRIORS)
 
 
 class Confidence:
     """Learned for one pair of target and drafter; outlives its requests."""
 
-    def __init__(self, expected: Cells = (), hits: Cells = ()) -> None:
-        """What is known already: `counts` of another one. ValueError if it cannot be that."""
-        self._expected = list(expected or (0.0,) * N_CELLS)  # hits, as the drafter sees it
-        self._hits = list(hits or (0.0,) * N_CELLS)
+    def __init__(self, known: Sequence[Sequence[float]] = ()) -> None:
+        """What is known already: `known` of another one. ValueError if it cannot be that."""
+        self.known = tuple(Estimate(*each) for each in known or PRIORS_KNOWN)
         self.n_decided = 0  # positions that were learned from, since then
-        for counts in (self._expected, self._hits):
-            if len(counts) != N_CELLS or not all(0 <= each <= MOST_COUNTED for each in counts):
-                raise ValueError(f"not {N_CELLS} counts from 0 to {MOST_COUNTED:g}")
-        self._factors: list[float] = []  # by cell; none: to be made from the counts
-
-    @property
-    def counts(self) -> tuple[Cells, Cells]:
-        """What is known: hits that were expected, and hits."""
-        return tuple(self._expected), tuple(self._hits)
-
-    def probability(self, rank: int, confidence: float) -> float:
-        """How probable a candidate of this rank (0 the best) is right."""
-        if not self._factors:  # once per draft, not for each of its positions that are decided
-            self._factors = self._learn()
-        return min(confidence * self._factors[_cell(rank, confidence)], MOST)
-
-    def _learn(self) -> list[float]:
-        """All factors: until a cell has shown enough, they follow from how often any missed."""
-        misses = self._miss_ratio()
-        others = min(misses, 1.0)  # they are right where the best one is not
-        assumed: list[float] = []
-        for middle, usual in zip(MIDDLES, USUAL, strict=True):
-            assumed += (usual / (usual + (1 - usual) * misses) / middle, others, others)
-        return [
-            (hits + WEIGHT * each) / (expected + WEIGHT)
-            for hits, expected, each in zip(self._hits, self._expected, assumed, strict=True)
-        ]
-
-    def _miss_ratio(self) -> float:
-        """Misses of best candidates over those that are usual where they are that sure."""
-        seen = expected = MISS_WEIGHT
-        for band, (middle, usual) in enumerate(zip(MIDDLES, USUAL, strict=True)):
-            n_best = self._expected[band * N_RANKS] / middle
-            expected += n_best * (1 - usual)
-            seen += max(n_best - self._hits[band * N_RANKS], 0.0)
-        return seen / expected
+        for prior, (value, weight) in zip(PRIORS, self.known, strict=True):
+            if not (prior.low <= value <= prior.high and prior.weight <= weight < math.inf):
+                raise ValueError(f"a value of {value:g} with a weight of {weight:g}")
 
     def probabilities(self, candidates: Sequence[Candidate], least: float = 0.0) -> list[float]:
         """Of the candidates for a position until one has less than `least`; together at most 1."""
-        found: list[float] = []
-        for rank, (_, confidence) in enumerate(candidates):
-            probability = self.probability(rank, confidence)
-            if probability < least:
-                break
-            found.append(probability)
-        excess = sum(found)
-        return [each / excess for each in found] if excess > 1 else found
+        if not candidates:
+            return []
+        shares, _ = _shares(self.known, candidates)
+        return [min(share, MOST) for share in takewhile(least.__le__, shares[:-1])]
 
     def on_decided(self, candidates: Sequence[Candidate], token: int) -> None:
         """The target has decided what follows where these were the candidates."""
+        if not candidates:
+            return
         self.n_decided += 1
-        for rank, (candidate, confidence) in enumerate(candidates):
-            cell = _cell(rank, confidence)
-            self._expected[cell] = DECAY * self._expected[cell] + confidence
-            self._hits[cell] = DECAY * self._hits[cell] + (candidate == token)
-        self._factors = []
+        shares, powers = _shares(self.known, candidates)
+        ids = [candidate for candidate, _ in candidates]
+        found = ids.index(token) if token in ids else -1  # among all others
+
+        mean = sum(map(mul, shares, powers))
+        spread = sum(
+            share * (power - mean) ** 2 for share, power in zip(shares, powers, strict=True)
+        )
+        best, others = shares[0], shares[-1]
+        seen = (
+            (powers[found] - mean, spread),
+            ((found == 0) - best, best * (1 - best)),
+            (others - (found == -1), others * (1 - others)),
+        )
+        self.known = tuple(
+            estimate.learn(prior, *each)
+            for estimate, prior, each in zip(self.known, PRIORS, seen, strict=True)
+        )
 
 
-def _cell(rank: int, confidence: float) -> int:
-    return bisect(BANDS, confidence) * N_RANKS + (rank if rank < N_RANKS else N_RANKS - 1)
+def _shares(
+    known: Sequence[Estimate], candidates: Sequence[Candidate]
+) -> tuple[list[float], list[float]]:
+    """How probable each candidate is, and last, all other tokens together: 1 in all.
+
+    And the logarithms of the powers in their weights, which grow with the sharpness.
+    """
+    sharpness, lead, behind = math.exp(known[0].value), known[1].value, known[2].value
+    logs = [math.log(max(probability, LEAST)) for _, probability in candidates]
+    others = max(1 - sum(probability for _, probability in candidates), 1 - MOST)
+    powers = [sharpness * log for log in (*logs, logs[-1])]
+    scores = powers.copy()
+    scores[0] += lead
+    scores[-1] += math.log(others) - logs[-1] - behind  # so many as are like the last candidate
+    most = max(scores)
+    weights = [math.exp(score - most) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights], powers

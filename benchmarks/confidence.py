@@ -1,0 +1,83 @@
+"""How well a drafter's corrected probabilities foretell which of its candidates are right.
+
+    python benchmarks/confidence.py RECORDING.json... [--candidates N] [--first N]
+
+Recordings are those of `pipeinfer bench --record-acceptance` and of benchmarks/acceptance.py. Their
+positions are decided one after the other, as in a text. The table has the mean log loss, in nats,
+of what is said of the best candidate and of the second: as the drafter states it, and corrected
+with what the positions before have shown. Less is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import fmean
+
+from pipeinfer_cli.cluster.acceptance import recording
+from pipeinfer_cli.cluster.acceptance.recording import RecordedToken
+from pipeinfer_cli.scheduler.interfaces import Candidate
+from pipeinfer_cli.scheduler.policy import N_CANDIDATES
+from pipeinfer_cli.scheduler.speculation.confidence import Confidence
+
+SUREST = 1 - 1e-4  # a probability of 1 that is wrong would lose without end
+COLUMNS = (
+    "draft",
+    "first right",
+    "best, stated",
+    "corrected",
+    "at first",
+    "second, stated",
+    "corrected",
+)
+
+Loss = tuple[float, float]  # as stated, as corrected
+
+
+def loss(probability: float, is_right: bool) -> float:
+    """Of one prediction, in nats."""
+    said = probability if is_right else 1 - probability
+    return -math.log(min(max(said, 1 - SUREST), SUREST))
+
+
+def losses(tokens: Iterable[RecordedToken], n_candidates: int) -> Iterator[list[Loss]]:
+    """Of each position with candidates: of the best one, and of the second if there is one."""
+    confidence = Confidence()
+    for token in tokens:
+        candidates: list[Candidate] = list(enumerate(token.probabilities[:n_candidates]))
+        if candidates:
+            corrected = confidence.probabilities(candidates)
+            yield [
+                (loss(stated, rank == token.rank), loss(better, rank == token.rank))
+                for (rank, stated), better in zip(candidates[:2], corrected, strict=False)
+            ]
+            confidence.on_decided(candidates, n_candidates if token.rank is None else token.rank)
+
+
+def row(path: Path, n_candidates: int, n_first: int) -> list[str]:
+    """A line of the table."""
+    found = recording.read(path)
+    each = list(losses(found.tokens, n_candidates))
+    best, second = [pair[0] for pair in each], [pair[1] for pair in each if len(pair) > 1]
+    stated, corrected = (fmean(column) for column in zip(*best, strict=True))
+    figures = [found.rate, stated, corrected, fmean(pair[1] for pair in best[:n_first])]
+    figures += [fmean(column) for column in zip(*second, strict=True)]
+    return [path.stem, f"{figures[0]:.2f}", *(f"{figure:.3f}" for figure in figures[1:])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recordings", type=Path, nargs="+")
+    parser.add_argument("--candidates", type=int, default=N_CANDIDATES)
+    parser.add_argument("--first", type=int, default=60, help="positions that are first ones")
+    args = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * len(COLUMNS)}")
+    for path in args.recordings:
+        print(f"| {' | '.join(row(path, args.candidates, args.first))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
