@@ -44,8 +44,8 @@ def missing() -> str:
 class Emulated:
     """The folders, and commands in them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root, self.venv = folder / "root", folder / "venv"
+    def __init__(self, folder: Path, venv: str = "venv") -> None:
+        self.root, self.venv = folder / "root", folder / venv
         self._apt = folder / "apt"
 
     @property
@@ -115,6 +115,7 @@ class Emulated:
 
 
 EMULATED = Emulated(FOLDER)
+WITH_WHEEL = Emulated(FOLDER, "venv-wheel")  # what `make test-wheel-arm` has made
 
 
 def check(command: Sequence[str], **more: object) -> str:

@@ -1,10 +1,12 @@
 """Makes what tests/arm runs, in a folder; what is there already is not made again.
 
-python tests/arm/prepare.py build/arm
+python tests/arm/prepare.py build/arm          # for make test-arm
+python tests/arm/prepare.py build/arm WHEEL    # for make test-wheel-arm: only this, installed anew
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +24,9 @@ def main() -> int:
     machine = emulated.Emulated(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _step("a sysroot with Python", folder / "root.done", machine.make_root)
+    if len(sys.argv) > 2:
+        _step("the wheel", None, lambda: _install_wheel(folder, Path(sys.argv[2])))
+        return 0
     _step("numpy there", folder / "venv.done", lambda: machine.make_venv(["numpy"]))
     for kind in builds.KINDS:
         for is_patched in (True, False) if kind in builds.COMPARED else (True,):
@@ -46,6 +51,13 @@ def main() -> int:
 def _install_needs(machine: emulated.Emulated) -> None:
     machine.install_alike("pipeinfer", "llama-cpp-python")
     machine.copy("llama-cpp-python", "llama_cpp")  # the index has only its source
+
+
+def _install_wheel(folder: Path, wheel: Path) -> None:
+    """In an environment that has nothing else, with what it depends on; some is beside it."""
+    machine = emulated.Emulated(folder, emulated.WITH_WHEEL.venv.name)
+    shutil.rmtree(machine.venv, ignore_errors=True)
+    machine.make_venv(["--find-links", str(wheel.parent), str(wheel)])
 
 
 def _step(title: str, made: Path | None, make: Callable[[], None]) -> None:

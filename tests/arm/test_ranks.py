@@ -4,8 +4,7 @@ two.
 
 make test-arm
 
-builds what runs here and names its folder in TEST_ARM. The launcher is this machine's, and starts
-qemu; MPI and all else of a rank is emulated.
+builds what runs here and names its folder in TEST_ARM.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ import pytest
 
 import builds
 from emulated import CPUS, EMULATED, FOLDER
-from pipeinfer_cli.launch.environment import Launcher
-from pipeinfer_cli.launch.host import mpi_choice
+from emulated_ranks import N_CTX, TIMEOUT_S, check_command, emulated, on_ranks
 from small_models import N_LAYER, convert, talking_llama
-from support import TESTS, check_output, run
+from support import TESTS, check_output
 
 pytestmark = [
     pytest.mark.timeout(1500),
@@ -35,27 +33,11 @@ CPU_NAMES = [name for name, (kind, _) in CPUS.items() if kind in builds.VARIANTS
 TYPES = ("F16", "Q4_0", "Q4_K_M")  # test_arm.py has the kernels of the others
 IDS = [(7 * i) % 300 + 1 for i in range(11)]
 SIZES = (1, 5)  # of runs
-N_CTX = 256
-TIMEOUT_S = 600.0
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("arm")
-
-
-def emulated(cpu: str, **more: str) -> dict[str, str]:
-    # qemu has no process_vm_readv, by which ranks of MPICH read each other's memory
-    return {**os.environ, "QEMU_CPU": CPUS[cpu][1], "MPIR_CVAR_CH4_CMA_ENABLE": "0", **more}
-
-
-def on_ranks(ranks: int, *program: str, cpu: str) -> str:
-    """The stdout of the emulated Python on ranks."""
-    launcher = Launcher.of(mpi_choice.choose())
-    command = launcher.command(ranks, [str(EMULATED.python), *program])
-    done = run(command, timeout_s=TIMEOUT_S, env=emulated(cpu), cwd=FOLDER)  # no package is in it
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def variant_of(cpu: str) -> str:
@@ -91,13 +73,4 @@ def test_two_ranks_have_the_logits_of_the_unpatched_library(
 
 @pytest.mark.parametrize("cpu", CPU_NAMES)
 def test_the_command_uses_the_best_variant_and_writes_one_text(cpu: str, folder: Path) -> None:
-    model = convert(talking_llama(folder / "command.gguf"), folder, "Q4_0")
-    words = ["-m", str(model), "-n", "12", "-c", str(N_CTX), "-t", "1", "--format", "json"]
-    command = ["-m", "pipeinfer_cli", "generate", *words]
-    one, two = (
-        json.loads(on_ranks(ranks, *command, "One day", cpu=cpu))["tokens"] for ranks in (1, 2)
-    )
-    assert len(one) == 12
-    assert one == two
-    plan = json.loads(on_ranks(2, *command, "--plan", cpu=cpu))
-    assert [rank["cpu_variant"] for rank in plan["ranks"]] == [variant_of(cpu)] * 2
+    check_command(folder, cpu, variant_of(cpu))
