@@ -1,11 +1,13 @@
 """Second choices of real drafters: recordings of pairs, and the table that simulations draw from.
 
-    python benchmarks/acceptance.py MODEL.gguf FOLDER [--tokens N] [--table FILE.json]
+    python benchmarks/acceptance.py MODEL.gguf FOLDER [--tokens N] [--temp T] [--drafts NAME,...]
+        [--table FILE.json]
 
 The target is MODEL as F32. Its drafts are made from it: weights with noise, layers left out, fewer
 bits. Each is asked for candidates at each token of the same texts, as by `pipeinfer bench
 --record-acceptance`; FOLDER gets the recordings, for `simulate --acceptance`. What is there already
-is not made again.
+is not made again. With a temperature texts are sampled, and so are the candidates, with the same
+random numbers.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from pipeinfer_cli.drafters.model import ModelDrafter
 from pipeinfer_cli.models.derive import DeriveConfig, derive
 from pipeinfer_cli.runtime.vocabulary import PlainPrompts, load_vocab
 from pipeinfer_cli.scheduler.interfaces import candidates_after
+from pipeinfer_cli.scheduler.runs import SampleParams
 
 NOISE = (0.05, 0.1, 0.13, 0.15, 0.17, 0.2, 0.3)  # of the weights' standard deviation
 LEFT_OUT = {
@@ -43,7 +46,7 @@ LEFT_OUT = {
     "27-layers": (9, 16, 23),
     "24-layers": (7, 10, 13, 16, 19, 22),
 }
-FILE_TYPES = ("Q4_0", "Q3_K_S")
+FILE_TYPES = ("Q8_0", "Q4_0", "Q3_K_S")
 N_TOKENS, N_CTX = 80, 1024
 LEVELS = (0.0, 0.2, 0.43, 0.58, 0.72, 0.85, 0.96)  # between them, recordings are alike
 N_BINS, N_PRIOR = 8, 10  # of a level; misses that a bin borrows from its level
@@ -75,10 +78,10 @@ def drafts(model: Path, target: Path, folder: Path) -> Iterator[tuple[Path, Call
         yield path, partial(derive, config)
 
 
-def texts_of(target: Path, n_tokens: int) -> Texts:
-    """Of the prompts that bench has, greedily."""
+def texts_of(target: Path, n_tokens: int, sample: SampleParams) -> Texts:
+    """Of the prompts that bench has."""
     plain = PlainPrompts(load_vocab(target, verbose=False))
-    model = ModelDrafter(target, n_ctx=N_CTX)  # its best candidates are its text
+    model = ModelDrafter(target, n_ctx=N_CTX, sample=sample)  # its best candidates are its text
     found = []
     for prompt in prompts.load(None):
         tokens = list(plain.tokens(prompt.text))
@@ -90,9 +93,9 @@ def texts_of(target: Path, n_tokens: int) -> Texts:
     return found
 
 
-def record(draft: Path, target: Path, texts: Texts) -> Recording:
+def record(draft: Path, target: Path, texts: Texts, sample: SampleParams) -> Recording:
     """What a draft model proposes for all tokens of the texts."""
-    drafter = ModelDrafter(draft, n_ctx=N_CTX)
+    drafter = ModelDrafter(draft, n_ctx=N_CTX, sample=sample)
     tokens = [token for each in texts for token in recorded_tokens(drafter, *each)]
     drafter.close()
     return Recording(
@@ -100,17 +103,21 @@ def record(draft: Path, target: Path, texts: Texts) -> Recording:
     )
 
 
-def recordings(model: Path, folder: Path, n_tokens: int) -> Iterator[Recording]:
-    """Of all pairs, of FOLDER where they are there."""
+def recordings(
+    model: Path, folder: Path, n_tokens: int, sample: SampleParams, names: Sequence[str]
+) -> Iterator[Recording]:
+    """Of all pairs, or of these drafts; of FOLDER where they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     target = target_of(model, folder)
     texts: Texts = []
     for draft, make in drafts(model, target, folder):
+        if names and draft.stem not in names:
+            continue
         path = draft.with_suffix(".json")
         if not path.exists():
-            texts = texts or texts_of(target, n_tokens)
+            texts = texts or texts_of(target, n_tokens, sample)
             draft.unlink(missing_ok=True)  # of a run that was interrupted
-            record(make(), target, texts).write(path)
+            record(make(), target, texts, sample).write(path)
             draft.unlink()  # some are large
         yield recording.read(path)
 
@@ -186,10 +193,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=N_TOKENS, help="for each prompt")
+    parser.add_argument("--temp", type=float, default=0.0, help="0: greedy texts")
+    parser.add_argument("--drafts", type=lambda text: text.split(","), default=[], help="all")
     parser.add_argument("--table", type=Path, help="write the table that simulate draws from")
     options = parser.parse_args(arguments)
+    sample = SampleParams(temperature=options.temp)
     found = []
-    for each in recordings(options.model, options.folder, options.tokens):
+    for each in recordings(options.model, options.folder, options.tokens, sample, options.drafts):
         print(f"{each.draft_model}: {each.rate:.3f}", file=sys.stderr, flush=True)
         found.append(each)
     found.sort(key=lambda each: each.rate)

@@ -94,7 +94,7 @@ bench-acceptance: EXTRAS := [test]
 bench-acceptance: build ## what real drafters' candidates are worth, 20 minutes: ACCEPTANCE="--tokens 20"
 	$(BIN)/python benchmarks/acceptance.py $(SMOLLM2) build/acceptance $(ACCEPTANCE)
 
-bench-confidence: bench-acceptance ## how well corrected probabilities foretell what is accepted: CONFIDENCE="--candidates 8"
+bench-confidence: bench-acceptance ## how well corrected probabilities foretell what is accepted: ACCEPTANCE="--tokens 60 --drafts Q8_0,Q4_0"
 	$(BIN)/python benchmarks/confidence.py build/acceptance/*.json $(CONFIDENCE)
 
 pictures: EXTRAS := [test]
