@@ -167,6 +167,13 @@ def test_probabilities_are_probabilities_whatever_was_decided(past, now):
     assert confidence.probabilities(now, least) == found[: next_below(found, least)]
 
 
+def test_a_drafter_whose_probabilities_are_no_numbers_teaches_nothing():
+    confidence = Confidence()
+    confidence.on_decided([(1, float("nan")), (2, 0.1)], 1)
+    assert confidence.known == Confidence().known
+    assert confidence.probabilities([(1, float("nan")), (2, 0.1)]) == []
+
+
 def next_below(found, least):
     """The index of the first that is below, or how many there are."""
     return next((i for i, each in enumerate(found) if each < least), len(found))

@@ -85,8 +85,8 @@ class Confidence:
 
     def on_decided(self, candidates: Sequence[Candidate], token: int) -> None:
         """The target has decided what follows where these were the candidates."""
-        if not candidates:
-            return
+        if not candidates or math.isnan(sum(probability for _, probability in candidates)):
+            return  # a broken drafter teaches nothing
         self.n_decided += 1
         shares, powers = _shares(self.known, candidates)
         ids = [candidate for candidate, _ in candidates]
