@@ -47,8 +47,8 @@ class Server:
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+        # HTTP/1.0: a connection that was kept would be answered by the server of a test before, if
+        # this one had been given its port
         def log_message(self, *_: object) -> None:
             pass
 
