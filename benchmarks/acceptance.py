@@ -6,8 +6,8 @@
 The target is MODEL as F32. Its drafts are made from it: weights with noise, layers left out, fewer
 bits. Each is asked for candidates at each token of the same texts, as by `pipeinfer bench
 --record-acceptance`; FOLDER gets the recordings, for `simulate --acceptance`. What is there already
-is not made again. With a temperature texts are sampled, and so are the candidates, with the same
-random numbers.
+is not made again; other texts need another folder. With a temperature texts are sampled, and so are
+the candidates, with the same random numbers.
 """
 
 from __future__ import annotations
@@ -103,11 +103,19 @@ def record(draft: Path, target: Path, texts: Texts, sample: SampleParams) -> Rec
     )
 
 
+def claim(note: Path, what: str) -> None:
+    """The folder's recordings are of such texts, and of no others."""
+    if note.exists() and (there := note.read_text()) != what:
+        raise SystemExit(f"{note.parent} has recordings of {there.strip()}: give another folder")
+    note.write_text(what)
+
+
 def recordings(
     model: Path, folder: Path, n_tokens: int, sample: SampleParams, names: Sequence[str]
 ) -> Iterator[Recording]:
     """Of all pairs, or of these drafts; of FOLDER where they are there."""
     folder.mkdir(parents=True, exist_ok=True)
+    claim(folder / "texts.txt", f"{n_tokens} tokens, temperature {sample.temperature:g}\n")
     target = target_of(model, folder)
     texts: Texts = []
     for draft, make in drafts(model, target, folder):

@@ -90,12 +90,14 @@ bench-table-emulated: build build/tiny.gguf ## strategies on emulated clusters, 
 	$(BIN)/python benchmarks/table.py $(BIN)/pipeinfer --emulate build/tiny.gguf \
 	    --tables strategies --stages $(BENCH_STAGES)
 
+ACCEPTANCE_FOLDER ?= build/acceptance
+
 bench-acceptance: EXTRAS := [test]
 bench-acceptance: build ## what real drafters' candidates are worth, 20 minutes: ACCEPTANCE="--tokens 20"
-	$(BIN)/python benchmarks/acceptance.py $(SMOLLM2) build/acceptance $(ACCEPTANCE)
+	$(BIN)/python benchmarks/acceptance.py $(SMOLLM2) $(ACCEPTANCE_FOLDER) $(ACCEPTANCE)
 
-bench-confidence: bench-acceptance ## how well corrected probabilities foretell what is accepted: ACCEPTANCE="--tokens 60 --drafts Q8_0,Q4_0"
-	$(BIN)/python benchmarks/confidence.py build/acceptance/*.json $(CONFIDENCE)
+bench-confidence: bench-acceptance ## how well corrected probabilities predict what is accepted: ACCEPTANCE="--tokens 60 --drafts Q8_0,Q4_0"
+	$(BIN)/python benchmarks/confidence.py $(ACCEPTANCE_FOLDER) $(CONFIDENCE)
 
 pictures: EXTRAS := [test]
 pictures: build build/tiny.gguf ## emulated runs as pictures and as a trace, in build/pictures

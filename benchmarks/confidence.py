@@ -1,8 +1,8 @@
-"""How well a drafter's corrected probabilities foretell which of its candidates are right.
+"""How well a drafter's corrected probabilities predict which of its candidates are right.
 
-    python benchmarks/confidence.py RECORDING.json... [--candidates N] [--first N]
+    python benchmarks/confidence.py FOLDER [--candidates N] [--first N]
 
-Recordings are those of `pipeinfer bench --record-acceptance` and of benchmarks/acceptance.py. Their
+FOLDER has recordings, of `pipeinfer bench --record-acceptance` or benchmarks/acceptance.py. Their
 positions are decided one after the other, as in a text. The table has the mean log loss, in nats,
 of what is said of the best candidate and of the second: as the drafter states it, and corrected
 with what the positions before have shown. Less is better.
@@ -22,7 +22,7 @@ from pipeinfer_cli.scheduler.interfaces import Candidate
 from pipeinfer_cli.scheduler.policy import N_CANDIDATES
 from pipeinfer_cli.scheduler.speculation.confidence import Confidence
 
-SUREST = 1 - 1e-4  # a probability of 1 that is wrong would lose without end
+SUREST = 1 - 1e-4  # a probability of 1 that is wrong would have an infinite loss
 COLUMNS = (
     "draft",
     "first right",
@@ -60,22 +60,27 @@ def row(path: Path, n_candidates: int, n_first: int) -> list[str]:
     """A line of the table."""
     found = recording.read(path)
     each = list(losses(found.tokens, n_candidates))
-    best, second = [pair[0] for pair in each], [pair[1] for pair in each if len(pair) > 1]
-    stated, corrected = (fmean(column) for column in zip(*best, strict=True))
-    figures = [found.rate, stated, corrected, fmean(pair[1] for pair in best[:n_first])]
-    figures += [fmean(column) for column in zip(*second, strict=True)]
-    return [path.stem, f"{figures[0]:.2f}", *(f"{figure:.3f}" for figure in figures[1:])]
+    best, second = ([pair[rank] for pair in each if len(pair) > rank] for rank in (0, 1))
+    columns = [
+        [stated for stated, _ in best],
+        [corrected for _, corrected in best],
+        [corrected for _, corrected in best[:n_first]],
+        [stated for stated, _ in second],
+        [corrected for _, corrected in second],
+    ]
+    figures = [f"{fmean(column):.3f}" if column else "-" for column in columns]
+    return [path.stem, f"{found.rate:.2f}", *figures]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recordings", type=Path, nargs="+")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--candidates", type=int, default=N_CANDIDATES)
     parser.add_argument("--first", type=int, default=60, help="positions that are first ones")
     args = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |")
     print(f"|{'---|' * len(COLUMNS)}")
-    for path in args.recordings:
+    for path in sorted(args.folder.glob("*.json")):
         print(f"| {' | '.join(row(path, args.candidates, args.first))} |", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Makes what tests/arm runs, in a folder; what is there already is not made again.
 
 python tests/arm/prepare.py build/arm          # for make test-arm
-python tests/arm/prepare.py build/arm WHEEL    # for make test-wheel-arm: only this, installed anew
+python tests/arm/prepare.py build/arm WHEEL    # for make test-wheel-arm: only this, installed again
 """
 
 from __future__ import annotations

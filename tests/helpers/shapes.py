@@ -27,8 +27,8 @@ def check_trees(
 ) -> None:
     """Random trees on these stages against one token at a time on one: see trees.py.
 
-    With more cancels, compactions, and tokens of several branches than `more_than` of each. Some
-    cancels must come in time; how many depends on what else the machine does.
+    With more compactions, and tokens of several branches, than `more_than` of each. Some cancels
+    must come in time; how many depends on what else the machine does.
     """
     request = {
         "model": str(model),
@@ -44,7 +44,7 @@ def check_trees(
     assert seen["positions"] == [0 if first < last else -1 for first, last in layers]
     assert seen["rows"] > 5 * n_rounds, seen
     assert seen["logits"] > n_rounds // 4, seen
-    assert min(seen[name] for name in ("cancels", "compactions", "shared")) > more_than, seen
+    assert min(seen["compactions"], seen["shared"]) > more_than, seen
     assert seen["cancelled"] > 0, seen
 
 

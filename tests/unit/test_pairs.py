@@ -70,13 +70,25 @@ def test_a_file_that_cannot_be_used_is_as_good_as_none(files, text):
     assert pairs.load(*files).known == Confidence().known
 
 
-@pytest.mark.parametrize("value", [-99, 1e9, None, "1", [1], float("nan"), float("inf")])
-def test_values_that_cannot_be_are_not_used(files, value):
+@pytest.mark.parametrize("place", [0, 1], ids=["value", "weight"])
+@pytest.mark.parametrize(
+    "number",
+    [-99, 1e300, pytest.param(10**400, id="huge"), None, "1", [1], float("nan"), float("inf")],
+)
+def test_numbers_that_cannot_be_are_not_used(files, number, place):
     pairs.keep(*files, learned())
     (path,) = kept_files(files)
     kept = json.loads(path.read_text())
-    kept["known"][1][0] = value
+    kept["known"][1][place] = number
     path.write_text(json.dumps(kept))
+    assert pairs.load(*files).known == Confidence().known
+
+
+@pytest.mark.parametrize("known", [[], [[0.0, 9.0]], [[0.0]] * 3, [[0.0, 9.0, 1.0]] * 3, "abc", 5])
+def test_a_list_of_another_shape_is_not_used(files, known):
+    pairs.keep(*files, learned())
+    (path,) = kept_files(files)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "known": known}))
     assert pairs.load(*files).known == Confidence().known
 
 

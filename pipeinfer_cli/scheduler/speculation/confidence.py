@@ -13,21 +13,22 @@ draws, however improbable.
 
 The three parameters are learned from the positions that the target has decided, one step each: the
 gradient of the logarithm of what happened, over its information (an extended Kalman filter for each
-parameter alone). They change what is drafted and fed, never the text.
+parameter, as if the others were known). They change what is drafted and fed, never the text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import takewhile
 from operator import mul
 from typing import NamedTuple
 
 from pipeinfer_cli.scheduler.interfaces import Candidate
 
 MOST = 0.999  # nothing is certain
-LEAST = 1e-6  # what a drafter says is impossible
+LEAST = 1e-6  # of a candidate, for its logarithm
+LEAST_OTHERS = 1e-3  # of all tokens that are not candidates
+MOST_WEIGHT = 1e9  # far more than can be seen
 DECAY = 0.995  # how much of the information a further position leaves
 MAX_STEP = 0.7
 
@@ -73,32 +74,39 @@ class Confidence:
         self.known = tuple(Estimate(*each) for each in known or PRIORS_KNOWN)
         self.n_decided = 0  # positions that were learned from, since then
         for prior, (value, weight) in zip(PRIORS, self.known, strict=True):
-            if not (prior.low <= value <= prior.high and prior.weight <= weight < math.inf):
-                raise ValueError(f"a value of {value:g} with a weight of {weight:g}")
+            if not prior.low <= value <= prior.high:
+                raise ValueError("a value out of bounds")
+            if not prior.weight <= weight <= MOST_WEIGHT:
+                raise ValueError("a weight that cannot be")
 
     def probabilities(self, candidates: Sequence[Candidate], least: float = 0.0) -> list[float]:
-        """Of the candidates for a position until one has less than `least`; together at most 1."""
+        """Of the candidates for a position; together at most 1.
+
+        Last ones with less than `least` are left out.
+        """
         if not candidates:
             return []
         shares, _ = _shares(self.known, candidates)
-        return [min(share, MOST) for share in takewhile(least.__le__, shares[:-1])]
+        n_kept = max((n for n, share in enumerate(shares[:-1], 1) if share >= least), default=0)
+        return [min(share, MOST) for share in shares[:n_kept]]
 
     def on_decided(self, candidates: Sequence[Candidate], token: int) -> None:
         """The target has decided what follows where these were the candidates."""
-        if not candidates or math.isnan(sum(probability for _, probability in candidates)):
-            return  # a broken drafter teaches nothing
+        if not candidates or not math.isfinite(sum(probability for _, probability in candidates)):
+            return  # nothing is learned from a broken drafter
         self.n_decided += 1
-        shares, powers = _shares(self.known, candidates)
+        shares, log_powers = _shares(self.known, candidates)
         ids = [candidate for candidate, _ in candidates]
         found = ids.index(token) if token in ids else -1  # among all others
 
-        mean = sum(map(mul, shares, powers))
+        mean = sum(map(mul, shares, log_powers))
         spread = sum(
-            share * (power - mean) ** 2 for share, power in zip(shares, powers, strict=True)
+            share * (log_power - mean) ** 2
+            for share, log_power in zip(shares, log_powers, strict=True)
         )
         best, others = shares[0], shares[-1]
         seen = (
-            (powers[found] - mean, spread),
+            (log_powers[found] - mean, spread),
             ((found == 0) - best, best * (1 - best)),
             (others - (found == -1), others * (1 - others)),
         )
@@ -117,12 +125,12 @@ def _shares(
     """
     sharpness, lead, behind = math.exp(known[0].value), known[1].value, known[2].value
     logs = [math.log(max(probability, LEAST)) for _, probability in candidates]
-    others = max(1 - sum(probability for _, probability in candidates), 1 - MOST)
-    powers = [sharpness * log for log in (*logs, logs[-1])]
-    scores = powers.copy()
+    others = max(1 - sum(probability for _, probability in candidates), LEAST_OTHERS)
+    log_powers = [sharpness * log for log in (*logs, logs[-1])]
+    scores = log_powers.copy()
     scores[0] += lead
-    scores[-1] += math.log(others) - logs[-1] - behind  # so many as are like the last candidate
+    scores[-1] += math.log(others) - logs[-1] - behind  # as many as equal the last candidate
     most = max(scores)
     weights = [math.exp(score - most) for score in scores]
     total = sum(weights)
-    return [weight / total for weight in weights], powers
+    return [weight / total for weight in weights], log_powers
