@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -21,18 +23,9 @@ from pipeinfer_cli.cluster.acceptance.recording import RecordedToken
 from pipeinfer_cli.scheduler.interfaces import Candidate
 from pipeinfer_cli.scheduler.policy import N_CANDIDATES
 from pipeinfer_cli.scheduler.speculation.confidence import Confidence
+from pipeinfer_cli.tables import Column, Markdown, Record, fitted, text_of
 
 SUREST = 1 - 1e-4  # a probability of 1 that is wrong would have an infinite loss
-COLUMNS = (
-    "draft",
-    "first right",
-    "best, stated",
-    "corrected",
-    "at first",
-    "second, stated",
-    "corrected",
-)
-
 Loss = tuple[float, float]  # as stated, as corrected
 
 
@@ -56,20 +49,20 @@ def losses(tokens: Iterable[RecordedToken], n_candidates: int) -> Iterator[list[
             confidence.on_decided(candidates, n_candidates if token.rank is None else token.rank)
 
 
-def row(path: Path, n_candidates: int, n_first: int) -> list[str]:
-    """A line of the table."""
+def record(path: Path, n_candidates: int, n_first: int) -> Record:
+    """A line of the table: figures by column."""
     found = recording.read(path)
     each = list(losses(found.tokens, n_candidates))
     best, second = ([pair[rank] for pair in each if len(pair) > rank] for rank in (0, 1))
-    columns = [
-        [stated for stated, _ in best],
-        [corrected for _, corrected in best],
-        [corrected for _, corrected in best[:n_first]],
-        [stated for stated, _ in second],
-        [corrected for _, corrected in second],
-    ]
-    figures = [f"{fmean(column):.3f}" if column else "-" for column in columns]
-    return [path.stem, f"{found.rate:.2f}", *figures]
+    columns = {
+        "best, stated": [stated for stated, _ in best],
+        "corrected": [corrected for _, corrected in best],
+        "at first": [corrected for _, corrected in best[:n_first]],
+        "second, stated": [stated for stated, _ in second],
+        "second, corrected": [corrected for _, corrected in second],
+    }
+    figures = {name: f"{fmean(column):.3f}" if column else "-" for name, column in columns.items()}
+    return {"draft": path.stem, "first right": f"{found.rate:.2f}", **figures}
 
 
 def main() -> None:
@@ -78,10 +71,12 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=N_CANDIDATES)
     parser.add_argument("--first", type=int, default=60, help="positions that are first ones")
     args = parser.parse_args()
-    print(f"| {' | '.join(COLUMNS)} |")
-    print(f"|{'---|' * len(COLUMNS)}")
-    for path in sorted(args.folder.glob("*.json")):
-        print(f"| {' | '.join(row(path, args.candidates, args.first))} |", flush=True)
+    paths = sorted(args.folder.glob("*.json"))
+    if not paths:
+        sys.exit(f"{args.folder} has no recordings: make them by make bench-acceptance")
+    records = [record(path, args.candidates, args.first) for path in paths]
+    columns = [Column(name, itemgetter(name), numeric=name != "draft") for name in records[0]]
+    print(text_of(Markdown(fitted(columns, records)), records), end="")
 
 
 if __name__ == "__main__":

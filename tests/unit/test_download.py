@@ -49,6 +49,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         # HTTP/1.0: a connection that was kept would be answered by the server of a test before, if
         # this one had been given its port
+
         def log_message(self, *_: object) -> None:
             pass
 

@@ -67,8 +67,6 @@ PlanOnly = Annotated[
     bool,
     typer.Option("--plan", help="Print what each rank would hold, and where, without loading it."),
 ]
-
-
 TYPES = "|".join(CACHE_TYPES)
 CACHE_TYPE_K = typer.Option(
     "-ctk", "--cache-type-k", metavar="TYPE", help=f"Type of the KV cache's keys: {TYPES}."
